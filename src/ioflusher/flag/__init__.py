@@ -1,0 +1,1 @@
+"""The IO_FLUSHER state: read it, scope it, run a program under it."""

@@ -1,0 +1,1 @@
+"""The rest of a forward-progress guarantee: locked memory, scheduling, OOM score."""

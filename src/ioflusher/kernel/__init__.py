@@ -1,0 +1,1 @@
+"""Facts about Linux: constants with their source, system calls, pure parsers of kernel text."""

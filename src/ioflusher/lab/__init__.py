@@ -1,0 +1,1 @@
+"""Virtual machines, guests, scenarios, experiments and verdicts."""

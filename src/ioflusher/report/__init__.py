@@ -1,0 +1,1 @@
+"""Experiments rendered for the terminal, as JSON and as HTML."""
