@@ -12,7 +12,10 @@ from ioflusher import __version__
 from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("run", "run"),
+    "status": ("status", "status"),
+}
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130

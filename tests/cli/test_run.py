@@ -1,0 +1,57 @@
+"""`ioflusher run`: the command's own exit status and signals, and a clear refusal."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+
+PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
+pytestmark = pytest.mark.live
+
+
+def ioflusher(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "ioflusher", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.skipif(PERMITTED, reason="this machine's root has CAP_SYS_RESOURCE")
+def test_require_refuses_without_the_capability() -> None:
+    """Without the capability the command is not started; the message says what is missing and what to do."""
+    done = ioflusher("run", "--", "echo", "started")
+    assert done.returncode == 2
+    assert "started" not in done.stdout
+    assert "CAP_SYS_RESOURCE" in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_best_effort_starts_anyway() -> None:
+    """With --best-effort the command runs, and stderr tells whether the state is missing."""
+    done = ioflusher("run", "--best-effort", "--", "echo", "started")
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert PERMITTED or "going on without the state" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -TERM $$"], -15),
+        (["/nonexistent"], 127),
+        (["/"], 126),
+    ],
+)
+def test_exit_status_and_signals_are_the_commands(command: list[str], status: int) -> None:
+    """The command replaces the process, so the caller sees its status; 127 and 126 are as in a shell."""
+    assert ioflusher("run", "--best-effort", "--", *command).returncode == status
+
+
+def test_signals_that_python_ignores_are_back() -> None:
+    """SIGPIPE and SIGXFSZ have their default in the command: the mask of ignored signals is empty of them."""
+    done = ioflusher("run", "--best-effort", "grep", "SigIgn", "/proc/self/status")
+    ignored = int(done.stdout.split()[1], 16)
+    assert not ignored & (1 << 12 | 1 << 24)
