@@ -1,0 +1,196 @@
+"""The parts of a stack: what the thread did, whether it went into reclaim, what it waits for at the end.
+
+Nothing here judges; `waits` explains one stack and `diagnose` a whole log, both from an `Anatomy`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.roles import Role, RoleRow, role_of
+
+
+class Reclaim(Enum):
+    """On whose behalf a stack is in memory reclaim."""
+
+    DIRECT = "direct"  # an allocation of this thread
+    KSWAPD = "kswapd"  # the kernel's reclaim thread
+    FORCED = "forced"  # somebody asked for it: drop_caches, memory.reclaim
+
+
+class Wait(Enum):
+    """What a stack waits for at its innermost end."""
+
+    IO = "io"
+    WRITEBACK = "writeback"
+    MEMPOOL = "mempool"  # reserved memory that only finished I/O gives back
+    TAG = "tag"  # a request slot that only finished I/O gives back
+    PAGE_LOCK = "page-lock"
+    LOCK = "lock"
+    COMPLETION = "completion"
+    WORK = "work"  # a kernel work queue
+    RCU = "rcu"
+    INODE = "inode"
+    DAEMON = "daemon"  # a file system in user space
+    SERVER = "server"  # a network file system
+    SOCKET = "socket"
+    RECLAIM_THROTTLE = "reclaim-throttle"
+    DIRTY_THROTTLE = "dirty-throttle"
+    SHRINKERS = "shrinkers"  # shrinkers that run
+    RUNNING = "running"  # for nothing: it runs or was preempted
+    IDLE = "idle"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A frame with its row of the table.
+
+    Attributes:
+        frame: as it was printed.
+        row: what the table knows of the function, None for nothing.
+    """
+
+    frame: Frame
+    row: RoleRow | None
+
+    @property
+    def role(self) -> Role | None:
+        """The function's role, None where the table has none."""
+        return self.row.role if self.row else None
+
+    @property
+    def part(self) -> str | None:
+        """The subsystem: the printed module, else the table's; None where neither says."""
+        return self.frame.module or (self.row.part if self.row else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A stack taken apart.
+
+    Attributes:
+        steps: the frames that count, innermost first; `?` frames are left out where there are others.
+        reclaim: how the stack came into reclaim, None where it is in none.
+        inner: the steps inside reclaim, without the way in; empty outside reclaim.
+        outer: the steps outside reclaim and outside the allocation; all steps outside reclaim.
+        wait: what the innermost end waits for.
+    """
+
+    steps: tuple[Step, ...]
+    reclaim: Reclaim | None
+    inner: tuple[Step, ...]
+    outer: tuple[Step, ...]
+    wait: Wait
+
+    def first(self, *roles: Role) -> Step | None:
+        """The innermost step with one of these roles, or None."""
+        return next((step for step in self.steps if step.role in roles), None)
+
+
+_RECLAIM_WORK = {Role.RECLAIM, Role.SHRINKER, Role.DIRECT_RECLAIM}
+_RECLAIM_OWNER = {
+    Role.DIRECT_RECLAIM: Reclaim.DIRECT,
+    Role.KSWAPD: Reclaim.KSWAPD,
+    Role.FORCED_RECLAIM: Reclaim.FORCED,
+}
+# What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
+# looked through: the frames around it say more.
+_SPEAKING = {
+    Role.RECLAIM_THROTTLE: Wait.RECLAIM_THROTTLE,
+    Role.DIRTY_THROTTLE: Wait.DIRTY_THROTTLE,
+    Role.WRITEBACK_WAIT: Wait.WRITEBACK,
+    Role.MEMPOOL_WAIT: Wait.MEMPOOL,
+    Role.TAG_WAIT: Wait.TAG,
+    Role.PAGE_LOCK: Wait.PAGE_LOCK,
+    Role.INODE_WAIT: Wait.INODE,
+    Role.WORK_WAIT: Wait.WORK,
+    Role.RCU_WAIT: Wait.RCU,
+    Role.SHRINKER_LOCK: Wait.SHRINKERS,
+    Role.USER_FS: Wait.DAEMON,
+    Role.NETWORK_FS: Wait.SERVER,
+    Role.IDLE: Wait.IDLE,
+}
+_PRIMITIVES = {Role.LOCK: Wait.LOCK, Role.COMPLETION: Wait.COMPLETION, Role.IO_WAIT: Wait.IO}
+_TRANSPARENT = {Role.SCHEDULE, Role.WAIT_BIT}
+# /proc/PID/stack leaves out the scheduler's and the locks' own functions (in_sched_functions()), so
+# a stack may end in whatever called them.
+_MEANS_IO = {Role.BLOCK, Role.FILE_SYSTEM, Role.SWAP_OUT, Role.SWAP_IN, Role.PAGE_OUT, Role.WRITEBACK}
+
+
+def dissect(frames: tuple[Frame, ...]) -> Anatomy:
+    """Take a stack apart; frames are innermost first. Never fails: an empty stack gives empty parts."""
+    counted = tuple(frame for frame in frames if frame.reliable) or frames
+    steps = tuple(Step(frame, role_of(frame.function)) for frame in counted)
+    reclaim, entry = _find_reclaim(steps)
+    if reclaim is None:
+        return Anatomy(steps, None, (), steps, _wait_of(steps))
+    begin = entry
+    while begin + 1 < len(steps) and steps[begin + 1].role in (Role.ALLOCATION, Role.MEMPOOL_WAIT):
+        begin += 1
+    if reclaim is Reclaim.DIRECT:
+        # what asked for memory may have frames without a row between its allocation frames
+        while (deeper := _next_allocation(steps, begin)) is not None:
+            begin = deeper
+    return Anatomy(steps, reclaim, steps[:entry], steps[begin + 1 :], _wait_of(steps))
+
+
+def _find_reclaim(steps: tuple[Step, ...]) -> tuple[Reclaim | None, int]:
+    """How the stack is in reclaim, and the index of the outermost frame that belongs to reclaim."""
+    innermost_work = next((i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK), None)
+    outermost = max((i for i, step in enumerate(steps) if step.role in _RECLAIM_OWNER), default=None)
+    if outermost is not None:
+        role = steps[outermost].role
+        assert role is not None
+        owner = _RECLAIM_OWNER[role]
+        # try_to_free_mem_cgroup_pages() is also called for memory.reclaim and its like: the outer frame tells
+        return owner, outermost
+    if innermost_work is None:
+        throttled = next((i for i, s in enumerate(steps) if s.role is Role.RECLAIM_THROTTLE), None)
+        return (Reclaim.DIRECT, throttled) if throttled is not None else (None, 0)
+    work = max(i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK)
+    asked = any(step.role is Role.ALLOCATION for step in steps[work + 1 :])
+    return (Reclaim.DIRECT, work) if asked else (None, 0)
+
+
+def _next_allocation(steps: tuple[Step, ...], begin: int) -> int | None:
+    """The next allocation frame at most two unknown frames further out, or None."""
+    for i in range(begin + 1, min(begin + 4, len(steps))):
+        if steps[i].role is Role.ALLOCATION:
+            return i
+        if steps[i].role is not None:
+            return None
+    return None
+
+
+def _wait_of(steps: tuple[Step, ...]) -> Wait:
+    primitive: Wait | None = None
+    for step in steps:
+        role = step.role
+        if role in _TRANSPARENT or role is None:
+            continue
+        if role is Role.PREEMPTED or role is Role.SPIN:
+            return Wait.RUNNING
+        if role in _PRIMITIVES:
+            primitive = primitive or _PRIMITIVES[role]
+            continue
+        return _judge(role, primitive)
+    return primitive or Wait.UNKNOWN
+
+
+def _judge(role: Role, primitive: Wait | None) -> Wait:
+    """What a thread waits for whose innermost speaking frame has this role, below that primitive."""
+    if role in _SPEAKING:
+        # a lock of FUSE or NFS is held by another client of the daemon, not by the daemon
+        if primitive is Wait.LOCK and role in (Role.USER_FS, Role.NETWORK_FS, Role.WRITEBACK_WAIT):
+            return Wait.LOCK
+        return _SPEAKING[role]
+    if role is Role.NETWORK:
+        return primitive if primitive is Wait.LOCK else Wait.SOCKET
+    if primitive:
+        return primitive
+    if role in _MEANS_IO:
+        return Wait.IO
+    if role in _RECLAIM_WORK or role in (Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.OOM):
+        return Wait.RUNNING
+    return Wait.UNKNOWN

@@ -1,0 +1,236 @@
+"""A kernel log or console capture, any bytes, to records: task reports, lockdep reports, events.
+
+The reader goes line by line and keeps one stack at a time for each caller column, so a log of any
+length needs constant memory. Lines that it does not know end nothing: logs interleave.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ioflusher.kernlog.events import event_of
+from ioflusher.kernlog.frames import Frame, parse_frame
+from ioflusher.kernlog.heads import Head, parse_head
+from ioflusher.kernlog.lines import Line, parse_line
+from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
+
+# Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
+MAX_FRAMES = 512
+MAX_CALLERS = 256
+
+
+def parse_console(data: bytes) -> tuple[Record, ...]:
+    """Every record of a capture, in the order in which their first lines end; for logs that fit in memory."""
+    return tuple(read_records(data.splitlines()))
+
+
+def task_reports(data: bytes) -> tuple[TaskReport, ...]:
+    """The task reports of a capture."""
+    return tuple(record for record in parse_console(data) if isinstance(record, TaskReport))
+
+
+def events(data: bytes) -> tuple[Event, ...]:
+    """The events of a capture: panic reason, OOM kills, hung task lines and the others of `EventKind`."""
+    return tuple(record for record in parse_console(data) if isinstance(record, Event))
+
+
+def read_records(lines: Iterable[bytes], first: int = 1) -> Iterator[Record]:
+    """Records from lines as they come; `first` is the number of the first line. Never fails on any bytes."""
+    reader = Reader()
+    for number, raw in enumerate(lines, first):
+        yield from reader.feed(raw, number)
+    yield from reader.finish()
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A report of which more lines may come."""
+
+    head: Head
+    line: int
+    seconds: float | None
+    frames: list[Frame] = field(default_factory=list)
+    in_irq: bool = False
+    complete: bool = (
+        False  # the last frame was one that begins a thread: another reliable one starts a new stack
+    )
+    lockdep: list[str] | None = None  # lock names, while this is lockdep's report
+    title: str = ""
+
+
+_FIRST_FRAME = re.compile(
+    r"^(?:entry_SYSCALL|entry_SYSENTER|entry_INT80|system_call|sysenter|ret_from_fork|kernel_thread_helper"
+    r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
+)
+_TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?", re.A)
+_LOCKDEP = re.compile(
+    r"possible (?:circular locking|recursive locking|irq lock inversion|irq locking)|inconsistent lock state"
+    r"|inconsistent \{.*\} usage"
+)
+_LOCK_NAME = re.compile(r"\(([^(){}]{1,120}(?:\([^()]*\))?[^(){}]*)\)\{[^}]*\}")
+_LOCKDEP_STATE = re.compile(r"RECLAIM_FS")
+_KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
+_QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
+_OWNER = re.compile(r"is blocked on .{1,40} (?:likely )?owned by task (.{1,32}):(\d+)")
+_ENDS = re.compile(r"^\s*(?:</TASK>|Code: |---\[ end trace|Kernel panic)")
+
+
+class Reader:
+    """Lines in, records out; keeps what is unfinished."""
+
+    def __init__(self) -> None:
+        self._drafts: dict[str, _Draft] = {}
+        self._kernel: str | None = None
+
+    def feed(self, raw: bytes, number: int) -> Iterator[Record]:
+        """Take one line; yields the records that it ends."""
+        line = parse_line(raw)
+        text = line.text
+        if not text:
+            return
+        frame = parse_frame(text)
+        if frame:
+            yield from self._take_frame(frame, line, number)
+            return
+        kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
+        if kernel:
+            self._kernel = kernel[1]
+        event = event_of(line, number)
+        if event and event.kind is not EventKind.HELD_LOCK:
+            yield event
+        yield from self._take_text(line, number)
+
+    def finish(self) -> Iterator[Record]:
+        """End of the log: the records still open."""
+        for caller in list(self._drafts):
+            yield from self._end(caller)
+
+    def _take_frame(self, frame: Frame, line: Line, number: int) -> Iterator[Record]:
+        draft = self._drafts.get(line.caller)
+        first = bool(_FIRST_FRAME.match(frame.function))
+        if draft and draft.complete and frame.reliable and not first and draft.lockdep is None:
+            yield from self._end(line.caller)
+            draft = None
+        if draft is None:
+            source = Source.PROC if line.text.lstrip().startswith("[<0>]") else Source.BARE
+            draft = self._begin(Head(source=source), line, number)
+        if not draft.in_irq and len(draft.frames) < MAX_FRAMES:
+            draft.frames.append(frame)
+            draft.complete = draft.complete or first
+
+    def _take_text(self, line: Line, number: int) -> Iterator[Record]:
+        text, caller = line.text, line.caller
+        draft = self._drafts.get(caller)
+        if _LOCKDEP.search(text):
+            yield from self._open_lockdep(line, number)
+            return
+        if draft and draft.lockdep is not None:
+            if self._stays_in_lockdep(draft, text, number):
+                return
+            yield from self._end(caller)
+            draft = None
+        head = parse_head(text)
+        if head:
+            yield from self._take_head(head, line, number)
+        elif draft:
+            yield from self._take_detail(draft, line, number)
+        elif _TRACE_BEGINS.match(text) or _QUEUE.match(text):
+            draft = self._begin(Head(source=Source.BARE), line, number)
+            yield from self._take_detail(draft, line, number)
+
+    def _take_head(self, head: Head, line: Line, number: int) -> Iterator[Record]:
+        draft = self._drafts.get(line.caller)
+        if draft and not draft.frames and draft.head.same_task(head):
+            draft.head = draft.head.joined(head)
+            return
+        yield from self._end(line.caller)
+        self._begin(head, line, number)
+
+    def _take_detail(self, draft: _Draft, line: Line, number: int) -> Iterator[Record]:
+        text = line.text
+        queue = _QUEUE.match(text)
+        owner = _OWNER.search(text)
+        if queue:
+            if draft.frames:
+                yield from self._end(line.caller)
+                draft = self._begin(Head(source=Source.BARE), line, number)
+            draft.head = draft.head.joined(Head(source=draft.head.source, workqueue=queue[1].strip()))
+        elif owner:
+            draft.head = draft.head.joined(Head(source=draft.head.source, owner=(owner[1], int(owner[2]))))
+        elif "<IRQ>" in text or "<NMI>" in text or "<SOFTIRQ>" in text:
+            draft.in_irq = "</" not in text
+        elif "</IRQ>" in text or "</NMI>" in text or "<TASK>" in text or "<EOI>" in text:
+            draft.in_irq = False
+        elif _ENDS.match(text) and draft.frames:
+            yield from self._end(line.caller)
+        elif _TRACE_BEGINS.match(text) and draft.frames:
+            yield from self._end(line.caller)
+            self._begin(Head(source=Source.BARE), line, number)
+
+    def _begin(self, head: Head, line: Line, number: int) -> _Draft:
+        if len(self._drafts) >= MAX_CALLERS:
+            # an old caller's unfinished head; a stack would have been ended by its next line
+            self._drafts.pop(next(iter(self._drafts)))
+        draft = _Draft(head, number, line.seconds)
+        self._drafts[line.caller] = draft
+        return draft
+
+    def _end(self, caller: str) -> Iterator[Record]:
+        draft = self._drafts.pop(caller, None)
+        if draft is None:
+            return
+        head = draft.head
+        if draft.lockdep is not None:
+            yield LockdepReport(
+                draft.title,
+                head.comm,
+                head.tid,
+                tuple(draft.lockdep),
+                tuple(draft.frames),
+                self._kernel,
+                draft.line,
+            )
+        elif draft.frames:
+            yield TaskReport(
+                comm=head.comm,
+                pid=head.pid,
+                tid=head.tid,
+                state=head.state,
+                task_flags=head.task_flags,
+                frames=tuple(draft.frames),
+                kernel=self._kernel,
+                source=head.source,
+                workqueue=head.workqueue,
+                blocked_seconds=head.blocked_seconds,
+                owner=head.owner,
+                seconds=draft.seconds,
+                line=draft.line,
+            )
+
+    # -- lockdep
+
+    def _open_lockdep(self, line: Line, number: int) -> Iterator[Record]:
+        draft = self._drafts.get(line.caller)
+        if draft and draft.lockdep is not None and not draft.frames:
+            draft.title += "; " + line.text.strip()
+            draft.lockdep += _LOCKDEP_STATE.findall(line.text)
+            return
+        yield from self._end(line.caller)
+        draft = self._begin(Head(source=Source.DUMP), line, number)
+        draft.lockdep = _LOCKDEP_STATE.findall(line.text)
+        draft.title = line.text.strip()
+
+    def _stays_in_lockdep(self, draft: _Draft, text: str, number: int) -> bool:
+        """Whether a line still belongs to lockdep's report; keeps the lock names in it."""
+        assert draft.lockdep is not None
+        for name in _LOCK_NAME.findall(text):
+            if name not in draft.lockdep and len(draft.lockdep) < 64:
+                draft.lockdep.append(name)
+        if "fs_reclaim" in text and "fs_reclaim" not in draft.lockdep:
+            draft.lockdep.append("fs_reclaim")
+        trying = re.match(r"^(.{1,32})/(\d+) (?:is trying to acquire lock|\[HC)", text)
+        if trying:
+            draft.head = draft.head.joined(Head(source=Source.DUMP, comm=trying[1], tid=int(trying[2])))
+        head = parse_head(text)
+        foreign = head is not None and head.source is not Source.DUMP
+        return not foreign and not _ENDS.match(text) and number - draft.line < 600

@@ -1,0 +1,94 @@
+"""Single lines of a kernel log that report something: panic, OOM, hung task, a device in trouble."""
+
+import re
+
+from ioflusher.kernlog.lines import Line
+from ioflusher.kernlog.records import Event, EventKind
+
+_TASK = r"(?P<subject>.{1,64}?)"
+
+# (a word that must stand in the line, kind, form); the word spares most lines the expression
+_FORMS = tuple(
+    (word, kind, re.compile(form))
+    for word, kind, form in (
+        ("Kernel panic", EventKind.PANIC, r"Kernel panic - not syncing: (?P<subject>.*)"),
+        (
+            "blocked",
+            EventKind.HUNG_TASK,
+            rf"(?:INFO: )?task {_TASK}:(?P<number>\d+) blocked (?:for more than|in I/O wait for more than)",
+        ),
+        (
+            "Kill",
+            EventKind.OOM_KILL,
+            r"(?:Out of memory|[Mm]emory cgroup out of memory).*?:.*?Kill(?:ed)? process (?P<number>\d+),? "
+            r"?\(?(?P<subject>[^)]{1,64})\)?",
+        ),
+        ("invoked oom-killer", EventKind.OOM_INVOKED, rf"^{_TASK} invoked oom-killer"),
+        (
+            "lockup",
+            EventKind.LOCKUP,
+            r"(?:soft lockup|hard LOCKUP|Hard LOCKUP).*?(?:\[(?P<subject>[^\]]*):(?P<number>\d+)\])?$",
+        ),
+        (
+            "detected",
+            EventKind.LOCKUP,
+            r"rcu.*detected (?:stalls|expedited stalls|self-detected)(?P<subject>)",
+        ),
+        ("self-detected stall", EventKind.LOCKUP, r"self-detected stall(?P<subject>)"),
+        ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"^{_TASK}: page allocation failure"),
+        ("allocation stalls", EventKind.ALLOCATION_STALL, rf"^{_TASK}: page allocation stalls for"),
+        (
+            "possible memory allocation deadlock",
+            EventKind.ALLOCATION_STALL,
+            rf"XFS: {_TASK}\((?P<number>\d+)\) possible memory allocation deadlock",
+        ),
+        ("workqueue lockup", EventKind.WORKQUEUE_STALL, r"BUG: workqueue lockup - pool (?P<subject>.*)"),
+        ("not responding", EventKind.DEVICE_TROUBLE, r"server (?P<subject>\S+) not responding"),
+        ("I/O error", EventKind.DEVICE_TROUBLE, r"I/O error,? (?:on )?(?:dev(?:ice)? )?(?P<subject>[\w!-]+)"),
+        (
+            "block nbd",
+            EventKind.DEVICE_TROUBLE,
+            r"block (?P<subject>nbd\d+): .*(?:timed out|[Dd]ead|shutting|error|[Ff]ailed|disconnect)",
+        ),
+        (
+            "detected conn error",
+            EventKind.DEVICE_TROUBLE,
+            r"(?P<subject>connection\d+:\d+): detected conn error",
+        ),
+        (
+            "session recovery timed out",
+            EventKind.DEVICE_TROUBLE,
+            r"(?P<subject>session\d+): session recovery",
+        ),
+        ("I/O to offline device", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]+): .*offline device"),
+        ("timeout, aborting", EventKind.DEVICE_TROUBLE, r"(?P<subject>nvme\S*): I/O .*timeout"),
+        ("task abort", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]+): .*task abort"),
+    )
+)
+_TRIGGER = re.compile("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))
+_ZONE = re.compile(r"^\s*Node (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
+_HELD = re.compile(r"^\s*#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
+
+
+def event_of(line: Line, number: int) -> Event | None:
+    """The event that a line reports, None for a line that reports none; `number` is the line's."""
+    text = line.text
+    if "free:" in text:
+        zone = _ZONE.match(text)
+        if zone:
+            margin = int(zone[3]) - int(zone[4])
+            return Event(EventKind.ZONE, text, f"node {zone[1]} {zone[2]}", margin, line.seconds, number)
+    if "){" in text:
+        held = _HELD.match(text)
+        if held:
+            return Event(EventKind.HELD_LOCK, text, held["name"], None, line.seconds, number)
+    if not _TRIGGER.search(text):
+        return None
+    for word, kind, form in _FORMS:
+        found = form.search(text) if word in text else None
+        if found:
+            parts = found.groupdict()
+            tid = parts.get("number")
+            subject = parts.get("subject") or None
+            return Event(kind, text, subject, int(tid) if tid else None, line.seconds, number)
+    return None

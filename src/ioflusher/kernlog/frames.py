@@ -1,0 +1,108 @@
+"""One line of a kernel stack, as the kernel, crash, drgn and the decode scripts print it.
+
+A stack is a tuple of `Frame`, the innermost call first, which is the order of every source.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A return address on a kernel stack.
+
+    Attributes:
+        function: the symbol verbatim, with the compiler's suffixes (`shrink_slab.part.40`).
+        offset: bytes from the symbol's start, None where the source does not print it.
+        size: bytes of the symbol, None where the source does not print it.
+        module: the module's name, None for the kernel image.
+        reliable: False for the kernel's `?` frames, which may be left over from earlier calls.
+    """
+
+    function: str
+    offset: int | None
+    size: int | None
+    module: str | None
+    reliable: bool
+
+    @property
+    def name(self) -> str:
+        """The symbol without what compilers append: `shrink_slab` for `shrink_slab.part.40`."""
+        return self.function.partition(".")[0]
+
+
+# "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", s390's "([<...>]"
+_ADDRESS = r"\(?(?:\[<?[0-9a-fA-F]+>?\]\s*)*"
+_SYMBOL = r"[A-Za-z_$][\w.$]*"  # powerpc's old ABI writes a dot before it, which is no part of the name
+_MODULE = r"(?:\s*\[(?P<module>[A-Za-z_][\w-]*)[^\]]*\])?"
+
+# "? shrink_slab.part.40+0x1fa/0x430 [xfs 0123abcd (OE)]", an old arm64's "func+0x1/0x2 (P)",
+# and a trailing source place, as syzkaller prints it
+_PRINTED = re.compile(
+    rf"^\s*{_ADDRESS}(?P<doubt>\?\s*)?\.?(?P<function>{_SYMBOL})"
+    rf"\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}){_MODULE}(?P<rest>.*)$"
+)
+# decode_stacktrace.sh: "? shrink_slab (mm/vmscan.c:1234 (discriminator 3)) xfs"
+# syzkaller: "shrink_slab mm/vmscan.c:12 [inline]"
+_DECODED = re.compile(
+    rf"^\s*{_ADDRESS}(?P<doubt>\?\s*)?\.?(?P<function>{_SYMBOL}) "
+    r"\(?(?:\./|/)?[\w./+-]+\.[chSs](?:\?)?:\d+(?::\d+)?\b.*$"
+)
+# crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"
+_CRASH = re.compile(
+    rf"^\s*#\d+\s+\[[0-9a-f]+\]\s+(?P<function>{_SYMBOL})(?:\+\d+)? "
+    rf"(?:\(via [^)]*\) )?at [0-9a-f]+{_MODULE}\s*$"
+)
+# drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
+_DRGN = re.compile(
+    rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+)?(?P<function>{_SYMBOL})"
+    rf"(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
+    rf"{_MODULE}(?:\s+(?:\(.*|in .*))?\s*$"
+)
+# 32-bit ARM: "[<c0>] (schedule) from [<c1>] (schedule_timeout+0x1f6/0x2f0)", or the same without addresses
+_ARM = re.compile(
+    rf"^\s*(?:\[<[0-9a-f]+>\]\s*)?\(?(?P<function>{_SYMBOL})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
+    rf"{_MODULE}\)? from (?:\[<[0-9a-f]+>\]\s*)?\(?{_SYMBOL}"
+)
+_AFTER_SYMBOL = re.compile(r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x)")
+
+
+def parse_frame(text: str) -> Frame | None:
+    """The frame that a line holds, or None where it holds something else.
+
+    Args:
+        text: one line without the log's own prefix (time stamp, caller, host).
+    """
+    if "+0x" in text:
+        found = _PRINTED.match(text)
+        if found and _AFTER_SYMBOL.match(found["rest"]):
+            reliable = not found["doubt"] and "(unreliable)" not in found["rest"]
+            return Frame(
+                found["function"], int(found["offset"], 16), int(found["size"], 16), found["module"], reliable
+            )
+        found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text)
+    elif " from " in text:
+        found = _ARM.match(text)
+    else:
+        found = _DECODED.match(text) or _CRASH.match(text) or (_DRGN.match(text) if "#" in text else None)
+    if found is None:
+        return None
+    parts = found.groupdict()
+    offset, size = parts.get("offset"), parts.get("size")
+    return Frame(
+        found["function"],
+        int(offset, 16) if offset else None,
+        int(size, 16) if size else None,
+        parts.get("module"),
+        not parts.get("doubt"),
+    )
+
+
+def parse_proc_stack(text: str) -> tuple[Frame, ...]:
+    """The frames of /proc/PID/stack text, innermost first; lines of another form are passed over.
+
+    The form is `[<0>] function+0x1/0x2 [module]` (fs/proc/base.c, proc_pid_stack); kernels before 4.15
+    print addresses and end with `[<ffffffffffffffff>] 0xffffffffffffffff`.
+    """
+    frames = (parse_frame(line) for line in text.splitlines())
+    return tuple(frame for frame in frames if frame is not None)

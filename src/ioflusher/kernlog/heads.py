@@ -1,0 +1,105 @@
+"""The lines that say whose stack follows, in the forms that kernels since 3.x and the tools print."""
+
+import re
+from dataclasses import dataclass, fields
+
+from ioflusher.kernlog.records import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known of the task before its frames come; the attributes are those of `TaskReport`."""
+
+    source: Source
+    comm: str | None = None
+    pid: int | None = None
+    tid: int | None = None
+    state: str | None = None
+    task_flags: int | None = None
+    workqueue: str | None = None
+    blocked_seconds: int | None = None
+    owner: tuple[str, int] | None = None
+
+    def same_task(self, other: "Head") -> bool:
+        """Whether nothing speaks against both being of one task."""
+        known = self.tid is not None and other.tid is not None and self.tid == other.tid
+        if known or self.comm is None or other.comm is None:
+            return True
+        # lines cut short cut names; a re-typed log may even differ in the number
+        return self.comm.startswith(other.comm) or other.comm.startswith(self.comm)
+
+    def joined(self, later: "Head") -> "Head":
+        """Both together; the later one wins, but for the source, where the first one said more."""
+        values = {}
+        for attribute in fields(Head):
+            mine, theirs = getattr(self, attribute.name), getattr(later, attribute.name)
+            values[attribute.name] = mine if theirs is None else theirs
+        if self.source is not Source.BARE:
+            values["source"] = self.source
+        return Head(**values)
+
+
+_HUNG = re.compile(
+    r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:is )?blocked (?:for more than|in I/O wait for more than)"
+    r"(?: (?P<seconds>\d+) seconds)?"
+)
+_NEW = re.compile(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
+_NEW_TID = re.compile(r"\bpid:\s*(\d+)")
+_NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
+_NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
+# sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
+_OLD = re.compile(
+    r"^\s?(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s+"
+    r"(?:[0-9a-f]{8}(?:[0-9a-f]{8})?\s+|running task\s+)?"
+    r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
+)
+_COMM = re.compile(
+    r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
+    r"\s*(?:(?:Not tainted|Tainted|Kdump).*)?$"
+)
+_OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:(?:Not tainted|Tainted).*)?$")
+_LOCKUP = re.compile(r"soft lockup - CPU#\d+ stuck for .*\[(?P<comm>[^\]]*):(?P<tid>\d+)\]")
+_CRASH = re.compile(r'^PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*"(?P<comm>[^"]*)"')
+_PROC = re.compile(
+    r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
+    r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>[^)]{1,32}?)\)?:?)?$"
+)
+
+
+def parse_head(text: str) -> Head | None:
+    """The task whose stack a line announces, or None."""
+    if "state:" in text and (found := _NEW.search(text)):
+        return _new_head(found, text)
+    if "blocked" in text and (found := _HUNG.search(text)):
+        seconds = found["seconds"]
+        return Head(
+            Source.HUNG_TASK,
+            found["comm"],
+            None,
+            int(found["tid"]),
+            blocked_seconds=int(seconds) if seconds else None,
+        )
+    if "omm:" in text and (found := _COMM.search(text) or _OLD_COMM.search(text)):
+        return Head(Source.DUMP, found["comm"], None, int(found["tid"]))
+    if "soft lockup" in text and (found := _LOCKUP.search(text)):
+        return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
+    if "COMMAND:" in text and (found := _CRASH.search(text)):
+        return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
+    if found := _OLD.match(text):
+        return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
+    if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
+        tid = found["tid"] or found["pid"] or found["bare"]
+        return Head(Source.PROC, found["comm"], int(found["pid"]) if found["pid"] else None, int(tid))
+    return None
+
+
+def _new_head(found: re.Match[str], text: str) -> Head:
+    tid, tgid, flags = _NEW_TID.search(text), _NEW_TGID.search(text), _NEW_FLAGS.search(text)
+    return Head(
+        Source.TASK_LIST,
+        found["comm"],
+        int(tgid[1]) if tgid else None,
+        int(tid[1]) if tid else None,
+        found["state"],
+        int(flags[1], 16) if flags else None,
+    )

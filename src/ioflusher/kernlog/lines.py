@@ -1,0 +1,96 @@
+"""One line of a log without what the log added: time stamp, host, caller, priority, colour."""
+
+import json
+import re
+from dataclasses import dataclass
+
+# A line longer than this is no kernel message (the kernel cuts at about 1,000 bytes); the rest is cut.
+MAX_LINE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of kernel text.
+
+    Attributes:
+        text: what the kernel printed, control characters removed.
+        seconds: the kernel's time stamp in seconds since boot, None where the line has none.
+        caller: CONFIG_PRINTK_CALLER's column, such as "T123" or "C1", else "".
+    """
+
+    text: str
+    seconds: float | None = None
+    caller: str = ""
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
+
+_CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
+# tried one after another, again and again, until none fits: a console capture of a syslog has several
+_PREFIXES = tuple(
+    re.compile(form)
+    for form in (
+        r"\s*\[\s*(?P<seconds>\d{1,9}\.\d{3,9})(?:@\d+|,\d+)?\](?: ?\(\d+\)\[[^\]]*\])?",
+        r"\s*\[\s*(?P<caller>[TC]\d+)\]",
+        r"\s*<\d{1,3}>",
+        rf"\s*\[[^\[\]<>]{{0,32}}{_CLOCK}[^\[\]<>]{{0,12}}\]",
+        rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?: ?Z| ?[+-]\d\d:?\d\d)?(?= |$)",
+        rf"[^\W\d]\w{{1,4}}\.? +\d{{1,2}},? (?:\d{{4}} )?{_CLOCK}(?= |$)",
+        rf"\d\d-\d\d +{_CLOCK}(?: +\S+){{0,3}} +[VDIWEF](?: *:| )",
+        rf"{_CLOCK}(?= )",
+        r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
+        r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
+        r"MESSAGE=",
+        r"(?:[>|] ?)+(?=\s|\S)",
+        r"\d*\.\d{6}\](?= )",
+    )
+)
+
+
+def clean(raw: bytes) -> str:
+    """The bytes of one line as text on one line: undecodable bytes replaced, control characters removed."""
+    text = raw[:MAX_LINE].decode("utf-8", "replace")
+    if text.isprintable():
+        return text
+    if "\x1b" in text:
+        text = _ESCAPES.sub("", text)
+    return text.translate(_CONTROLS)
+
+
+def parse_line(raw: bytes) -> Line:
+    """Take the log's own prefixes off a line; never fails."""
+    text = clean(raw)
+    if text.startswith("{"):
+        text = _journal_message(raw) or text
+    seconds: float | None = None
+    caller = ""
+    for _ in range(8):
+        for form in _PREFIXES:
+            found = form.match(text)
+            if found and found.end():
+                parts = found.groupdict()
+                seconds = float(parts["seconds"]) if parts.get("seconds") else seconds
+                caller = parts.get("caller") or caller
+                text = text[found.end() :]
+                break
+        else:
+            break
+        # one blank parts the prefix from the text; more belong to the text
+        text = text.removeprefix(" ")
+    return Line(text.rstrip(), seconds, caller)
+
+
+def _journal_message(raw: bytes) -> str | None:
+    """The MESSAGE of a line of `journalctl -o json`, None where it is none."""
+    try:
+        entry = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    message = entry.get("MESSAGE") if isinstance(entry, dict) else None
+    if isinstance(message, list):  # journald writes what is not valid UTF-8 as numbers
+        try:
+            message = bytes(message).decode("utf-8", "replace")
+        except (TypeError, ValueError):
+            return None
+    return clean(message.encode("utf-8", "replace")) if isinstance(message, str) else None

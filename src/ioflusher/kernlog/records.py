@@ -1,0 +1,125 @@
+"""What a kernel log tells, as records: stacks of tasks, and events around them."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ioflusher.kernlog.frames import Frame
+
+
+class Source(Enum):
+    """What made the kernel (or a tool) print a stack."""
+
+    HUNG_TASK = "hung-task"
+    TASK_LIST = "task-list"  # sysrq-t, sysrq-w, panic_print: every task, or every blocked one
+    LOCKUP = "lockup"  # soft or hard lockup, RCU stall: the task ran
+    DUMP = "dump"  # dump_stack() and warnings: the task ran
+    CRASH = "crash"  # crash or drgn on a dump
+    PROC = "proc"  # /proc/PID/stack
+    BARE = "bare"  # a call trace whose head is lost
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """One stack of one task as a log prints it.
+
+    Attributes:
+        comm: the task's name verbatim, None where the log does not say.
+        pid: the process (thread group), None where the log does not say.
+        tid: the thread, which is what logs call "pid", None where the log does not say.
+        state: one letter (D, S, R, ...), None where the log does not say.
+        task_flags: `task->flags`, printed from Linux 6.14 on as task_flags:0x...; None elsewhere.
+            The older column "flags:0x..." is thread_info and not kept.
+        frames: the stack, innermost first.
+        kernel: the version that the log named last, None for none so far.
+        source: what printed the stack.
+        workqueue: "dm-thin do_worker" of a kernel worker, else None.
+        blocked_seconds: of a hung task, else None.
+        owner: (name, tid) of the task that the kernel names as the lock's owner (Linux 6.16 and later),
+            else None.
+        seconds: the kernel's time stamp of the first line, None without one.
+        line: number of the first line, from 1.
+    """
+
+    comm: str | None
+    pid: int | None
+    tid: int | None
+    state: str | None
+    task_flags: int | None
+    frames: tuple[Frame, ...]
+    kernel: str | None
+    source: Source
+    workqueue: str | None
+    blocked_seconds: int | None
+    owner: tuple[str, int] | None
+    seconds: float | None
+    line: int
+
+
+class EventKind(Enum):
+    """What a single line of a kernel log reports."""
+
+    PANIC = "panic"
+    OOM_KILL = "oom-kill"
+    OOM_INVOKED = "oom-invoked"
+    HUNG_TASK = "hung-task"
+    LOCKUP = "lockup"
+    ALLOCATION_FAILURE = "allocation-failure"
+    ALLOCATION_STALL = "allocation-stall"  # XFS's and page_alloc's warnings of allocations that do not end
+    WORKQUEUE_STALL = "workqueue-stall"
+    DEVICE_TROUBLE = "device-trouble"  # a device or server that errs or does not answer
+    ZONE = "zone"  # free memory and watermark of a zone
+    HELD_LOCK = "held-lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line that reports something.
+
+    Attributes:
+        kind: what it reports.
+        text: the line as the kernel wrote it, without the log's prefixes.
+        subject: the task, device, server, zone or lock it names, None for none.
+        number: tid of a task, KiB free below (negative) or above the min watermark of a zone; else None.
+        seconds: the kernel's time stamp, None without one.
+        line: number of the line, from 1.
+    """
+
+    kind: EventKind
+    text: str
+    subject: str | None
+    number: int | None
+    seconds: float | None
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockdepReport:
+    """Lockdep's prediction of a deadlock; nobody need have waited.
+
+    Attributes:
+        title: the line that says what lockdep found.
+        comm: the task in which it was found, None where the log does not say.
+        tid: that task, None where the log does not say.
+        locks: the names of the locks in the report, fs_reclaim among them where reclaim takes part.
+        frames: every frame of the report, innermost first within each stack.
+        kernel: the version that the log named last, None for none so far.
+        line: number of the first line, from 1.
+    """
+
+    title: str
+    comm: str | None
+    tid: int | None
+    locks: tuple[str, ...]
+    frames: tuple[Frame, ...]
+    kernel: str | None
+    line: int
+
+    @property
+    def reclaim(self) -> bool:
+        """Whether memory reclaim is part of the cycle."""
+        return any("fs_reclaim" in lock or "RECLAIM_FS" in lock for lock in self.locks) or (
+            "RECLAIM_FS" in self.title
+        )
+
+
+Record = TaskReport | Event | LockdepReport

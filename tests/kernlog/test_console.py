@@ -1,0 +1,152 @@
+"""Console captures to task reports and events."""
+
+from ioflusher.kernlog.console import events, parse_console, task_reports
+from ioflusher.kernlog.records import EventKind, LockdepReport, Source
+
+HUNG = b"""\
+[  247.381177] INFO: task kworker/u10:0:47 blocked for more than 120 seconds.
+[  247.382644]       Not tainted 4.19.90-dirty #140
+[  247.383502] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.
+[  247.385000] task:kworker/u10:0   state:D stack:0     pid:47    tgid:47 ppid:2 task_flags:0x4208060 flags:0x4000
+[  247.385010] Workqueue: writeback wb_workfn (flush-43:0)
+[  247.385027] Call Trace:
+[  247.385028]  <TASK>
+[  247.388384]  schedule+0xb8/0x3c0
+[  247.388966]  ? leftover+0x2b4/0x380
+[  247.407262]  worker_thread+0x5a9/0x1060
+[  247.410918]  ret_from_fork+0x1f/0x30
+[  247.410919]  </TASK>
+"""
+
+
+def test_a_hung_task_is_one_report() -> None:
+    """The INFO line, the task line and the stack belong together."""
+    (report,) = task_reports(HUNG)
+    assert (report.comm, report.pid, report.tid, report.state) == ("kworker/u10:0", 47, 47, "D")
+    assert report.task_flags == 0x4208060
+    assert report.source is Source.HUNG_TASK
+    assert report.blocked_seconds == 120
+    assert report.kernel == "4.19.90-dirty"
+    assert report.workqueue == "writeback wb_workfn (flush-43:0)"
+    assert report.seconds == 247.381177
+    assert report.line == 1
+    assert [frame.function for frame in report.frames] == [
+        "schedule",
+        "leftover",
+        "worker_thread",
+        "ret_from_fork",
+    ]
+
+
+def test_task_lines_of_old_kernels() -> None:
+    """Before 5.9 the line has columns; a name may hold a blank."""
+    log = (
+        b"msgr-worker-1   D    0  1026      1 0x00004000\nCall Trace:\n schedule+0x1/0x2\n"
+        b"Web Content     S ffff88203e5d3680     0 12345      1 0x00000080\nCall Trace:\n"
+        b" [<ffffffff8173f405>] ? schedule+0x1/0x2\n"
+        b"foo             R  running task        0  1234      1 0x00000008\nCall Trace:\n run+0x1/0x2\n"
+    )
+    assert [(r.comm, r.tid, r.state) for r in task_reports(log)] == [
+        ("msgr-worker-1", 1026, "D"),
+        ("Web Content", 12345, "S"),
+        ("foo", 1234, "R"),
+    ]
+
+
+def test_a_trace_without_a_head_is_still_a_report() -> None:
+    """Whatever was cut off above, the stack counts."""
+    (report,) = task_reports(
+        b"Workqueue: xfs-inodegc/sda xfs_inodegc_worker\nCall Trace:\n schedule+0x1/0x2\n"
+    )
+    assert (report.comm, report.source) == (None, Source.BARE)
+    assert report.workqueue == "xfs-inodegc/sda xfs_inodegc_worker"
+
+
+def test_two_headless_stacks_are_two() -> None:
+    """A thread's first frame ends a stack; frames after it are another's."""
+    one = b"[<0>] a+0x1/0x2\n[<0>] do_syscall_64+0x1/0x2\n[<0>] entry_SYSCALL_64_after_hwframe+0x1/0x2\n"
+    assert [len(report.frames) for report in task_reports(one + one)] == [3, 3]
+
+
+def test_stacks_that_interleave_are_parted_by_their_caller() -> None:
+    """With CONFIG_PRINTK_CALLER two processors may print at once."""
+    log = b"".join(
+        b"[    1.00000%d][    C%d] %s\n" % (i, i % 2, text)
+        for i, text in enumerate(
+            [
+                b"task:a               state:D stack:0     pid:1     ppid:0",
+                b"task:b               state:D stack:0     pid:2     ppid:0",
+                b" a1+0x1/0x2",
+                b" b1+0x1/0x2",
+                b" a2+0x1/0x2",
+                b" b2+0x1/0x2",
+            ]
+        )
+    )
+    assert [(r.comm, [f.function for f in r.frames]) for r in task_reports(log)] == [
+        ("a", ["a1", "a2"]),
+        ("b", ["b1", "b2"]),
+    ]
+
+
+def test_frames_of_an_interrupt_do_not_count() -> None:
+    """What an interrupt did on top of a task's stack says nothing of the task."""
+    head = b"task:a state:R stack:0 pid:1\nCall Trace:\n"
+    log = head + b" <IRQ>\n irq+0x1/0x2\n </IRQ>\n <TASK>\n own+0x1/0x2\n </TASK>\n"
+    assert [f.function for f in task_reports(log)[0].frames] == ["own"]
+
+
+def test_crash_and_proc_collections_are_read() -> None:
+    """`bt -a` of crash and stacks copied from /proc."""
+    crash = (
+        b'PID: 474    TASK: ffff8813e11f4600  CPU: 10  COMMAND: "kswapd0"\n'
+        b" #0 [ffff8813dedfb938] __schedule at ffffffff8173f405\n"
+        b" #1 [ffff8813dedfb990] schedule at ffffffff8173fa27\n"
+    )
+    proc = b"==> /proc/123/task/124/stack <==\n[<0>] do_poll+0x1/0x2\n"
+    first, second = task_reports(crash + proc)
+    assert (first.comm, first.tid, first.source, len(first.frames)) == ("kswapd0", 474, Source.CRASH, 2)
+    assert (second.pid, second.tid, second.source) == (123, 124, Source.PROC)
+
+
+def test_events_are_read() -> None:
+    """Panic, OOM kill, hung task, watermark, device: each with what it names."""
+    log = (
+        b"[1.000000] Kernel panic - not syncing: hung_task: blocked tasks\n"
+        b"Out of memory: Killed process 12 (hog) total-vm:1kB\n"
+        b"INFO: task cat:55 blocked for more than 120 seconds.\n"
+        b"Node 0 DMA32 free:1000kB boost:0kB min:3000kB low:5kB\n"
+        b"blk_update_request: I/O error, dev nbd0, sector 8 op 0x1\n"
+        b"nfs: server 10.0.0.1 not responding, still trying\n"
+    )
+    assert [(e.kind, e.subject, e.number) for e in events(log)] == [
+        (EventKind.PANIC, "hung_task: blocked tasks", None),
+        (EventKind.OOM_KILL, "hog", 12),
+        (EventKind.HUNG_TASK, "cat", 55),
+        (EventKind.ZONE, "node 0 DMA32", -2000),
+        (EventKind.DEVICE_TROUBLE, "nbd0", None),
+        (EventKind.DEVICE_TROUBLE, "10.0.0.1", None),
+    ]
+
+
+def test_lockdeps_report_is_kept_apart() -> None:
+    """Its stacks are history, not tasks that wait."""
+    log = (
+        b"WARNING: possible circular locking dependency detected\n6.1.0 #1 Not tainted\n"
+        b"kswapd0/93 is trying to acquire lock:\nffff888 (&ni->mutex){+.+.}-{3:3}, at: evict_it+0x1/0x2\n"
+        b"but task is already holding lock:\nffffffff (fs_reclaim){+.+.}-{0:0}, at: balance_pgdat+0x1/0x2\n"
+        b"-> #1 (fs_reclaim){+.+.}-{0:0}:\n       fs_reclaim_acquire+0x1/0x2\nstack backtrace:\n"
+        b"CPU: 0 PID: 93 Comm: kswapd0 Not tainted 6.1.0 #1\n"
+        b"Call Trace:\n <TASK>\n dump_stack+0x1/0x2\n </TASK>\n"
+        b"task:a state:D stack:0 pid:1\n own+0x1/0x2\n"
+    )
+    lockdep, task = parse_console(log)
+    assert isinstance(lockdep, LockdepReport)
+    assert (lockdep.comm, lockdep.tid, lockdep.reclaim) == ("kswapd0", 93, True)
+    assert lockdep.locks == ("&ni->mutex", "fs_reclaim")
+    assert task_reports(log) == (task,)
+
+
+def test_bytes_of_any_content_are_survived() -> None:
+    """A binary file holds no records and does no harm."""
+    assert parse_console(bytes(range(256)) * 64) == ()
