@@ -7,7 +7,7 @@ HUNG = b"""\
 [  247.381177] INFO: task kworker/u10:0:47 blocked for more than 120 seconds.
 [  247.382644]       Not tainted 4.19.90-dirty #140
 [  247.383502] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.
-[  247.385000] task:kworker/u10:0   state:D stack:0     pid:47    tgid:47 ppid:2 task_flags:0x4208060 flags:0x4000
+[  247.385000] task:kworker/u10:0   state:D stack:0 pid:47 tgid:47 ppid:2 task_flags:0x4208060 flags:0x4000
 [  247.385010] Workqueue: writeback wb_workfn (flush-43:0)
 [  247.385027] Call Trace:
 [  247.385028]  <TASK>

@@ -66,7 +66,8 @@ CASES = {
     ),
     "a page under writeback, memory cgroup version 1": (
         "folio_wait_writeback shrink_folio_list shrink_lruvec do_try_to_free_pages "
-        "try_to_free_mem_cgroup_pages try_charge_memcg charge_memcg __mem_cgroup_charge do_anonymous_page handle_mm_fault exc_page_fault",
+        "try_to_free_mem_cgroup_pages try_charge_memcg charge_memcg "
+        "__mem_cgroup_charge do_anonymous_page handle_mm_fault exc_page_fault",
         StackKind.RECLAIM_IO,
         "its page fault (do_anonymous_page()) needed memory, direct reclaim looked for pages to free, "
         "and it waits there for a page that is being written",
