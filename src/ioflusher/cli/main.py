@@ -13,6 +13,7 @@ from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
+    "lab": ("lab", "lab"),
     "run": ("run", "run"),
     "status": ("status", "status"),
 }

@@ -1,0 +1,111 @@
+"""`ioflusher lab`: real kernels in virtual machines."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ioflusher.lab.session import Progress
+
+EXIT_TIMEOUT = 124
+
+
+@click.group()
+def lab() -> None:
+    """Boot real kernels in virtual machines: experiments, and commands tried in a guest.
+
+    Guests see this machine's programs read-only, run as root with all capabilities, and need no root here.
+    """
+
+
+@contextmanager
+def progress_line() -> Iterator["Progress"]:
+    """A status line on a terminal, nothing elsewhere: what is going on, with a spinner."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(text)
+
+
+kernel_option = click.option(
+    "--kernel",
+    metavar="K",
+    help="A bzImage, or a release such as 6.1; default: the distribution's cloud kernel 6.12.",
+)
+accelerator_option = click.option(
+    "--accelerator",
+    type=click.Choice(["kvm", "tcg"]),
+    help="How QEMU runs the guest; default: KVM where a probe boot works, else emulation.",
+)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@kernel_option
+@accelerator_option
+@click.option("--memory", metavar="SIZE", default="1G", show_default=True, help="The guest's memory.")
+@click.option("--cpus", type=click.IntRange(1, 64), default=1, show_default=True, help="Its processors.")
+@click.option(
+    "--load", metavar="MODULE", multiple=True, help='Kernel module, with options: "nbd nbds_max=2".'
+)
+@click.option(
+    "--share", type=click.Path(exists=True, path_type=Path), multiple=True, help="One more directory."
+)
+@click.option("--disk", metavar="FILE|SIZE", multiple=True, help="A disk: an image, or an empty one of SIZE.")
+@click.option("--network", is_flag=True, help="QEMU's user network; 10.0.2.2 is this machine's loopback.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds for the command.")
+@click.option("--time", "show_times", is_flag=True, help="Say on standard error how long it took.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_command(
+    kernel: str | None,
+    accelerator: str | None,
+    memory: str,
+    cpus: int,
+    load: tuple[str, ...],
+    share: tuple[Path, ...],
+    disk: tuple[str, ...],
+    network: bool,
+    timeout: float,
+    show_times: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND of this machine in a fresh guest, as root with all capabilities.
+
+    What it prints is streamed, its exit status is returned. The guest's root is this machine's system
+    directories, this Python and the current directory, under a layer that takes writes and goes with it.
+    """
+    from ioflusher.lab.disks import guest_disks
+    from ioflusher.lab.errors import CommandTimeout
+    from ioflusher.lab.execute import execute
+    from ioflusher.lab.qemu import Accelerator
+    from ioflusher.lab.session import Guest, Lab
+    from ioflusher.lab.sizes import parse_size
+
+    chosen = Accelerator(accelerator) if accelerator else None
+    with progress_line() as progress, guest_disks(disk) as disks:
+        guest = Guest(parse_size(memory), cpus, load, disks, network)
+        with Lab(kernel, accelerator=chosen, shares=share, progress=progress) as ready:
+            progress("booting")
+            try:
+                done = execute(
+                    ready,
+                    command,
+                    guest=guest,
+                    timeout_s=timeout,
+                    stdin=None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno(),
+                    on_start=lambda: progress("running"),
+                )
+            except CommandTimeout as error:
+                click.echo(f"ioflusher: {error}", err=True)
+                sys.exit(EXIT_TIMEOUT)
+    if done.message:
+        click.echo(f"ioflusher: {done.message}", err=True)
+    if show_times:
+        click.echo(f"booted in {done.boot_s:.1f} s, ran for {done.run_s:.1f} s", err=True)
+    sys.exit(done.status)

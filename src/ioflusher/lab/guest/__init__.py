@@ -1,0 +1,1 @@
+"""What runs inside a guest. It imports as little as it can: a guest under emulation is slow."""

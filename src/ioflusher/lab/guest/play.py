@@ -1,0 +1,201 @@
+"""Inside the guest: play one half of a scenario and report what happens, even when the rest freezes.
+
+The process that runs this carries the IO_FLUSHER state, has its memory locked and a real-time priority:
+an observer that freezes with what it observes is worth nothing. Everything that it starts is set back
+to an ordinary process first, so that the daemon begins without the state in both halves.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ioflusher.flag import set_io_flusher
+from ioflusher.harden import RealtimePolicy, lock_memory, set_oom_score_adj, set_realtime
+from ioflusher.lab.guest.observer import DEVICE, Observer
+from ioflusher.lab.guest.port import EventPort
+from ioflusher.lab.job import ScenarioJob
+from ioflusher.lab.scenario import Scenario, parse_scenario
+
+STORE = Path("/store")
+MOUNT = Path("/mnt")
+SOCKET = "/run/lab/nbd.sock"
+SAMPLE_S = 0.5
+SETUP_DEADLINE_S = 40.0
+PRIORITY = 50
+
+
+class SetupFailed(Exception):
+    """The stage could not be built; the message says which step and what it printed."""
+
+
+def become_observer() -> None:
+    """What the observer needs to go on in a frozen machine."""
+    set_io_flusher(True)
+    lock_memory()
+    set_realtime(RealtimePolicy.FIFO, PRIORITY)
+    set_oom_score_adj(-1000)
+
+
+def become_ordinary() -> None:
+    """In a child, before it executes its program: nothing of the observer's privileges is left."""
+    set_io_flusher(False)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    set_oom_score_adj(0)
+
+
+def daemon_argv(job: ScenarioJob, scenario: Scenario) -> list[str]:
+    """The daemon's command. The two halves differ in one word, `--io-flusher` or `--no-io-flusher`."""
+    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET]
+    argv += (
+        ["--remote", job.remote] if scenario.daemon.store == "remote" else ["--file", str(STORE / "image")]
+    )
+    argv += ["--io-flusher" if job.io_flusher else "--no-io-flusher"]
+    if scenario.daemon.lock_memory:
+        argv += ["--lock-memory"]
+    if scenario.daemon.realtime:
+        argv += ["--realtime", str(scenario.daemon.realtime)]
+    return argv
+
+
+@dataclass(slots=True)
+class Stage:
+    """The processes of one half."""
+
+    scenario: Scenario
+    job: ScenarioJob
+    events: EventPort
+    daemon: subprocess.Popen[bytes] | None = None
+    actors: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def spawn(self, argv: list[str], **pipes: int) -> subprocess.Popen[bytes]:
+        """Start an ordinary process; its errors go to the console."""
+        return subprocess.Popen(argv, preexec_fn=become_ordinary, bufsize=0, **pipes)  # noqa: PLW1509
+
+    def step(self, *argv: str) -> None:
+        """Run a set-up command to its end."""
+        try:
+            done = subprocess.run(
+                argv, preexec_fn=become_ordinary, capture_output=True, timeout=SETUP_DEADLINE_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SetupFailed(f"{' '.join(argv)}: {error}") from error
+        if done.returncode:
+            said = (done.stderr or done.stdout).decode("utf-8", "backslashreplace").strip()
+            raise SetupFailed(f"{' '.join(argv)} exited {done.returncode}: {said[-500:]}")
+
+    def settings(self) -> None:
+        """Apply the scenario's kernel settings."""
+        for name, value in self.scenario.kernel.sysctl.items():
+            Path("/proc/sys", *name.split(".")).write_text(value)
+        for file, value in self.scenario.kernel.write.items():
+            Path(file).write_text(value)
+
+    def start_daemon(self) -> None:
+        """Start the daemon and connect the kernel's client to it."""
+        if self.scenario.daemon.store == "file":
+            self.step("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "/dev/vdb")
+            STORE.mkdir(exist_ok=True)
+            self.step("mount", "-t", "ext4", "/dev/vdb", str(STORE))
+            with (STORE / "image").open("wb") as image:
+                image.truncate(self.scenario.device.size)
+        self.daemon = self.spawn(daemon_argv(self.job, self.scenario), stdout=subprocess.PIPE)
+        assert self.daemon.stdout is not None
+        if not select.select([self.daemon.stdout], [], [], SETUP_DEADLINE_S)[0]:
+            raise SetupFailed(f"the daemon was not listening after {SETUP_DEADLINE_S:g} s")
+        line = os.read(self.daemon.stdout.fileno(), 4096).decode("utf-8", "backslashreplace").strip()
+        if not line.startswith("listening on "):
+            raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
+        uri = line.removeprefix("listening on ")
+        self.actors.append(self.spawn([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri]))
+        deadline = time.monotonic() + SETUP_DEADLINE_S
+        while int(Path("/sys/block/nbd0/size").read_text()) == 0:
+            if time.monotonic() > deadline:
+                raise SetupFailed(f"{DEVICE} was not attached after {SETUP_DEADLINE_S:g} s")
+            time.sleep(0.1)
+
+    def use_device(self) -> None:
+        """Put swap or a file system on the device."""
+        use = self.scenario.device.use
+        if use == "swap":
+            self.step("mkswap", DEVICE)
+            self.step("swapon", DEVICE)
+            return
+        options = ["-q", "-F", "-E", "nodiscard,lazy_itable_init=1"] if use == "ext4" else ["-q", "-K", "-f"]
+        self.step(f"mkfs.{use}", *options, DEVICE)
+        self.step("mount", "-t", use, DEVICE, str(MOUNT))
+
+    def start_work(self) -> subprocess.Popen[bytes]:
+        """Start reader and workload; the workload waits for a line before it begins."""
+        pressure, workload = self.scenario.pressure, self.scenario.workload
+        work = [sys.executable, "-m", "ioflusher.lab.guest.work"]
+        if pressure.kind == "reader":
+            disk = "/dev/vdc" if self.scenario.daemon.store == "file" else "/dev/vdb"
+            self.actors.append(self.spawn([*work, "read", disk]))
+        order = {
+            "size": workload.size,
+            "file_size": workload.file_size,
+            "chunk": workload.chunk,
+            "pause_s": workload.pause_ms / 1000,
+            "directory": str(MOUNT),
+        }
+        worker = self.spawn(
+            [*work, workload.kind, json.dumps(order)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.actors.append(worker)
+        return worker
+
+
+def play(job: ScenarioJob, events: EventPort) -> None:
+    """Build the stage, let the workload go, watch until it is done or the device is frozen."""
+    scenario = parse_scenario(job.scenario)
+    stage = Stage(scenario, job, events)
+    try:
+        become_observer()
+        stage.settings()
+        events.say("phase", name="starting the daemon")
+        stage.start_daemon()
+        events.say("phase", name=f"putting {scenario.device.use} on {DEVICE}")
+        stage.use_device()
+        worker = stage.start_work()
+        await_ready(worker)
+    except (SetupFailed, OSError) as error:
+        events.say("setup-failed", message=str(error))
+        return
+    assert stage.daemon is not None
+    observer = Observer(stage.daemon.pid, events)
+    watch(observer, worker, scenario.frozen.stalled_s)
+
+
+def await_ready(worker: subprocess.Popen[bytes]) -> None:
+    """Wait until the workload has its memory and code and only needs the word."""
+    assert worker.stdout is not None
+    if not select.select([worker.stdout], [], [], SETUP_DEADLINE_S)[0]:
+        raise SetupFailed("the workload was not ready in time")
+    os.read(worker.stdout.fileno(), 4096)
+
+
+def watch(observer: Observer, worker: subprocess.Popen[bytes], stalled_s: float) -> None:
+    """Take samples until the end; every path out of here has said how it ended."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    pipe = worker.stdout.fileno()
+    observer.begin()
+    os.write(worker.stdin.fileno(), b"go\n")
+    while True:
+        if select.select([pipe], [], [], SAMPLE_S)[0]:
+            text = os.read(pipe, 65536)
+            if not text:
+                break
+            for line in text.splitlines():
+                observer.relay(line)
+        observer.sample()
+        if observer.stalled_for >= stalled_s:
+            observer.frozen()
+            return
+    status = worker.wait()
+    observer.finished(status)

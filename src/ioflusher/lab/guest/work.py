@@ -1,0 +1,93 @@
+"""Inside the guest: the programs that use the device, and those that only need memory.
+
+Each says lines of JSON on standard output. What is written is a function of its place, so that reading it
+back tells whether anything was lost, mixed up or stale.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+import time
+from typing import Any
+
+PAGE = mmap.PAGESIZE
+READ_CHUNK = 1 << 20
+
+
+def say(**report: Any) -> None:
+    """One line to the observer."""
+    os.write(1, json.dumps(report).encode() + b"\n")
+
+
+def ready() -> None:
+    """Tell that all is set up, and wait for the word to begin."""
+    say(ready=True)
+    sys.stdin.readline()
+
+
+def pattern(number: int, size: int) -> bytes:
+    """Content of chunk `number`: 64 bytes that differ from chunk to chunk, repeated; incompressible enough."""
+    block = hashlib.sha512(number.to_bytes(8, "little")).digest()
+    return block * (size // len(block))
+
+
+def anonymous(order: dict[str, Any]) -> None:
+    """Fill memory once, then read it all back: what did not fit went through swap and returns."""
+    size, chunk, pause = order["size"], order["chunk"], order["pause_s"]
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    ready()
+    for number, at in enumerate(range(0, size, chunk)):
+        memory[at : at + chunk] = pattern(number, chunk)
+        time.sleep(pause)
+    say(phase="written", bytes=size)
+    wrong = sum(
+        memory[at : at + chunk] != pattern(number, chunk) for number, at in enumerate(range(0, size, chunk))
+    )
+    say(phase="verified", bytes=size, wrong_chunks=wrong)
+
+
+def files(order: dict[str, Any]) -> None:
+    """Write files, sync them, drop the page cache, and read them back from the device."""
+    size, file_size, chunk = order["size"], order["file_size"], order["chunk"]
+    chunk = min(chunk, file_size)
+    paths = [os.path.join(order["directory"], f"file{n}") for n in range(size // file_size)]
+    ready()
+    number = 0
+    for path in paths:
+        with open(path, "wb", buffering=0) as file:
+            for _ in range(file_size // chunk):
+                file.write(pattern(number, chunk))
+                number += 1
+                if order["pause_s"]:
+                    time.sleep(order["pause_s"])
+    os.sync()
+    say(phase="written", bytes=number * chunk)
+    with open("/proc/sys/vm/drop_caches", "w") as drop:
+        drop.write("3")
+    wrong = number = 0
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            for _ in range(file_size // chunk):
+                wrong += file.read(chunk) != pattern(number, chunk)
+                number += 1
+    say(phase="verified", bytes=number * chunk, wrong_chunks=wrong)
+
+
+def read(path: str) -> None:
+    """Read a disk from beginning to end, over and over: clean page cache that reclaim may drop."""
+    buffer = memoryview(bytearray(READ_CHUNK))
+    with open(path, "rb", buffering=0) as disk:
+        while True:
+            while disk.readinto(buffer):
+                pass
+            disk.seek(0)
+
+
+if __name__ == "__main__":
+    verb, argument = sys.argv[1:]
+    if verb == "read":
+        read(argument)
+    else:
+        {"anonymous": anonymous, "files": files}[verb](json.loads(argument))

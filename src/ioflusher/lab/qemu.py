@@ -1,0 +1,148 @@
+"""From a virtual machine's specification to QEMU's command line, and which accelerator works here."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ioflusher.lab.process import find_program, run
+
+EVENTS_PORT = "org.ioflusher.events"
+
+
+class Accelerator(Enum):
+    """How QEMU executes the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk of the guest: /dev/vda is the first one, /dev/vdb the next.
+
+    Attributes:
+        location: a file's path, or an NBD URI for QEMU's own client.
+        readonly: whether the guest may write.
+    """
+
+    location: str
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that makes a virtual machine; the same values make the same machine.
+
+    Attributes:
+        memory_bytes: the guest's memory.
+        ports: (name, Unix socket path) of virtio-serial ports; the socket must be listening already.
+        network: whether the guest has QEMU's user network, in which 10.0.2.2 is this machine's loopback.
+        console: file that records the kernel's console.
+        control: Unix socket path, listening already, for QEMU's machine protocol (QMP).
+    """
+
+    kernel: Path
+    initramfs: Path
+    accelerator: Accelerator
+    memory_bytes: int
+    cpus: int
+    disks: tuple[Disk, ...]
+    ports: tuple[tuple[str, Path], ...]
+    network: bool
+    console: Path
+    control: Path
+    kernel_arguments: tuple[str, ...] = ()
+
+
+# Ends at once on a panic (with -no-reboot) and prints every task first; an NMI from outside is a panic,
+# which gives the stacks of a guest that no longer answers.
+KERNEL_ARGUMENTS = (
+    "console=ttyS0",
+    "panic=-1",
+    "panic_print=0x3",
+    "unknown_nmi_panic",
+    "random.trust_cpu=on",
+    "mitigations=off",
+    "tsc=reliable",
+    "audit=0",
+    "selinux=0",
+    "apparmor=0",
+    "loglevel=5",
+)
+
+
+def _escape(value: object) -> str:
+    """A value inside QEMU's comma-separated options: a comma is doubled."""
+    return str(value).replace(",", ",,")
+
+
+def qemu_argv(machine: Machine) -> list[str]:
+    """The command line. Pure: the same machine gives the same words.
+
+    setpriv makes the kernel end QEMU when this process dies, however it dies.
+    """
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", find_qemu()]
+    if machine.accelerator is Accelerator.KVM:
+        argv += ["-accel", "kvm", "-cpu", "host"]
+    else:
+        argv += ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    argv += ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-m", f"{machine.memory_bytes}B", "-smp", str(machine.cpus)]
+    argv += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
+    argv += ["-append", " ".join((*KERNEL_ARGUMENTS, *machine.kernel_arguments))]
+    argv += ["-chardev", f"file,id=console,path={_escape(machine.console)}", "-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,id=control,path={_escape(machine.control)},server=off"]
+    argv += ["-mon", "chardev=control,mode=control"]
+    argv += ["-device", "virtio-serial-pci,id=serial"]
+    for number, (name, path) in enumerate(machine.ports):
+        argv += ["-chardev", f"socket,id=port{number},path={_escape(path)},server=off"]
+        argv += ["-device", f"virtserialport,bus=serial.0,chardev=port{number},name={name}"]
+    for number, disk in enumerate(machine.disks):
+        readonly = "on" if disk.readonly else "off"
+        argv += [
+            "-drive",
+            f"if=none,id=disk{number},format=raw,readonly={readonly},file={_escape(disk.location)}",
+        ]
+        argv += ["-device", f"virtio-blk-pci,drive=disk{number}"]
+    if machine.network:
+        argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
+    return argv
+
+
+def find_qemu() -> str:
+    """QEMU for this machine's architecture; raises LabError that says what to install."""
+    name = platform.machine()
+    package = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm"}.get(name, f"qemu-system ({name})")
+    return find_program(f"qemu-system-{name}", package=package)
+
+
+def qemu_version() -> str:
+    """The first line of what QEMU says of itself."""
+    return run([find_qemu(), "--version"], deadline_s=30).splitlines()[0]
+
+
+def kvm_may_work() -> bool:
+    """Whether /dev/kvm is there and open to this user; only a boot tells whether guests live on it."""
+    try:
+        with open("/dev/kvm", "r+b", buffering=0):
+            return True
+    except OSError:
+        return False
+
+
+def remembered_accelerator(file: Path, key: Sequence[str]) -> Accelerator | None:
+    """What an earlier probe under the same key found, or None."""
+    try:
+        record = json.loads(file.read_text())
+        return Accelerator(record["accelerator"]) if record["key"] == list(key) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember_accelerator(file: Path, key: Sequence[str], accelerator: Accelerator) -> None:
+    """Keep the probe's answer for the next time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"key": list(key), "accelerator": accelerator.value}) + "\n")

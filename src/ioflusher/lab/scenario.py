@@ -1,0 +1,242 @@
+"""Scenarios: what machine, whose device, which pressure, and what counts as frozen.
+
+A scenario is a TOML file; docs/lab.md describes every key. Reading one is pure and strict: a key that
+nobody knows is an error that names the nearest one that exists.
+"""
+
+import difflib
+import re
+import tomllib
+import types
+import typing
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ioflusher.lab.errors import LabError, ScenarioError
+from ioflusher.lab.sizes import parse_size
+
+Size = typing.NewType("Size", int)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTable:
+    """The virtual machine: memory in bytes, processors, kernel modules loaded before its root is."""
+
+    memory: Size
+    cpus: int = 1
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable:
+    """Kernel settings: `sysctl` by dotted name, `write` a file of /proc or /sys each with its new content."""
+
+    sysctl: dict[str, str] = field(default_factory=dict)
+    write: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTable:
+    """The block device that the daemon serves.
+
+    Attributes:
+        size: bytes.
+        use: what lies on it: "swap", "ext4" or "xfs".
+    """
+
+    size: Size
+    use: typing.Literal["swap", "ext4", "xfs"]
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonTable:
+    """The user-space daemon.
+
+    Attributes:
+        store: "remote": forward every request to a server outside the machine;
+            "file": buffered writes into a file on another disk of the machine.
+        lock_memory: whether it calls mlockall().
+        realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
+    """
+
+    store: typing.Literal["remote", "file"]
+    lock_memory: bool = False
+    realtime: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadTable:
+    """What uses the device; in the end all that it wrote is read back and compared.
+
+    Attributes:
+        kind: "anonymous": touch memory that must be swapped out; "files": write files and fsync them.
+        size: bytes in all.
+        file_size: bytes of one file.
+        chunk: bytes between two pauses.
+        pause_ms: length of a pause.
+    """
+
+    kind: typing.Literal["anonymous", "files"]
+    size: Size
+    file_size: Size = Size(32 << 20)
+    chunk: Size = Size(1 << 20)
+    pause_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PressureTable:
+    """What else needs memory meanwhile.
+
+    Attributes:
+        kind: "none", or "reader": read another disk over and over, which fills memory with clean page cache.
+        size: bytes of that disk.
+    """
+
+    kind: typing.Literal["none", "reader"] = "none"
+    size: Size = Size(0)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenTable:
+    """What counts as frozen: requests in flight, none completed for so many seconds."""
+
+    stalled_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One experiment's whole description.
+
+    Attributes:
+        name: a word for the command line.
+        title: one line for people.
+        served: what is served by whom, a sentence.
+        pressed: what pressure is put on it, a sentence.
+        deadline_s: seconds from power-on to the end of one half; a half that is neither done nor frozen
+            by then is lost.
+    """
+
+    name: str
+    title: str
+    served: str
+    pressed: str
+    machine: MachineTable
+    device: DeviceTable
+    daemon: DaemonTable
+    workload: WorkloadTable
+    kernel: KernelTable = KernelTable()
+    pressure: PressureTable = PressureTable()
+    frozen: FrozenTable = FrozenTable()
+    deadline_s: float = 90.0
+
+
+def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
+    """A scenario from TOML text; raises ScenarioError with the key, what was expected and what was found."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{origin}: not TOML: {error}") from error
+    scenario = _table(Scenario, raw, origin, "")
+    assert isinstance(scenario, Scenario)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", scenario.name):
+        raise ScenarioError(
+            f"{origin}: name: expected small letters, digits and hyphens, found {scenario.name!r}"
+        )
+    use, work = scenario.device.use, scenario.workload.kind
+    if (use == "swap") != (work == "anonymous"):
+        raise ScenarioError(
+            f"{origin}: workload.kind {work!r} does not go with device.use {use!r}",
+            hint='"anonymous" goes with "swap", "files" with a file system',
+        )
+    return scenario
+
+
+def _table(kind: Any, raw: dict[str, Any], origin: str, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ScenarioError(
+                f"{origin}: unknown key {where}{key}",
+                hint=f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(known)}",
+            )
+    values = {}
+    for name, item in known.items():
+        if name in raw:
+            values[name] = _value(hints[name], raw[name], origin, where + name)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise ScenarioError(f"{origin}: the key {where}{name} is missing")
+    return kind(**values)
+
+
+def _value(hint: Any, raw: Any, origin: str, key: str) -> Any:
+    def wrong(expected: str) -> ScenarioError:
+        return ScenarioError(f"{origin}: {key}: expected {expected}, found {raw!r}")
+
+    if is_dataclass(hint):
+        if not isinstance(raw, dict):
+            raise wrong("a table")
+        return _table(hint, raw, origin, key + ".")
+    if hint is Size:
+        try:
+            return parse_size(str(raw))
+        except LabError:
+            raise wrong('a size such as "768M"') from None
+    if typing.get_origin(hint) is typing.Literal:
+        if raw not in typing.get_args(hint):
+            raise wrong("one of " + ", ".join(map(repr, typing.get_args(hint))))
+        return raw
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+            raise wrong("a list of words")
+        return tuple(raw)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(raw, dict) or not all(isinstance(v, str | int) for v in raw.values()):
+            raise wrong("a table of words or whole numbers")
+        return {name: str(value) for name, value in raw.items()}
+    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    # a bool is an int in Python, not in TOML
+    if type(raw) is not hint:
+        raise wrong(_TYPE_NAMES.get(hint, str(hint)))
+    return raw
+
+
+_TYPE_NAMES: dict[type | types.UnionType, str] = {
+    str: "a word in quotes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def builtin_scenarios() -> dict[str, str]:
+    """The scenarios that come with the package: name to TOML text."""
+    directory = resources.files("ioflusher.lab") / "scenarios"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text()
+        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def find_scenario(wanted: str) -> tuple[Scenario, str]:
+    """A built-in scenario by name or one from a file; returns it with its text."""
+    known = builtin_scenarios()
+    if wanted in known:
+        return parse_scenario(known[wanted], origin=wanted), known[wanted]
+    if wanted.endswith(".toml") or "/" in wanted:
+        try:
+            text = Path(wanted).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScenarioError(f"cannot read the scenario {wanted}: {error}") from error
+        return parse_scenario(text, origin=wanted), text
+    near = difflib.get_close_matches(wanted, known, n=1)
+    raise ScenarioError(
+        f"no scenario {wanted!r}",
+        hint=(f"did you mean {near[0]}? " if near else "")
+        + "`ioflusher lab list` shows them; a file ends in .toml",
+    )

@@ -1,0 +1,170 @@
+"""What several guests of one run share: kernel, accelerator, and the image of this machine's files."""
+
+import compileall
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ioflusher.lab import initramfs, qemu
+from ioflusher.lab.channel import Event
+from ioflusher.lab.erofs import Image
+from ioflusher.lab.errors import LabError, MachineLost
+from ioflusher.lab.job import ExecJob, ScenarioJob, dump_job
+from ioflusher.lab.kernels import Kernel, busybox, cache_directory, find_kernel
+from ioflusher.lab.qemu import Accelerator, Disk, Machine
+from ioflusher.lab.tree import Graft, default_shares, scan
+from ioflusher.lab.vm import Ended, VirtualMachine
+from ioflusher.nbd.server import Server
+
+BOOT_DEADLINE_S = 60.0
+PROBE_DEADLINE_S = 20.0
+
+Progress = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The part of a machine that its user chooses; sizes in bytes."""
+
+    memory_bytes: int = 1 << 30
+    cpus: int = 1
+    modules: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    network: bool = False
+    kernel_arguments: tuple[str, ...] = ()
+
+
+class Lab:
+    """A lab on this machine, ready to boot guests; a context manager.
+
+    Entering it finds the kernel (downloading it the first time), walks the directories that guests see and
+    starts the server that gives them the image. `accelerator` None means: KVM where a probe boot works.
+    Raises LabError with what to install where something is missing.
+    """
+
+    def __init__(
+        self,
+        kernel: str | None = None,
+        *,
+        accelerator: Accelerator | None = None,
+        shares: Sequence[Path] = (),
+        progress: Progress = silent,
+    ) -> None:
+        self._wanted = kernel
+        self._accelerator = accelerator
+        self._shares = (*default_shares(), *shares)
+        self._progress = progress
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Lab":
+        with contextlib.ExitStack() as stack:
+            self._enter(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _enter(self, stack: contextlib.ExitStack) -> None:
+        qemu.find_qemu()
+        self._progress("finding a kernel")
+        self.kernel: Kernel = find_kernel(self._wanted)
+        self._busybox = busybox()
+        self._progress("walking this machine's directories")
+        # a guest under emulation would take seconds to compile what this machine compiles once
+        compileall.compile_dir(Path(__file__).parents[1], quiet=2)
+        modules = Graft(f"/lib/modules/{self.kernel.release}", self.kernel.modules)
+        image = Image(scan(self._shares, (modules,)))
+        stack.callback(image.close)
+        directory = stack.enter_context(_temporary_directory())
+        server = stack.enter_context(Server(image))
+        server.start()
+        self.root = server.listen_unix(str(directory / "root.sock")).uri
+        self.accelerator = self._accelerator or self._probe()
+
+    def _probe(self) -> Accelerator:
+        """KVM if a guest lives on it, else emulation; the answer is kept for this boot of this machine."""
+        if not qemu.kvm_may_work():
+            return Accelerator.TCG
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        key = (qemu.qemu_version(), self.kernel.release, os.uname().release, boot_id)
+        file = cache_directory() / "accelerator.json"
+        known = qemu.remembered_accelerator(file, key)
+        if known is not None:
+            return known
+        self._progress("trying KVM")
+        self.accelerator = Accelerator.KVM
+        found = Accelerator.TCG
+        with contextlib.suppress(LabError), self.boot(Guest(), ExecJob(("true",), "/", {})) as vm:
+            event = vm.next_event(PROBE_DEADLINE_S)
+            if isinstance(event, Event) and event.kind == "hello":
+                found = Accelerator.KVM
+        qemu.remember_accelerator(file, key, found)
+        return found
+
+    def boot(
+        self, guest: Guest, job: ExecJob | ScenarioJob, *, streams: tuple[str, ...] = ()
+    ) -> VirtualMachine:
+        """A machine for the job, not yet started: use it as a context manager."""
+        package_root = str(Path(__file__).resolve().parents[2])
+        archive = initramfs.build(
+            self.kernel,
+            busybox=self._busybox,
+            modules=guest.modules,
+            job=dump_job(job),
+            command=(os.path.abspath(sys.executable), "-B", "-m", "ioflusher.lab.guest"),
+            environment={
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": "/root",
+                "LC_ALL": "C.UTF-8",
+                "PYTHONPATH": package_root,
+                "PYTHONNOUSERSITE": "1",
+            },
+            cwd="/",
+        )
+        machine = Machine(
+            kernel=self.kernel.image,
+            initramfs=Path(),
+            accelerator=self.accelerator,
+            memory_bytes=guest.memory_bytes,
+            cpus=guest.cpus,
+            disks=(Disk(self.root, readonly=True), *guest.disks),
+            ports=(),
+            network=guest.network,
+            console=Path(),
+            control=Path(),
+            kernel_arguments=guest.kernel_arguments,
+        )
+        return VirtualMachine(machine, archive, streams=streams)
+
+
+@contextlib.contextmanager
+def _temporary_directory() -> Iterator[Path]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="ioflusher-lab-") as name:
+        yield Path(name)
+
+
+def await_hello(vm: VirtualMachine) -> Event:
+    """Wait until the guest's agent speaks; raises MachineLost if it never does."""
+    event = vm.next_event(BOOT_DEADLINE_S)
+    if isinstance(event, Event) and event.kind == "hello":
+        return event
+    tail = vm.console_tail()
+    if event is None:
+        what = f"the guest said nothing within {BOOT_DEADLINE_S:g} s of power-on"
+    elif isinstance(event, Ended):
+        panicked = "Kernel panic" in tail
+        how = "panicked" if panicked else f"ended (QEMU status {event.status})"
+        what = f"the guest {how} before its agent ran"
+    else:
+        what = f"the guest spoke out of turn: {event.kind}"
+    raise MachineLost(f"{what}; the last lines of its console:\n{tail}", console=tail)

@@ -1,0 +1,181 @@
+"""A running virtual machine: started with its sockets already listening, never outliving its `with` block."""
+
+import contextlib
+import json
+import queue
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from ioflusher.lab.channel import ChannelReader, Event
+from ioflusher.lab.errors import LabError
+from ioflusher.lab.process import environment
+from ioflusher.lab.qemu import EVENTS_PORT, Machine, qemu_argv
+
+CONNECT_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The machine's process is gone; `status` is QEMU's exit status, negative for a signal."""
+
+    status: int
+
+
+class VirtualMachine:
+    """Boots a machine on entry and ends it on exit.
+
+    `machine` is given with the fields `ports`, `console`, `control` and `initramfs` still empty: they are
+    laid out in a temporary directory that goes away with the machine. `streams` names further virtio-serial
+    ports; each becomes a connected socket in `self.streams`.
+    """
+
+    def __init__(self, machine: Machine, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="ioflusher-lab-")
+        self.directory = Path(self._directory.name)
+        names = (EVENTS_PORT, *streams)
+        self._stream_names = streams
+        self._initramfs = initramfs
+        self.machine = replace(
+            machine,
+            initramfs=self.directory / "initramfs",
+            console=self.directory / "console.log",
+            control=self.directory / "control.sock",
+            ports=tuple((name, self.directory / f"port{i}.sock") for i, name in enumerate(names)),
+        )
+        self.streams: dict[str, socket.socket] = {}
+        self.started_at = 0.0
+        self._events: queue.SimpleQueue[Event | Ended] = queue.SimpleQueue()
+        self._sockets: list[socket.socket] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        try:
+            self.machine.initramfs.write_bytes(self._initramfs)
+        except OSError as error:
+            raise LabError(
+                f"no room for the guest's files in {self.directory}: {error.strerror}",
+                errno=error.errno,
+                hint="free some space there, or set TMPDIR to another place",
+            ) from error
+        self._initramfs = b""
+        listeners = [self._listen(path) for _, path in self.machine.ports]
+        control = self._listen(self.machine.control)
+        self._stderr: BinaryIO = open(self.directory / "qemu.err", "w+b")  # noqa: SIM115 (closed in close)
+        self.started_at = time.monotonic()
+        self._process = subprocess.Popen(
+            qemu_argv(self.machine),
+            stdin=subprocess.DEVNULL,
+            stdout=self._stderr,
+            stderr=self._stderr,
+            env=environment(),
+            process_group=0,  # a Ctrl-C on the terminal is ours to handle
+        )
+        events, *streams = (self._accept(listener) for listener in listeners)
+        self._control = self._accept(control)
+        self.streams = dict(zip(self._stream_names, streams, strict=True))
+        threading.Thread(target=self._read_events, args=(events,), daemon=True).start()
+
+    def _listen(self, path: Path) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sockets.append(listener)
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.settimeout(0.1)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> socket.socket:
+        assert self._process is not None
+        deadline = time.monotonic() + CONNECT_DEADLINE_S
+        while time.monotonic() < deadline:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                if self._process.poll() is not None:
+                    raise LabError(
+                        f"QEMU ended at once with status {self._process.returncode}:\n{self._qemu_said()}"
+                    ) from None
+                continue
+            connection.settimeout(None)
+            self._sockets.append(connection)
+            return connection
+        raise LabError(f"QEMU did not connect within {CONNECT_DEADLINE_S:g} s:\n{self._qemu_said()}")
+
+    def _qemu_said(self) -> str:
+        self._stderr.flush()
+        text = (self.directory / "qemu.err").read_text(errors="backslashreplace")
+        return "\n".join(text.strip().splitlines()[-6:])
+
+    def _read_events(self, connection: socket.socket) -> None:
+        reader = ChannelReader()
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                for event in reader.feed(data):
+                    self._events.put(event)
+        assert self._process is not None
+        self._events.put(Ended(self._process.wait()))
+
+    def next_event(self, timeout_s: float) -> Event | Ended | None:
+        """The next event, `Ended` once the machine is gone, or None when nothing came in time."""
+        try:
+            return self._events.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            return None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since QEMU was started, by this machine's clock."""
+        return time.monotonic() - self.started_at
+
+    def console_bytes(self) -> bytes:
+        """What the kernel has written so far."""
+        try:
+            return self.machine.console.read_bytes()
+        except OSError:
+            return b""
+
+    def console_tail(self, lines: int = 15) -> str:
+        """The last lines of the console, for messages."""
+        text = self.console_bytes().decode("utf-8", "backslashreplace")
+        return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])
+
+    def inject_nmi(self) -> None:
+        """Make a guest that no longer answers panic, so that its kernel prints every stack.
+
+        A non-maskable interrupt that no device sent is a panic under `unknown_nmi_panic`.
+        """
+        self._control.settimeout(5)
+        with contextlib.suppress(OSError):
+            for command in ("qmp_capabilities", "inject-nmi"):
+                self._control.sendall(json.dumps({"execute": command}).encode() + b"\n")
+
+    def close(self) -> None:
+        """End the machine and remove what belonged to it."""
+        process = self._process
+        if process is not None:
+            if process.poll() is None:
+                process.kill()
+            process.wait(timeout=30)
+            self._stderr.close()
+        for sock in self._sockets:
+            sock.close()
+        self._directory.cleanup()
