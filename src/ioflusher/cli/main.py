@@ -14,6 +14,7 @@ from ioflusher.errors import IoflusherError
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "lab"),
+    "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
     "status": ("status", "status"),
 }

@@ -1,0 +1,215 @@
+"""A small NBD client over a socket: one request at a time, nothing hidden, never a reconnect."""
+
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Callable
+
+from ioflusher.nbd import handshake
+from ioflusher.nbd.address import Address
+from ioflusher.nbd.connection import Connection, Pause
+from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError
+from ioflusher.nbd.exports import Export
+from ioflusher.nbd.messages import Message, Reply, Request
+from ioflusher.nbd.states import Role, State
+from ioflusher.nbd.wire import Cmd, wire_to_errno
+
+HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then says nothing is an error, not a wait
+
+
+def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.socket:
+    """A connected socket; `timeout` seconds hold for connecting and stay set on it.
+
+    Raises:
+        NbdError: nobody listens there, or there is no such place; `errno` says which.
+    """
+    try:
+        if address.path is None:
+            sock = socket.create_connection((address.host, address.port), timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise NbdError(
+            f"cannot connect to {address.uri!r}: {error.strerror or error}",
+            errno=error.errno,
+            hint="start the server first, and compare this address with the one it says it listens on",
+        ) from error
+
+
+def send_all(sock: socket.socket, head: bytes, data: memoryview | None = None) -> None:
+    """Send a header and the bulk data behind it, uncopied, in one system call where the socket takes it."""
+    if not data:
+        sock.sendall(head)
+        return
+    sent = sock.sendmsg([head, data])
+    if sent < len(head):
+        sock.sendall(head[sent:])
+        sent = len(head)
+    if sent < len(head) + len(data):
+        sock.sendall(data[sent - len(head) :])
+
+
+def next_message(sock: socket.socket, connection: Connection) -> Message | None:
+    """The peer's next message, or None when it closed the connection between two.
+
+    Raises:
+        RemoteProtocolError: the peer broke the protocol.
+        OSError: the socket failed.
+    """
+    while True:
+        event = connection.next_event()
+        if not isinstance(event, Pause):
+            return event
+        if event is Pause.PEER_CLOSED:
+            return None
+        # MSG_WAITALL: one system call a header and one a payload, however the bytes trickle in.
+        connection.received(sock.recv_into(connection.wanted(), 0, socket.MSG_WAITALL))
+
+
+def negotiate(
+    sock: socket.socket,
+    address: Address,
+    plan: Callable[[Connection, str], handshake.Plan] = handshake.choose_export,
+) -> tuple[Connection, Export]:
+    """Go through the handshake on a connected socket, by default into transmission with the address's export.
+
+    Raises:
+        NegotiationError: the server refused.
+        RemoteProtocolError: the server broke the protocol.
+        ConnectionLost: the server closed, or did not answer within the socket's time-out.
+    """
+    connection = Connection(Role.CLIENT)
+    steps = plan(connection, address.export)
+    try:
+        outgoing = next(steps)
+        while True:
+            sock.sendall(outgoing)
+            message = next_message(sock, connection)
+            if message is None:
+                raise ConnectionLost(
+                    f"{address.uri!r} closed the connection during the handshake",
+                    errno=errno.ECONNRESET,
+                    hint="the server may not have an export of that name, or may demand TLS",
+                )
+            outgoing = steps.send(message)
+    except StopIteration as done:
+        export: Export = done.value
+        return connection, export
+    except OSError as error:
+        raise ConnectionLost(
+            f"{address.uri!r} did not finish the handshake: {error}", errno=error.errno
+        ) from error
+
+
+def describe(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> Export:
+    """What the server says of an export, without entering transmission; raises as `negotiate` does."""
+    with open_socket(address, timeout) as sock:
+        _, export = negotiate(sock, address, handshake.describe_export)
+    return export
+
+
+class Client:
+    """A connection in transmission; requests of several threads are done one after the other.
+
+    Once the connection is lost, every request fails with ConnectionLost; it does not come back.
+
+    Attributes:
+        address: the server.
+        export: what the server said of the export.
+    """
+
+    def __init__(self, address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> None:
+        """Connect and enter transmission; raises as `open_socket` and `negotiate` do."""
+        self.address = address
+        self._sock = open_socket(address, timeout)
+        try:
+            self._connection, self.export = negotiate(self._sock, address)
+        except BaseException:
+            self._sock.close()
+            raise
+        self._sock.settimeout(None)
+        self._lock = threading.Lock()
+        self._cookie = 0
+        self._lost: str | None = None
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` from `offset` on."""
+        self._request(Cmd.READ, offset, len(view), into=view)
+
+    def write(self, offset: int, view: memoryview, flags: int = 0) -> None:
+        """Store `view` at `offset`; `flags` are wire.CmdFlag bits."""
+        self._request(Cmd.WRITE, offset, len(view), flags, data=view)
+
+    def command(self, command: Cmd, offset: int = 0, length: int = 0, flags: int = 0) -> None:
+        """A request without bulk data: FLUSH, TRIM, WRITE_ZEROES, CACHE.
+
+        Raises (this and the other requests):
+            RequestError: the server answered with an error, which `errno` is.
+            ConnectionLost: the server is gone.
+            RemoteProtocolError: the server broke the protocol.
+        """
+        self._request(command, offset, length, flags)
+
+    def _request(
+        self,
+        command: Cmd,
+        offset: int,
+        length: int,
+        flags: int = 0,
+        *,
+        data: memoryview | None = None,
+        into: memoryview | None = None,
+    ) -> None:
+        with self._lock:
+            if self._lost is not None:
+                raise ConnectionLost(self._lost, errno=errno.EIO)
+            self._cookie += 1
+            request = Request(command, flags, self._cookie, offset, length)
+            try:
+                send_all(self._sock, self._connection.send(request, into=into), data)
+                reply = next_message(self._sock, self._connection)
+            except (OSError, NbdError) as error:
+                # Bytes of this conversation are missing or wrong: nothing after them can be trusted.
+                raise self._lose(str(error)) from error
+            if reply is None:
+                raise self._lose("it closed the connection")
+        assert isinstance(reply, Reply)  # the state table lets nothing else through
+        if reply.error:
+            raise RequestError(
+                f"{self.address.uri!r} answered {command.name} at {offset}, {length} bytes, "
+                f"with error {reply.error} ({errno.errorcode.get(reply.error, 'unknown')})",
+                errno=wire_to_errno(reply.error),
+            )
+
+    def _lose(self, why: str) -> ConnectionLost:
+        self._lost = f"the connection to {self.address.uri!r} is lost: {why}"
+        return ConnectionLost(self._lost, errno=errno.EIO)
+
+    def interrupt(self) -> None:
+        """Make a request under way in another thread, and all later ones, fail at once."""
+        with contextlib.suppress(OSError):  # the peer was quicker
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take leave (NBD_CMD_DISC) and close; harmless when done already."""
+        with self._lock:
+            if self._lost is None and self._connection.state is State.TRANSMISSION:
+                with contextlib.suppress(OSError):  # it is gone, which is what we wanted
+                    self._sock.sendall(self._connection.send(Request(Cmd.DISC, 0, 0, 0, 0)))
+            self._lost = self._lost or "closed by this side"
+            self._sock.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,140 @@
+"""What an export is, and the data of the options and replies that speak of it (pure functions)."""
+
+from dataclasses import dataclass
+
+from ioflusher.nbd import wire
+from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.wire import Info, TransmissionFlag
+
+
+class MalformedData(NbdError):
+    """The data of an option or of its reply does not have the form that the protocol gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """NBD_INFO_BLOCK_SIZE, in bytes: alignment that requests need, size that works well, longest payload."""
+
+    minimum: int = 1
+    preferred: int = 4096
+    maximum: int = wire.DEFAULT_MAX_PAYLOAD
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export: its name, its size in bytes, NBD_FLAG_* bits, and what requests must look like."""
+
+    name: str
+    size: int
+    flags: int
+    block_size: BlockSize = BlockSize()
+
+    def has(self, flag: TransmissionFlag) -> bool:
+        """Whether the server set this NBD_FLAG_*."""
+        return bool(self.flags & flag)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportQuery:
+    """The data of NBD_OPT_INFO and NBD_OPT_GO: an export's name and the NBD_INFO_* types asked for."""
+
+    name: str
+    infos: tuple[int, ...] = ()
+
+    def pack(self) -> bytes:
+        name = self.name.encode()
+        return b"".join(
+            [
+                wire.LENGTH.pack(len(name)),
+                name,
+                wire.INFO_TYPE.pack(len(self.infos)),
+                *(wire.INFO_TYPE.pack(info) for info in self.infos),
+            ]
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ExportQuery":
+        """Raises MalformedData when lengths and content disagree."""
+        name, rest = _counted_string(data)
+        count = len(rest) // wire.INFO_TYPE.size - 1
+        if len(rest) % wire.INFO_TYPE.size or count < 0:
+            raise MalformedData(f"{len(rest)} bytes behind the name; expected a count and that many numbers")
+        announced, *infos = (number for (number,) in wire.INFO_TYPE.iter_unpack(rest))
+        if announced != count:
+            raise MalformedData(f"{announced} information types announced, {count} found")
+        return cls(name, tuple(infos))
+
+
+def pack_export_info(export: Export) -> bytes:
+    """NBD_INFO_EXPORT's data."""
+    return wire.INFO_EXPORT.pack(Info.EXPORT, export.size, export.flags)
+
+
+def pack_block_size_info(size: BlockSize) -> bytes:
+    """NBD_INFO_BLOCK_SIZE's data."""
+    return wire.INFO_BLOCK_SIZE.pack(Info.BLOCK_SIZE, size.minimum, size.preferred, size.maximum)
+
+
+def parse_info(data: bytes) -> tuple[int, int] | BlockSize | None:
+    """NBD_REP_INFO's data: (size, flags) of NBD_INFO_EXPORT, a BlockSize, or None for other types.
+
+    Raises:
+        MalformedData: a known type with a wrong length or impossible sizes.
+    """
+    if len(data) < wire.INFO_TYPE.size:
+        raise MalformedData(
+            f"information of {len(data)} bytes; expected a type of {wire.INFO_TYPE.size} first"
+        )
+    (kind,) = wire.INFO_TYPE.unpack_from(data)
+    layout = {Info.EXPORT: wire.INFO_EXPORT, Info.BLOCK_SIZE: wire.INFO_BLOCK_SIZE}.get(kind)
+    if layout is None:
+        return None
+    if len(data) != layout.size:
+        raise MalformedData(f"NBD_INFO type {kind} of {len(data)} bytes; expected {layout.size}")
+    _, *values = layout.unpack(data)
+    if kind == Info.EXPORT:
+        size, flags = values
+        return size, flags
+    minimum, preferred, maximum = values
+    if minimum < 1 or minimum & (minimum - 1) or preferred < minimum or maximum < minimum:
+        raise MalformedData(f"block sizes {minimum}, {preferred}, {maximum}; expected a power of two, rising")
+    return BlockSize(minimum, preferred, maximum)
+
+
+def pack_server(name: str) -> bytes:
+    """NBD_REP_SERVER's data: one export's name."""
+    encoded = name.encode()
+    return wire.LENGTH.pack(len(encoded)) + encoded
+
+
+def parse_server(data: bytes) -> str:
+    """The export's name in NBD_REP_SERVER's data; the description that may follow is dropped."""
+    name, _ = _counted_string(data)
+    return name
+
+
+def parse_name(data: bytes) -> str:
+    """An export's name as the protocol wants strings: UTF-8 without NUL, at most 4096 bytes.
+
+    Raises:
+        MalformedData: it is something else.
+    """
+    if len(data) > wire.MAX_STRING:
+        raise MalformedData(f"an export name of {len(data)} bytes; expected at most {wire.MAX_STRING}")
+    if b"\0" in data:
+        raise MalformedData("an export name with a NUL in it")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedData(f"an export name that is not UTF-8: {error.reason}") from error
+
+
+def _counted_string(data: bytes) -> tuple[str, bytes]:
+    """A string behind its length, and what follows it."""
+    if len(data) < wire.LENGTH.size:
+        raise MalformedData(f"{len(data)} bytes; expected a length of {wire.LENGTH.size} first")
+    (length,) = wire.LENGTH.unpack_from(data)
+    rest = data[wire.LENGTH.size :]
+    if length > len(rest):
+        raise MalformedData(f"a string of {length} bytes announced, {len(rest)} found")
+    return parse_name(rest[:length]), rest[length:]

@@ -1,0 +1,241 @@
+"""The kernel's NBD client: makes /dev/nbdN out of a connection that we negotiated, by ioctl.
+
+Source: drivers/block/nbd.c. With ioctls a thread must stay inside NBD_DO_IT for as long as the device
+lives; generic netlink (module `netlink`) needs nobody to stay.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+from ioflusher.kernel import nbd
+from ioflusher.nbd.address import Address
+from ioflusher.nbd.client import negotiate, open_socket
+from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.exports import Export
+from ioflusher.nbd.wire import TransmissionFlag
+
+START_TIMEOUT = 30.0  # seconds from NBD_DO_IT until the kernel shows the device as running
+DETACH_TIMEOUT = 30.0  # seconds from NBD_DISCONNECT until NBD_DO_IT returns
+_POLL = 0.01  # seconds
+
+
+class AttachError(NbdError):
+    """The kernel's client could not be set up or taken down."""
+
+
+class Attachment:
+    """A running /dev/nbdN set up by ioctl; this process must live for as long as the device is used.
+
+    Attributes:
+        device: the device's path.
+        export: what the server said.
+    """
+
+    def __init__(self, device: str, export: Export, fd: int) -> None:
+        self.device = device
+        self.export = export
+        self._fd = fd
+        self._result: OSError | None = None
+        self._thread = threading.Thread(target=self._do_it, name="nbd-do-it", daemon=True)
+        self._thread.start()
+
+    def _do_it(self) -> None:
+        # A signal that reaches this thread would end NBD_DO_IT and with it the device.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            fcntl.ioctl(self._fd, nbd.NBD_DO_IT)
+        except OSError as error:
+            self._result = error
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the device is disconnected, by whomever; returns whether that happened in time.
+
+        Raises:
+            AttachError: it ended because of a failure (a lost connection, a request that timed out).
+        """
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        if self._result is not None:
+            raise AttachError(
+                f"{self.device} was taken down by the kernel: {self._result.strerror}",
+                errno=self._result.errno,
+            ) from self._result
+        return True
+
+    def detach(self) -> None:
+        """Disconnect; data still in the page cache must have been written before. Harmless when done already.
+
+        Raises:
+            AttachError: the kernel did not let go in time.
+        """
+        if self._fd < 0:
+            return
+        if self._thread.is_alive():
+            fcntl.ioctl(self._fd, nbd.NBD_DISCONNECT)
+            self._thread.join(DETACH_TIMEOUT)
+            if self._thread.is_alive():
+                raise AttachError(
+                    f"{self.device} did not disconnect within {DETACH_TIMEOUT:.0f} s",
+                    errno=errno.EBUSY,
+                    hint="a request may be stuck in the server; end the server",
+                )
+        self._close()
+
+    def _close(self) -> None:
+        fcntl.ioctl(self._fd, nbd.NBD_CLEAR_SOCK)
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def attach(
+    device: str,
+    address: Address,
+    *,
+    block_size: int = 4096,
+    timeout: int = 0,
+    connections: int = 1,
+) -> Attachment:
+    """Connect the kernel's client to a server by ioctl; returns when the device is ready.
+
+    Args:
+        device: such as /dev/nbd0.
+        block_size: bytes; the device's logical block size, a power of two from 512 to the page size.
+        timeout: seconds that the kernel waits for an answer; 0: for ever.
+        connections: how many to share the load over; more than one where the server allows it.
+
+    Raises:
+        AttachError: the device is missing, in use, or the kernel refuses.
+        NbdError: the server cannot be reached, refuses, or does not fit the block size.
+    """
+    fd = open_device(device)
+    try:
+        export, sockets = connect_sockets(address, block_size, connections)
+        try:
+            configure(fd, device, export, sockets, block_size, timeout)
+        finally:
+            for sock in sockets:
+                sock.close()  # the kernel holds its own references
+        attachment = Attachment(device, export, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    _await_start(attachment)
+    return attachment
+
+
+def detach(device: str) -> None:
+    """Disconnect a device, however and by whomever it was set up.
+
+    Raises:
+        AttachError: it is missing or was not connected.
+    """
+    fd = open_device(device)
+    try:
+        try:
+            fcntl.ioctl(fd, nbd.NBD_DISCONNECT)
+        except OSError as error:
+            raise AttachError(f"cannot disconnect {device}: {error.strerror}", errno=error.errno) from error
+        fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
+    finally:
+        os.close(fd)
+
+
+def open_device(device: str) -> int:
+    """An open file descriptor of a /dev/nbdN; AttachError says what is missing."""
+    try:
+        return os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        hints = {
+            errno.ENOENT: "load the driver: modprobe nbd",
+            errno.ENXIO: "load the driver: modprobe nbd",
+            errno.EACCES: "it needs root",
+        }
+        raise AttachError(
+            f"cannot open {device!r}: {error.strerror}", errno=error.errno, hint=hints.get(error.errno or 0)
+        ) from error
+
+
+def connect_sockets(
+    address: Address, block_size: int, connections: int
+) -> tuple[Export, list[socket.socket]]:
+    """Sockets in transmission, ready for the kernel; raises as `attach` does."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(connections):
+            sock = open_socket(address)
+            sockets.append(sock)
+            _, export = negotiate(sock, address)
+            check_export(export, block_size, connections)
+            sock.settimeout(None)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return export, sockets
+
+
+def check_export(export: Export, block_size: int, connections: int) -> None:
+    """Raise AttachError when the kernel could not use the export so."""
+    smallest, largest = nbd.NBD_MIN_BLKSIZE, mmap.PAGESIZE
+    if not smallest <= block_size <= largest or block_size & (block_size - 1):
+        raise AttachError(f"a block size of {block_size}; expected a power of two, {smallest} to {largest}")
+    if block_size < export.block_size.minimum:
+        raise AttachError(
+            f"a block size of {block_size}; the server takes multiples of {export.block_size.minimum}"
+        )
+    if export.size % block_size:
+        raise AttachError(
+            f"the export has {export.size} bytes, which is no multiple of the block size {block_size}",
+            hint=f"a smaller block size, down to {smallest}, may fit",
+        )
+    if connections < 1 or (connections > 1 and not export.has(TransmissionFlag.CAN_MULTI_CONN)):
+        raise AttachError(f"{connections} connections; the server allows one")
+
+
+def configure(
+    fd: int, device: str, export: Export, sockets: list[socket.socket], block_size: int, timeout: int
+) -> None:
+    """Tell the kernel everything it needs before NBD_DO_IT."""
+    try:
+        for sock in sockets:
+            fcntl.ioctl(fd, nbd.NBD_SET_SOCK, sock.fileno())
+        fcntl.ioctl(fd, nbd.NBD_SET_BLKSIZE, block_size)
+        fcntl.ioctl(fd, nbd.NBD_SET_SIZE_BLOCKS, export.size // block_size)
+        fcntl.ioctl(fd, nbd.NBD_SET_TIMEOUT, timeout)
+        fcntl.ioctl(fd, nbd.NBD_SET_FLAGS, export.flags)
+    except (OSError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) else errno.EFBIG
+        hint = (
+            f"another client uses it; try: ioflusher nbd detach {device}" if number == errno.EBUSY else None
+        )
+        raise AttachError(
+            f"the kernel refuses to set up {device}: {error}", errno=number, hint=hint
+        ) from error
+
+
+def is_running(device: str) -> bool:
+    """Whether the kernel's client of this device is at work (drivers/block/nbd.c, pid_show)."""
+    return (Path("/sys/block") / Path(device).name / "pid").exists()
+
+
+def _await_start(attachment: Attachment) -> None:
+    """NBD_DO_IT does not say when it has begun; sysfs does."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while not is_running(attachment.device):
+        if attachment.wait(_POLL) or time.monotonic() > deadline:
+            attachment.detach()
+            raise AttachError(f"{attachment.device} did not start within {START_TIMEOUT:.0f} s")

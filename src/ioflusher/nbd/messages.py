@@ -1,0 +1,169 @@
+"""What the two ends say to each other: one frozen record a message, with its bytes.
+
+`pack()` gives what goes over the wire, without the bulk data of a WRITE or of a READ's answer: that is
+sent right behind it, uncopied. The other direction, bytes to messages, is `connection.Connection`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ioflusher.nbd import wire
+from ioflusher.nbd.wire import Cmd, Opt, Rep
+
+
+class Kind(Enum):
+    """The kinds of message that the state table tells apart."""
+
+    GREETING = auto()
+    CLIENT_FLAGS = auto()
+    OPTION = auto()
+    EXPORT_NAME = auto()  # NBD_OPT_EXPORT_NAME, the one option with an answer of its own form
+    PART_REPLY = auto()  # an option reply after which more follow
+    LAST_REPLY = auto()
+    GO_REPLY = auto()  # the NBD_REP_ACK that ends the handshake
+    ABORT_REPLY = auto()
+    EXPORT_REPLY = auto()
+    REQUEST = auto()
+    DISCONNECT = auto()
+    REPLY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The server's first words; `flags` are wire.HandshakeFlag bits."""
+
+    flags: int
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.GREETING
+
+    def pack(self) -> bytes:
+        return wire.GREETING.pack(wire.NBDMAGIC, wire.IHAVEOPT, self.flags)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFlags:
+    """The client's answer to the greeting; `flags` are wire.HandshakeFlag bits."""
+
+    flags: int
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.CLIENT_FLAGS
+
+    def pack(self) -> bytes:
+        return wire.CLIENT_FLAGS.pack(self.flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What the client asks during the handshake: `option` is NBD_OPT_*, known to us or not.
+
+    `data` is None when a peer sent more of it than an option can sensibly carry; it was read and dropped.
+    """
+
+    option: int
+    data: bytes | None = b""
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.EXPORT_NAME if self.option == Opt.EXPORT_NAME else Kind.OPTION
+
+    def pack(self) -> bytes:
+        data = self.data or b""
+        return wire.OPTION.pack(wire.IHAVEOPT, self.option, len(data)) + data
+
+
+# Reply types after which more follow.
+_PARTS = frozenset({Rep.SERVER, Rep.INFO, Rep.META_CONTEXT})
+
+
+@dataclass(frozen=True, slots=True)
+class OptionReply:
+    """One answer to `option`; `reply` is NBD_REP_*, `data` what that type carries."""
+
+    option: int
+    reply: int
+    data: bytes = b""
+
+    @property
+    def kind(self) -> Kind:
+        if self.reply in _PARTS:
+            return Kind.PART_REPLY
+        if self.reply == Rep.ACK and self.option == Opt.GO:
+            return Kind.GO_REPLY
+        if self.reply == Rep.ACK and self.option == Opt.ABORT:
+            return Kind.ABORT_REPLY
+        return Kind.LAST_REPLY
+
+    def pack(self) -> bytes:
+        head = wire.OPTION_REPLY.pack(wire.OPTION_REPLY_MAGIC, self.option, self.reply, len(self.data))
+        return head + self.data
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReply:
+    """The answer to NBD_OPT_EXPORT_NAME: size in bytes and NBD_FLAG_* bits.
+
+    `zeroes`: whether the 124 reserved bytes follow, as they do unless both ends said NBD_FLAG_NO_ZEROES.
+    """
+
+    size: int
+    flags: int
+    zeroes: bool
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.EXPORT_REPLY
+
+    def pack(self) -> bytes:
+        return wire.EXPORT_REPLY.pack(self.size, self.flags) + bytes(wire.EXPORT_ZEROES * self.zeroes)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of the transmission phase: `command` is NBD_CMD_*, `flags` are NBD_CMD_FLAG_* bits.
+
+    `cookie` is the client's own number and comes back in the reply. `offset` and `length` are bytes.
+    `data`, of a received WRITE: a view into the connection's buffer, valid until more is received; None
+    when the payload was above the limit and was dropped.
+    """
+
+    command: int
+    flags: int
+    cookie: int
+    offset: int
+    length: int
+    data: memoryview | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.DISCONNECT if self.command == Cmd.DISC else Kind.REQUEST
+
+    def pack(self) -> bytes:
+        return wire.REQUEST.pack(
+            wire.REQUEST_MAGIC, self.flags, self.command, self.cookie, self.offset, self.length
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The simple reply to the request with this `cookie`; `error` 0 or one of wire.WIRE_ERRORS.
+
+    `data`, of a received answer to READ: the memory that the request named, now filled.
+    """
+
+    error: int
+    cookie: int
+    data: memoryview | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.REPLY
+
+    def pack(self) -> bytes:
+        return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, self.error, self.cookie)
+
+
+Message = Greeting | ClientFlags | Option | OptionReply | ExportReply | Request | Reply

@@ -1,0 +1,264 @@
+"""The NBD server: sockets and threads around the protocol and a back end.
+
+A thread a connection. A connection's memory is allocated when it begins; a request costs nothing but a few
+small objects. Threads inherit the IO_FLUSHER state of the thread that calls `serve_forever` or `start`, so
+it is set before.
+"""
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import threading
+import time
+
+from ioflusher.nbd import handshake, wire
+from ioflusher.nbd.address import Address
+from ioflusher.nbd.backends import Backend
+from ioflusher.nbd.client import next_message, send_all
+from ioflusher.nbd.connection import Connection
+from ioflusher.nbd.counters import Counters, Tally
+from ioflusher.nbd.errors import NbdError, ProtocolError
+from ioflusher.nbd.exports import Export
+from ioflusher.nbd.messages import Greeting, Option, Reply, Request
+from ioflusher.nbd.requests import execute, export_of
+from ioflusher.nbd.states import Role, State
+from ioflusher.nbd.wire import Cmd
+
+HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
+CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
+SOCKET_MODE = 0o600  # a block device is its owner's business
+
+
+class Server:
+    """Serves one back end under one name until it is closed.
+
+    Args:
+        backend: what is served; it stays the caller's, who closes it after the server.
+        export: the name; clients that ask for the empty name get it too.
+        max_payload: bytes of the longest READ or WRITE; each connection takes that much memory.
+        max_connections: how many at once; further ones are closed at once.
+
+    Attributes:
+        export: size, flags and block sizes as clients are told.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        export: str = "",
+        max_payload: int = wire.DEFAULT_MAX_PAYLOAD,
+        max_connections: int = 16,
+    ) -> None:
+        self.export = export_of(backend, export, max_payload)
+        self._backend = backend
+        self._max_connections = max_connections
+        self._selector = selectors.DefaultSelector()
+        self._listeners: list[socket.socket] = []
+        self._socket_files: list[tuple[str, os.stat_result]] = []
+        # Written to by `stop`, which a signal handler may call.
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._stopping = threading.Event()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._peers: set[_Peer] = set()
+        self._past = Counters()  # of connections that are over
+        self._accepter: threading.Thread | None = None
+
+    def listen_unix(self, path: str) -> Address:
+        """Listen on a Unix socket that only this user may connect to; it is removed at `close`.
+
+        Raises:
+            NbdError: the path exists already or cannot be made.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(path)
+            # Nobody can connect before `listen`, so the mode is never seen wide open.
+            os.chmod(path, SOCKET_MODE)
+            self._socket_files.append((path, os.stat(path)))
+            self._listen(listener)
+        except OSError as error:
+            listener.close()
+            hint = (
+                "a server uses it, or left it behind: if none runs, remove it"
+                if error.errno == errno.EADDRINUSE
+                else None
+            )
+            raise NbdError(
+                f"cannot listen on {path!r}: {error.strerror or error}", errno=error.errno, hint=hint
+            ) from error
+        return Address(path=path, export=self.export.name)
+
+    def listen_tcp(self, host: str = "127.0.0.1", port: int = 0) -> Address:
+        """Listen on TCP, on the loopback unless another host is given; port 0: the system picks one.
+
+        The protocol as spoken here has neither encryption nor authentication.
+
+        Raises:
+            NbdError: the address is in use or not this machine's.
+        """
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            listener = socket.create_server((host, port), family=family)
+            self._listen(listener)
+        except OSError as error:
+            raise NbdError(
+                f"cannot listen on {host!r} port {port}: {error.strerror or error}", errno=error.errno
+            ) from error
+        bound = listener.getsockname()
+        return Address(host=bound[0], port=bound[1], export=self.export.name)
+
+    def _listen(self, listener: socket.socket) -> None:
+        listener.listen()
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def serve_forever(self) -> None:
+        """Accept connections until `stop` or `close`."""
+        while not self._stopping.is_set():
+            for key, _ in self._selector.select():
+                if isinstance(key.fileobj, socket.socket):
+                    self._accept(key.fileobj)
+
+    def start(self) -> None:
+        """`serve_forever` in a thread of its own."""
+        self._accepter = threading.Thread(target=self.serve_forever, name="nbd-accept", daemon=True)
+        self._accepter.start()
+
+    def stop(self) -> None:
+        """Make `serve_forever` return; signal handlers and other threads may call it."""
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+
+    def counters(self) -> Counters:
+        """What was done so far, on connections past and present."""
+        with self._lock:
+            total = self._past
+            for peer in self._peers:
+                total = total + peer.tally.read()
+        return total
+
+    def close(self) -> None:
+        """End all threads and close all sockets: requests under way get a moment, then they are cut off."""
+        if self._closed:
+            return
+        self._closed = True
+        self.stop()
+        if self._accepter is not None:
+            self._accepter.join()
+        for listener in self._listeners:
+            listener.close()
+        for path, mine in self._socket_files:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), mine):
+                    os.unlink(path)
+        with self._lock:
+            peers = list(self._peers)
+        for peer in peers:
+            peer.hang_up(socket.SHUT_RD)  # nothing more is read, an answer can still go out
+        if not _join(peers, CLOSE_GRACE):
+            self._backend.interrupt()
+            for peer in peers:
+                peer.hang_up(socket.SHUT_RDWR)
+            _join(peers, CLOSE_GRACE)
+        self._selector.close()
+        os.close(self._wake)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            # It gave up before we came, or descriptors ran out: then trying at once would spin.
+            self._stopping.wait(0.1)
+            return
+        with self._lock:
+            if len(self._peers) >= self._max_connections:
+                sock.close()
+                return
+            peer = _Peer(sock, self)
+            self._peers.add(peer)
+        peer.thread.start()
+
+    def _forget(self, peer: "_Peer") -> None:
+        with self._lock:
+            self._peers.discard(peer)
+            self._past = self._past + peer.tally.read()
+
+
+class _Peer:
+    """One connection and its thread."""
+
+    def __init__(self, sock: socket.socket, server: Server) -> None:
+        self.tally = Tally()
+        self.thread = threading.Thread(target=self._run, name="nbd-connection", daemon=True)
+        self._sock = sock
+        self._server = server
+        self._backend = server._backend
+        self._export: Export = server.export
+
+    def hang_up(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # not connected any more
+            self._sock.shutdown(how)
+
+    def _run(self) -> None:
+        try:
+            with self._sock:
+                if self._sock.family != socket.AF_UNIX:
+                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection = Connection(Role.SERVER, max_payload=self._export.block_size.maximum)
+                if self._shake_hands(connection):
+                    self._sock.settimeout(None)
+                    self._transmit(connection)
+        except (OSError, ProtocolError):
+            pass  # the peer went away or does not speak NBD: its connection ends, the server's life goes on
+        finally:
+            self._server._forget(self)
+
+    def _shake_hands(self, connection: Connection) -> bool:
+        """The handshake; returns whether the client went on to transmission."""
+        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        self._sock.settimeout(HANDSHAKE_TIMEOUT)
+        self._sock.sendall(connection.send(Greeting(handshake.SERVER_FLAGS)))
+        while connection.state not in (State.TRANSMISSION, State.CLOSED):
+            message = next_message(self._sock, connection)
+            if message is None or time.monotonic() > deadline:
+                return False
+            if isinstance(message, Option):
+                answer = handshake.answer(message, self._export, zeroes=not connection.no_zeroes)
+                for reply in answer.messages:
+                    self._sock.sendall(connection.send(reply))
+                if answer.hang_up:
+                    return False
+        return connection.state is State.TRANSMISSION
+
+    def _transmit(self, connection: Connection) -> None:
+        """Answer requests, one after the other, until the client leaves or the server closes."""
+        sock, stopping = self._sock, self._server._stopping
+        room = connection.payload
+        while not stopping.is_set():
+            request = next_message(sock, connection)
+            if not isinstance(request, Request) or request.command == Cmd.DISC:
+                return
+            error = execute(request, self._export, self._backend, room)
+            self.tally.count(request, error)
+            data = room[: request.length] if request.command == Cmd.READ and not error else None
+            send_all(sock, connection.send(Reply(error, request.cookie)), data)
+
+
+def _join(peers: list[_Peer], seconds: float) -> bool:
+    """Wait for the threads; returns whether all ended in time."""
+    deadline = time.monotonic() + seconds
+    for peer in peers:
+        peer.thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(peer.thread.is_alive() for peer in peers)
