@@ -53,6 +53,7 @@ class Observer:
         self._vmstat = RepeatedFile("/proc/vmstat", 65536)
         self._completed = 0
         self._moved_at = 0.0
+        self.stalled_s = 0.0  # since the last request completed, while some are in flight
         self._base = 0
         self._oom_before = 0
 
@@ -84,13 +85,6 @@ class Observer:
         pairs = (line.split() for line in self._vmstat.read().splitlines())
         return {name: int(value) for name, value in pairs if name in VM_COUNTERS}
 
-    @property
-    def stalled_for(self) -> float:
-        """Seconds since the last request completed, while some are in flight; else 0."""
-        return self._stalled
-
-    _stalled = 0.0
-
     def sample(self) -> None:
         """Look once and report."""
         now = time.monotonic()
@@ -98,7 +92,7 @@ class Observer:
         completed -= self._base
         if completed != self._completed or not in_flight:
             self._completed, self._moved_at = completed, now
-        self._stalled = now - self._moved_at
+        self.stalled_s = now - self._moved_at
         self._events.say("sample", completed=completed, in_flight=in_flight, memory_kib=self.memory())
 
     def relay(self, line: bytes) -> None:
@@ -113,17 +107,16 @@ class Observer:
         """The daemon's threads: flags, state, and where in the kernel each stands."""
         found = []
         for thread in thread_states(self._daemon):
-            directory = Path(f"/proc/{self._daemon}/task/{thread.tid}")
+            file = Path(f"/proc/{self._daemon}/task/{thread.tid}/stack")
             try:
-                state = parse_stat((directory / "stat").read_bytes()).state
-                stack = (directory / "stack").read_text() if stacks else ""
+                stack = file.read_text() if stacks else ""
             except OSError:
                 continue  # it ended
             found.append(
                 {
                     "tid": thread.tid,
-                    "comm": thread.comm,
-                    "state": state,
+                    "comm": os.fsdecode(thread.comm),
+                    "state": thread.state,
                     "flags": int(thread.flags),
                     "io_flusher": thread.io_flusher,
                     "stack": stack,
@@ -132,16 +125,13 @@ class Observer:
         return found
 
     def frozen(self) -> None:
-        """The device is frozen: the evidence, twice, so that a thread that still moves is told from one that waits."""
-        first = self.threads(stacks=True)
-        time.sleep(1.0)
+        """The device is frozen: report the evidence."""
         self._events.say(
             "frozen",
-            stalled_s=round(self._stalled, 1),
+            stalled_s=round(self.stalled_s, 1),
             completed=self._completed,
             in_flight=self._requests()[1],
             threads=self.threads(stacks=True),
-            threads_before=first,
             memory_kib=self.memory(),
             vm=self.vm_counters(),
             others=self.waiting_tasks(),

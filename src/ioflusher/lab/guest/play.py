@@ -72,9 +72,15 @@ class Stage:
     daemon: subprocess.Popen[bytes] | None = None
     actors: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def spawn(self, argv: list[str], **pipes: int) -> subprocess.Popen[bytes]:
-        """Start an ordinary process; its errors go to the console."""
-        return subprocess.Popen(argv, preexec_fn=become_ordinary, bufsize=0, **pipes)  # noqa: PLW1509
+    def spawn(self, argv: list[str], *, stdin: bool = False, stdout: bool = False) -> subprocess.Popen[bytes]:
+        """Start an ordinary process, with pipes where asked; its errors go to the console."""
+        return subprocess.Popen(
+            argv,
+            preexec_fn=become_ordinary,
+            bufsize=0,
+            stdin=subprocess.PIPE if stdin else None,
+            stdout=subprocess.PIPE if stdout else None,
+        )
 
     def step(self, *argv: str) -> None:
         """Run a set-up command to its end."""
@@ -103,7 +109,7 @@ class Stage:
             self.step("mount", "-t", "ext4", "/dev/vdb", str(STORE))
             with (STORE / "image").open("wb") as image:
                 image.truncate(self.scenario.device.size)
-        self.daemon = self.spawn(daemon_argv(self.job, self.scenario), stdout=subprocess.PIPE)
+        self.daemon = self.spawn(daemon_argv(self.job, self.scenario), stdout=True)
         assert self.daemon.stdout is not None
         if not select.select([self.daemon.stdout], [], [], SETUP_DEADLINE_S)[0]:
             raise SetupFailed(f"the daemon was not listening after {SETUP_DEADLINE_S:g} s")
@@ -143,9 +149,7 @@ class Stage:
             "pause_s": workload.pause_ms / 1000,
             "directory": str(MOUNT),
         }
-        worker = self.spawn(
-            [*work, workload.kind, json.dumps(order)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        worker = self.spawn([*work, workload.kind, json.dumps(order)], stdin=True, stdout=True)
         self.actors.append(worker)
         return worker
 
@@ -194,7 +198,7 @@ def watch(observer: Observer, worker: subprocess.Popen[bytes], stalled_s: float)
             for line in text.splitlines():
                 observer.relay(line)
         observer.sample()
-        if observer.stalled_for >= stalled_s:
+        if observer.stalled_s >= stalled_s:
             observer.frozen()
             return
     status = worker.wait()

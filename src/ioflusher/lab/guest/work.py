@@ -28,7 +28,7 @@ def ready() -> None:
 
 
 def pattern(number: int, size: int) -> bytes:
-    """Content of chunk `number`: 64 bytes that differ from chunk to chunk, repeated; incompressible enough."""
+    """Content of chunk `number`: 64 bytes that differ from chunk to chunk, repeated."""
     block = hashlib.sha512(number.to_bytes(8, "little")).digest()
     return block * (size // len(block))
 
