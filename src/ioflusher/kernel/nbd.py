@@ -18,6 +18,7 @@ NBD_SET_TIMEOUT = 0xAB09  # seconds; 0: wait for ever
 NBD_SET_FLAGS = 0xAB0A  # the server's transmission flags
 
 NBD_MIN_BLKSIZE = 512
+NBD_MAJOR = 43  # include/uapi/linux/major.h
 
 
 class NbdClientFlag(IntFlag):

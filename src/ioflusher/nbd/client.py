@@ -28,6 +28,8 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
         if address.path is None:
             sock = socket.create_connection((address.host, address.port), timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A server that vanished without a word is found out in the end.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -94,13 +96,7 @@ def negotiate(
         while True:
             sock.sendall(outgoing)
             message = next_message(sock, connection)
-            if message is None:
-                raise ConnectionLost(
-                    f"{address.uri!r} closed the connection during the handshake",
-                    errno=errno.ECONNRESET,
-                    hint="the server may not have an export of that name, or may demand TLS",
-                )
-            outgoing = steps.send(message)
+            outgoing = steps.throw(_closed(address)) if message is None else steps.send(message)
     except StopIteration as done:
         export: Export = done.value
         return connection, export
@@ -108,6 +104,14 @@ def negotiate(
         raise ConnectionLost(
             f"{address.uri!r} did not finish the handshake: {error}", errno=error.errno
         ) from error
+
+
+def _closed(address: Address) -> ConnectionLost:
+    return ConnectionLost(
+        f"{address.uri!r} closed the connection during the handshake",
+        errno=errno.ECONNRESET,
+        hint="the server may not have an export of that name, or may demand TLS",
+    )
 
 
 def describe(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> Export:

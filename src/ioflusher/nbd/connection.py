@@ -132,9 +132,9 @@ class Connection:
         Raises:
             LocalProtocolError: this end may not say that now.
         """
-        if isinstance(message, Request):
-            self._remember(message, into)
         self._advance(message, self.role, LocalProtocolError)
+        if isinstance(message, Request) and message.command != Cmd.DISC:  # which has no answer
+            self._remember(message, into)
         return message.pack()
 
     def _remember(self, request: Request, into: memoryview | None) -> None:
@@ -143,8 +143,6 @@ class Connection:
             raise LocalProtocolError(
                 f"cookie {request.cookie:#x} is still in flight; each request needs its own"
             )
-        if request.command == Cmd.DISC:
-            return  # has no answer
         if request.command == Cmd.READ:
             into = memoryview(bytearray(request.length)) if into is None else into
             if len(into) != request.length:
@@ -243,6 +241,8 @@ class Connection:
         magic, option, reply, length = wire.OPTION_REPLY.unpack(head)
         if magic != wire.OPTION_REPLY_MAGIC:
             raise RemoteProtocolError(f"expected an option reply, found {magic:#018x}")
+        if not wire.is_error(reply) and reply not in wire.REPLIES:
+            raise RemoteProtocolError(f"an option reply of the unknown type {reply}; it is no error either")
         if length > MAX_OPTION_DATA:
             raise RemoteProtocolError(
                 f"an option reply of {length} bytes; expected at most {MAX_OPTION_DATA}"

@@ -39,8 +39,8 @@ class Tally:
     """The counts of one connection: written by its own thread alone, read by any."""
 
     def __init__(self) -> None:
-        self._done = {command: 0 for command in Cmd}
-        self._bytes = {Cmd.READ: 0, Cmd.WRITE: 0}
+        self._done: dict[int, int] = dict.fromkeys(Cmd, 0)
+        self._bytes: dict[int, int] = {Cmd.READ: 0, Cmd.WRITE: 0}
         self._errors = 0
 
     def count(self, request: Request, error: int) -> None:
@@ -48,10 +48,9 @@ class Tally:
         if error:
             self._errors += 1
             return
-        command = Cmd(request.command)
-        self._done[command] += 1
-        if command in self._bytes:
-            self._bytes[command] += request.length
+        self._done[request.command] += 1
+        if request.command in self._bytes:
+            self._bytes[request.command] += request.length
 
     def read(self) -> Counters:
         """The counts as they are now."""

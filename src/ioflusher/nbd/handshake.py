@@ -1,15 +1,16 @@
 """What the ends say during the handshake: the server's answers and the client's plan, without I/O."""
 
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ioflusher.nbd import exports
 from ioflusher.nbd.connection import KNOWN_CLIENT_FLAGS, Connection
-from ioflusher.nbd.errors import NegotiationError, RemoteProtocolError
+from ioflusher.nbd.errors import ConnectionLost, NegotiationError, RemoteProtocolError
 from ioflusher.nbd.exports import BlockSize, Export, ExportQuery, MalformedData
 from ioflusher.nbd.messages import ClientFlags, ExportReply, Greeting, Message, Option, OptionReply
-from ioflusher.nbd.wire import HandshakeFlag, Info, Opt, Rep, is_error
+from ioflusher.nbd.wire import REPLIES, HandshakeFlag, Info, Opt, Rep, is_error
 
 SERVER_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
 
@@ -81,7 +82,8 @@ def _refuse(option: int, error: Rep, why: str) -> Answer:
     return Answer((OptionReply(option, error, why.encode()),))
 
 
-# The client: plans that yield bytes to send and are sent the server's next message.
+# The client: plans that yield bytes to send and are sent the server's next message, or are thrown
+# ConnectionLost when there is none.
 
 Plan: TypeAlias = Generator[bytes, Message, Export]
 
@@ -110,7 +112,8 @@ def describe_export(connection: Connection, name: str) -> Plan:
     export = (yield from _ask(connection, hello, Opt.INFO, name)) if fixed else None
     if export is None:
         raise NegotiationError("the server is too old to describe an export (it lacks NBD_OPT_INFO)")
-    yield connection.send(Option(Opt.ABORT))
+    with contextlib.suppress(ConnectionLost):  # servers may close instead of answering this one
+        yield connection.send(Option(Opt.ABORT))
     return export
 
 
@@ -154,7 +157,7 @@ def _ask(
 
 def _refusal(reply: OptionReply, name: str) -> NegotiationError:
     """The server's refusal in words; its own text is shown with everything odd escaped."""
-    known = reply.reply in Rep.__members__.values()
+    known = reply.reply in REPLIES
     code = f"NBD_REP_{Rep(reply.reply).name}" if known else f"error {reply.reply:#x}"
     text = reply.data.decode(errors="replace")
     hint = "name the export as the server does" if reply.reply == Rep.ERR_UNKNOWN else None

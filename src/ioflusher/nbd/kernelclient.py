@@ -44,11 +44,14 @@ class Attachment:
         self._fd = fd
         self._result: OSError | None = None
         self._thread = threading.Thread(target=self._do_it, name="nbd-do-it", daemon=True)
-        self._thread.start()
+        # A signal that reaches the thread would end NBD_DO_IT and with it the device: it inherits this mask.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _do_it(self) -> None:
-        # A signal that reaches this thread would end NBD_DO_IT and with it the device.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             fcntl.ioctl(self._fd, nbd.NBD_DO_IT)
         except OSError as error:
@@ -65,7 +68,7 @@ class Attachment:
             return False
         if self._result is not None:
             raise AttachError(
-                f"{self.device} was taken down by the kernel: {self._result.strerror}",
+                f"{self.device!r} was taken down by the kernel: {self._result.strerror}",
                 errno=self._result.errno,
             ) from self._result
         return True
@@ -83,16 +86,18 @@ class Attachment:
             self._thread.join(DETACH_TIMEOUT)
             if self._thread.is_alive():
                 raise AttachError(
-                    f"{self.device} did not disconnect within {DETACH_TIMEOUT:.0f} s",
+                    f"{self.device!r} did not disconnect within {DETACH_TIMEOUT:.0f} s",
                     errno=errno.EBUSY,
                     hint="a request may be stuck in the server; end the server",
                 )
         self._close()
 
     def _close(self) -> None:
-        fcntl.ioctl(self._fd, nbd.NBD_CLEAR_SOCK)
-        os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        try:
+            fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
+        finally:
+            os.close(fd)
 
     def __enter__(self) -> "Attachment":
         return self
@@ -138,35 +143,58 @@ def attach(
 
 
 def detach(device: str) -> None:
-    """Disconnect a device, however and by whomever it was set up.
+    """Disconnect a device, however and by whomever it was set up, and wait until it is down.
 
     Raises:
-        AttachError: it is missing or was not connected.
+        AttachError: it is missing, was not attached, or stays in use.
     """
     fd = open_device(device)
     try:
-        try:
-            fcntl.ioctl(fd, nbd.NBD_DISCONNECT)
-        except OSError as error:
-            raise AttachError(f"cannot disconnect {device}: {error.strerror}", errno=error.errno) from error
+        if not is_running(device):
+            raise AttachError(f"{device!r} is not attached to any server", errno=errno.ENOTCONN)
+        fcntl.ioctl(fd, nbd.NBD_DISCONNECT)
         fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
+    except OSError as error:
+        raise AttachError(f"cannot disconnect {device!r}: {error.strerror}", errno=error.errno) from error
     finally:
         os.close(fd)
+    await_end(device)
+
+
+def await_end(device: str) -> None:
+    """Wait until the kernel's client of this device has ended; AttachError when it does not."""
+    deadline = time.monotonic() + DETACH_TIMEOUT
+    while is_running(device):
+        if time.monotonic() > deadline:
+            raise AttachError(
+                f"{device!r} did not disconnect within {DETACH_TIMEOUT:.0f} s",
+                errno=errno.EBUSY,
+                hint="something has it open still (a mount, swap), or a request is stuck in the server",
+            )
+        time.sleep(_POLL)
 
 
 def open_device(device: str) -> int:
     """An open file descriptor of a /dev/nbdN; AttachError says what is missing."""
     try:
-        return os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        if os.major(os.fstat(fd).st_rdev) == nbd.NBD_MAJOR:
+            return fd
+        os.close(fd)
     except OSError as error:
-        hints = {
-            errno.ENOENT: "load the driver: modprobe nbd",
-            errno.ENXIO: "load the driver: modprobe nbd",
-            errno.EACCES: "it needs root",
-        }
         raise AttachError(
-            f"cannot open {device!r}: {error.strerror}", errno=error.errno, hint=hints.get(error.errno or 0)
+            f"cannot open {device!r}: {error.strerror}",
+            errno=error.errno,
+            hint=_OPEN_HINTS.get(error.errno or 0),
         ) from error
+    raise AttachError(f"{device!r} is no device of the nbd driver; expected /dev/nbdN", errno=errno.ENODEV)
+
+
+_OPEN_HINTS = {
+    errno.ENOENT: "load the driver: modprobe nbd",
+    errno.ENXIO: "load the driver: modprobe nbd",
+    errno.EACCES: "it needs root",
+}
 
 
 def connect_sockets(
@@ -223,7 +251,7 @@ def configure(
             f"another client uses it; try: ioflusher nbd detach {device}" if number == errno.EBUSY else None
         )
         raise AttachError(
-            f"the kernel refuses to set up {device}: {error}", errno=number, hint=hint
+            f"the kernel refuses to set up {device!r}: {error}", errno=number, hint=hint
         ) from error
 
 
@@ -238,4 +266,4 @@ def _await_start(attachment: Attachment) -> None:
     while not is_running(attachment.device):
         if attachment.wait(_POLL) or time.monotonic() > deadline:
             attachment.detach()
-            raise AttachError(f"{attachment.device} did not start within {START_TIMEOUT:.0f} s")
+            raise AttachError(f"{attachment.device!r} did not start within {START_TIMEOUT:.0f} s")

@@ -7,7 +7,6 @@ package pyroute2 (the extra `netlink`).
 import errno
 import os
 import re
-import time
 from typing import Any
 
 from ioflusher.kernel.nbd import (
@@ -19,10 +18,9 @@ from ioflusher.kernel.nbd import (
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.exports import Export
 from ioflusher.nbd.kernelclient import (
-    DETACH_TIMEOUT,
     AttachError,
+    await_end,
     connect_sockets,
-    is_running,
     open_device,
 )
 
@@ -64,11 +62,7 @@ def detach(device: str) -> None:
         AttachError: pyroute2 is missing, the kernel refuses, or the device does not end in time.
     """
     _request(NbdGenlCommand.DISCONNECT, [(NbdAttr.INDEX, device_index(device))], f"detach {device}")
-    deadline = time.monotonic() + DETACH_TIMEOUT
-    while is_running(device):
-        if time.monotonic() > deadline:
-            raise AttachError(f"{device} did not disconnect within {DETACH_TIMEOUT:.0f} s", errno=errno.EBUSY)
-        time.sleep(0.01)
+    await_end(device)
 
 
 def device_index(device: str) -> int:

@@ -62,7 +62,6 @@ class Server:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._stopping = threading.Event()
-        self._closed = False
         self._lock = threading.Lock()
         self._peers: set[_Peer] = set()
         self._past = Counters()  # of connections that are over
@@ -91,7 +90,7 @@ class Server:
             raise NbdError(
                 f"cannot listen on {path!r}: {error.strerror or error}", errno=error.errno, hint=hint
             ) from error
-        return Address(path=path, export=self.export.name)
+        return Address(path=os.path.abspath(path), export=self.export.name)
 
     def listen_tcp(self, host: str = "127.0.0.1", port: int = 0) -> Address:
         """Listen on TCP, on the loopback unless another host is given; port 0: the system picks one.
@@ -133,7 +132,8 @@ class Server:
     def stop(self) -> None:
         """Make `serve_forever` return; signal handlers and other threads may call it."""
         self._stopping.set()
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def counters(self) -> Counters:
         """What was done so far, on connections past and present."""
@@ -144,10 +144,12 @@ class Server:
         return total
 
     def close(self) -> None:
-        """End all threads and close all sockets: requests under way get a moment, then they are cut off."""
-        if self._closed:
+        """End all threads and close all sockets: requests under way get a moment, then they are cut off.
+
+        Not while another thread is in `serve_forever`: `stop` that first.
+        """
+        if self._wake < 0:
             return
-        self._closed = True
         self.stop()
         if self._accepter is not None:
             self._accepter.join()
@@ -167,7 +169,8 @@ class Server:
                 peer.hang_up(socket.SHUT_RDWR)
             _join(peers, CLOSE_GRACE)
         self._selector.close()
-        os.close(self._wake)
+        wake, self._wake = self._wake, -1
+        os.close(wake)
 
     def __enter__(self) -> "Server":
         return self
@@ -188,7 +191,11 @@ class Server:
                 return
             peer = _Peer(sock, self)
             self._peers.add(peer)
-        peer.thread.start()
+        try:
+            peer.thread.start()
+        except RuntimeError:  # no more threads are to be had: this client must go, the others stay
+            self._forget(peer)
+            sock.close()
 
     def _forget(self, peer: "_Peer") -> None:
         with self._lock:

@@ -156,6 +156,9 @@ _NEAREST: dict[int, int] = {
 }
 
 
+REPLIES: frozenset[int] = frozenset(Rep)
+
+
 def is_error(reply: int) -> bool:
     """Whether an option reply's type is one of NBD_REP_ERR_*, known or not."""
     return bool(reply & _ERROR_BIT)
