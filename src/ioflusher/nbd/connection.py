@@ -29,7 +29,8 @@ from ioflusher.nbd.wire import Cmd, HandshakeFlag
 # The longest option data that is kept: an export's name, its description, and room.
 MAX_OPTION_DATA = 16 << 10
 
-KNOWN_CLIENT_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+# A plain integer: the complement of an IntFlag leaves out the bits that have no name.
+KNOWN_CLIENT_FLAGS = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 
 
 class Pause(Enum):

@@ -107,12 +107,6 @@ def pack_server(name: str) -> bytes:
     return wire.LENGTH.pack(len(encoded)) + encoded
 
 
-def parse_server(data: bytes) -> str:
-    """The export's name in NBD_REP_SERVER's data; the description that may follow is dropped."""
-    name, _ = _counted_string(data)
-    return name
-
-
 def parse_name(data: bytes) -> str:
     """An export's name as the protocol wants strings: UTF-8 without NUL, at most 4096 bytes.
 

@@ -1,0 +1,181 @@
+"""Requests held against an export and done by a back end, without sockets."""
+
+import errno
+
+import pytest
+
+from ioflusher.errors import IoflusherError
+from ioflusher.nbd.backends import Backend, MemoryBackend
+from ioflusher.nbd.messages import Request
+from ioflusher.nbd.requests import check, execute, export_of
+from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
+
+SIZE = 64 << 10
+MAX_PAYLOAD = 8 << 10
+
+
+class ReadOnly(Backend):
+    """The least that a back end must define."""
+
+    size = SIZE
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        view[:] = bytes((offset + index) % 256 for index in range(len(view)))
+
+
+class Recording(MemoryBackend):
+    """Notes what it is asked."""
+
+    can_trim = True
+
+    def __init__(self) -> None:
+        super().__init__(SIZE)
+        self.log: list[tuple[object, ...]] = []
+
+    def write(self, offset: int, view: memoryview) -> None:
+        self.log.append(("write", offset, bytes(view)))
+
+    def flush(self) -> None:
+        self.log.append(("flush",))
+
+    def trim(self, offset: int, length: int) -> None:
+        self.log.append(("trim", offset, length))
+
+    def zero(self, offset: int, length: int, *, may_trim: bool) -> None:
+        self.log.append(("zero", offset, length, may_trim))
+
+
+class Sectors(Recording):
+    """Wants its requests aligned."""
+
+    minimum_block = 512
+
+
+def ask(command: int, offset: int, length: int, flags: int = 0) -> Request:
+    data = memoryview(bytes(length)) if command == Cmd.WRITE and length <= MAX_PAYLOAD else None
+    return Request(command, flags, 1, offset, length, data)
+
+
+REFUSED = [
+    (Recording, ask(Cmd.READ, SIZE - 1, 2), errno.EINVAL),
+    (Recording, ask(Cmd.READ, 2**64 - 1, 2**32 - 1), errno.EINVAL),
+    (Recording, ask(Cmd.WRITE, SIZE, 1), errno.ENOSPC),
+    (Recording, ask(Cmd.WRITE_ZEROES, SIZE - 1, 2), errno.ENOSPC),
+    (Recording, ask(Cmd.TRIM, SIZE - 1, 2), errno.EINVAL),
+    (Recording, ask(Cmd.READ, 0, MAX_PAYLOAD + 1), errno.EINVAL),
+    (Recording, ask(Cmd.WRITE, 0, MAX_PAYLOAD + 1), errno.EINVAL),
+    (Recording, ask(Cmd.READ, 0, 1, CmdFlag.DF), errno.EINVAL),
+    (Recording, ask(Cmd.WRITE, 0, 1, CmdFlag.NO_HOLE), errno.EINVAL),
+    (Recording, ask(Cmd.READ, 0, 1, 0x8000), errno.EINVAL),
+    (Recording, ask(Cmd.CACHE, 0, 1), errno.EINVAL),
+    (Recording, ask(Cmd.BLOCK_STATUS, 0, 1), errno.EINVAL),
+    (Recording, ask(0xBEEF, 0, 1), errno.EINVAL),
+    (ReadOnly, ask(Cmd.WRITE, 0, 1), errno.EPERM),
+    (ReadOnly, ask(Cmd.TRIM, 0, 1), errno.EPERM),
+    (ReadOnly, ask(Cmd.WRITE_ZEROES, 0, 1), errno.EPERM),
+    (ReadOnly, ask(Cmd.FLUSH, 0, 0), errno.EINVAL),
+    (ReadOnly, ask(Cmd.READ, 0, 1, CmdFlag.FUA), errno.EINVAL),
+    (MemoryBackend, ask(Cmd.TRIM, 0, 1), errno.EINVAL),
+    (Sectors, ask(Cmd.READ, 256, 512), errno.EINVAL),
+    (Sectors, ask(Cmd.WRITE, 512, 100), errno.EINVAL),
+]
+
+
+@pytest.mark.parametrize(("kind", "request_", "expected"), REFUSED)
+def test_refused(kind: type[Backend], request_: Request, expected: int) -> None:
+    """Out of range, above the limit, not aligned, not writable, unknown: an errno, and nothing is done."""
+    backend = MemoryBackend(SIZE) if kind is MemoryBackend else kind()
+    export = export_of(backend, "", MAX_PAYLOAD)
+    assert execute(request_, export, backend, memoryview(bytearray(MAX_PAYLOAD))) == expected
+    assert not getattr(backend, "log", [])
+
+
+def test_a_read_fills_the_room() -> None:
+    """A READ up to the very end works and touches no more of the room than it needs."""
+    room = memoryview(bytearray(b"\xee" * 8))
+    backend = ReadOnly()
+    assert execute(ask(Cmd.READ, SIZE - 4, 4), export_of(backend, "", MAX_PAYLOAD), backend, room) == 0
+    assert bytes(room) == b"\xfc\xfd\xfe\xff" + b"\xee" * 4
+
+
+@pytest.mark.parametrize(
+    ("request_", "log"),
+    [
+        (ask(Cmd.WRITE, 4, 2), [("write", 4, bytes(2))]),
+        (ask(Cmd.WRITE, 4, 2, CmdFlag.FUA), [("write", 4, bytes(2)), ("flush",)]),
+        (ask(Cmd.FLUSH, 0, 0), [("flush",)]),
+        (ask(Cmd.FLUSH, 0, 0, CmdFlag.FUA), [("flush",)]),
+        (ask(Cmd.READ, 0, 4, CmdFlag.FUA), []),
+        (ask(Cmd.TRIM, 0, SIZE), [("trim", 0, SIZE)]),
+        (ask(Cmd.WRITE_ZEROES, 0, SIZE), [("zero", 0, SIZE, True)]),
+        (ask(Cmd.WRITE_ZEROES, 0, 8, CmdFlag.NO_HOLE | CmdFlag.FUA), [("zero", 0, 8, False), ("flush",)]),
+    ],
+)
+def test_done(request_: Request, log: list[tuple[object, ...]]) -> None:
+    """Each command reaches the back end once; FUA is a flush after a change, and nothing after a READ."""
+    backend = Recording()
+    export = export_of(backend, "", MAX_PAYLOAD)
+    assert execute(request_, export, backend, memoryview(bytearray(MAX_PAYLOAD))) == 0
+    assert backend.log == log
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (OSError(errno.EDQUOT, "quota"), errno.ENOSPC),
+        (OSError(errno.EROFS, "read-only"), errno.EPERM),
+        (OSError(errno.ENXIO, "gone"), errno.EIO),
+        (OSError("no number"), errno.EIO),
+        (IoflusherError("lost", errno=errno.ESHUTDOWN), errno.ESHUTDOWN),
+        (IoflusherError("unknown"), errno.EIO),
+    ],
+)
+def test_a_back_ends_failure_reaches_the_client(failure: Exception, expected: int) -> None:
+    """What a back end raises becomes the protocol's nearest error value."""
+
+    class Failing(ReadOnly):
+        def read_into(self, offset: int, view: memoryview) -> None:
+            raise failure
+
+    backend = Failing()
+    room = memoryview(bytearray(8))
+    assert execute(ask(Cmd.READ, 0, 8), export_of(backend, "", MAX_PAYLOAD), backend, room) == expected
+
+
+def test_a_programming_error_is_not_hidden() -> None:
+    """Anything but OSError and IoflusherError is a bug of the back end and is not turned into an answer."""
+
+    class Buggy(ReadOnly):
+        def read_into(self, offset: int, view: memoryview) -> None:
+            raise KeyError("bug")
+
+    backend = Buggy()
+    with pytest.raises(KeyError):
+        execute(ask(Cmd.READ, 0, 8), export_of(backend, "", MAX_PAYLOAD), backend, memoryview(bytearray(8)))
+
+
+def test_what_an_export_promises() -> None:
+    """The flags tell what the back end can do, and FUA goes with flush."""
+    flag = TransmissionFlag
+    always = flag.HAS_FLAGS | flag.CAN_MULTI_CONN
+    assert export_of(ReadOnly(), "", MAX_PAYLOAD).flags == always | flag.READ_ONLY
+    memory = always | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_WRITE_ZEROES
+    assert export_of(MemoryBackend(1), "", MAX_PAYLOAD).flags == memory
+    assert export_of(Recording(), "", MAX_PAYLOAD).flags == memory | flag.SEND_TRIM
+
+
+def test_a_dropped_payload_is_refused_whatever_else_holds() -> None:
+    """A WRITE whose payload was dropped never reaches the back end as if it had data."""
+    backend = Recording()
+    export = export_of(backend, "", MAX_PAYLOAD)
+    assert check(Request(Cmd.WRITE, 0, 1, 0, MAX_PAYLOAD + 1, None), export) == errno.EINVAL
+
+
+def test_error_values_both_ways() -> None:
+    """The protocol's error values are Linux's numbers; others become their nearest, unknown ones EINVAL."""
+    for number in (1, 5, 12, 22, 28, 75, 95, 108):
+        assert errno_to_wire(number) == number
+        assert wire_to_errno(number) == number
+    assert errno_to_wire(None) == errno.EIO
+    assert wire_to_errno(9999) == errno.EINVAL
