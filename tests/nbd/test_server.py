@@ -1,23 +1,43 @@
 """The server and our own client, back to back over real sockets in one process."""
 
+import contextlib
+import errno
 import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ioflusher.nbd import server as server_module
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
+from ioflusher.nbd.client import Client, describe
+from ioflusher.nbd.errors import (
+    ConnectionLost,
+    NbdError,
+    NegotiationError,
+    RemoteProtocolError,
+    RequestError,
+)
+from ioflusher.nbd.exports import BlockSize
+from ioflusher.nbd.messages import Request
 from ioflusher.nbd.server import Server
+from ioflusher.nbd.wire import Cmd
 
 SIZE = 1 << 20
+PROMPT = 1.0  # seconds within which a close must be through when nothing hangs
 
 
-def check_storage(address: Address, size: int = SIZE) -> None:
+def check_storage(address: Address) -> None:
     """Whatever is written through the address is what is read back."""
     data = os.urandom(70_000)
     found = memoryview(bytearray(len(data)))
     with RemoteBackend(address) as client:
-        assert client.size == size
+        assert client.size == SIZE
         client.write(4096, memoryview(data))
         client.flush()
         client.read_into(4096, found)
@@ -51,6 +71,312 @@ def test_what_is_written_is_read_back(tmp_path: Path, kind: str, listen: str) ->
                 assert second.counters() == first.counters()
         else:
             check_storage(address)
-        assert first.counters().bytes_written == 70_000
-        assert first.counters().reads == 2
+        counters = first.counters()
+        assert (counters.reads, counters.bytes_read) == (2, 140_000)
+        assert (counters.writes, counters.bytes_written) == (1, 70_000)
+        assert (counters.flushes, counters.zeroes, counters.errors) == (1, 1, 0)
     assert not os.path.exists(path)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A running server of memory, which takes payloads up to 64 KiB."""
+    with MemoryBackend(SIZE) as backend, Server(backend, export="disk", max_payload=64 << 10) as running:
+        running.start()
+        yield running
+
+
+def test_a_client_is_told_what_the_export_is(server: Server) -> None:
+    """Name, size, flags and block sizes arrive as the server has them, also without entering transmission."""
+    address = server.listen_tcp()
+    assert address.export == "disk"
+    assert describe(address) == server.export
+    assert server.export.block_size == BlockSize(1, 4096, 64 << 10)
+    with Client(address) as client:
+        assert client.export == server.export
+
+
+def test_an_unknown_export(server: Server) -> None:
+    """Asking for a name that is not there is refused in words."""
+    with pytest.raises(NegotiationError, match="tape"):
+        Client(server.listen_tcp().with_export("tape"))
+
+
+def test_requests_above_the_limit_do_not_end_the_connection(server: Server) -> None:
+    """A payload above the limit is refused with EINVAL; the next request on the connection works."""
+    with Client(server.listen_tcp()) as client:
+        for _ in range(2):
+            with pytest.raises(RequestError, match="WRITE") as caught:
+                client.write(0, memoryview(bytes((64 << 10) + 1)))
+            assert caught.value.errno == errno.EINVAL
+            client.write(0, memoryview(b"x" * (64 << 10)))
+    assert server.counters().errors == 2
+
+
+def test_a_forwarding_back_end_cuts_to_the_other_servers_limit(server: Server) -> None:
+    """What is longer than the other server takes goes there in pieces, and arrives whole."""
+    data = memoryview(os.urandom(200_000))
+    found = memoryview(bytearray(200_000))
+    with RemoteBackend(server.listen_tcp()) as backend:
+        backend.write(7, data)
+        backend.read_into(7, found)
+    assert found == data
+    assert server.counters().writes == 4
+
+
+def test_errors_come_through_a_forwarding_server(tmp_path: Path) -> None:
+    """The errno of the last back end in the row reaches the first client."""
+
+    class Full(MemoryBackend):
+        def write(self, offset: int, view: memoryview) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+    with Full(SIZE) as origin, Server(origin) as first:
+        first.start()
+        with RemoteBackend(first.listen_unix(str(tmp_path / "a"))) as middle, Server(middle) as second:
+            second.start()
+            with Client(second.listen_unix(str(tmp_path / "b"))) as client:
+                with pytest.raises(RequestError, match="ENOSPC") as caught:
+                    client.write(0, memoryview(b"x"))
+                assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_lost_server_stays_lost(server: Server) -> None:
+    """When the connection breaks, requests fail with EIO, at once and for good, although the server lives."""
+    address = server.listen_tcp()
+    with RemoteBackend(address) as backend:
+        room = memoryview(bytearray(16))
+        backend.read_into(0, room)
+        backend.interrupt()
+        for _ in range(2):
+            with pytest.raises(ConnectionLost, match="is lost") as caught:
+                backend.read_into(0, room)
+            assert caught.value.errno == errno.EIO
+    assert server.counters().reads == 1
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    """A server that is not there is a clear error with what to do."""
+    with pytest.raises(NbdError, match="cannot connect to") as caught:
+        Client(Address(path=str(tmp_path / "nothing")))
+    assert caught.value.errno == errno.ENOENT
+    assert caught.value.hint
+
+
+def test_something_else_listens() -> None:
+    """A peer that speaks another protocol is told from a server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with listener.accept()[0] as peer:
+                peer.sendall(b"220 mail.example.org ESMTP ready\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(RemoteProtocolError, match="not an NBD server"):
+            Client(Address(host="127.0.0.1", port=listener.getsockname()[1]))
+        thread.join()
+
+
+def test_a_server_that_says_nothing() -> None:
+    """A peer that accepts and is silent is an error after the time-out, not a wait."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(ConnectionLost, match="did not finish the handshake"),
+    ):
+        Client(Address(host="127.0.0.1", port=listener.getsockname()[1]), timeout=0.2)
+
+
+def test_the_unix_socket_is_its_owners_and_is_removed(server: Server, tmp_path: Path) -> None:
+    """Nobody else may connect to a block device, and nothing is left behind."""
+    path = tmp_path / "socket"
+    server.listen_unix(str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    server.close()
+    assert not path.exists()
+
+
+def test_a_socket_of_somebody_else_is_not_removed(server: Server, tmp_path: Path) -> None:
+    """Close removes the socket that it made, not one that has taken its place."""
+    path = tmp_path / "socket"
+    server.listen_unix(str(path))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        server.close()
+        assert path.exists()
+
+
+def test_a_path_in_use_is_refused(server: Server, tmp_path: Path) -> None:
+    """A second server on the same path is a clear error, and the first goes on."""
+    path = str(tmp_path / "socket")
+    address = server.listen_unix(path)
+    with MemoryBackend(1) as backend, Server(backend) as second:
+        with pytest.raises(NbdError, match="cannot listen") as caught:
+            second.listen_unix(path)
+        assert caught.value.errno == errno.EADDRINUSE
+        assert caught.value.hint
+    assert describe(address).size == SIZE
+
+
+def test_a_port_in_use_is_refused(server: Server) -> None:
+    """A second server on the same port is a clear error."""
+    address = server.listen_tcp()
+    with pytest.raises(NbdError, match="cannot listen") as caught:
+        server.listen_tcp(address.host, address.port)
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_loopback_is_the_default(server: Server) -> None:
+    """Without being told a host, the server listens where only this machine can reach it."""
+    assert server.listen_tcp().host == "127.0.0.1"
+
+
+def test_closing_is_prompt_and_leaves_no_thread(server: Server) -> None:
+    """Close ends the threads of idle clients, of one within a handshake, and of one within a payload."""
+    address = server.listen_tcp()
+    idle = Client(address)
+    silent = socket.create_connection((address.host, address.port))
+    halfway = Client(address)
+    halfway._sock.sendall(Request(Cmd.WRITE, 0, 1, 0, 4096).pack() + bytes(100))
+    for client in (idle, halfway):
+        assert client.export.size == SIZE
+    begin = time.monotonic()
+    server.close()
+    assert time.monotonic() - begin < PROMPT
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbd-")]
+    with pytest.raises(ConnectionLost):
+        idle.read_into(0, memoryview(bytearray(1)))
+    silent.close()
+    idle.close()
+    halfway.close()
+
+
+class Slow(MemoryBackend):
+    """A write waits until it is let go; `interrupt` lets it fail."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE)
+        self.entered, self.release, self.interrupted = (threading.Event() for _ in range(3))
+
+    def write(self, offset: int, view: memoryview) -> None:
+        self.entered.set()
+        assert self.release.wait(20)
+        if self.interrupted.is_set():
+            raise OSError(errno.EIO, "interrupted")
+        super().write(offset, view)
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+        self.release.set()
+
+
+def start_write(client: Client) -> tuple[threading.Thread, list[Exception | None]]:
+    """A write in a thread of its own, and where its outcome will be."""
+    outcome: list[Exception | None] = []
+
+    def write() -> None:
+        try:
+            client.write(0, memoryview(b"x"))
+            outcome.append(None)
+        except NbdError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread, outcome
+
+
+def test_a_request_under_way_gets_its_answer_at_close() -> None:
+    """A client whose write is being done when the server closes hears that it was done."""
+    backend = Slow()
+    with Server(backend) as server:
+        server.start()
+        client = Client(server.listen_tcp())
+        thread, outcome = start_write(client)
+        assert backend.entered.wait(10)
+        threading.Timer(0.2, backend.release.set).start()
+        server.close()
+    thread.join()
+    assert outcome == [None]
+    client.close()
+
+
+def test_a_hanging_back_end_is_interrupted_at_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that takes longer than the grace is interrupted, and close returns."""
+    monkeypatch.setattr(server_module, "CLOSE_GRACE", 0.3)
+    backend = Slow()
+    with Server(backend) as server:
+        server.start()
+        client = Client(server.listen_tcp())
+        thread, outcome = start_write(client)
+        assert backend.entered.wait(10)
+        begin = time.monotonic()
+        server.close()
+        assert time.monotonic() - begin < 0.3 + PROMPT
+    thread.join()
+    assert isinstance(outcome[0], RequestError | ConnectionLost)
+    assert backend.interrupted.is_set()
+    client.close()
+
+
+def test_no_more_connections_than_allowed() -> None:
+    """The one too many is closed at once; when another leaves, there is room again."""
+    with MemoryBackend(SIZE) as backend, Server(backend, max_connections=1) as server:
+        address = server.listen_tcp()
+        server.start()
+        with Client(address), pytest.raises(ConnectionLost):
+            Client(address)
+        deadline = time.monotonic() + 10
+        while server._peers:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with Client(address) as client:
+            client.read_into(0, memoryview(bytearray(1)))
+        assert server.counters().reads == 1
+
+
+def test_a_handshake_takes_only_so_long(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """A peer that trickles bytes does not hold its thread for ever."""
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT", 0.3)
+    address = server.listen_tcp()
+    with socket.create_connection((address.host, address.port), timeout=10) as peer:
+        assert len(peer.recv(18)) == 18
+        assert peer.recv(1) == b""
+
+
+def test_rubbish_ends_one_connection_only(server: Server) -> None:
+    """A peer that does not speak the protocol is cut off; the others do not notice."""
+    address = server.listen_tcp()
+    with Client(address) as client:
+        peer = socket.create_connection((address.host, address.port), timeout=10)
+        with peer, contextlib.suppress(ConnectionResetError):  # since the server leaves bytes unread
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while peer.recv(100):
+                pass
+        client.read_into(0, memoryview(bytearray(1)))
+
+
+def test_threads_do_not_disturb_each_other(server: Server) -> None:
+    """Several clients at once, each in its own part of the export, read what they wrote."""
+    address = server.listen_tcp()
+    failures: list[str] = []
+
+    def work(number: int) -> None:
+        offset = number * (SIZE // 4)
+        found = memoryview(bytearray(5000))
+        with Client(address) as client:
+            for round_ in range(40):
+                data = memoryview(bytes([16 * number + round_ % 16]) * 5000)
+                client.write(offset, data)
+                client.read_into(offset, found)
+                if found != data:
+                    failures.append(f"client {number}, round {round_}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert server.counters().writes == server.counters().reads == 160

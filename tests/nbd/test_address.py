@@ -1,0 +1,79 @@
+"""Addresses and their URI form."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ioflusher.nbd.address import Address, AddressError, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("nbd://127.0.0.1:4711/", Address(host="127.0.0.1", port=4711)),
+        ("nbd://example.org:10809/a%20disk", Address(host="example.org", export="a disk")),
+        ("nbd://[::1]:4711/x", Address(host="::1", port=4711, export="x")),
+        ("nbd+unix:///?socket=/run/nbd.sock", Address(path="/run/nbd.sock")),
+        ("nbd+unix:///a%2Fb?socket=/tmp/a%20%26b%2Bc", Address(path="/tmp/a &b+c", export="a/b")),
+    ],
+)
+def test_golden(uri: str, address: Address) -> None:
+    """Both directions."""
+    assert parse_uri(uri) == address
+    assert address.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("nbd://example.org", Address(host="example.org")),
+        ("nbd+unix:///?socket=/tmp/a+b", Address(path="/tmp/a+b")),
+        ("nbd+unix:///x?other=1&socket=relative", Address(path="relative", export="x")),
+    ],
+)
+def test_other_forms(uri: str, address: Address) -> None:
+    """What other programs write: no port, a plus sign that means itself, further parameters."""
+    assert parse_uri(uri) == address
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "/dev/nbd0",
+        "http://example.org/",
+        "nbds://example.org/",
+        "nbd:///x",
+        "nbd+unix:///x",
+        "nbd+unix:///?socket=",
+        "nbd://host:port/",
+        "nbd://host:99999/",
+        "nbd://[::1/",
+        "nbd+vsock://2/",
+    ],
+)
+def test_what_is_no_address(uri: str) -> None:
+    """Other schemes and missing parts are refused with the forms that would do."""
+    with pytest.raises(AddressError) as caught:
+        parse_uri(uri)
+    assert "nbd+unix:///" in f"{caught.value} {caught.value.hint}"
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+
+
+@given(TEXT, TEXT.filter(bool), st.integers(1, 65535))
+def test_every_address_survives_its_uri(export: str, path: str, port: int) -> None:
+    """Export names and paths with anything in them come back as they were."""
+    for address in (Address(path=path, export=export), Address(host="::1", port=port, export=export)):
+        assert parse_uri(address.uri) == address
+
+
+@given(st.text(max_size=80))
+def test_fuzz(text: str) -> None:
+    """Invariant: any text is an address or an AddressError."""
+    for uri in (text, f"nbd://{text}", f"nbd+unix://{text}"):
+        with contextlib.suppress(AddressError):
+            assert parse_uri(uri).uri
