@@ -34,6 +34,12 @@ def progress_line() -> Iterator["Progress"]:
         yield lambda text: status.update(text)
 
 
+def here() -> tuple[Path, ...]:
+    """The current directory, which guests see too, unless it is too much to walk: / or the home directory."""
+    cwd = Path.cwd()
+    return () if cwd in (Path("/"), Path.home()) else (cwd,)
+
+
 kernel_option = click.option(
     "--kernel",
     metavar="K",
@@ -90,7 +96,7 @@ def exec_command(
     chosen = Accelerator(accelerator) if accelerator else None
     with progress_line() as progress, guest_disks(disk) as disks:
         guest = Guest(parse_size(memory), cpus, load, disks, network)
-        with Lab(kernel, accelerator=chosen, shares=share, progress=progress) as ready:
+        with Lab(kernel, accelerator=chosen, shares=(*share, *here()), progress=progress) as ready:
             progress("booting")
             try:
                 done = execute(

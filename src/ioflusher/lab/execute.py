@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ioflusher.lab.channel import Event
 from ioflusher.lab.errors import CommandTimeout, MachineLost
 from ioflusher.lab.job import STDERR_PORT, STDIN_PORT, STDOUT_PORT, ExecJob
-from ioflusher.lab.session import Guest, Lab, await_hello
+from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.vm import Ended, VirtualMachine
 
 STREAMS = (STDIN_PORT, STDOUT_PORT, STDERR_PORT)
@@ -25,7 +25,7 @@ class Done:
         status: its exit status, 128 and the signal's number if one ended it, 126 or 127 if it did not start.
         message: why it did not start, else empty.
         boot_s: seconds from power-on to the first event.
-        run_s: seconds from there to the end.
+        run_s: seconds from the agent's start to the command's end.
     """
 
     status: int
@@ -82,11 +82,11 @@ def execute(
             vm.streams[STDIN_PORT].shutdown(socket.SHUT_WR)
         else:
             threading.Thread(target=_copy_in, args=(stdin, vm.streams[STDIN_PORT]), daemon=True).start()
-        await_hello(vm)
-        boot_s = vm.elapsed_s
+        boot_s = await_agent(vm)
         on_start()
+        began_s = vm.elapsed_s
         done = _await_exit(vm, argv, time.monotonic() + timeout_s)
-        run_s = vm.elapsed_s - boot_s
+        run_s = vm.elapsed_s - began_s
         # the guest reboots after its last word, which ends QEMU and with it the streams
         for copy in copies:
             copy.join(timeout=20)

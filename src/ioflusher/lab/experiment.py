@@ -14,7 +14,7 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.job import ScenarioJob
 from ioflusher.lab.outcome import DaemonThread, Half, Outcome, Run, Sample
 from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.session import Guest, Lab, await_hello
+from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.vm import Ended, VirtualMachine
 from ioflusher.nbd.backends import MemoryBackend
 from ioflusher.nbd.server import Server
@@ -82,8 +82,8 @@ def run_half(lab: Lab, scenario: Scenario, text: str, *, io_flusher: bool, watch
     with remote_store(scenario) as remote, guest_disks(disk_sizes(scenario)) as disks:
         job = ScenarioJob(text, io_flusher, remote)
         with lab.boot(guest_for(scenario, disks), job) as vm:
-            await_hello(vm)
-            return _Follower(vm, scenario, io_flusher, vm.elapsed_s, watch).follow()
+            boot_s = await_agent(vm)
+            return _Follower(vm, scenario, io_flusher, boot_s, watch).follow()
 
 
 class _Follower:

@@ -42,6 +42,11 @@ $B ln -sf /proc/self/fd/0 /root/dev/stdin
 $B ln -sf /proc/self/fd/1 /root/dev/stdout
 $B ln -sf /proc/self/fd/2 /root/dev/stderr
 $B hostname guest
+for port in /sys/class/virtio-ports/* /root/sys/class/virtio-ports/*; do
+    [ "$($B cat $port/name 2>/dev/null)" = org.ioflusher.events ] || continue
+    read uptime rest </root/proc/uptime
+    $B printf '{"event":"booted","time_s":%s}\\n' $uptime >/root/dev/${port##*/}
+done
 $B ip link set lo up
 if [ -d /sys/class/net/eth0 ] || [ -d /root/sys/class/net/eth0 ]; then
     $B ip addr add 10.0.2.15/24 dev eth0

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+EVENTS_PORT = "org.ioflusher.events"
 STDIN_PORT = "org.ioflusher.stdin"
 STDOUT_PORT = "org.ioflusher.stdout"
 STDERR_PORT = "org.ioflusher.stderr"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ioflusher.lab.process import find_program, run
 
-EVENTS_PORT = "org.ioflusher.events"
-
 
 class Accelerator(Enum):
     """How QEMU executes the guest's instructions."""

@@ -103,8 +103,7 @@ class Lab:
         self.accelerator = Accelerator.KVM
         found = Accelerator.TCG
         with contextlib.suppress(LabError), self.boot(Guest(), ExecJob(("true",), "/", {})) as vm:
-            event = vm.next_event(PROBE_DEADLINE_S)
-            if isinstance(event, Event) and event.kind == "hello":
+            if isinstance(vm.next_event(PROBE_DEADLINE_S), Event):
                 found = Accelerator.KVM
         qemu.remember_accelerator(file, key, found)
         return found
@@ -153,11 +152,18 @@ def _temporary_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def await_hello(vm: VirtualMachine) -> Event:
-    """Wait until the guest's agent speaks; raises MachineLost if it never does."""
+def await_agent(vm: VirtualMachine) -> float:
+    """Wait until the guest's agent speaks; returns the seconds from power-on to the guest's first event.
+
+    The first event is "booted", from the init script as soon as the root is mounted. Raises MachineLost
+    when the guest does not come up.
+    """
     event = vm.next_event(BOOT_DEADLINE_S)
+    boot_s = vm.elapsed_s
+    if isinstance(event, Event) and event.kind == "booted":
+        event = vm.next_event(BOOT_DEADLINE_S)
     if isinstance(event, Event) and event.kind == "hello":
-        return event
+        return boot_s
     tail = vm.console_tail()
     if event is None:
         what = f"the guest said nothing within {BOOT_DEADLINE_S:g} s of power-on"

@@ -146,10 +146,13 @@ def scan(shares: Iterable[Path], grafts: Iterable[Graft] = (), *, root: Path = P
     for path in EMPTY:
         _reach(top, path)
     _reach(top, "/tmp").mode = stat.S_IFDIR | 0o1777
-    for share in dict.fromkeys(Path(os.path.abspath(s)) for s in shares):
+    walked: list[Path] = []
+    for share in sorted(Path(os.path.abspath(s)) for s in shares):
         place = _reach(top, str(share))
-        if not place.children and share.is_dir():
+        # a parent sorts before what lies below it, and has brought it already
+        if share.is_dir() and not any(share.is_relative_to(done) for done in walked):
             _fill(place, os.fsencode(share), _foreign_packages())
+            walked.append(share)
     for graft in grafts:
         place = _reach(top, graft.guest)
         place.children.clear()

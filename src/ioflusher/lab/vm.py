@@ -15,8 +15,9 @@ from typing import BinaryIO, Self
 
 from ioflusher.lab.channel import ChannelReader, Event
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.job import EVENTS_PORT
 from ioflusher.lab.process import environment
-from ioflusher.lab.qemu import EVENTS_PORT, Machine, qemu_argv
+from ioflusher.lab.qemu import Machine, qemu_argv
 
 CONNECT_DEADLINE_S = 20.0
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 
 from ioflusher.lab.guest.port import EventPort
 from ioflusher.lab.job import ExecJob, load_job
@@ -24,6 +23,8 @@ def main() -> None:
 
             play(job, events)
     except BaseException:
+        import traceback  # only now: every import costs a guest under emulation
+
         events.say("failed", message=traceback.format_exc(limit=8))
         raise
     finally:

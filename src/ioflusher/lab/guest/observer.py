@@ -95,13 +95,14 @@ class Observer:
         self.stalled_s = now - self._moved_at
         self._events.say("sample", completed=completed, in_flight=in_flight, memory_kib=self.memory())
 
-    def relay(self, line: bytes) -> None:
-        """Pass on what the workload says."""
+    def relay(self, line: bytes) -> str | None:
+        """Pass on what the workload says; returns the phase that it has done."""
         try:
             report: dict[str, Any] = json.loads(line)
         except ValueError:
             report = {"text": line[:200].decode("utf-8", "backslashreplace")}
         self._events.say("work", **report)
+        return report.get("phase")
 
     def threads(self, *, stacks: bool) -> list[dict[str, Any]]:
         """The daemon's threads: flags, state, and where in the kernel each stands."""

@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.flag import set_io_flusher
@@ -70,7 +70,8 @@ class Stage:
     job: ScenarioJob
     events: EventPort
     daemon: subprocess.Popen[bytes] | None = None
-    actors: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    client: subprocess.Popen[bytes] | None = None
+    reader: subprocess.Popen[bytes] | None = None
 
     def spawn(self, argv: list[str], *, stdin: bool = False, stdout: bool = False) -> subprocess.Popen[bytes]:
         """Start an ordinary process, with pipes where asked; its errors go to the console."""
@@ -117,7 +118,7 @@ class Stage:
         if not line.startswith("listening on "):
             raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
         uri = line.removeprefix("listening on ")
-        self.actors.append(self.spawn([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri]))
+        self.client = self.spawn([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri])
         deadline = time.monotonic() + SETUP_DEADLINE_S
         while int(Path("/sys/block/nbd0/size").read_text()) == 0:
             if time.monotonic() > deadline:
@@ -138,10 +139,11 @@ class Stage:
     def start_work(self) -> subprocess.Popen[bytes]:
         """Start reader and workload; the workload waits for a line before it begins."""
         pressure, workload = self.scenario.pressure, self.scenario.workload
-        work = [sys.executable, "-m", "ioflusher.lab.guest.work"]
+        # by path and without site packages: it needs neither, and a guest under emulation starts slowly
+        work = [sys.executable, "-S", "-I", str(Path(__file__).with_name("work.py"))]
         if pressure.kind == "reader":
             disk = "/dev/vdc" if self.scenario.daemon.store == "file" else "/dev/vdb"
-            self.actors.append(self.spawn([*work, "read", disk]))
+            self.reader = self.spawn([*work, "read", disk])
         order = {
             "size": workload.size,
             "file_size": workload.file_size,
@@ -149,9 +151,14 @@ class Stage:
             "pause_s": workload.pause_ms / 1000,
             "directory": str(MOUNT),
         }
-        worker = self.spawn([*work, workload.kind, json.dumps(order)], stdin=True, stdout=True)
-        self.actors.append(worker)
-        return worker
+        return self.spawn([*work, workload.kind, json.dumps(order)], stdin=True, stdout=True)
+
+    def end_pressure(self) -> None:
+        """Once everything is written the reader has done its part; reading back shall not race with it."""
+        if self.reader is not None:
+            self.reader.kill()
+            self.reader.wait()
+            self.reader = None
 
 
 def play(job: ScenarioJob, events: EventPort) -> None:
@@ -172,7 +179,7 @@ def play(job: ScenarioJob, events: EventPort) -> None:
         return
     assert stage.daemon is not None
     observer = Observer(stage.daemon.pid, events)
-    watch(observer, worker, scenario.frozen.stalled_s)
+    watch(stage, observer, worker)
 
 
 def await_ready(worker: subprocess.Popen[bytes]) -> None:
@@ -183,7 +190,7 @@ def await_ready(worker: subprocess.Popen[bytes]) -> None:
     os.read(worker.stdout.fileno(), 4096)
 
 
-def watch(observer: Observer, worker: subprocess.Popen[bytes], stalled_s: float) -> None:
+def watch(stage: Stage, observer: Observer, worker: subprocess.Popen[bytes]) -> None:
     """Take samples until the end; every path out of here has said how it ended."""
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -196,9 +203,10 @@ def watch(observer: Observer, worker: subprocess.Popen[bytes], stalled_s: float)
             if not text:
                 break
             for line in text.splitlines():
-                observer.relay(line)
+                if observer.relay(line) == "written":
+                    stage.end_pressure()
         observer.sample()
-        if observer.stalled_s >= stalled_s:
+        if observer.stalled_s >= stage.scenario.frozen.stalled_s:
             observer.frozen()
             return
     status = worker.wait()

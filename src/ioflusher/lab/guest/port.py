@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ioflusher.lab.channel import Event
-from ioflusher.lab.qemu import EVENTS_PORT
+from ioflusher.lab.job import EVENTS_PORT
 
 
 def open_port(name: str, flags: int) -> int:
