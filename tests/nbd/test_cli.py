@@ -1,0 +1,285 @@
+"""`ioflusher nbd` as its users meet it: usage, refusals, readiness, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+
+from ioflusher.cli.nbd import host_port, size
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+from ioflusher.nbd.address import Address, parse_uri
+from ioflusher.nbd.client import Client, describe
+
+PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
+pytestmark = pytest.mark.live
+
+DEADLINE = 60.0  # seconds
+PROGRAM = [sys.executable, "-m", "ioflusher", "nbd"]
+
+
+def ioflusher_nbd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would."""
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=DEADLINE)
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Address]]:
+    """A server that says that it is ready; ended at the end, if it has not ended by itself."""
+    command = [*PROGRAM, "serve", "--no-io-flusher", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("listening on ")
+            yield process, parse_uri(line.removeprefix("listening on ").strip())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("4096", 4096), ("1K", 1024), ("64m", 64 << 20), ("2G", 2 << 30), ("1T", 1 << 40)],
+)
+def test_sizes(text: str, number: int) -> None:
+    """Plain bytes, and suffixes for powers of 1024."""
+    assert size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "K", "-1", "1.5G", "1X", "1KK", "\N{SUPERSCRIPT TWO}", "0x10", " 1"])
+def test_what_is_no_size(text: str) -> None:
+    """Anything else is refused as a wrong parameter, never taken for another size."""
+    with pytest.raises(click.BadParameter, match="is no size"):
+        size(text)
+
+
+def test_hosts_and_ports() -> None:
+    """Names, addresses of both families, and what is neither."""
+    assert host_port("localhost:0") == ("localhost", 0)
+    assert host_port("[::1]:10809") == ("::1", 10809)
+    for text in ("10809", ":10809", "host:", "host:x", "host:65536", "host:-1"):
+        with pytest.raises(click.BadParameter, match="is no address"):
+            host_port(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--unix", "/tmp/x"], "one of --memory, --file and --remote"),
+        (["--memory", "1M", "--file", "/tmp/y", "--unix", "/tmp/x"], "one of --memory, --file and --remote"),
+        (["--memory", "1M"], "one of --unix and --tcp"),
+        (["--memory", "1M", "--unix", "/tmp/x", "--tcp", "localhost:0"], "one of --unix and --tcp"),
+        (["--memory", "1M", "--direct", "--unix", "/tmp/x"], "go with --file"),
+        (["--memory", "1X", "--unix", "/tmp/x"], "'1X' is no size"),
+        (["--memory", "1M", "--tcp", "10809"], "expected HOST:PORT"),
+        (["--memory", "1M", "--unix", "/tmp/x", "--realtime", "100"], "100 is not in the range"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], complaint: str) -> None:
+    """Exit status 2 and a sentence that names the option."""
+    done = ioflusher_nbd("serve", *arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(
+    PERMITTED, reason="this machine's root has CAP_SYS_RESOURCE; the guest's test has the rest"
+)
+def test_no_server_without_the_state(tmp_path: Path) -> None:
+    """By default a server that cannot set the state does not start, and says what would do."""
+    path = tmp_path / "socket"
+    done = ioflusher_nbd("serve", "--memory", "1M", "--unix", str(path))
+    assert done.returncode == 2
+    assert "CAP_SYS_RESOURCE" in done.stderr
+    assert "--no-io-flusher" in done.stderr
+    assert done.stdout == ""
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """With a client connected, SIGTERM and SIGINT end it with status 0, and its socket is gone."""
+    path = tmp_path / "socket"
+    with serving("--memory", "1M", "--unix", str(path), "--export", "a disk") as (process, address):
+        assert address == Address(path=str(path), export="a disk")
+        with Client(address) as client:
+            client.write(0, memoryview(b"x"))
+            process.send_signal(number)
+            assert process.wait(DEADLINE) == 0
+    assert not path.exists()
+
+
+def test_servers_in_a_row(tmp_path: Path) -> None:
+    """A forwarding server stores into a file's server, over TCP; the file has the data."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    with (
+        serving("--file", str(image), "--direct", "--tcp", "127.0.0.1:0") as (_, first),
+        serving("--remote", first.uri, "--tcp", "127.0.0.1:0") as (_, second),
+        Client(second) as client,
+    ):
+        assert client.export.block_size.minimum == 4096
+        client.write(8192, memoryview(b"y" * 4096))
+    assert image.read_bytes()[8191:12289] == b"\0" + b"y" * 4096 + b"\0"
+
+
+def test_a_read_only_file(tmp_path: Path) -> None:
+    """--readonly is what a client is told."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    with serving("--file", str(image), "--readonly", "--tcp", "127.0.0.1:0") as (_, address):
+        done = ioflusher_nbd("info", address.uri)
+    assert done.returncode == 0
+    assert "flags: HAS_FLAGS, READ_ONLY, SEND_FLUSH, CAN_MULTI_CONN\n" in done.stdout
+
+
+def test_ready_fd(tmp_path: Path) -> None:
+    """--ready-fd gets the URI and is closed; standard output stays empty."""
+    reading, writing = os.pipe()
+    command = [*PROGRAM, "serve", "--no-io-flusher", "--memory", "1M", "--tcp", "127.0.0.1:0"]
+    with (
+        subprocess.Popen(
+            [*command, "--ready-fd", str(writing)], pass_fds=[writing], stdout=subprocess.PIPE
+        ) as process,
+        os.fdopen(reading) as ready,
+    ):
+        os.close(writing)
+        assert describe(parse_uri(ready.read().strip())).size == 1 << 20
+        process.terminate()
+        assert process.communicate(timeout=DEADLINE)[0] == b""
+
+
+def test_a_ready_fd_that_is_not_open(tmp_path: Path) -> None:
+    """A descriptor that cannot be written to is a clear error, and no socket stays."""
+    path = tmp_path / "socket"
+    done = ioflusher_nbd(
+        "serve", "--no-io-flusher", "--memory", "1M", "--unix", str(path), "--ready-fd", "77"
+    )
+    assert done.returncode == 2
+    assert "file descriptor 77" in done.stderr
+    assert not path.exists()
+
+
+def test_the_oom_score_is_set(tmp_path: Path) -> None:
+    """--oom-score-adj holds for the server (a higher score needs no privilege)."""
+    options = ["--memory", "1M", "--unix", str(tmp_path / "socket"), "--oom-score-adj", "700"]
+    with serving(*options) as (process, _):
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "700\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["serve", "--no-io-flusher", "--file", "/nonexistent", "--tcp", "localhost:0"], "'/nonexistent'"),
+        (
+            ["serve", "--no-io-flusher", "--remote", "http://x/", "--tcp", "localhost:0"],
+            "no address of an NBD",
+        ),
+        (["serve", "--no-io-flusher", "--memory", "1M", "--unix", "/nonexistent/socket"], "cannot listen"),
+        (["info", "nbd+unix:///?socket=/nonexistent"], "cannot connect"),
+        (["info", "x\x1b[31m"], "\\x1b[31m"),
+        (["attach", "/dev/nbd-none", "nbd://localhost/"], "modprobe nbd"),
+        (["attach", "--netlink", "/dev/nbd-none", "nbd://localhost/"], "expected /dev/nbdN"),
+        (["attach", "/dev/null", "nbd://localhost/"], "no device of the nbd driver"),
+        (["detach", "/dev/nbd-none"], "modprobe nbd"),
+    ],
+)
+def test_failures_are_told(arguments: list[str], complaint: str) -> None:
+    """What cannot be done: exit status 2, one sentence, no traceback, nothing odd on the terminal."""
+    done = ioflusher_nbd(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_info_as_json(tmp_path: Path) -> None:
+    """One object with what the server says of the export."""
+    with serving("--memory", "64M", "--unix", str(tmp_path / "s"), "--max-payload", "1M") as (_, address):
+        done = ioflusher_nbd("info", address.uri, "--json")
+    assert json.loads(done.stdout) == {
+        "uri": address.uri,
+        "export": "",
+        "size": 64 << 20,
+        "flags": ["HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "CAN_MULTI_CONN"],
+        "minimum_block_size": 1,
+        "preferred_block_size": 4096,
+        "maximum_payload": 1 << 20,
+    }
+
+
+# Runs the command with the one system call replaced by a note, and lists the functions of this package
+# that are called until the server is ready.
+CALLS = """
+import sys, threading
+calls = []
+def watch(frame, event, arg):
+    name = frame.f_code.co_qualname
+    if event == "call" and "/ioflusher/" in frame.f_code.co_filename and not name.startswith("<"):
+        calls.append(name)
+        if name == "_say_ready":
+            sys.setprofile(None)
+            print(threading.active_count(), *calls)
+            raise SystemExit
+import ioflusher.flag
+from ioflusher.cli.main import cli
+def set_io_flusher(state):
+    assert state is True
+    assert threading.active_count() == 1
+    calls.append("THE CALL".replace(" ", "_"))
+ioflusher.flag.set_io_flusher = set_io_flusher
+sys.setprofile(watch)
+cli(sys.argv[1:], standalone_mode=False)
+"""
+
+
+def test_the_state_is_the_only_difference(tmp_path: Path) -> None:
+    """With and without the state the server does the same, but for the one call, made before all else."""
+    options = ["--memory", "1M", "--unix", str(tmp_path / "socket"), "--oom-score-adj", "1000"]
+    with_state, without = (
+        subprocess.run(
+            [sys.executable, "-c", CALLS, "nbd", "serve", choice, *options],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+        ).stdout.split()
+        for choice in ("--io-flusher", "--no-io-flusher")
+    )
+    assert "THE_CALL" in with_state
+    assert "Server.listen_unix" in without
+    extra = with_state.index("_set_io_flusher")
+    assert with_state[extra : extra + 2] == ["_set_io_flusher", "THE_CALL"]
+    assert with_state[:extra] + with_state[extra + 2 :] == without
+    assert extra < with_state.index("MemoryBackend.__init__")
+
+
+def test_serving_loads_nothing_heavy() -> None:
+    """A server starts inside slow guests too: no module of reports, networks or pictures is loaded."""
+    options = ["--no-io-flusher", "--file", "/nonexistent", "--tcp", "localhost:0"]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *PROGRAM[1:], "serve", *options],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "ioflusher" in loaded
+    assert not loaded & {
+        "rich",
+        "pyroute2",
+        "jinja2",
+        "matplotlib",
+        "numpy",
+        "asyncio",
+        "ssl",
+        "http",
+        "json",
+    }
