@@ -128,8 +128,10 @@ def attach(
     """
     fd = open_device(device)
     try:
+        check_free(device)
         export, sockets = connect_sockets(address, block_size, connections)
         try:
+            limit_requests(device, export.block_size.maximum)
             configure(fd, device, export, sockets, block_size, timeout)
         finally:
             for sock in sockets:
@@ -255,9 +257,46 @@ def configure(
         ) from error
 
 
+def limit_requests(device: str, maximum: int) -> None:
+    """Keep the kernel from sending payloads above `maximum` bytes, which the server would refuse.
+
+    The driver knows nothing of NBD_INFO_BLOCK_SIZE; the queue's max_sectors_kb is what holds it back.
+
+    Raises:
+        AttachError: the limit is below a page, which no queue can keep to.
+    """
+    limit = _sysfs(device) / "queue" / "max_sectors_kb"
+    try:
+        if int(limit.read_text()) << 10 > maximum:
+            limit.write_text(f"{maximum >> 10}\n")
+    except OSError as error:
+        raise AttachError(
+            f"cannot hold the requests of {device!r} to the server's {maximum} bytes: {error.strerror}",
+            errno=error.errno,
+            hint="the server must take payloads of a page at least",
+        ) from error
+
+
+def check_free(device: str) -> None:
+    """Raise AttachError when the device serves somebody already.
+
+    The kernel looks at this too, but lets one thread add a socket to a device that it has running.
+    """
+    if is_running(device):
+        raise AttachError(
+            f"{device!r} is attached already",
+            errno=errno.EBUSY,
+            hint=f"take another device, or: ioflusher nbd detach {device}",
+        )
+
+
 def is_running(device: str) -> bool:
     """Whether the kernel's client of this device is at work (drivers/block/nbd.c, pid_show)."""
-    return (Path("/sys/block") / Path(device).name / "pid").exists()
+    return (_sysfs(device) / "pid").exists()
+
+
+def _sysfs(device: str) -> Path:
+    return Path("/sys/block") / Path(device).name
 
 
 def _await_start(attachment: Attachment) -> None:

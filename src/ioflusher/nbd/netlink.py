@@ -20,7 +20,9 @@ from ioflusher.nbd.exports import Export
 from ioflusher.nbd.kernelclient import (
     AttachError,
     await_end,
+    check_free,
     connect_sockets,
+    limit_requests,
     open_device,
 )
 
@@ -36,8 +38,10 @@ def attach(
     """
     index = device_index(device)
     os.close(open_device(device))  # says what is missing better than netlink does
+    check_free(device)
     export, sockets = connect_sockets(address, block_size, connections)
     try:
+        limit_requests(device, export.block_size.maximum)
         items = [("NBD_SOCK_ITEM", {"attrs": [("NBD_SOCK_FD", sock.fileno())]}) for sock in sockets]
         attributes: list[tuple[NbdAttr, object]] = [
             (NbdAttr.INDEX, index),

@@ -1,0 +1,89 @@
+"""The kernel's own NBD client judges our servers, in a guest: one boot, many checks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.vm
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE = 600.0  # seconds: about 60 under emulation on an idle machine
+
+Found = dict[str, dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    """What guest_kernel_client.py found in the guest, by check; file systems by back end."""
+    command = [sys.executable, "-m", "ioflusher", "lab", "exec", "--load", "nbd", "--timeout", "500", "--"]
+    done = subprocess.run(
+        [*command, sys.executable, str(Path(__file__).with_name("guest_kernel_client.py"))],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        cwd=ROOT,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert lines[-1] == {"check": "end"}
+    return {line.pop("kind", line["check"]): line for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ways"),
+    [
+        ("memory", ["by_ioctl", "by_netlink"]),
+        ("file", ["by_netlink", "by_ioctl"]),
+        ("remote", ["by_ioctl", "by_netlink"]),
+    ],
+)
+def test_a_file_system_survives(found: Found, kind: str, ways: list[str]) -> None:
+    """ext4 is made and filled through one way of attaching, and read back the same through the other."""
+    assert found[kind] == {"check": "file system", "ways": ways, "same": True, "left_running": False}
+
+
+def test_the_daemon_is_hardened(found: Found) -> None:
+    """With a client served, every thread of it has the state and priority; its memory is locked."""
+    daemon = found["daemon"]
+    assert daemon["states"] == [True, True]
+    assert (daemon["locked"], daemon["fifo"], daemon["score"]) == (True, True, "-1000")
+
+
+def test_without_the_state_no_thread_has_it(found: Found) -> None:
+    """--no-io-flusher leaves all threads as they were."""
+    assert found["without"]["states"] == [False, False]
+
+
+def test_the_kernel_keeps_to_the_servers_limit(found: Found) -> None:
+    """The kernel's requests are no longer than what the server takes (1 MiB here, 1280 KiB by default)."""
+    assert found["requests are held to the server's limit"]["limit"] == 1024
+
+
+def test_the_commands(found: Found) -> None:
+    """`nbd attach` holds the device until SIGTERM; `nbd serve` ends cleanly and removes its socket."""
+    assert found["attached by command"]["line"] == "attached /dev/nbd0"
+    assert found["attached by command"]["size"] == 64 << 20
+    assert found["detached by signal"] == {"check": "detached by signal", "status": 0, "running": False}
+    assert found["daemon ended"] == {"check": "daemon ended", "status": 0, "socket_left": False}
+
+
+@pytest.mark.parametrize(
+    ("check", "number"),
+    [
+        ("detach what is not attached", "ENOTCONN"),
+        ("attach twice by ioctl", "EBUSY"),
+        ("attach twice by netlink", "EBUSY"),
+    ],
+)
+def test_what_cannot_be_is_refused(found: Found, check: str, number: str) -> None:
+    """Errors carry their errno, and the device in use is left alone."""
+    assert found[check]["errno"] == number
+
+
+def test_a_server_that_dies_leaves_no_hanging_device(found: Found) -> None:
+    """Requests fail with EIO soon, and the device can be detached."""
+    gone = found["server gone"]
+    assert (gone["outcome"], gone["prompt"], gone["running"]) == ("EIO", True, False)
