@@ -22,6 +22,7 @@ class Wait(Enum):
     """What a stack waits for at its innermost end."""
 
     IO = "io"
+    FS = "fs"  # a file system's own progress: journal, transaction, cluster lock
     WRITEBACK = "writeback"
     MEMPOOL = "mempool"  # reserved memory that only finished I/O gives back
     TAG = "tag"  # a request slot that only finished I/O gives back
@@ -36,6 +37,7 @@ class Wait(Enum):
     SOCKET = "socket"
     RECLAIM_THROTTLE = "reclaim-throttle"
     DIRTY_THROTTLE = "dirty-throttle"
+    RECLAIM_QUEUE = "reclaim-queue"  # another thread's reclaim of the same objects
     SHRINKERS = "shrinkers"  # shrinkers that run
     RUNNING = "running"  # for nothing: it runs or was preempted
     IDLE = "idle"
@@ -88,6 +90,7 @@ class Anatomy:
         return next((step for step in self.steps if step.role in roles), None)
 
 
+_AROUND_ENTRY = {Role.ALLOCATION, Role.MEMPOOL_WAIT, Role.RECLAIM_THROTTLE}
 _RECLAIM_WORK = {Role.RECLAIM, Role.SHRINKER, Role.DIRECT_RECLAIM}
 _RECLAIM_OWNER = {
     Role.DIRECT_RECLAIM: Reclaim.DIRECT,
@@ -96,7 +99,7 @@ _RECLAIM_OWNER = {
 }
 # What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
 # looked through: the frames around it say more.
-_SPEAKING = {
+_SPEAKING: dict[Role, Wait] = {
     Role.RECLAIM_THROTTLE: Wait.RECLAIM_THROTTLE,
     Role.DIRTY_THROTTLE: Wait.DIRTY_THROTTLE,
     Role.WRITEBACK_WAIT: Wait.WRITEBACK,
@@ -107,15 +110,18 @@ _SPEAKING = {
     Role.WORK_WAIT: Wait.WORK,
     Role.RCU_WAIT: Wait.RCU,
     Role.SHRINKER_LOCK: Wait.SHRINKERS,
+    Role.RECLAIM_QUEUE: Wait.RECLAIM_QUEUE,
     Role.USER_FS: Wait.DAEMON,
     Role.NETWORK_FS: Wait.SERVER,
+    Role.FS_WAIT: Wait.FS,
     Role.IDLE: Wait.IDLE,
 }
 _PRIMITIVES = {Role.LOCK: Wait.LOCK, Role.COMPLETION: Wait.COMPLETION, Role.IO_WAIT: Wait.IO}
 _TRANSPARENT = {Role.SCHEDULE, Role.WAIT_BIT}
 # /proc/PID/stack leaves out the scheduler's and the locks' own functions (in_sched_functions()), so
 # a stack may end in whatever called them.
-_MEANS_IO = {Role.BLOCK, Role.FILE_SYSTEM, Role.SWAP_OUT, Role.SWAP_IN, Role.PAGE_OUT, Role.WRITEBACK}
+_MEANS_IO = {Role.BLOCK, Role.SWAP_OUT, Role.SWAP_IN, Role.PAGE_OUT}
+_MEANS_FS = {Role.FILE_SYSTEM, Role.WRITEBACK, Role.PLAIN_PATH, Role.NFS_SERVER}
 
 
 def dissect(frames: tuple[Frame, ...]) -> Anatomy:
@@ -126,7 +132,7 @@ def dissect(frames: tuple[Frame, ...]) -> Anatomy:
     if reclaim is None:
         return Anatomy(steps, None, (), steps, _wait_of(steps))
     begin = entry
-    while begin + 1 < len(steps) and steps[begin + 1].role in (Role.ALLOCATION, Role.MEMPOOL_WAIT):
+    while begin + 1 < len(steps) and steps[begin + 1].role in _AROUND_ENTRY:
         begin += 1
     if reclaim is Reclaim.DIRECT:
         # what asked for memory may have frames without a row between its allocation frames
@@ -169,6 +175,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         role = step.role
         if role in _TRANSPARENT or role is None:
             continue
+        if primitive is Wait.COMPLETION and role is Role.IO_WAIT:
+            return Wait.IO  # a completion that a file system awaits for its own request
         if role is Role.PREEMPTED or role is Role.SPIN:
             return Wait.RUNNING
         if role in _PRIMITIVES:
@@ -191,6 +199,8 @@ def _judge(role: Role, primitive: Wait | None) -> Wait:
         return primitive
     if role in _MEANS_IO:
         return Wait.IO
+    if role in _MEANS_FS:
+        return Wait.FS
     if role in _RECLAIM_WORK or role in (Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.OOM):
         return Wait.RUNNING
     return Wait.UNKNOWN

@@ -63,8 +63,10 @@ _FIRST_FRAME = re.compile(
     r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
 )
 _TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?", re.A)
+_STACK_INLINE = re.compile(r"^(.*/stack)\s*[:=]\s*(\[<.*)$")
 _LOCKDEP = re.compile(
-    r"possible (?:circular locking|recursive locking|irq lock inversion|irq locking)|inconsistent lock state"
+    r"Chain exists of:|possible (?:circular locking|recursive locking|irq lock inversion|irq "
+    r"locking)|inconsistent lock state"
     r"|inconsistent \{.*\} usage"
 )
 _LOCK_NAME = re.compile(r"\(([^(){}]{1,120}(?:\([^()]*\))?[^(){}]*)\)\{[^}]*\}")
@@ -88,9 +90,13 @@ class Reader:
         text = line.text
         if not text:
             return
+        if "/stack" in text and (with_head := _STACK_INLINE.match(text)):
+            # "/proc/4350/stack : [<0>] func+0x1/0x2": head and first frame on one line
+            yield from self._take_text(Line(with_head[1], line.seconds, line.caller), number)
+            text = with_head[2]
         frame = parse_frame(text)
         if frame:
-            yield from self._take_frame(frame, line, number)
+            yield from self._take_frame(frame, text, line, number)
             return
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
@@ -105,14 +111,14 @@ class Reader:
         for caller in list(self._drafts):
             yield from self._end(caller)
 
-    def _take_frame(self, frame: Frame, line: Line, number: int) -> Iterator[Record]:
+    def _take_frame(self, frame: Frame, text: str, line: Line, number: int) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         first = bool(_FIRST_FRAME.match(frame.function))
         if draft and draft.complete and frame.reliable and not first and draft.lockdep is None:
             yield from self._end(line.caller)
             draft = None
         if draft is None:
-            source = Source.PROC if line.text.lstrip().startswith("[<0>]") else Source.BARE
+            source = Source.PROC if text.lstrip().startswith("[<0>]") else Source.BARE
             draft = self._begin(Head(source=source), line, number)
         if not draft.in_irq and len(draft.frames) < MAX_FRAMES:
             draft.frames.append(frame)
@@ -211,7 +217,9 @@ class Reader:
 
     def _open_lockdep(self, line: Line, number: int) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
-        if draft and draft.lockdep is not None and not draft.frames:
+        if draft and draft.lockdep is not None and (not draft.frames or "Chain exists" in line.text):
+            if "Chain exists" in line.text:
+                return
             draft.title += "; " + line.text.strip()
             draft.lockdep += _LOCKDEP_STATE.findall(line.text)
             return
@@ -223,7 +231,10 @@ class Reader:
     def _stays_in_lockdep(self, draft: _Draft, text: str, number: int) -> bool:
         """Whether a line still belongs to lockdep's report; keeps the lock names in it."""
         assert draft.lockdep is not None
-        for name in _LOCK_NAME.findall(text):
+        names = _LOCK_NAME.findall(text)
+        if " --> " in text:
+            names += [name.strip() for name in text.split(" --> ") if name.strip()]
+        for name in names:
             if name not in draft.lockdep and len(draft.lockdep) < 64:
                 draft.lockdep.append(name)
         if "fs_reclaim" in text and "fs_reclaim" not in draft.lockdep:

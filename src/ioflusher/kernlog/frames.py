@@ -76,10 +76,10 @@ def parse_frame(text: str) -> Frame | None:
     if "+0x" in text:
         found = _PRINTED.match(text)
         if found and _AFTER_SYMBOL.match(found["rest"]):
-            reliable = not found["doubt"] and "(unreliable)" not in found["rest"]
-            return Frame(
-                found["function"], int(found["offset"], 16), int(found["size"], 16), found["module"], reliable
-            )
+            offset, size = int(found["offset"], 16), int(found["size"], 16)
+            # nobody returns to the first byte of a function: such a word is a pointer that lay on the stack
+            reliable = bool(offset) and not found["doubt"] and "(unreliable)" not in found["rest"]
+            return Frame(found["function"], offset, size, found["module"], reliable)
         found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text)
     elif " from " in text:
         found = _ARM.match(text)
@@ -88,11 +88,10 @@ def parse_frame(text: str) -> Frame | None:
     if found is None:
         return None
     parts = found.groupdict()
-    offset, size = parts.get("offset"), parts.get("size")
     return Frame(
         found["function"],
-        int(offset, 16) if offset else None,
-        int(size, 16) if size else None,
+        int(parts["offset"], 16) if parts.get("offset") else None,
+        int(parts["size"], 16) if parts.get("size") else None,
         parts.get("module"),
         not parts.get("doubt"),
     )

@@ -49,8 +49,8 @@ _NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
 _NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = re.compile(
-    r"^\s?(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s+"
-    r"(?:[0-9a-f]{8}(?:[0-9a-f]{8})?\s+|running task\s+)?"
+    r"^\s?(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
+    r"(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
 _COMM = re.compile(
@@ -59,11 +59,14 @@ _COMM = re.compile(
 )
 _OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:(?:Not tainted|Tainted).*)?$")
 _LOCKUP = re.compile(r"soft lockup - CPU#\d+ stuck for .*\[(?P<comm>[^\]]*):(?P<tid>\d+)\]")
-_CRASH = re.compile(r'^PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*"(?P<comm>[^"]*)"')
+_CRASH = re.compile(r'^\s*PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*"(?P<comm>[^"]*)"')
 _PROC = re.compile(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
     r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>[^)]{1,32}?)\)?:?)?$"
 )
+
+
+_PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
 def parse_head(text: str) -> Head | None:
@@ -85,6 +88,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
     if "COMMAND:" in text and (found := _CRASH.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
+    if "/comm" in text and (found := _PROC_COMM.search(text)):
+        return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
     if found := _OLD.match(text):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):

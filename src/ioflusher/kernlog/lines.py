@@ -1,5 +1,6 @@
 """One line of a log without what the log added: time stamp, host, caller, priority, colour."""
 
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _PREFIXES = tuple(
         r"\s*\[\s*(?P<seconds>\d{1,9}\.\d{3,9})(?:@\d+|,\d+)?\](?: ?\(\d+\)\[[^\]]*\])?",
         r"\s*\[\s*(?P<caller>[TC]\d+)\]",
         r"\s*<\d{1,3}>",
+        r"\d{1,3},\d{1,12},(?P<micros>\d{1,15}),[^; ]{0,40};",  # /dev/kmsg
         rf"\s*\[[^\[\]<>]{{0,32}}{_CLOCK}[^\[\]<>]{{0,12}}\]",
         rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?: ?Z| ?[+-]\d\d:?\d\d)?(?= |$)",
         rf"[^\W\d]\w{{1,4}}\.? +\d{{1,2}},? (?:\d{{4}} )?{_CLOCK}(?= |$)",
@@ -41,6 +43,8 @@ _PREFIXES = tuple(
         rf"{_CLOCK}(?= )",
         r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
         r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
+        # a host alone counts only where the kernel's own time stamp follows
+        r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\])",
         r"MESSAGE=",
         r"(?:[>|] ?)+(?=\s|\S)",
         r"\d*\.\d{6}\](?= )",
@@ -51,6 +55,8 @@ _PREFIXES = tuple(
 def clean(raw: bytes) -> str:
     """The bytes of one line as text on one line: undecodable bytes replaced, control characters removed."""
     text = raw[:MAX_LINE].decode("utf-8", "replace")
+    if "&lt;" in text or "&gt;" in text:
+        text = html.unescape(text)  # a log copied out of a web page
     if text.isprintable():
         return text
     if "\x1b" in text:
@@ -71,6 +77,7 @@ def parse_line(raw: bytes) -> Line:
             if found and found.end():
                 parts = found.groupdict()
                 seconds = float(parts["seconds"]) if parts.get("seconds") else seconds
+                seconds = int(parts["micros"]) / 1e6 if parts.get("micros") else seconds
                 caller = parts.get("caller") or caller
                 text = text[found.end() :]
                 break

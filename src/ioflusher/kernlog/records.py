@@ -117,9 +117,12 @@ class LockdepReport:
     @property
     def reclaim(self) -> bool:
         """Whether memory reclaim is part of the cycle."""
-        return any("fs_reclaim" in lock or "RECLAIM_FS" in lock for lock in self.locks) or (
-            "RECLAIM_FS" in self.title
-        )
+        marks = ("fs_reclaim", "RECLAIM_FS", "shrinker_rwsem", "shrinker_mutex")
+        named = any(mark in text for text in (*self.locks, self.title) for mark in marks)
+        return named or any(frame.name in _RECLAIMS for frame in self.frames)
 
+
+# a shortened report may have lost the names of its locks
+_RECLAIMS = frozenset({"shrink_node", "shrink_zone", "do_try_to_free_pages", "balance_pgdat"})
 
 Record = TaskReport | Event | LockdepReport

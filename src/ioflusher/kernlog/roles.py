@@ -21,11 +21,13 @@ class Role(Enum):
     PAGE_FAULT = "page-fault"  # the way in by touching memory
     WORKER = "worker"  # a kernel thread's first frames
     ALLOCATION = "allocation"  # asks for memory
+    PLAIN_PATH = "plain-path"  # reads, writes, looks up: holds nothing that a file system's reclaim needs
     DIRECT_RECLAIM = "direct-reclaim"  # the allocation begins to reclaim, in its own thread
     KSWAPD = "kswapd"  # the kernel's reclaim thread
     FORCED_RECLAIM = "forced-reclaim"  # reclaim that somebody asked for, such as drop_caches
     RECLAIM = "reclaim"  # pages are looked for and freed
     SHRINKER = "shrinker"  # kernel objects are freed by their owners
+    RECLAIM_QUEUE = "reclaim-queue"  # reclaimers queue here, one behind another
     SHRINKER_LOCK = "shrinker-lock"  # waits for shrinkers that run
     RECLAIM_THROTTLE = "reclaim-throttle"  # reclaim sleeps on purpose
     DIRTY_THROTTLE = "dirty-throttle"  # a writer sleeps until fewer pages are dirty
@@ -41,11 +43,13 @@ class Role(Enum):
     TAG_WAIT = "tag-wait"  # waits for a free request of a device
     BLOCK = "block"
     FILE_SYSTEM = "file-system"
+    FS_WAIT = "fs-wait"  # a file system waits for its own progress: journal, transaction, cluster lock
     USER_FS = "user-fs"  # a file system that a user-space daemon answers
     USER_FS_DAEMON = "user-fs-daemon"  # that daemon's side
     NETWORK_FS = "network-fs"
     NFS_SERVER = "nfs-server"
     NETWORK = "network"
+    DRIVER = "driver"  # a driver that is no storage, such as graphics
     LOCK = "lock"
     SPIN = "spin"
     PAGE_LOCK = "page-lock"

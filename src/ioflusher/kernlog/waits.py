@@ -88,7 +88,7 @@ def _kind_of(body: Anatomy) -> StackKind:
                 return StackKind.RECLAIM_THROTTLED
             case Wait.RUNNING | Wait.UNKNOWN:
                 return StackKind.RECLAIM_SPINNING
-            case Wait.LOCK | Wait.RCU | Wait.SHRINKERS:
+            case Wait.LOCK | Wait.RCU | Wait.SHRINKERS | Wait.RECLAIM_QUEUE:
                 return StackKind.RECLAIM_LOCK
             case _:
                 return StackKind.RECLAIM_IO
@@ -99,7 +99,8 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
     need = memory_need(body)
     match kind:
         case StackKind.DIRTY_THROTTLED:
-            writer = next((s for s in reversed(body.steps) if s.role is Role.FILE_SYSTEM), None)
+            stores = {Role.FILE_SYSTEM, Role.PLAIN_PATH}
+            writer = next((s for s in reversed(body.steps) if s.role in stores), None)
             how = f"its write in {writer.frame.name}()" if writer else "its write"
             return f"{how} was stopped by the kernel until other dirty pages have been written"
         case StackKind.RECLAIM_THROTTLED if body.first(Role.DIRECT_RECLAIM, Role.RECLAIM) is None:
@@ -172,7 +173,17 @@ def reclaim_deed(body: Anatomy) -> str:
 
 # parts of the kernel that every file system or device passes through: they name nobody
 GENERAL_PARTS = frozenset({None, "mm", "memcg", "fs", "block", "net", "tcp", "quota"})
-_OWNERS = {Role.FILE_SYSTEM, Role.BLOCK, Role.NETWORK_FS, Role.USER_FS, Role.NFS_SERVER}
+_OWNERS = {
+    Role.FILE_SYSTEM,
+    Role.FS_WAIT,
+    Role.IO_WAIT,
+    Role.PLAIN_PATH,
+    Role.DRIVER,
+    Role.BLOCK,
+    Role.NETWORK_FS,
+    Role.USER_FS,
+    Role.NFS_SERVER,
+}
 
 
 def owner_of_shrinker(body: Anatomy) -> str | None:
@@ -194,7 +205,7 @@ def awaited(body: Anatomy) -> str:
     owners = (s.part for s in body.steps if s.role in _OWNERS and s.part not in GENERAL_PARTS)
     part = next(owners, None)
     match body.wait:
-        case Wait.IO | Wait.COMPLETION if writing:
+        case Wait.IO | Wait.COMPLETION | Wait.FS if writing:
             return "that write"
         case Wait.IO | Wait.COMPLETION if body.inner:
             return f"I/O that {part} started" if part else "I/O"
@@ -204,6 +215,8 @@ def awaited(body: Anatomy) -> str:
             return "a free request slot, which only a finished request gives back"
         case Wait.SOCKET:
             return "the socket that carries requests" if body.inner else "a socket"
+        case Wait.FS:
+            return f"{part} to get on" if part else "a file system to get on"
         case Wait.LOCK:
             return f"a lock of {part}" if part else "a lock"
         case wait:
@@ -222,6 +235,7 @@ _AWAITED = {
     Wait.SERVER: "the answer of a network file system's server",
     Wait.RECLAIM_THROTTLE: "reclaim to make progress",
     Wait.DIRTY_THROTTLE: "dirty pages to be written",
+    Wait.RECLAIM_QUEUE: "another thread that reclaims the same objects",
     Wait.SHRINKERS: "every shrinker that runs",
     Wait.RUNNING: "nothing",
     Wait.IDLE: "work",

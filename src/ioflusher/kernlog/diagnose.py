@@ -1,0 +1,219 @@
+"""A whole log's diagnosis: records in, episodes out.
+
+Stacks that are alike become one group while the log is read, so memory does not grow with the log;
+judgement comes at the end, when everything that the log tells is known.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ioflusher.kernel.flags import PF_IO_FLUSHER
+from ioflusher.kernlog.advice import kernel_notes, remedies
+from ioflusher.kernlog.anatomy import Anatomy, Wait, dissect
+from ioflusher.kernlog.askers import asker_of, families
+from ioflusher.kernlog.console import read_records
+from ioflusher.kernlog.devices import device_of
+from ioflusher.kernlog.diagnosis import Diagnosis, Episode, TaskRef
+from ioflusher.kernlog.facts import Facts
+from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.records import Event, LockdepReport, Record, Source, TaskReport
+from ioflusher.kernlog.rules import judge, other_end
+from ioflusher.kernlog.waits import explain_stack, mark
+
+MAX_GROUPS = 4096
+MAX_TASKS = 16
+
+
+def diagnose_log(data: bytes, daemons: tuple[str, ...] = ()) -> Diagnosis:
+    """Diagnose a log that fits in memory; `daemons` are task names known to serve storage. Never fails."""
+    return diagnose_lines(data.splitlines(), daemons)
+
+
+def diagnose_lines(lines: Iterable[bytes], daemons: tuple[str, ...] = ()) -> Diagnosis:
+    """Diagnose a log line by line, in constant memory."""
+    diagnoser = Diagnoser(daemons)
+    for record in read_records(lines):
+        diagnoser.take(record)
+    return diagnoser.result()
+
+
+@dataclass(slots=True)
+class _Group:
+    """Stacks that are alike, with the first one kept whole."""
+
+    case: Case
+    tasks: list[TaskRef] = field(default_factory=list)
+    count: int = 0
+
+
+class Diagnoser:
+    """Takes records, answers with a diagnosis.
+
+    Args:
+        daemons: task names that the user knows to serve storage; `*` at the end is any rest.
+        everything: keep tasks that wait for work or run, too.
+    """
+
+    def __init__(self, daemons: tuple[str, ...] = (), everything: bool = False) -> None:
+        self._daemons = daemons
+        self._everything = everything
+        self._facts = Facts()
+        self._groups: dict[tuple[object, ...], _Group] = {}
+        self._lockdep: dict[tuple[object, ...], LockdepReport] = {}
+        self._reports = 0
+        self._dropped = 0
+
+    def take(self, record: Record) -> None:
+        """Take in one record."""
+        match record:
+            case TaskReport():
+                self._take_report(record)
+            case Event():
+                self._facts.learn_event(record)
+            case LockdepReport():
+                if len(self._lockdep) < MAX_GROUPS:
+                    self._lockdep.setdefault((record.title, record.locks), record)
+
+    def _take_report(self, report: TaskReport) -> None:
+        self._reports += 1
+        body = dissect(report.frames)
+        case = Case(report, body, asker_of(report, body, self._daemons))
+        self._facts.learn_case(case)
+        if not self._everything and not _matters(case):
+            return
+        key = _likeness(report, body)
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= MAX_GROUPS:
+                self._dropped += 1
+                return
+            group = self._groups[key] = _Group(case)
+        group.count += 1
+        if len(group.tasks) < MAX_TASKS:
+            group.tasks.append(_task_ref(report))
+
+    def result(self) -> Diagnosis:
+        """The diagnosis of everything taken so far."""
+        episodes = [self._lockdep_episode(report) for report in self._lockdep.values()]
+        episodes += [self._episode(group, judge(group.case, self._facts)) for group in self._groups.values()]
+        episodes = _merged(episodes)
+        # both sorts are stable: recursions first, then the surer ones, then the log's order
+        episodes.sort(key=lambda episode: (not episode.recursion, _SURENESS[episode.confidence]))
+        return Diagnosis(tuple(episodes), self._reports, self._dropped, _memory(self._facts))
+
+    def _episode(self, group: _Group, finding: Finding) -> Episode:
+        case = group.case
+        other = other_end(case, self._facts) if finding.recursion else None
+        daemon = case.asker.daemon
+        return Episode(
+            kind=finding.kind,
+            recursion=finding.recursion,
+            confidence=finding.confidence,
+            sentence=explain_stack(case.report.frames).sentence,
+            why=finding.why,
+            missing=finding.missing,
+            tasks=tuple(group.tasks),
+            count=group.count,
+            device=device_of(case),
+            daemon=case.report.comm if daemon else None,
+            chain=mark(case.report.frames),
+            cycle=_cycle(case, finding, other),
+            kernel=case.report.kernel,
+            notes=kernel_notes(case, families(case.body.steps)) if finding.recursion else (),
+            remedies=remedies(case, finding),
+        )
+
+    def _lockdep_episode(self, report: LockdepReport) -> Episode:
+        chain = " -> ".join(dict.fromkeys(report.locks)) or "locks whose names are lost"
+        if report.reclaim:
+            why = (
+                "lockdep saw locks taken in both orders with memory reclaim between them: an allocation made "
+                "under one of them can wait, through reclaim, for its own thread; nobody need have waited yet"
+            )
+        else:
+            why = "lockdep predicts a deadlock in which memory reclaim takes no part"
+        return Episode(
+            kind=Kind.LOCKDEP,
+            recursion=report.reclaim,
+            confidence=Confidence.POSSIBLE,
+            sentence=f"lockdep reports: {report.title.strip('= ')} ({chain})",
+            why=why,
+            missing=None,
+            tasks=(TaskRef(report.comm, None, report.tid, None, None, report.line, None),),
+            count=1,
+            device=None,
+            daemon=None,
+            chain=mark(report.frames[:64]),
+            cycle=tuple(report.locks) if report.reclaim else (),
+            kernel=report.kernel,
+            notes=(),
+            remedies=("report it to the subsystem that owns the locks, or use a kernel with the fix",),
+        )
+
+
+_SURENESS = {Confidence.CERTAIN: 0, Confidence.PROBABLE: 1, Confidence.POSSIBLE: 2}
+
+
+def _matters(case: Case) -> bool:
+    """Whether a stack can be part of an episode: it waits for others, or is in reclaim."""
+    body, report = case.body, case.report
+    if body.reclaim is not None or body.wait is Wait.DIRTY_THROTTLE:
+        return True
+    if case.ran:
+        return report.source is Source.LOCKUP
+    if body.wait is Wait.IDLE:
+        return report.source is Source.HUNG_TASK
+    if report.state == "R":
+        return any(step.frame.name == "__alloc_pages_slowpath" for step in body.steps)
+    return report.state in (None, "D", "K")
+
+
+def _likeness(report: TaskReport, body: Anatomy) -> tuple[object, ...]:
+    """What makes two stacks one episode: the task's name without numbers, and the functions that count."""
+    name = re.sub(r"[\d:/].*", "", report.comm or "")
+    return (
+        name,
+        report.source in (Source.LOCKUP, Source.DUMP),
+        *(step.frame.name for step in body.steps[:48]),
+    )
+
+
+def _task_ref(report: TaskReport) -> TaskRef:
+    flags = report.task_flags
+    carried = None if flags is None else flags & PF_IO_FLUSHER == PF_IO_FLUSHER
+    return TaskRef(
+        report.comm, report.pid, report.tid, report.state, report.blocked_seconds, report.line, carried
+    )
+
+
+def _cycle(case: Case, finding: Finding, other: Case | None) -> tuple[str, ...]:
+    """Who waits for whom, closed; only where the log shows both ends."""
+    proven = finding.confidence is Confidence.CERTAIN and other is not None
+    return (case.name, other.name, case.name) if proven and other else ()
+
+
+def _merged(episodes: list[Episode]) -> list[Episode]:
+    """Findings that differ in their stacks, but in nothing that is said of them, become one episode."""
+    merged: dict[tuple[object, ...], Episode] = {}
+    for episode in episodes:
+        first_name = re.sub(r"[\d:/].*", "", episode.tasks[0].comm or "") if episode.tasks else ""
+        key = (episode.kind, episode.recursion, episode.why, episode.sentence, episode.device, first_name)
+        earlier = merged.get(key)
+        merged[key] = episode if earlier is None else _joined(earlier, episode)
+    return list(merged.values())
+
+
+def _joined(first: Episode, second: Episode) -> Episode:
+    values = {name: getattr(first, name) for name in Episode.__slots__}
+    values["tasks"] = (first.tasks + second.tasks)[:MAX_TASKS]
+    values["count"] = first.count + second.count
+    return Episode(**values)
+
+
+def _memory(facts: Facts) -> str | None:
+    margin = facts.worst_margin
+    if margin is None:
+        return None
+    where = "below" if margin < 0 else "above"
+    return f"the zone that was shortest of memory had {abs(margin)} KiB {where} its min watermark free"

@@ -1,0 +1,146 @@
+"""The result of a diagnosis: episodes, and how they read as JSON."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ioflusher.kernlog.findings import Confidence, Kind
+from ioflusher.kernlog.waits import MarkedFrame
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """A task of an episode.
+
+    Attributes:
+        comm, pid, tid, state, blocked_seconds, line: as in `TaskReport`.
+        io_flusher: whether it carried the IO_FLUSHER state; None where the log does not print task_flags.
+    """
+
+    comm: str | None
+    pid: int | None
+    tid: int | None
+    state: str | None
+    blocked_seconds: int | None
+    line: int
+    io_flusher: bool | None
+
+    @property
+    def name(self) -> str:
+        """The task in words: "msgr-worker-1 (1026)"."""
+        name = self.comm or "a task"
+        return f"{name} ({self.tid})" if self.tid is not None else name
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One thing that happened, to one task or to several in the same way.
+
+    Attributes:
+        kind: what it is.
+        recursion: an allocation waits, through reclaim, on something that cannot complete without it.
+        confidence: how sure that is.
+        sentence: what the stack shows; begins with "its" or "it", which stands for the first task.
+        why: why `recursion` is what it is.
+        missing: what would make it surer, None for nothing.
+        tasks: the tasks, at most `MAX_TASKS` of them.
+        count: how many reports showed it.
+        device: the device or file system, None where the log does not name one.
+        daemon: the program that others wait for, None for none.
+        chain: the first task's stack with roles, innermost first.
+        cycle: who waits for whom, closed; empty where the log does not prove one.
+        kernel: the kernel's version, None where the log does not say.
+        notes: what is known of that version.
+        remedies: what to do, most useful first.
+        source: name of the input, None where there is one only.
+    """
+
+    kind: Kind
+    recursion: bool
+    confidence: Confidence
+    sentence: str
+    why: str
+    missing: str | None
+    tasks: tuple[TaskRef, ...]
+    count: int
+    device: str | None
+    daemon: str | None
+    chain: tuple[MarkedFrame, ...]
+    cycle: tuple[str, ...]
+    kernel: str | None
+    notes: tuple[str, ...]
+    remedies: tuple[str, ...]
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a log comes to.
+
+    Attributes:
+        episodes: recursions first, each kind in the log's order.
+        reports: stacks read.
+        dropped: stacks that no longer fitted in memory, which only a flood of different ones brings about.
+        memory: one sentence on free memory, None where the log does not show it.
+    """
+
+    episodes: tuple[Episode, ...]
+    reports: int
+    dropped: int
+    memory: str | None
+
+    @property
+    def recursion(self) -> bool:
+        """Whether any episode is a recursion."""
+        return any(episode.recursion for episode in self.episodes)
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as `ioflusher diagnose --json` prints it."""
+    return {
+        "recursion": diagnosis.recursion,
+        "reports": diagnosis.reports,
+        "dropped": diagnosis.dropped,
+        "memory": diagnosis.memory,
+        "episodes": [_episode(episode) for episode in diagnosis.episodes],
+    }
+
+
+def _episode(episode: Episode) -> dict[str, Any]:
+    return {
+        "kind": episode.kind.value,
+        "recursion": episode.recursion,
+        "confidence": episode.confidence.value,
+        "sentence": episode.sentence,
+        "why": episode.why,
+        "missing": episode.missing,
+        "tasks": [
+            {
+                "comm": task.comm,
+                "pid": task.pid,
+                "tid": task.tid,
+                "state": task.state,
+                "blocked_seconds": task.blocked_seconds,
+                "io_flusher": task.io_flusher,
+                "line": task.line,
+            }
+            for task in episode.tasks
+        ],
+        "count": episode.count,
+        "device": episode.device,
+        "daemon": episode.daemon,
+        "chain": [
+            {
+                "function": step.frame.function,
+                "module": step.frame.module,
+                "reliable": step.frame.reliable,
+                "role": step.role.value if step.role else None,
+                "reason": step.reason or None,
+            }
+            for step in episode.chain
+        ],
+        "cycle": list(episode.cycle),
+        "kernel": episode.kernel,
+        "notes": list(episode.notes),
+        "remedies": list(episode.remedies),
+        "source": episode.source,
+    }

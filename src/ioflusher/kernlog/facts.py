@@ -1,0 +1,103 @@
+"""What a log as a whole tells, which one stack alone cannot: who holds, who waits, what is short."""
+
+from dataclasses import dataclass, field
+
+from ioflusher.kernlog.anatomy import Reclaim, Wait
+from ioflusher.kernlog.askers import Service, families
+from ioflusher.kernlog.findings import Case
+from ioflusher.kernlog.records import Event, EventKind
+from ioflusher.kernlog.roles import Role
+
+# a log holds more tasks than anybody reads; the sets below stay this small
+MAX_REMEMBERED = 1024
+
+_HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS}
+_STUCK = {Wait.IO, Wait.WRITEBACK, Wait.MEMPOOL, Wait.TAG, Wait.PAGE_LOCK, Wait.FS}
+
+
+@dataclass(slots=True)
+class Facts:
+    """Gathered while a log is read; bounded in size.
+
+    Attributes:
+        shrinker_waiters: family -> the task that waits for every shrinker while it works on that family.
+        blocked_reclaim: family -> a task in reclaim, kswapd included, that waits for anything of that family.
+        blocked_shrinkers: family -> a task in reclaim that waits for a lock of that family.
+        allocating_inside: family -> a task in direct reclaim whose memory that family's own code asked for.
+        reclaiming: tid -> a task in direct reclaim that waits for I/O, memory or a lock.
+        fuse_daemon: a FUSE daemon's thread that is itself in direct reclaim, throttled, or waits in reclaim.
+        nfs_server: a thread of this machine's NFS server that is in direct reclaim.
+        stuck: number of tasks that wait for I/O, outside reclaim or in it.
+        families: every subsystem seen in a stack, and every device in trouble.
+        worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
+        osd: a Ceph OSD's own threads were seen, so its messenger threads serve a disk of this machine.
+    """
+
+    shrinker_waiters: dict[str, Case] = field(default_factory=dict)
+    blocked_reclaim: dict[str, Case] = field(default_factory=dict)
+    blocked_shrinkers: dict[str, Case] = field(default_factory=dict)
+    allocating_inside: dict[str, Case] = field(default_factory=dict)
+    reclaiming: dict[int, Case] = field(default_factory=dict)
+    fuse_daemon: Case | None = None
+    nfs_server: Case | None = None
+    stuck: int = 0
+    families: set[str] = field(default_factory=set)
+    worst_margin: int | None = None
+    osd: bool = False
+
+    def learn_case(self, case: Case) -> None:
+        """Take in what one stack adds."""
+        body, report = case.body, case.report
+        self._remember_families((*families(body.inner), *families(body.outer)))
+        if case.ran:
+            return
+        if report.comm and report.comm.startswith(
+            ("ceph-osd", "tp_osd_tp", "bstore_", "filestore", "tp_fstore")
+        ):
+            self.osd = True
+        if body.wait in _STUCK:
+            self.stuck += 1
+        if body.wait is Wait.SHRINKERS:
+            for name in families(body.outer):
+                self.shrinker_waiters.setdefault(name, case)
+        if body.reclaim is not None and body.wait is not Wait.RUNNING:
+            shrinks = any(step.role is Role.SHRINKER for step in body.inner)
+            for name in families(body.inner):
+                self.blocked_reclaim.setdefault(name, case)
+                if shrinks and body.wait in _HELD:
+                    self.blocked_shrinkers.setdefault(name, case)
+        if body.reclaim is Reclaim.DIRECT:
+            self._learn_direct(case)
+
+    def _learn_direct(self, case: Case) -> None:
+        body, asker = case.body, case.asker
+        if asker.part:
+            self.allocating_inside.setdefault(asker.part, case)
+        if (
+            body.wait is not Wait.RUNNING
+            and case.report.tid is not None
+            and len(self.reclaiming) < MAX_REMEMBERED
+        ):
+            self.reclaiming.setdefault(case.report.tid, case)
+        if asker.service is Service.DAEMON and asker.daemon and asker.daemon.serves == "fuse":
+            self.fuse_daemon = self.fuse_daemon or case
+        if "nfsd" in families(body.outer):
+            self.nfs_server = self.nfs_server or case
+
+    def learn_event(self, event: Event) -> None:
+        """Take in what one line adds."""
+        if event.kind is EventKind.ZONE and event.number is not None:
+            # the DMA zone is kept almost empty on purpose
+            if event.subject and not event.subject.endswith(" DMA"):
+                self.worst_margin = min(self.worst_margin or event.number, event.number)
+        elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
+            self._remember_families((event.subject.rstrip("0123456789"),))
+
+    def _remember_families(self, names: tuple[str, ...]) -> None:
+        if len(self.families) < MAX_REMEMBERED:
+            self.families.update(names)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the log shows a zone below its min watermark."""
+        return self.worst_margin is not None and self.worst_margin < 0

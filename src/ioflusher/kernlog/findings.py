@@ -1,0 +1,94 @@
+"""What a diagnosis says: kinds of episodes, and one task's finding."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ioflusher.kernlog.anatomy import Anatomy
+from ioflusher.kernlog.askers import Asker
+from ioflusher.kernlog.records import Source, TaskReport
+from ioflusher.kernlog.roles import Role
+
+
+class Kind(Enum):
+    """What an episode is. Where `recursion` may be either, the episode's own field says which."""
+
+    SWAP_RECURSION = "swap-recursion"
+    INODE_RECURSION = "inode-recursion"
+    WRITEBACK_RECURSION = "writeback-recursion"
+    SHRINKER_RECURSION = "shrinker-recursion"
+    SHRINKER_INVERSION = "shrinker-lock-inversion"
+    USER_FS_RECURSION = "user-fs-recursion"
+    NETWORK_FS_RECURSION = "network-fs-recursion"
+    LOCK_HELD_IN_RECLAIM = "lock-held-in-reclaim"
+    THROTTLED_DAEMON = "throttled-daemon"
+    LOCKDEP = "lockdep-prediction"
+    RECLAIM_BEHIND_DEVICE = "reclaim-behind-device"
+    RECLAIM_BEHIND_LOCK = "reclaim-behind-lock"
+    RECLAIM_THROTTLED = "reclaim-throttled"
+    MEMORY_EXHAUSTION = "memory-exhaustion"
+    DIRTY_THROTTLED = "dirty-throttled"
+    USER_FS_WAIT = "user-fs-wait"
+    NETWORK_FS_WAIT = "network-fs-wait"
+    SLOW_STORAGE = "slow-storage"
+    FILE_SYSTEM_WAIT = "file-system-wait"
+    LOCK_WAIT = "lock-wait"
+    WORK_WAIT = "work-wait"
+    LOCKUP = "lockup"
+    OTHER = "other"
+
+
+class Confidence(Enum):
+    """How sure a finding is."""
+
+    CERTAIN = "certain"  # the log itself shows both ends
+    PROBABLE = "probable"  # one end is shown, the other follows from what the task is known to be
+    POSSIBLE = "possible"  # something that would decide it is missing
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one stack comes to.
+
+    Attributes:
+        kind: what it is.
+        recursion: an allocation waits, through reclaim, on something that cannot complete without it.
+        confidence: how sure that is.
+        why: one sentence with the reason for `recursion` being what it is.
+        missing: what would have made it surer, None for nothing.
+    """
+
+    kind: Kind
+    recursion: bool
+    confidence: Confidence
+    why: str
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One stack with everything that judging it needs.
+
+    Attributes:
+        report: the task and its stack.
+        body: the stack taken apart.
+        asker: who the task is to others.
+    """
+
+    report: TaskReport
+    body: Anatomy
+    asker: Asker
+
+    @property
+    def ran(self) -> bool:
+        """Whether the task ran when its stack was printed, so that it waited for nothing."""
+        if self.report.source not in (Source.LOCKUP, Source.DUMP):
+            return False
+        return not self.body.steps or self.body.steps[0].role is not Role.SCHEDULE
+
+    @property
+    def name(self) -> str:
+        """The task in words: "msgr-worker-1 (1026)"; "a task" where its name is lost."""
+        comm = self.report.comm or (
+            f"the worker of {self.report.workqueue}" if self.report.workqueue else "a task"
+        )
+        return f"{comm} ({self.report.tid})" if self.report.tid is not None else comm

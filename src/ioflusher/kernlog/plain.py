@@ -1,0 +1,113 @@
+"""What a stack is when no recursion can be shown: a hang of another kind, and which."""
+
+from ioflusher.kernlog.anatomy import Reclaim, Wait
+from ioflusher.kernlog.facts import Facts
+from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.waits import awaited
+
+_DEVICE = {
+    Wait.IO,
+    Wait.WRITEBACK,
+    Wait.MEMPOOL,
+    Wait.TAG,
+    Wait.PAGE_LOCK,
+    Wait.SOCKET,
+    Wait.COMPLETION,
+    Wait.FS,
+}
+_OUTSIDE = {
+    Wait.DIRTY_THROTTLE: Kind.DIRTY_THROTTLED,
+    Wait.DAEMON: Kind.USER_FS_WAIT,
+    Wait.SERVER: Kind.NETWORK_FS_WAIT,
+    Wait.IO: Kind.SLOW_STORAGE,
+    Wait.WRITEBACK: Kind.SLOW_STORAGE,
+    Wait.MEMPOOL: Kind.SLOW_STORAGE,
+    Wait.TAG: Kind.SLOW_STORAGE,
+    Wait.PAGE_LOCK: Kind.SLOW_STORAGE,
+    Wait.FS: Kind.FILE_SYSTEM_WAIT,
+    Wait.INODE: Kind.FILE_SYSTEM_WAIT,
+    Wait.LOCK: Kind.LOCK_WAIT,
+    Wait.SHRINKERS: Kind.LOCK_WAIT,
+    Wait.RECLAIM_QUEUE: Kind.LOCK_WAIT,
+    Wait.WORK: Kind.WORK_WAIT,
+    Wait.COMPLETION: Kind.WORK_WAIT,
+    Wait.RECLAIM_THROTTLE: Kind.RECLAIM_THROTTLED,
+}
+
+
+def plain_finding(case: Case, facts: Facts) -> Finding:
+    """The finding for a stack in which no rule saw a recursion; `recursion` is always False."""
+    body = case.body
+    if case.ran:
+        return Finding(
+            Kind.LOCKUP, False, Confidence.CERTAIN, "it ran when its stack was printed; it waited for nothing"
+        )
+    if body.reclaim is Reclaim.DIRECT:
+        return _in_reclaim(case, facts)
+    what = awaited(body)
+    kind = _OUTSIDE.get(body.wait, Kind.OTHER)
+    if body.reclaim is Reclaim.KSWAPD:
+        why = (
+            f"the kernel's reclaim thread waits for {what}; it is no allocation and nobody's "
+            "I/O needs it to end"
+        )
+        return Finding(Kind.RECLAIM_BEHIND_DEVICE, False, Confidence.PROBABLE, why)
+    if body.reclaim is Reclaim.FORCED:
+        why = f"it was asked to free memory and waits for {what}; no allocation of its own waits"
+        return Finding(kind, False, Confidence.PROBABLE, why)
+    if body.wait is Wait.DIRTY_THROTTLE:
+        why = (
+            "its write was stopped until dirty pages have been written, and nothing shows "
+            "that it has to write them"
+        )
+        return Finding(kind, False, Confidence.PROBABLE, why, _SERVES)
+    if body.wait is Wait.SHRINKERS:
+        missing = "the task whose shrinker does not end: its stack is not in the log"
+        return Finding(kind, False, Confidence.POSSIBLE, f"it waits for {what}, outside reclaim", missing)
+    return Finding(
+        kind, False, Confidence.PROBABLE, f"it waits for {what}; no allocation of its own is involved"
+    )
+
+
+_SERVES = "whether the program serves the device that is waited for: name it with --daemon if it does"
+
+
+def _in_reclaim(case: Case, facts: Facts) -> Finding:
+    body = case.body
+    what = awaited(body)
+    match body.wait:
+        case Wait.RUNNING | Wait.UNKNOWN:
+            below = (
+                f"; a zone is {-(facts.worst_margin or 0)} KiB below its min watermark"
+                if facts.exhausted
+                else ""
+            )
+            why = (
+                "it reclaims without waiting for anybody: memory that may be freed without "
+                f"I/O is short{below}"
+            )
+            missing = None if facts.exhausted else "the memory state (sysrq-m) would show how short it is"
+            return Finding(Kind.MEMORY_EXHAUSTION, False, Confidence.PROBABLE, why, missing)
+        case Wait.RECLAIM_THROTTLE:
+            why = "reclaim made it sleep; nothing shows that others' I/O needs it"
+            return Finding(Kind.RECLAIM_THROTTLED, False, Confidence.PROBABLE, why)
+        case Wait.DAEMON:
+            why = (
+                "its allocation waits in reclaim for a file system's daemon, and nothing "
+                "shows that the daemon waits for it"
+            )
+            missing = "the stacks of the daemon's threads"
+            return Finding(Kind.USER_FS_WAIT, False, Confidence.POSSIBLE, why, missing)
+        case Wait.SERVER:
+            why = (
+                "its allocation waits in reclaim for a file server, which does not need this machine's memory"
+            )
+            return Finding(Kind.NETWORK_FS_WAIT, False, Confidence.PROBABLE, why)
+        case wait if wait in _DEVICE:
+            why = (
+                f"its allocation waits in reclaim for {what}, and nothing shows that this I/O "
+                "needs the thread"
+            )
+            return Finding(Kind.RECLAIM_BEHIND_DEVICE, False, Confidence.PROBABLE, why, _SERVES)
+    why = f"its allocation waits in reclaim for {what}, and nothing shows that the holder waits for it"
+    return Finding(Kind.RECLAIM_BEHIND_LOCK, False, Confidence.POSSIBLE, why, "the stack of who holds it")

@@ -1,0 +1,105 @@
+"""Real logs come out right: no false alarm, no miss."""
+
+from pathlib import Path
+
+import pytest
+
+from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.diagnosis import Diagnosis
+from ioflusher.kernlog.findings import Confidence, Kind
+
+LOGS = Path(__file__).parent / "logs"
+NAMES = sorted(path.stem for path in LOGS.glob("*.txt"))
+
+
+def diagnosis(name: str) -> Diagnosis:
+    return diagnose_log((LOGS / f"{name}.txt").read_bytes())
+
+
+def test_every_log_says_where_it_is_from() -> None:
+    """A log without an origin proves nothing."""
+    index = (LOGS / "INDEX.md").read_text("utf-8")
+    assert [name for name in NAMES if f"| {name} |" not in index] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_is_right(name: str) -> None:
+    """Recursion where there is one, none where there is none."""
+    assert diagnosis(name).recursion is name.startswith("pos_")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mail_client_and_a_terminal_change_nothing(name: str) -> None:
+    """Quoting, carriage returns, colours and web entities are no part of a log."""
+    raw = (LOGS / f"{name}.txt").read_bytes()
+    mangled = b"".join(b"> \x1b[33m" + line + b"\x1b[0m\r\n" for line in raw.splitlines())
+    escaped = mangled.replace(b"<", b"&lt;")
+    plain = diagnose_log(raw)
+    for variant in (mangled, escaped):
+        again = diagnose_log(variant)
+        assert [(e.kind, e.recursion, e.sentence) for e in again.episodes] == [
+            (e.kind, e.recursion, e.sentence) for e in plain.episodes
+        ]
+
+
+def test_the_trace_that_brought_the_state_about() -> None:
+    """nbd, XFS, msgr-worker-1, the write that reclaim forced."""
+    (episode,) = diagnosis("pos_nbd_xfs_inode_write").episodes
+    assert episode.kind is Kind.INODE_RECURSION
+    assert episode.recursion
+    assert episode.daemon == "msgr-worker-1"
+    assert [(task.comm, task.tid, task.state) for task in episode.tasks] == [("msgr-worker-1", 1026, "D")]
+    assert episode.sentence == (
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs objects, "
+        "and it waits there for I/O that xfs started"
+    )
+    assert any("ioflusher run" in remedy for remedy in episode.remedies)
+    roles = [step.role.value for step in reversed(episode.chain) if step.role]
+    for role in ("syscall", "network", "allocation", "direct-reclaim", "shrinker", "file-system", "io-wait"):
+        assert role in roles
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pos_loop_dm_bufio_crash", Kind.SHRINKER_RECURSION),
+        ("pos_loop_xfs_log_force", Kind.INODE_RECURSION),
+        ("pos_memcg_xfs_writepages", Kind.WRITEBACK_RECURSION),
+        ("pos_lockdep_f2fs_kswapd", Kind.LOCKDEP),
+        ("neg_s2disk_dirty_throttled", Kind.DIRTY_THROTTLED),
+        ("neg_thp_fault_slow_usb", Kind.RECLAIM_BEHIND_DEVICE),
+        ("neg_nfs_exit_flush", Kind.SLOW_STORAGE),
+    ],
+)
+def test_the_first_episode_is_of_its_kind(name: str, kind: Kind) -> None:
+    """The most important episode comes first and is called what it is."""
+    assert diagnosis(name).episodes[0].kind is kind
+
+
+def test_a_ceph_server_with_a_slow_disk_is_no_recursion() -> None:
+    """The same stack, where an OSD's own threads show that the machine serves a disk of its own."""
+    osd = (
+        b"[ 1626.700000] tp_osd_tp       D    0  1030      1 0x00004000\n[ 1626.700000]  schedule+0x30/0xb0\n"
+    )
+    raw = (LOGS / "pos_nbd_xfs_inode_write.txt").read_bytes()
+    assert not diagnose_log(raw + osd).recursion
+
+
+def test_a_lock_whose_owner_is_in_reclaim_closes_the_cycle() -> None:
+    """Newer kernels name a lock's owner: then both ends are in the log."""
+    fault = (
+        "reclaim_throttle shrink_node try_to_free_pages __alloc_pages_slowpath handle_mm_fault exc_page_fault"
+    )
+    log = (
+        "INFO: task nbd-server:7 blocked for more than 120 seconds.\n"
+        "task:nbd-server state:D stack:0 pid:7 tgid:7 ppid:1 task_flags:0x400000 flags:0x0\n"
+        "INFO: task nbd-server:7 is blocked on a mutex likely owned by task hog:9.\n"
+        "Call Trace:\n schedule+0x1/0x2\n mutex_lock+0x1/0x2\n nbd_x+0x1/0x2\n do_syscall_64+0x1/0x2\n"
+        "task:hog state:D stack:0 pid:9 tgid:9 ppid:1 flags:0x0\n"
+        + "".join(f" {name}+0x1/0x2\n" for name in fault.split())
+    )
+    episode = diagnose_log(log.encode()).episodes[0]
+    assert episode.kind is Kind.LOCK_HELD_IN_RECLAIM
+    assert episode.confidence is Confidence.CERTAIN
+    assert episode.cycle == ("nbd-server (7)", "hog (9)", "nbd-server (7)")
+    assert episode.tasks[0].io_flusher is False

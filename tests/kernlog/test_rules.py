@@ -1,0 +1,73 @@
+"""Stacks written from the kernel's sources: who allocates and what reclaim waits for decide together."""
+
+from pathlib import Path
+from string import Template
+
+import pytest
+
+from ioflusher.kernlog.diagnose import diagnose_log
+
+
+def read_stacks() -> tuple[dict[str, str], dict[str, dict[str, tuple[str, str]]]]:
+    """The definitions of stacks.txt, and its stacks: verdict -> title -> (task's name, functions)."""
+    defined: dict[str, str] = {}
+    stacks: dict[str, dict[str, tuple[str, str]]] = {"recursion": {}, "other": {}}
+    head = ""
+    for line in (Path(__file__).parent / "stacks.txt").read_text("utf-8").splitlines():
+        if line.startswith("    "):
+            names = Template(line).substitute(defined)
+            verdict, _, rest = head.partition(" ")
+            if verdict == "define":
+                defined[rest] = defined.get(rest, "") + names
+            else:
+                comm, _, title = rest.partition(": ")
+                before = stacks[verdict].get(title, ("", ""))[1]
+                stacks[verdict][title] = (comm, before + names)
+        elif line and not line.startswith("#"):
+            head = line
+    return defined, stacks
+
+
+DEFINED, STACKS = read_stacks()
+
+
+def log(comm: str, names: str) -> bytes:
+    head = f"{comm:<15} D    0   100      1 0x00000000\nCall Trace:\n"
+    return (head + "".join(f" {name}+0x1/0x20\n" for name in names.split())).encode()
+
+
+@pytest.mark.parametrize("case", STACKS["recursion"])
+def test_a_recursion_is_found(case: str) -> None:
+    """Whoever is needed for what its own reclaim waits for is in a recursion."""
+    assert diagnose_log(log(*STACKS["recursion"][case])).recursion
+
+
+@pytest.mark.parametrize("case", STACKS["other"])
+def test_another_hang_is_no_recursion(case: str) -> None:
+    """Whoever nobody needs waits, and that is all."""
+    assert not diagnose_log(log(*STACKS["other"][case])).recursion
+
+
+def test_a_name_given_by_the_user_decides() -> None:
+    """A daemon that no table knows is one when its user says so."""
+    case = log("mystore", DEFINED["SWAP"] + DEFINED["SEND"])
+    assert not diagnose_log(case).recursion
+    assert diagnose_log(case, ("mystore",)).recursion
+    assert diagnose_log(case, ("my*",)).recursion
+
+
+def test_a_running_task_waits_for_nothing() -> None:
+    """A warning's or an oops's trace may stand in reclaim; nobody waits there."""
+    names = DEFINED["XFS_WRITE"].replace(DEFINED["SLEEP"].strip(), "") + DEFINED["SEND"]
+    text = "CPU: 1 PID: 100 Comm: nbd-server Not tainted 6.1.0 #1\nCall Trace:\n dump_stack+0x1/0x2\n"
+    text += "".join(f" {name}+0x1/0x20\n" for name in names.split())
+    assert not diagnose_log(text.encode()).recursion
+
+
+def test_a_fuse_daemon_in_reclaim_makes_its_clients_part_of_it() -> None:
+    """A client's reclaim waits for the daemon; the daemon's own allocation is in reclaim."""
+    _, client_names = STACKS["other"]["a client of a FUSE daemon that answers"]
+    client = log("app", client_names)
+    answering = "schedule reclaim_throttle" + DEFINED["PAGES"] + " kmalloc fuse_dev_do_write fuse_dev_write"
+    assert not diagnose_log(client).recursion
+    assert diagnose_log(client + log("myfuse", answering)).recursion
