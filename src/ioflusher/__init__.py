@@ -1,8 +1,9 @@
 """Keep user-space storage daemons out of the memory-reclaim deadlock: PR_SET_IO_FLUSHER, done right.
 
-Importing this package loads nothing outside the standard library, because daemons load it.
+Importing this package loads little, and nothing outside the standard library, because daemons load it.
 """
 
+from ioflusher import flag
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import (
     FlagError,
@@ -10,30 +11,74 @@ from ioflusher.flag import (
     NoSuchProcessError,
     NotPermittedError,
     NotSupportedError,
+    ScopeError,
     StateUnreadableError,
-    ThreadState,
     get_io_flusher,
     io_flusher,
+    noio_restore,
+    noio_save,
     set_io_flusher,
-    thread_states,
+    without_io_flusher,
 )
-from ioflusher.kernel.task import TaskFlags
+from ioflusher.kernel.flags import TaskFlags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ioflusher.flag import (
+        Bits,
+        Coverage,
+        CoverageError,
+        FlusherThread,
+        ThreadState,
+        call_cleared,
+        call_flushed,
+        coverage,
+        flush_worker,
+        flusher_executor,
+        popen,
+        require_coverage,
+        set_flusher_executor,
+        thread_states,
+    )
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Bits",
+    "Coverage",
+    "CoverageError",
     "FlagError",
+    "FlusherThread",
     "InvalidStateError",
     "IoflusherError",
     "NoSuchProcessError",
     "NotPermittedError",
     "NotSupportedError",
+    "ScopeError",
     "StateUnreadableError",
     "TaskFlags",
     "ThreadState",
     "__version__",
+    "call_cleared",
+    "call_flushed",
+    "coverage",
+    "flush_worker",
+    "flusher_executor",
     "get_io_flusher",
     "io_flusher",
+    "noio_restore",
+    "noio_save",
+    "popen",
+    "require_coverage",
+    "set_flusher_executor",
     "set_io_flusher",
     "thread_states",
+    "without_io_flusher",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The rest of the public names, loaded when they are first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(flag, name)

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.flag import threads
 from ioflusher.flag.errors import NoSuchProcessError, StateUnreadableError
-from ioflusher.flag.threads import thread_states
+from ioflusher.flag.threads import (
+    Bits,
+    CoverageError,
+    ThreadState,
+    coverage,
+    require_coverage,
+    thread_states,
+)
+from ioflusher.kernel.task import TaskFlags
 
 
 def fake_proc(root: Path, pid: int, threads: dict[int, tuple[bytes, int]]) -> Path:
@@ -62,3 +71,44 @@ def test_own_threads() -> None:
         stop.set()
         thread.join()
     assert {os.getpid(), thread.native_id} <= tids
+
+
+def test_coverage_tells_both_one_and_none(tmp_path: Path) -> None:
+    """Threads are sorted by how many of the two bits they carry; the FUSE state (NOFS) is half of it."""
+    proc = fake_proc(
+        tmp_path, 7, {7: (b"m", 0x180000), 8: (b"a", 0x80000), 9: (b"f", 0x140000), 10: (b"n", 0)}
+    )
+    found = coverage(7, proc=proc)
+    assert not found.complete
+    assert [t.tid for t in found.having(Bits.BOTH)] == [7]
+    assert [t.tid for t in found.having(Bits.ONE)] == [8, 9]
+    assert [t.tid for t in found.having(Bits.NONE)] == [10]
+
+
+def test_a_dead_main_thread_does_not_count(tmp_path: Path) -> None:
+    """A main thread that returned before the others stays as a zombie; nobody can or need cover it."""
+    proc = fake_proc(tmp_path, 7, {7: (b"m", 0), 8: (b"w", 0x180000)})
+    stat = proc / "7" / "task" / "7" / "stat"
+    stat.write_bytes(stat.read_bytes().replace(b") S ", b") Z "))
+    assert coverage(7, proc=proc).complete
+    assert len(thread_states(7, proc=proc)) == 2
+
+
+def test_require_coverage_names_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error lists each thread that lacks the state, escaped, and says what to do."""
+    proc = fake_proc(tmp_path, 7, {7: (b"m", 0x180000), 8: (b"half\x1b[31m", 0x80000), 9: (b"none", 0)})
+    monkeypatch.setattr(threads, "coverage", lambda pid: coverage(pid, proc=proc))
+    with pytest.raises(CoverageError, match="2 of 3 threads of process 7") as caught:
+        require_coverage(7)
+    assert [t.tid for t in caught.value.threads] == [8, 9]
+    assert "(half set)" in str(caught.value)
+    assert "9 'none'" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert "ioflusher set 7" in (caught.value.hint or "")
+
+
+def test_kernel_workers_are_known() -> None:
+    """io_uring's workers show among the process's threads; their flag tells them."""
+    worker = ThreadState(tid=1, comm=b"iou-wrk-7", state="S", flags=TaskFlags(0x00404050))
+    assert worker.kernel_worker
+    assert not ThreadState(tid=1, comm=b"x", state="S", flags=TaskFlags(0x00400040)).kernel_worker

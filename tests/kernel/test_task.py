@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ioflusher.kernel.flags import parse_flags
 from ioflusher.kernel.task import (
     PF_KTHREAD,
     PF_LOCAL_THROTTLE,
@@ -87,3 +88,34 @@ def test_io_flusher_takes_both_bits(bits: int, expected: bool) -> None:
 def test_unnamed_bits_show_as_numbers() -> None:
     """A bit that no header names is not hidden."""
     assert TaskFlags(0x00080000 | 0x40000000).names == ("PF_MEMALLOC_NOIO", "0x40000000")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        # from the headers of each release
+        ((5, 7), ("PF_VCPU", "PF_MEMALLOC_NOFS", "PF_LESS_THROTTLE", "PF_SWAPWRITE", "PF_IO_WORKER")),
+        ((5, 10), ("PF_IO_WORKER", "PF_MEMALLOC_NOFS", "PF_LOCAL_THROTTLE", "PF_SWAPWRITE", "0x20000000")),
+        ((6, 1), ("PF_IO_WORKER", "PF_MEMALLOC_NOFS", "PF_LOCAL_THROTTLE", "0x00800000", "0x20000000")),
+        ((3, 10), ("PF_VCPU", "PF_KSWAPD", "PF_LESS_THROTTLE", "PF_SWAPWRITE", "PF_MUTEX_TESTER")),
+    ],
+)
+def test_names_go_with_the_kernel(version: tuple[int, int], expected: tuple[str, ...]) -> None:
+    """A bit has the name that the kernel of that version gives it."""
+    assert (
+        TaskFlags(0x00000010 | 0x00040000 | 0x00100000 | 0x00800000 | 0x20000000).names_in(version)
+        == expected
+    )
+
+
+@given(comm=st.binary(max_size=15).filter(lambda name: b"\0" not in name), flags=st.integers(0, 2**32 - 1))
+def test_the_short_parser_agrees_with_the_long_one(comm: bytes, flags: int) -> None:
+    """parse_flags finds what parse_stat finds, for any name."""
+    line = b"77 (%s) R 1 2 3 4 -1 %d 5 6 7\n" % (comm, flags)
+    assert parse_flags(line) == parse_stat(line).flags
+
+
+def test_the_short_parser_refuses_what_is_no_line() -> None:
+    """Truncated text raises, as in the long parser."""
+    with pytest.raises(ValueError, match="expected"):
+        parse_flags(b"1 (x) S 1 2 3")

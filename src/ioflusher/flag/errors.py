@@ -1,9 +1,8 @@
 """What can go wrong with the IO_FLUSHER state, each kind its own class below `FlagError`."""
 
-from errno import EINVAL, ENOENT, EPERM, ESRCH
+from errno import EDEADLK, EINVAL, ENOENT, EPERM, ESRCH
 
 from ioflusher.errors import IoflusherError
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
 
 _HINT_PERMITTED = (
     "the capability is permitted but switched off: put it back into the effective set, "
@@ -20,7 +19,7 @@ _HINT_CONTAINER = (
 )
 _HINT_NAMESPACE = (
     "the kernel asks for the capability in the first user namespace: start the program outside of "
-    "the user namespace (no rootless container, no unshare --user)"
+    "the user namespace (no rootless container, no unshare --user); a seccomp filter can cause this too"
 )
 
 
@@ -33,7 +32,7 @@ class NotPermittedError(FlagError):
 
     Attributes:
         missing: which of the sets "effective", "permitted", "bounding" lack it; empty in a user namespace
-            of its own, or where the sets could not be read.
+            of its own, behind a filter, or where the sets could not be read.
     """
 
     def __init__(self, message: str, *, missing: tuple[str, ...] = (), hint: str | None = None) -> None:
@@ -42,7 +41,7 @@ class NotPermittedError(FlagError):
 
 
 class NotSupportedError(FlagError):
-    """This kernel has no PR_SET_IO_FLUSHER (before Linux 5.6), or a filter hides it."""
+    """This system has no PR_SET_IO_FLUSHER: Linux before 5.6, not Linux, or a seccomp filter hides it."""
 
 
 class InvalidStateError(FlagError, TypeError):
@@ -79,23 +78,55 @@ class StateUnreadableError(FlagError):
         )
 
 
-def not_permitted(status: bytes, action: str) -> NotPermittedError:
-    """The error for an EPERM, from the text of the thread's /proc/PID/status.
+class ScopeError(FlagError):
+    """A scope was entered or left in a way that could leave the state on the wrong thread."""
 
-    `action` says what was refused, as "set the IO_FLUSHER state".
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, errno=EDEADLK, hint=hint)
+
+
+def refusal(errno: int, action: str, *, system: str, status: bytes) -> FlagError:
+    """What the kernel's refusal of PR_SET_IO_FLUSHER or PR_GET_IO_FLUSHER means.
+
+    `action` says what was refused, as "set the IO_FLUSHER state"; `system` is the kernel's name and release;
+    `status` the text of the thread's /proc status, empty where it could not be read.
     """
-    missing = parse_capabilities(status).missing(CAP_SYS_RESOURCE)
-    if not missing:
-        where, hint = "effective here, but not in the first user namespace", _HINT_NAMESPACE
-    else:
-        where = f"missing from the {_enumerated(missing)} set{'s' if len(missing) > 1 else ''}"
-        hint = _HINT_CONTAINER if "bounding" in missing else _HINT_BOUNDING
-        if missing == ("effective",):
-            hint = _HINT_PERMITTED
-    return NotPermittedError(
-        f"not permitted to {action}: it needs CAP_SYS_RESOURCE, which is {where}", missing=missing, hint=hint
+    if errno == EPERM:
+        return _not_permitted(action, status)
+    if _seccomp_mode(status):
+        return NotSupportedError(
+            f"cannot {action}: the thread runs under a seccomp filter, which answered with error {errno}",
+            errno=errno,
+            hint="let the filter pass prctl: systemd SystemCallFilter=@process, docker --security-opt",
+        )
+    return NotSupportedError(
+        f"cannot {action}: the kernel must know PR_SET_IO_FLUSHER (Linux 5.6), this is {system}",
+        errno=errno,
+        hint="boot Linux 5.6 or later",
     )
 
 
-def _enumerated(names: tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _not_permitted(action: str, status: bytes) -> NotPermittedError:
+    # Imported here: only an error needs it, and every daemon pays for what this module imports.
+    from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+
+    what = f"not permitted to {action}: it needs CAP_SYS_RESOURCE"
+    if not status:
+        return NotPermittedError(what, hint=_HINT_BOUNDING)
+    missing = parse_capabilities(status).missing(CAP_SYS_RESOURCE)
+    if not missing:
+        return NotPermittedError(
+            f"{what} in the first user namespace, and has it here only", hint=_HINT_NAMESPACE
+        )
+    sets = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
+    hint = _HINT_CONTAINER if "bounding" in missing else _HINT_BOUNDING
+    if missing == ("effective",):
+        hint = _HINT_PERMITTED
+    where = f"missing from the {sets} set{'s' if len(missing) > 1 else ''}"
+    return NotPermittedError(f"{what}, which is {where}", missing=missing, hint=hint)
+
+
+def _seccomp_mode(status: bytes) -> int:
+    """The value of the line `Seccomp:` of a /proc status text: 0 off, 1 strict, 2 filter; 0 if absent."""
+    _, found, rest = status.partition(b"\nSeccomp:")
+    return int(rest.split(None, 1)[0]) if found else 0

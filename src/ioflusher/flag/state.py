@@ -1,20 +1,11 @@
 """The IO_FLUSHER state of the calling thread."""
 
 import os
-from errno import EINVAL, ENOSYS, EPERM
-from pathlib import Path
 
-from ioflusher.flag.errors import (
-    FlagError,
-    InvalidStateError,
-    NotPermittedError,
-    NotSupportedError,
-    StateUnreadableError,
-    not_permitted,
-)
+from ioflusher.flag.errors import FlagError, InvalidStateError, StateUnreadableError, refusal
+from ioflusher.kernel.flags import TaskFlags, parse_flags
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
-from ioflusher.kernel.syscalls import prctl
-from ioflusher.kernel.task import TaskFlags, parse_stat
+from ioflusher.kernel.syscalls import ONE, ZERO, last_error, prctl_raw
 
 OWN_STAT = "/proc/thread-self/stat"
 OWN_STATUS = "/proc/thread-self/status"
@@ -34,11 +25,9 @@ def set_io_flusher(state: bool) -> None:
     """
     if state is not True and state is not False:
         raise InvalidStateError(state)
-    try:
-        prctl(PR_SET_IO_FLUSHER, state)
-    except OSError as error:
-        verb = "set" if state else "clear"
-        raise refused(error, f"{verb} the IO_FLUSHER state") from error
+    # The kernel demands that the arguments which the call does not use are zero.
+    if prctl_raw(PR_SET_IO_FLUSHER, ONE if state else ZERO, ZERO, ZERO, ZERO) == -1:
+        raise refused(last_error(), f"{'set' if state else 'clear'} the IO_FLUSHER state")
 
 
 def get_io_flusher() -> bool:
@@ -50,10 +39,8 @@ def get_io_flusher() -> bool:
         StateUnreadableError: where /proc cannot be read either.
     kernel/sys.c, PR_GET_IO_FLUSHER; fs/proc/array.c.
     """
-    try:
-        return prctl(PR_GET_IO_FLUSHER) == 1
-    except OSError:
-        return own_task_flags().io_flusher
+    answer = prctl_raw(PR_GET_IO_FLUSHER, ZERO, ZERO, ZERO, ZERO)
+    return own_task_flags().io_flusher if answer == -1 else answer == 1
 
 
 def own_task_flags() -> TaskFlags:
@@ -63,23 +50,20 @@ def own_task_flags() -> TaskFlags:
         StateUnreadableError: where /proc is not mounted or may not be read.
     """
     try:
-        return parse_stat(Path(OWN_STAT).read_bytes()).flags
+        with open(OWN_STAT, "rb", buffering=0) as file:
+            return parse_flags(file.read())
     except OSError as error:
         raise StateUnreadableError(OWN_STAT, error) from error
 
 
 def refused(error: OSError, action: str) -> FlagError:
     """What the kernel's refusal of a prctl of the calling thread means."""
-    if error.errno == EPERM:
-        try:
-            return not_permitted(Path(OWN_STATUS).read_bytes(), action)
-        except OSError:
-            return NotPermittedError(f"not permitted to {action}: it needs CAP_SYS_RESOURCE")
-    if error.errno in (EINVAL, ENOSYS):
-        release = f"{os.uname().sysname} {os.uname().release}"
-        return NotSupportedError(
-            f"cannot {action}: the kernel must know PR_SET_IO_FLUSHER (Linux 5.6), this is {release}",
-            errno=error.errno,
-            hint="boot a kernel of 5.6 or later",
-        )
-    return FlagError(f"cannot {action}: {error.strerror}", errno=error.errno)
+    try:
+        with open(OWN_STATUS, "rb") as file:
+            status = file.read()
+    except OSError:
+        status = b""
+    system = os.uname()
+    failure = refusal(error.errno or 0, action, system=f"{system.sysname} {system.release}", status=status)
+    failure.__cause__ = error
+    return failure

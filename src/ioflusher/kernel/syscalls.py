@@ -7,8 +7,11 @@ function (not Linux). Nothing here knows what the calls are good for.
 import ctypes
 import errno
 import os
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # typing costs as much as everything else that `import ioflusher` loads
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 # include/uapi/asm-generic/mman.h (alpha, powerpc and sparc number them otherwise)
 MCL_CURRENT = 1
@@ -16,10 +19,10 @@ MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
 
 
-def _function(name: str, restype: Any, *argtypes: Any) -> Callable[..., int]:
+def _function(library: "type[ctypes.CDLL]", name: str, *argtypes: "Any") -> "Callable[..., int]":
     """The C library's function of this name, or one that fails with ENOSYS."""
     try:
-        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+        function = getattr(library(None, use_errno=True), name)
     except (AttributeError, OSError, TypeError):
 
         def missing(*_arguments: object) -> int:
@@ -27,23 +30,32 @@ def _function(name: str, restype: Any, *argtypes: Any) -> Callable[..., int]:
             return -1
 
         return missing
-    function.restype = restype
-    function.argtypes = argtypes
+    function.restype = ctypes.c_int
+    function.argtypes = argtypes or None
     checked: Callable[..., int] = function
     return checked
 
 
-_prctl = _function("prctl", ctypes.c_int, ctypes.c_int, *[ctypes.c_ulong] * 4)
-_mlockall = _function("mlockall", ctypes.c_int, ctypes.c_int)
-_munlockall = _function("munlockall", ctypes.c_int)
+def word(value: int) -> object:
+    """`value` as a full machine word, prepared for `prctl_raw`."""
+    return ctypes.c_ulong.from_param(value)
 
 
-def _checked(result: int) -> int:
-    """`result`, or OSError with the errno that the C library left behind."""
-    if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+ZERO = word(0)
+ONE = word(1)
+
+# For hot paths: prctl(option, word, word, word, word), which returns -1 on failure and leaves `last_error`.
+# Preparing the words beforehand halves the cost of a call. PyDLL keeps the interpreter's lock, which the
+# options in use here can afford: none of them sleeps.
+prctl_raw = _function(ctypes.PyDLL, "prctl")
+_mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
+_munlockall = _function(ctypes.CDLL, "munlockall")
+
+
+def last_error() -> OSError:
+    """The error that the last failed call of this module left behind in this thread."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
@@ -52,7 +64,10 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     Raises:
         OSError: with the kernel's errno.
     """
-    return _checked(_prctl(option, arg2, arg3, arg4, arg5))
+    result = prctl_raw(option, *map(word, (arg2, arg3, arg4, arg5)))
+    if result == -1:
+        raise last_error()
+    return result
 
 
 def mlockall(flags: int) -> None:
@@ -61,7 +76,8 @@ def mlockall(flags: int) -> None:
     Raises:
         OSError: with the kernel's errno.
     """
-    _checked(_mlockall(flags))
+    if _mlockall(flags) == -1:
+        raise last_error()
 
 
 def munlockall() -> None:
@@ -70,4 +86,5 @@ def munlockall() -> None:
     Raises:
         OSError: with the kernel's errno.
     """
-    _checked(_munlockall())
+    if _munlockall() == -1:
+        raise last_error()
