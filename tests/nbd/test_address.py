@@ -61,6 +61,13 @@ def test_what_is_no_address(uri: str) -> None:
     assert "nbd+unix:///" in f"{caught.value} {caught.value.hint}"
 
 
+def test_paths_need_not_be_text() -> None:
+    """A path of bytes that are no UTF-8 survives its URI as the system gave it."""
+    address = Address(path="/tmp/\udcff")
+    assert address.uri == "nbd+unix:///?socket=/tmp/%FF"
+    assert parse_uri(address.uri) == address
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
 

@@ -22,8 +22,9 @@ from ioflusher.nbd.errors import (
     NegotiationError,
     RemoteProtocolError,
     RequestError,
+    from_system,
 )
-from ioflusher.nbd.exports import BlockSize
+from ioflusher.nbd.exports import BlockSize, MalformedData
 from ioflusher.nbd.messages import Request
 from ioflusher.nbd.server import Server
 from ioflusher.nbd.wire import Cmd
@@ -153,6 +154,38 @@ def test_a_lost_server_stays_lost(server: Server) -> None:
                 backend.read_into(0, room)
             assert caught.value.errno == errno.EIO
     assert server.counters().reads == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff", "x" * 4097])
+def test_names_that_cannot_be(server: Server, name: str) -> None:
+    """An export name that the protocol cannot carry is refused on both ends, before anything is sent."""
+    with pytest.raises(MalformedData, match="export name"):
+        Client(server.listen_tcp().with_export(name))
+    with pytest.raises(MalformedData, match="export name"), MemoryBackend(1) as backend:
+        Server(backend, export=name)
+
+
+@pytest.mark.parametrize("limit", [0, 4095, 4097, 1 << 31])
+def test_payload_limits_that_cannot_be(limit: int) -> None:
+    """The limit is in whole pages and within reason."""
+    with pytest.raises(NbdError, match="expected a multiple of 4096"), MemoryBackend(1) as backend:
+        Server(backend, max_payload=limit)
+
+
+def test_name_service_errors_are_no_errno() -> None:
+    """A host without an address is told in words; the name service's own number is not taken for an errno."""
+    error = from_system("cannot connect", socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    assert str(error) == "cannot connect: Name or service not known"
+    assert error.errno is None
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "a..b"])
+def test_hosts_that_cannot_be(server: Server, host: str) -> None:
+    """Names that are no names are clear errors on both ends."""
+    with pytest.raises(NbdError, match="cannot connect"):
+        Client(Address(host=host))
+    with pytest.raises(NbdError, match="cannot listen"):
+        server.listen_tcp(host)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ class AddressError(NbdError):
     """The text is no NBD URI that we understand."""
 
 
+_RAW = "surrogateescape"  # a path's bytes need not be UTF-8
+
 _FORMS = "expected nbd://HOST[:PORT]/[EXPORT] or nbd+unix:///[EXPORT]?socket=PATH"
 
 
@@ -29,9 +31,9 @@ class Address:
     @property
     def uri(self) -> str:
         """`nbd://host:port/export` or `nbd+unix:///export?socket=path`."""
-        export = quote(self.export, safe="")
+        export = quote(self.export, safe="", errors=_RAW)
         if self.path is not None:
-            return f"nbd+unix:///{export}?socket={quote(self.path)}"
+            return f"nbd+unix:///{export}?socket={quote(self.path, errors=_RAW)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"nbd://{host}:{self.port}/{export}"
 
@@ -54,12 +56,12 @@ def parse_uri(text: str) -> Address:
         port = parts.port or wire.DEFAULT_PORT
     except ValueError as error:
         raise AddressError(f"{text!r} is no URI: {error}", hint=_FORMS) from error
-    export = unquote(parts.path.removeprefix("/"))
+    export = unquote(parts.path.removeprefix("/"), errors=_RAW)
     if parts.scheme == "nbd" and parts.hostname:
         return Address(host=parts.hostname, port=port, export=export)
     if parts.scheme == "nbd+unix" and not parts.netloc:
         # not parse_qs: in these URIs a plus sign is a plus sign
         fields = dict(field.partition("=")[::2] for field in parts.query.split("&"))
         if fields.get("socket"):
-            return Address(path=unquote(fields["socket"]), export=export)
+            return Address(path=unquote(fields["socket"], errors=_RAW), export=export)
     raise AddressError(f"{text!r} is no address of an NBD server; {_FORMS}")

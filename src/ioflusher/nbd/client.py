@@ -9,8 +9,8 @@ from collections.abc import Callable
 from ioflusher.nbd import handshake
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.connection import Connection, Pause
-from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError
-from ioflusher.nbd.exports import Export
+from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError, from_system
+from ioflusher.nbd.exports import Export, check_name
 from ioflusher.nbd.messages import Message, Reply, Request
 from ioflusher.nbd.states import Role, State
 from ioflusher.nbd.wire import Cmd, wire_to_errno
@@ -39,12 +39,9 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
             sock.close()
             raise
         return sock
-    except OSError as error:
-        raise NbdError(
-            f"cannot connect to {address.uri!r}: {error.strerror or error}",
-            errno=error.errno,
-            hint="start the server first, and compare this address with the one it says it listens on",
-        ) from error
+    except (OSError, UnicodeError) as error:
+        hint = "start the server first, and compare this address with the one it says it listens on"
+        raise from_system(f"cannot connect to {address.uri!r}", error, hint=hint) from error
 
 
 def send_all(sock: socket.socket, head: bytes, data: memoryview | None = None) -> None:
@@ -85,12 +82,13 @@ def negotiate(
     """Go through the handshake on a connected socket, by default into transmission with the address's export.
 
     Raises:
+        MalformedData: the export's name is none that the protocol can carry.
         NegotiationError: the server refused.
         RemoteProtocolError: the server broke the protocol.
         ConnectionLost: the server closed, or did not answer within the socket's time-out.
     """
     connection = Connection(Role.CLIENT)
-    steps = plan(connection, address.export)
+    steps = plan(connection, check_name(address.export))
     try:
         outgoing = next(steps)
         while True:

@@ -29,3 +29,14 @@ class RequestError(NbdError):
 
 class ConnectionLost(NbdError):
     """The peer went away in the middle of a conversation; `errno` is EIO where nothing better is known."""
+
+
+def from_system(what: str, error: OSError | UnicodeError, *, hint: str | None = None) -> NbdError:
+    """The error for a socket that could not be had: `what` failed, and why.
+
+    Names that cannot be names are UnicodeError in Python; name services have error numbers of their own,
+    negative ones, which are no errno.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else None
+    return NbdError(f"{what}: {reason or error}", errno=number if number and number > 0 else None, hint=hint)

@@ -107,6 +107,11 @@ def pack_server(name: str) -> bytes:
     return wire.LENGTH.pack(len(encoded)) + encoded
 
 
+def check_name(name: str) -> str:
+    """The name, if it is one that the protocol can carry; raises MalformedData."""
+    return parse_name(name.encode(errors="surrogateescape"))
+
+
 def parse_name(data: bytes) -> str:
     """An export's name as the protocol wants strings: UTF-8 without NUL, at most 4096 bytes.
 

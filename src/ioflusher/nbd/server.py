@@ -7,6 +7,7 @@ it is set before.
 
 import contextlib
 import errno
+import mmap
 import os
 import selectors
 import socket
@@ -19,8 +20,8 @@ from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.client import next_message, send_all
 from ioflusher.nbd.connection import Connection
 from ioflusher.nbd.counters import Counters, Tally
-from ioflusher.nbd.errors import NbdError, ProtocolError
-from ioflusher.nbd.exports import Export
+from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
+from ioflusher.nbd.exports import Export, check_name
 from ioflusher.nbd.messages import Greeting, Option, Reply, Request
 from ioflusher.nbd.requests import execute, export_of
 from ioflusher.nbd.states import Role, State
@@ -28,6 +29,8 @@ from ioflusher.nbd.wire import Cmd
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
+PAGE = mmap.PAGESIZE
+LARGEST_PAYLOAD = 1 << 30  # bytes; the protocol's field has 32 bits, and each connection takes this memory
 SOCKET_MODE = 0o600  # a block device is its owner's business
 
 
@@ -37,8 +40,11 @@ class Server:
     Args:
         backend: what is served; it stays the caller's, who closes it after the server.
         export: the name; clients that ask for the empty name get it too.
-        max_payload: bytes of the longest READ or WRITE; each connection takes that much memory.
+        max_payload: bytes of the longest READ or WRITE, whole pages; each connection takes that much memory.
         max_connections: how many at once; further ones are closed at once.
+
+    Raises:
+        NbdError: a payload limit or a name that the protocol cannot express.
 
     Attributes:
         export: size, flags and block sizes as clients are told.
@@ -52,7 +58,11 @@ class Server:
         max_payload: int = wire.DEFAULT_MAX_PAYLOAD,
         max_connections: int = 16,
     ) -> None:
-        self.export = export_of(backend, export, max_payload)
+        if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
+            raise NbdError(
+                f"a payload limit of {max_payload}; expected a multiple of {PAGE}, at most {LARGEST_PAYLOAD}"
+            )
+        self.export = export_of(backend, check_name(export), max_payload)
         self._backend = backend
         self._max_connections = max_connections
         self._selector = selectors.DefaultSelector()
@@ -82,14 +92,9 @@ class Server:
             self._listen(listener)
         except OSError as error:
             listener.close()
-            hint = (
-                "a server uses it, or left it behind: if none runs, remove it"
-                if error.errno == errno.EADDRINUSE
-                else None
-            )
-            raise NbdError(
-                f"cannot listen on {path!r}: {error.strerror or error}", errno=error.errno, hint=hint
-            ) from error
+            in_use = error.errno == errno.EADDRINUSE
+            hint = "a server uses it, or left it behind: if none runs, remove it" if in_use else None
+            raise from_system(f"cannot listen on {path!r}", error, hint=hint) from error
         return Address(path=os.path.abspath(path), export=self.export.name)
 
     def listen_tcp(self, host: str = "127.0.0.1", port: int = 0) -> Address:
@@ -104,10 +109,8 @@ class Server:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
             listener = socket.create_server((host, port), family=family)
             self._listen(listener)
-        except OSError as error:
-            raise NbdError(
-                f"cannot listen on {host!r} port {port}: {error.strerror or error}", errno=error.errno
-            ) from error
+        except (OSError, UnicodeError) as error:
+            raise from_system(f"cannot listen on {host!r} port {port}", error) from error
         bound = listener.getsockname()
         return Address(host=bound[0], port=bound[1], export=self.export.name)
 
