@@ -1,14 +1,41 @@
-# make demo   everything set up, then a real kernel freezes without the IO_FLUSHER state and lives with it
-# make test   everything set up, then every test, those in virtual machines included
+# make demo     everything set up, then a real kernel freezes without the IO_FLUSHER state and lives with it
+# make test     everything set up, then every test, those in virtual machines included
+# make matrix   every scenario, ten runs of each half (hours under emulation)
 
 VENV := .venv
-PYTHON := $(VENV)/bin/python
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
-.PHONY: test lint
-test: lint
-	$(PYTHON) -m pytest
+.PHONY: demo test matrix setup lint clean
 
-lint:
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
+demo: setup
+	$(BIN)/ioflusher lab setup
+	$(BIN)/ioflusher lab run swap-on-nbd
+
+test: setup lint
+	tools/packages test
+	$(BIN)/ioflusher lab setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+matrix: setup
+	$(BIN)/ioflusher lab setup
+	for scenario in swap-on-nbd ext4-on-nbd-throttled; do \
+		$(BIN)/ioflusher lab run $$scenario --runs 10 || exit $$?; \
+	done
+
+setup: $(READY)
+
+# Made again when the project's requirements change; a half-made one is not taken for a whole one.
+$(READY): pyproject.toml
+	tools/packages python
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) reports build dist

@@ -1,15 +1,12 @@
 """`ioflusher lab`: real kernels in virtual machines."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from ioflusher.lab.session import Progress
+from ioflusher.cli.lab_options import accelerator_option, here, kernel_option, progress_line
+from ioflusher.cli.lab_run import list_command, run_command, setup_command
 
 EXIT_TIMEOUT = 124
 
@@ -20,36 +17,6 @@ def lab() -> None:
 
     Guests see this machine's programs read-only, run as root with all capabilities, and need no root here.
     """
-
-
-@contextmanager
-def progress_line() -> Iterator["Progress"]:
-    """A status line on a terminal, nothing elsewhere: what is going on, with a spinner."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(text)
-
-
-def here() -> tuple[Path, ...]:
-    """The current directory, which guests see too, unless it is too much to walk: / or the home directory."""
-    cwd = Path.cwd()
-    return () if cwd in (Path("/"), Path.home()) else (cwd,)
-
-
-kernel_option = click.option(
-    "--kernel",
-    metavar="K",
-    help="A bzImage, or a release such as 6.1; default: the distribution's cloud kernel 6.12.",
-)
-accelerator_option = click.option(
-    "--accelerator",
-    type=click.Choice(["kvm", "tcg"]),
-    help="How QEMU runs the guest; default: KVM where a probe boot works, else emulation.",
-)
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -94,7 +61,7 @@ def exec_command(
     from ioflusher.lab.sizes import parse_size
 
     chosen = Accelerator(accelerator) if accelerator else None
-    with progress_line() as progress, guest_disks(disk) as disks:
+    with progress_line(quiet=True) as progress, guest_disks(disk) as disks:
         guest = Guest(parse_size(memory), cpus, load, disks, network)
         with Lab(kernel, accelerator=chosen, shares=(*share, *here()), progress=progress) as ready:
             progress("booting")
@@ -115,3 +82,7 @@ def exec_command(
     if show_times:
         click.echo(f"booted in {done.boot_s:.1f} s, ran for {done.run_s:.1f} s", err=True)
     sys.exit(done.status)
+
+
+for _command in (list_command, run_command, setup_command):
+    lab.add_command(_command)

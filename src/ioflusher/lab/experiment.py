@@ -171,7 +171,7 @@ class _Follower:
         return self._half(
             Outcome.FROZEN,
             detail,
-            when_s=self._last_progress(),
+            when_s=event.time_s - self._began - event.data["stalled_s"],
             completed=event.data["completed"],
             in_flight=event.data["in_flight"],
             threads=threads,

@@ -69,7 +69,7 @@ class Half:
         detail: one sentence more.
         boot_s: seconds from power-on to the first event.
         wall_s: seconds that the virtual machine ran.
-        when_s: seconds from the workload's begin to the last completed request (frozen) or the end.
+        when_s: seconds from the workload's begin to where the device stands still (frozen), or to the end.
         completed: requests that the device completed after the workload's begin.
         in_flight: requests that were in flight in the end.
         verified_bytes: bytes that were read back and found as written; None where it did not come to that.

@@ -1,0 +1,65 @@
+"""The experiment itself: real kernels that freeze without the state and live with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ioflusher.lab.experiment import run_half
+from ioflusher.lab.outcome import Outcome
+from ioflusher.lab.scenario import builtin_scenarios, parse_scenario
+from ioflusher.lab.session import Lab
+from tests.lab.conftest import ioflusher
+
+pytestmark = pytest.mark.vm
+PF_IO_FLUSHER = 0x00180000  # PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, include/linux/sched.h
+
+
+@pytest.mark.parametrize("name", ["swap-on-nbd", "ext4-on-nbd-throttled"])
+def test_frozen_without_and_alive_with(name: str, tmp_path: Path) -> None:
+    """The command's own JSON: frozen in the daemon's own wait without, finished and verified with."""
+    done = ioflusher("lab", "run", name, "--json", "--report", str(tmp_path), timeout=400)
+    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    record = json.loads(done.stdout)
+    assert record["scenario"] == name
+    (run,) = record["runs"]
+    without, with_ = run["without"], run["with"]
+    assert without["outcome"] == "frozen"
+    witness = next(t for t in without["threads"] if t["explanation"] and t["explanation"]["self_wait"])
+    assert not witness["io_flusher"]
+    assert witness["flags"] & PF_IO_FLUSHER == 0
+    roles = {row["role"] for row in witness["explanation"]["stack"]}
+    assert roles & {"reclaim", "dirty-throttle"}, "the stack must stand in reclaim or throttling"
+    assert with_["outcome"] == "finished"
+    assert with_["wrong_chunks"] == 0
+    assert with_["verified_bytes"] == parse_scenario(builtin_scenarios()[name]).workload.size
+    assert all(t["flags"] & PF_IO_FLUSHER == PF_IO_FLUSHER for t in with_["threads"])
+    assert with_["requests_completed"] > without["requests_completed"]
+    page = (tmp_path / f"{name}.html").read_text()
+    assert "<svg" in page
+    assert "it waits for itself" in page
+    assert (tmp_path / f"{name}.svg").read_text().startswith("<svg")
+
+
+def test_a_stage_that_cannot_be_built_is_no_outcome(lab: Lab) -> None:
+    """A kernel setting that does not exist is an error of the scenario, not a frozen machine."""
+    text = builtin_scenarios()["swap-on-nbd"].replace("vm.swappiness", "vm.no_such_setting")
+    with pytest.raises(Exception, match="no_such_setting"):
+        run_half(lab, parse_scenario(text), text, io_flusher=True, watch=lambda half, event: None)
+
+
+def test_out_of_memory_is_its_own_outcome(lab: Lab) -> None:
+    """A workload larger than memory and swap together is killed, and that is said."""
+    text = builtin_scenarios()["swap-on-nbd"]
+    text = text.replace('size = "256M"', 'size = "16M"')  # the device, and with it swap
+    text = text.replace("[workload]\nkind", "[workload]\n# too much\nkind")
+    scenario = parse_scenario(text)
+    half = run_half(lab, scenario, _bigger(text), io_flusher=True, watch=lambda half, event: None)
+    assert half.outcome is Outcome.OUT_OF_MEMORY, half
+
+
+def _bigger(text: str) -> str:
+    """The workload grown beyond all memory of the machine."""
+    workload = parse_scenario(text).workload.size >> 20
+    assert f'size = "{workload}M"' in text
+    return text.replace(f'size = "{workload}M"', 'size = "800M"')

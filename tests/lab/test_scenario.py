@@ -1,0 +1,56 @@
+"""Scenario files: the ones that come with the package are whole, and mistakes are named."""
+
+import pytest
+
+from ioflusher.lab.errors import ScenarioError
+from ioflusher.lab.scenario import builtin_scenarios, find_scenario, parse_scenario
+
+GOOD = builtin_scenarios()["swap-on-nbd"]
+
+
+@pytest.mark.parametrize("name", sorted(builtin_scenarios()))
+def test_builtin_scenarios_are_whole(name: str) -> None:
+    """Each parses, is named as its file, and tells its story in sentences."""
+    scenario = parse_scenario(builtin_scenarios()[name], origin=name)
+    assert scenario.name == name
+    assert scenario.served.startswith("/dev/nbd0 ")
+    assert scenario.frozen.stalled_s < scenario.deadline_s
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says", "hints"),
+    [
+        ("stalled_s", "staled_s", "unknown key frozen.staled_s", "did you mean frozen.stalled_s?"),
+        ("[daemon]", "[deamon]", "unknown key deamon", "did you mean daemon?"),
+        ('memory = "512M"', 'memory = "a lot"', 'machine.memory: expected a size such as "768M"', None),
+        ('store = "remote"', 'store = "cloud"', "daemon.store: expected one of 'remote', 'file'", None),
+        ("lock_memory = true", "lock_memory = 1", "daemon.lock_memory: expected true or false", None),
+        ("pause_ms = ", "pause_ms = 0.5 # ", "workload.pause_ms: expected a whole number", None),
+        ('use = "swap"', "", "the key device.use is missing", None),
+        ('use = "swap"', 'use = "xfs"', "does not go with device.use 'xfs'", "goes with"),
+        ('name = "swap-on-nbd"', 'name = "../evil"', "expected small letters", None),
+        ("[machine]", "[machine", "not TOML", None),
+    ],
+)
+def test_mistakes_are_named(old: str, new: str, says: str, hints: str | None) -> None:
+    """The message names the key, what was expected and found; the hint names the nearest key."""
+    assert old in GOOD
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(GOOD.replace(old, new, 1), origin="mine.toml")
+    assert str(caught.value).startswith("mine.toml: ")
+    assert says in str(caught.value)
+    if hints:
+        assert hints in (caught.value.hint or "")
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    """A misspelt scenario name is answered with the one that was meant."""
+    with pytest.raises(ScenarioError) as caught:
+        find_scenario("swap-on-ndb")
+    assert "did you mean swap-on-nbd?" in (caught.value.hint or "")
+
+
+def test_missing_file_is_an_error() -> None:
+    """A scenario file that is not there is said to be so."""
+    with pytest.raises(ScenarioError, match="cannot read the scenario"):
+        find_scenario("/nowhere/at-all.toml")
