@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ioflusher.flag import scope as scope_room
 from ioflusher.flag import state as room
 from ioflusher.kernel.flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
@@ -26,20 +27,28 @@ class FakeKernel:
         self.refusal = 0
         self.calls: list[Call] = []
 
-    def prctl(self, option: int, *words: object) -> int:
-        """As `syscalls.prctl_raw`."""
-        state, *unused = words
-        assert unused == [ZERO] * 3, "the kernel refuses anything but zeros in arguments 3 to 5"
-        self.calls.append((option, state is ONE))
+    def prctl(self, option: int, arg2: int = 0, *unused: int) -> int:
+        """As `syscalls.prctl`."""
+        assert not any(unused), "the kernel refuses anything but zeros in arguments 3 to 5"
+        assert type(arg2) in (int, bool)
+        self.calls.append((option, bool(arg2)))
         if self.refusal:
-            return -1
+            raise OSError(self.refusal, errno.errorcode[self.refusal])
         me = threading.get_ident()
         if option == PR_GET_IO_FLUSHER:
-            assert state is ZERO
+            assert arg2 == 0
             return int(me in self.on)
         assert option == PR_SET_IO_FLUSHER
-        (self.on.add if state is ONE else self.on.discard)(me)
+        (self.on.add if arg2 else self.on.discard)(me)
         return 0
+
+    def prctl_raw(self, option: int, *words: object) -> int:
+        """As `syscalls.prctl_raw`."""
+        assert len(words) == 4, "a word that is not passed is garbage in the kernel"
+        try:
+            return self.prctl(option, *({id(ZERO): 0, id(ONE): 1}[id(word)] for word in words))
+        except OSError:
+            return -1
 
     @property
     def mine(self) -> bool:
@@ -51,8 +60,9 @@ class FakeKernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     """The stand-in, in place of the system call and of the task flags in /proc."""
     fake = FakeKernel()
-    monkeypatch.setattr(room, "prctl_raw", fake.prctl)
-    monkeypatch.setattr(room, "last_error", lambda: OSError(fake.refusal, errno.errorcode[fake.refusal]))
+    monkeypatch.setattr(room, "prctl", fake.prctl)
+    monkeypatch.setattr(room, "prctl_raw", fake.prctl_raw)
+    monkeypatch.setattr(scope_room, "prctl_raw", fake.prctl_raw)
     monkeypatch.setattr(room, "own_task_flags", lambda: TaskFlags(PF_IO_FLUSHER if fake.mine else 0))
     yield fake
     assert not fake.on, "a test left the state on a thread"

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.flag.conftest import FakeKernel
 
+from ioflusher.flag import scope as scope_room
 from ioflusher.flag import state as room
 from ioflusher.flag.errors import NotPermittedError, ScopeError
 from ioflusher.flag.scope import (
     FlusherScope,
-    NoioToken,
     io_flusher,
     noio_restore,
     noio_save,
@@ -231,17 +231,21 @@ def test_exit_stack_works(kernel: FakeKernel) -> None:
 def test_an_interrupt_while_entering_leaves_nothing(
     kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Ctrl-C after the scope began, before the block, is undone."""
-    begin = FlusherScope._begin
+    """A Ctrl-C after the state was set, before the block, is undone."""
 
-    def interrupted(self: FlusherScope) -> None:
-        begin(self)
-        raise KeyboardInterrupt
+    def interrupted(option: int, *words: object) -> int:
+        result = kernel.prctl_raw(option, *words)
+        if option == PR_SET_IO_FLUSHER:
+            raise KeyboardInterrupt
+        return result
 
-    monkeypatch.setattr(FlusherScope, "_begin", interrupted)
+    monkeypatch.setattr(scope_room, "prctl_raw", interrupted)
     with pytest.raises(KeyboardInterrupt), io_flusher():
         pytest.fail("the block ran")
     assert not kernel.mine
+    monkeypatch.setattr(scope_room, "prctl_raw", kernel.prctl_raw)
+    with io_flusher():
+        assert kernel.mine
 
 
 STEPS = st.lists(
@@ -262,21 +266,23 @@ def test_any_order_of_entering_and_leaving(steps: list[tuple[str, int]], start: 
     """
     with pytest.MonkeyPatch.context() as patch:
         fake = FakeKernel()
-        patch.setattr(room, "prctl_raw", fake.prctl)
+        patch.setattr(room, "prctl", fake.prctl)
+        patch.setattr(room, "prctl_raw", fake.prctl_raw)
+        patch.setattr(scope_room, "prctl_raw", fake.prctl_raw)
         room.set_io_flusher(start)
-        open_sections: list[tuple[NoioToken, bool]] = []
+        open_sections: list[tuple[FlusherScope, bool]] = []
         expected = start
         for step, value in steps:
             if step == "enter":
-                section = NoioToken(bool(value))
-                section._begin()
+                section: FlusherScope = io_flusher() if value else without_io_flusher()
+                section.__enter__()
                 # the model: a section remembers what it found
                 open_sections.append((section, expected))
                 expected = bool(value)
             elif step == "leave" and open_sections:
                 position = value % len(open_sections)
                 section, before = open_sections.pop(position)
-                assert section._end() is (position == len(open_sections))
+                noio_restore(section)
                 if position == len(open_sections):
                     expected = before
                 else:
@@ -288,7 +294,7 @@ def test_any_order_of_entering_and_leaving(steps: list[tuple[str, int]], start: 
             assert fake.mine is expected
         while open_sections:
             section, expected = open_sections.pop()
-            section._end()
+            noio_restore(section)
             assert fake.mine is expected
         if not any(step == "by hand" for step, _ in steps):
             assert fake.mine is start

@@ -180,7 +180,7 @@ def test_popen_forks_in_the_wanted_state(kernel: FakeKernel, monkeypatch: pytest
     monkeypatch.setattr(subprocess, "Popen", spying)
     with io_flusher():
         for wanted in (True, False):
-            child = popen([sys.executable, "-c", "pass"], io_flusher=wanted, stdin=subprocess.DEVNULL)
+            child = popen([sys.executable, "-c", "pass"], state=wanted, stdin=subprocess.DEVNULL)
             assert child.wait(60) == 0
         assert kernel.mine
     assert states == [True, False]

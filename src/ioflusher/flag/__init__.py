@@ -15,7 +15,6 @@ from ioflusher.flag.errors import (
 )
 from ioflusher.flag.scope import (
     FlusherScope,
-    NoioToken,
     io_flusher,
     noio_restore,
     noio_save,
@@ -71,7 +70,6 @@ __all__ = [
     "FlusherThread",
     "InvalidStateError",
     "NoSuchProcessError",
-    "NoioToken",
     "NotPermittedError",
     "NotSupportedError",
     "ScopeError",

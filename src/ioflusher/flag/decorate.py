@@ -11,8 +11,8 @@ from ioflusher.flag.scope import FlusherScope
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def decorated(function: F, state: bool) -> F:
-    """`function`, with every call of a plain one and every step of an async one in a scope of `state`.
+def decorated(function: F, scope: type[FlusherScope]) -> F:
+    """`function`, with every call of a plain one and every step of an async one in a scope of its own.
 
     Raises:
         ScopeError: for generator functions.
@@ -26,13 +26,13 @@ def decorated(function: F, state: bool) -> F:
 
         @functools.wraps(function)
         async def by_steps(*args: Any, **kwargs: Any) -> Any:
-            return await _Steps(function(*args, **kwargs), state)
+            return await _Steps(function(*args, **kwargs), scope)
 
         return cast(F, by_steps)
 
     @functools.wraps(function)
     def at_once(*args: Any, **kwargs: Any) -> Any:
-        with FlusherScope(state):
+        with scope():
             result = function(*args, **kwargs)
         if isinstance(result, Awaitable | Generator):
             # Its work would run after the scope: a callable object that hides an async function, say.
@@ -55,16 +55,16 @@ class _Steps:
     another thread: only the steps belong to the function.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], state: bool) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], scope: type[FlusherScope]) -> None:
         self._coroutine = coroutine
-        self._state = state
+        self._scope = scope
 
     def __await__(self) -> Generator[Any, Any, Any]:
         step: Callable[[], Any] = functools.partial(self._coroutine.send, None)
         try:
             while True:
                 try:
-                    with FlusherScope(self._state):
+                    with self._scope():
                         waits_for = step()
                 except StopIteration as stop:
                     return stop.value
@@ -82,7 +82,7 @@ class _Steps:
     def _close(self) -> None:
         """Let an unfinished coroutine clean up; without the state where that is what failed."""
         try:
-            with FlusherScope(self._state):
+            with self._scope():
                 self._coroutine.close()
         except FlagError:
             self._coroutine.close()

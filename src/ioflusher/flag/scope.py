@@ -11,12 +11,13 @@ from _thread import _local
 
 from ioflusher.flag.errors import ScopeError
 from ioflusher.flag.state import get_io_flusher, set_io_flusher
+from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
+from ioflusher.kernel.syscalls import ONE, ZERO, prctl_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn, Self, TypeVar
 
     F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -29,88 +30,79 @@ _USE_THE_DECORATOR = (
 
 
 class _Thread(_local):
-    """What a thread knows of its own scopes."""
+    """What a thread knows of its own scopes: those it is in, the innermost last."""
 
-    innermost: "NoioToken | None" = None
+    def __init__(self) -> None:
+        self.scopes: list[FlusherScope] = []
 
 
 _thread = _Thread()
 
 
-class NoioToken:
-    """One section of one thread's time: the state it asks for and the state to go back to."""
+class FlusherScope:
+    """A section of one thread's time in the state (`io_flusher`) or out of it (`without_io_flusher`).
 
-    __slots__ = ("_before", "_changed", "_outer", "_state", "_used")
+    A context manager and a decorator; an object is good for one section. Entering and leaving are written
+    out for speed: two or three system calls, and little else.
+    """
 
-    def __init__(self, state: bool) -> None:
-        self._state = state
-        self._used = False
+    _state = True
+    _before: "bool | None" = None  # None: not entered yet
 
-    def _begin(self) -> None:
-        if self._used:
+    def __enter__(self) -> "Self":
+        if sys._getframe(1).f_code.co_flags & _ASYNC_CODE:
+            # Other tasks of the thread would run with the state during an await, and the function could go
+            # on elsewhere after it.
+            raise ScopeError("a scope cannot be entered inside an async function", _USE_THE_DECORATOR)
+        if self._before is not None:
             raise ScopeError("this scope was entered before", "make a new one for every use: io_flusher()")
-        self._before = get_io_flusher()
+        answer = prctl_raw(PR_GET_IO_FLUSHER, ZERO, ZERO, ZERO, ZERO)
+        before = answer == 1 if answer != -1 else get_io_flusher()
         # Nothing is asked of the kernel that is so already: that needs no privilege.
-        self._changed = self._before is not self._state
-        self._used = True
-        self._outer = _thread.innermost
-        if self._changed:
-            set_io_flusher(self._state)
-        _thread.innermost = self
+        if before is not self._state:
+            try:
+                if prctl_raw(PR_SET_IO_FLUSHER, ZERO if before else ONE, ZERO, ZERO, ZERO) == -1:
+                    set_io_flusher(not before)  # fails again, and says why
+            except BaseException:
+                # Also a Ctrl-C just after the state was set: __exit__ is not called then.
+                if get_io_flusher() is not before:
+                    set_io_flusher(before)
+                raise
+        self._before = before
+        _thread.scopes.append(self)
+        return self
 
-    def _end(self) -> bool:
-        """Go back to the state before; False where inner scopes of this thread are still open.
+    def __exit__(self, *_: object) -> None:
+        scopes = _thread.scopes
+        if not scopes or scopes[-1] is not self:
+            self._leave_late()
+            raise ScopeError(
+                "a scope was left before the scopes inside it; the innermost decides on the state",
+                "leave scopes in the reverse order, or use noio_save() and noio_restore()",
+            )
+        scopes.pop()
+        before = self._before
+        if before is self._state and get_io_flusher() is before:
+            return
+        if prctl_raw(PR_SET_IO_FLUSHER, ONE if before else ZERO, ZERO, ZERO, ZERO) == -1:
+            set_io_flusher(before is True)  # fails again, and says why
+
+    def _leave_late(self) -> None:
+        """Leave while inner scopes of this thread are open: the next one takes over what to go back to.
 
         Raises:
-            ScopeError: on another thread than `_begin`, which then is still in the scope's state.
+            ScopeError: on another thread than `__enter__`, which then is still in the scope's state.
         """
-        inner = _thread.innermost
-        if inner is self:
-            _thread.innermost = self._outer
-            if self._changed or get_io_flusher() is not self._before:
-                set_io_flusher(self._before)
-            return True
-        while inner is not None and inner._outer is not self:
-            inner = inner._outer
-        if inner is None:
+        scopes = _thread.scopes
+        if self not in scopes:
             raise ScopeError(
                 "this scope was not entered on this thread, or was left before; "
                 "the thread that entered it keeps its state",
                 "enter and leave a scope on one thread; the state cannot be changed from another",
             )
-        inner._outer, inner._before, inner._changed = self._outer, self._before, True
-        return False
-
-
-class FlusherScope(NoioToken):
-    """What `io_flusher()` and `without_io_flusher()` return: a context manager and a decorator."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        if sys._getframe(1).f_code.co_flags & _ASYNC_CODE:
-            # Other tasks of the thread would run with the state during an await, and the function could go
-            # on elsewhere after it.
-            raise ScopeError("a scope cannot be entered inside an async function", _USE_THE_DECORATOR)
-        try:
-            self._begin()
-        except BaseException:
-            # Also a Ctrl-C between setting the state and the block: __exit__ is not called then.
-            if _thread.innermost is self:
-                self._end()
-            raise
-
-    def __exit__(
-        self,
-        kind: "type[BaseException] | None",
-        error: "BaseException | None",
-        traceback: "TracebackType | None",
-    ) -> None:
-        if not self._end():
-            raise ScopeError(
-                "a scope was left before the scopes inside it; the innermost decides on the state",
-                "leave scopes in the reverse order, or use noio_save() and noio_restore()",
-            )
+        place = scopes.index(self)
+        scopes[place + 1]._before = self._before
+        del scopes[place]
 
     async def __aenter__(self) -> "NoReturn":
         raise ScopeError("`async with` cannot hold the state of a thread", _USE_THE_DECORATOR)
@@ -126,10 +118,10 @@ class FlusherScope(NoioToken):
         """
         from ioflusher.flag.decorate import decorated
 
-        return decorated(function, self._state)
+        return decorated(function, type(self))
 
 
-def io_flusher() -> FlusherScope:
+class io_flusher(FlusherScope):
     """A scope in the IO_FLUSHER state: `with io_flusher():` or `@io_flusher()`.
 
     On leaving, also by an exception, the thread goes back to the state it had. Scopes nest, and threads do
@@ -140,19 +132,19 @@ def io_flusher() -> FlusherScope:
         NotPermittedError, NotSupportedError: see `set_io_flusher`; never where the state is set already.
         ScopeError: inside an async function, on leaving on another thread or before an inner scope.
     """
-    return FlusherScope(True)
 
 
-def without_io_flusher() -> FlusherScope:
+class without_io_flusher(FlusherScope):
     """A scope out of the IO_FLUSHER state, for set-up work and for starting children that must not have it.
 
     A program that scans for devices, for one, fails with ENOMEM where it should wait for I/O. Else as
     `io_flusher`; without the state there is nothing to do, and no privilege is needed.
     """
-    return FlusherScope(False)
+
+    _state = False
 
 
-def noio_save() -> NoioToken:
+def noio_save() -> FlusherScope:
     """Enter the IO_FLUSHER state and return a token for `noio_restore`, where a block does not fit.
 
     Tokens of one thread may be given back in any order; the state stays as long as one is out.
@@ -160,15 +152,16 @@ def noio_save() -> NoioToken:
     Raises:
         NotPermittedError, NotSupportedError: see `set_io_flusher`; never where the state is set already.
     """
-    token = NoioToken(True)
-    token._begin()
-    return token
+    return io_flusher().__enter__()
 
 
-def noio_restore(token: NoioToken) -> None:
+def noio_restore(token: FlusherScope) -> None:
     """Give back what `noio_save` returned, on the thread that called it.
 
     Raises:
         ScopeError: on another thread, or for a token that was given back before.
     """
-    token._end()
+    if _thread.scopes[-1:] == [token]:
+        token.__exit__()
+    else:
+        token._leave_late()

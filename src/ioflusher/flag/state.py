@@ -5,7 +5,7 @@ import os
 from ioflusher.flag.errors import FlagError, InvalidStateError, StateUnreadableError, refusal
 from ioflusher.kernel.flags import TaskFlags, parse_flags
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
-from ioflusher.kernel.syscalls import ONE, ZERO, last_error, prctl_raw
+from ioflusher.kernel.syscalls import ZERO, prctl, prctl_raw
 
 OWN_STAT = "/proc/thread-self/stat"
 OWN_STATUS = "/proc/thread-self/status"
@@ -25,9 +25,10 @@ def set_io_flusher(state: bool) -> None:
     """
     if state is not True and state is not False:
         raise InvalidStateError(state)
-    # The kernel demands that the arguments which the call does not use are zero.
-    if prctl_raw(PR_SET_IO_FLUSHER, ONE if state else ZERO, ZERO, ZERO, ZERO) == -1:
-        raise refused(last_error(), f"{'set' if state else 'clear'} the IO_FLUSHER state")
+    try:
+        prctl(PR_SET_IO_FLUSHER, state)  # the arguments that it does not use must be zero
+    except OSError as error:
+        raise refused(error, f"{'set' if state else 'clear'} the IO_FLUSHER state") from error
 
 
 def get_io_flusher() -> bool:
@@ -64,6 +65,4 @@ def refused(error: OSError, action: str) -> FlagError:
     except OSError:
         status = b""
     system = os.uname()
-    failure = refusal(error.errno or 0, action, system=f"{system.sysname} {system.release}", status=status)
-    failure.__cause__ = error
-    return failure
+    return refusal(error.errno or 0, action, system=f"{system.sysname} {system.release}", status=status)

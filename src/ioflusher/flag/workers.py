@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ioflusher.flag.scope import FlusherScope
+from ioflusher.flag.scope import io_flusher, without_io_flusher
 from ioflusher.flag.state import get_io_flusher, set_io_flusher
 
 if TYPE_CHECKING:
@@ -126,17 +126,17 @@ def call_flushed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     Raises:
         NotPermittedError, NotSupportedError: see `set_io_flusher`.
     """
-    with FlusherScope(True):
+    with io_flusher():
         return function(*args, **kwargs)
 
 
 def call_cleared(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` out of the state, as `call_flushed` calls it in the state."""
-    with FlusherScope(False):
+    with without_io_flusher():
         return function(*args, **kwargs)
 
 
-def popen(args: Any, *, io_flusher: bool, **kwargs: Any) -> "subprocess.Popen[Any]":
+def popen(args: Any, *, state: bool, **kwargs: Any) -> "subprocess.Popen[Any]":
     """`subprocess.Popen(args, **kwargs)`, the child in the state or surely out of it.
 
     The calling thread takes the wanted state while it forks, since the child inherits that, and goes back. No
@@ -148,5 +148,5 @@ def popen(args: Any, *, io_flusher: bool, **kwargs: Any) -> "subprocess.Popen[An
     """
     import subprocess
 
-    with FlusherScope(io_flusher):
+    with io_flusher() if state else without_io_flusher():
         return subprocess.Popen(args, **kwargs)

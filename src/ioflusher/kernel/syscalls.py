@@ -22,7 +22,7 @@ MCL_ONFAULT = 4  # since 4.4
 def _function(library: "type[ctypes.CDLL]", name: str, *argtypes: "Any") -> "Callable[..., int]":
     """The C library's function of this name, or one that fails with ENOSYS."""
     try:
-        function = getattr(library(None, use_errno=True), name)
+        function = getattr(library(None, use_errno=library is ctypes.CDLL), name)
     except (AttributeError, OSError, TypeError):
 
         def missing(*_arguments: object) -> int:
@@ -44,15 +44,16 @@ def word(value: int) -> object:
 ZERO = word(0)
 ONE = word(1)
 
-# For hot paths: prctl(option, word, word, word, word), which returns -1 on failure and leaves `last_error`.
-# Preparing the words beforehand halves the cost of a call. PyDLL keeps the interpreter's lock, which the
-# options in use here can afford: none of them sleeps.
+# For hot paths: prctl(option, word, word, word, word), -1 on failure, without the errno; `prctl` tells it.
+# Prepared words and no errno halve the cost of a call. PyDLL keeps the interpreter's lock, which the options
+# in use here can afford: none of them sleeps.
 prctl_raw = _function(ctypes.PyDLL, "prctl")
+_prctl = _function(ctypes.CDLL, "prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
 _munlockall = _function(ctypes.CDLL, "munlockall")
 
 
-def last_error() -> OSError:
+def _last_error() -> OSError:
     """The error that the last failed call of this module left behind in this thread."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
@@ -64,9 +65,9 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     Raises:
         OSError: with the kernel's errno.
     """
-    result = prctl_raw(option, *map(word, (arg2, arg3, arg4, arg5)))
+    result = _prctl(option, arg2, arg3, arg4, arg5)
     if result == -1:
-        raise last_error()
+        raise _last_error()
     return result
 
 
@@ -77,7 +78,7 @@ def mlockall(flags: int) -> None:
         OSError: with the kernel's errno.
     """
     if _mlockall(flags) == -1:
-        raise last_error()
+        raise _last_error()
 
 
 def munlockall() -> None:
@@ -87,4 +88,4 @@ def munlockall() -> None:
         OSError: with the kernel's errno.
     """
     if _munlockall() == -1:
-        raise last_error()
+        raise _last_error()
