@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from ioflusher.nbd import handshake
@@ -16,6 +17,9 @@ from ioflusher.nbd.states import Role, State
 from ioflusher.nbd.wire import Cmd, wire_to_errno
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then says nothing is an error, not a wait
+
+
+_SHORTEST = 1e-6  # seconds; a time-out of 0 would mean another thing: a socket that never waits
 
 
 def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.socket:
@@ -57,12 +61,16 @@ def send_all(sock: socket.socket, head: bytes, data: memoryview | None = None) -
         sock.sendall(data[sent - len(head) :])
 
 
-def next_message(sock: socket.socket, connection: Connection) -> Message | None:
+def next_message(
+    sock: socket.socket, connection: Connection, deadline: float | None = None
+) -> Message | None:
     """The peer's next message, or None when it closed the connection between two.
+
+    `deadline`, of time.monotonic(): bytes that trickle in do not put it off.
 
     Raises:
         RemoteProtocolError: the peer broke the protocol.
-        OSError: the socket failed.
+        OSError: the socket failed; TimeoutError: the deadline passed.
     """
     while True:
         event = connection.next_event()
@@ -70,6 +78,8 @@ def next_message(sock: socket.socket, connection: Connection) -> Message | None:
             return event
         if event is Pause.PEER_CLOSED:
             return None
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), _SHORTEST))
         # MSG_WAITALL: one system call a header and one a payload, however the bytes trickle in.
         connection.received(sock.recv_into(connection.wanted(), 0, socket.MSG_WAITALL))
 
@@ -85,15 +95,17 @@ def negotiate(
         MalformedData: the export's name is none that the protocol can carry.
         NegotiationError: the server refused.
         RemoteProtocolError: the server broke the protocol.
-        ConnectionLost: the server closed, or did not answer within the socket's time-out.
+        ConnectionLost: the server closed, or did not finish within the socket's time-out.
     """
+    timeout = sock.gettimeout()
+    deadline = None if timeout is None else time.monotonic() + timeout
     connection = Connection(Role.CLIENT)
     steps = plan(connection, check_name(address.export))
     try:
         outgoing = next(steps)
         while True:
             sock.sendall(outgoing)
-            message = next_message(sock, connection)
+            message = next_message(sock, connection, deadline)
             outgoing = steps.throw(_closed(address)) if message is None else steps.send(message)
     except StopIteration as done:
         export: Export = done.value

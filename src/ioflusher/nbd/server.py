@@ -241,8 +241,8 @@ class _Peer:
         self._sock.settimeout(HANDSHAKE_TIMEOUT)
         self._sock.sendall(connection.send(Greeting(handshake.SERVER_FLAGS)))
         while connection.state not in (State.TRANSMISSION, State.CLOSED):
-            message = next_message(self._sock, connection)
-            if message is None or time.monotonic() > deadline:
+            message = next_message(self._sock, connection, deadline)
+            if message is None:
                 return False
             if isinstance(message, Option):
                 answer = handshake.answer(message, self._export, zeroes=not connection.no_zeroes)
