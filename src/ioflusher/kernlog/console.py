@@ -13,6 +13,7 @@ from ioflusher.kernlog.frames import Frame, parse_frame
 from ioflusher.kernlog.heads import Head, parse_head
 from ioflusher.kernlog.lines import Line, parse_line
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
+from ioflusher.kernlog.scan import MAX_RAW_LINE, RawLine
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
 MAX_FRAMES = 512
@@ -21,7 +22,7 @@ MAX_CALLERS = 256
 
 def parse_console(data: bytes) -> tuple[Record, ...]:
     """Every record of a capture, in the order in which their first lines end; for logs that fit in memory."""
-    return tuple(read_records(data.splitlines()))
+    return tuple(read_records(_numbered(data)))
 
 
 def task_reports(data: bytes) -> tuple[TaskReport, ...]:
@@ -34,12 +35,19 @@ def events(data: bytes) -> tuple[Event, ...]:
     return tuple(record for record in parse_console(data) if isinstance(record, Event))
 
 
-def read_records(lines: Iterable[bytes], first: int = 1) -> Iterator[Record]:
-    """Records from lines as they come; `first` is the number of the first line. Never fails on any bytes."""
+def read_records(lines: Iterable[RawLine]) -> Iterator[Record]:
+    """Records from lines as they come. Never fails on any bytes."""
     reader = Reader()
-    for number, raw in enumerate(lines, first):
-        yield from reader.feed(raw, number)
+    for raw in lines:
+        yield from reader.feed(raw)
     yield from reader.finish()
+
+
+def _numbered(data: bytes) -> Iterator[RawLine]:
+    offset = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        yield RawLine(line[:MAX_RAW_LINE], number, offset)
+        offset += len(line) + 1
 
 
 @dataclass(slots=True)
@@ -47,7 +55,7 @@ class _Draft:
     """A report of which more lines may come."""
 
     head: Head
-    line: int
+    begin: RawLine
     seconds: float | None
     frames: list[Frame] = field(default_factory=list)
     in_irq: bool = False
@@ -56,6 +64,7 @@ class _Draft:
     )
     lockdep: list[str] | None = None  # lock names, while this is lockdep's report
     title: str = ""
+    lockdep_lines: int = 0
 
 
 _FIRST_FRAME = re.compile(
@@ -84,34 +93,34 @@ class Reader:
         self._drafts: dict[str, _Draft] = {}
         self._kernel: str | None = None
 
-    def feed(self, raw: bytes, number: int) -> Iterator[Record]:
+    def feed(self, raw: RawLine) -> Iterator[Record]:
         """Take one line; yields the records that it ends."""
-        line = parse_line(raw)
+        line = parse_line(raw.data)
         text = line.text
         if not text:
             return
         if "/stack" in text and (with_head := _STACK_INLINE.match(text)):
             # "/proc/4350/stack : [<0>] func+0x1/0x2": head and first frame on one line
-            yield from self._take_text(Line(with_head[1], line.seconds, line.caller), number)
+            yield from self._take_text(Line(with_head[1], line.seconds, line.caller), raw)
             text = with_head[2]
         frame = parse_frame(text)
         if frame:
-            yield from self._take_frame(frame, text, line, number)
+            yield from self._take_frame(frame, text, line, raw)
             return
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
             self._kernel = kernel[1]
-        event = event_of(line, number)
+        event = event_of(line, raw)
         if event and event.kind is not EventKind.HELD_LOCK:
             yield event
-        yield from self._take_text(line, number)
+        yield from self._take_text(line, raw)
 
     def finish(self) -> Iterator[Record]:
         """End of the log: the records still open."""
         for caller in list(self._drafts):
             yield from self._end(caller)
 
-    def _take_frame(self, frame: Frame, text: str, line: Line, number: int) -> Iterator[Record]:
+    def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         first = bool(_FIRST_FRAME.match(frame.function))
         if draft and draft.complete and frame.reliable and not first and draft.lockdep is None:
@@ -119,47 +128,47 @@ class Reader:
             draft = None
         if draft is None:
             source = Source.PROC if text.lstrip().startswith("[<0>]") else Source.BARE
-            draft = self._begin(Head(source=source), line, number)
+            draft = self._begin(Head(source=source), line, raw)
         if not draft.in_irq and len(draft.frames) < MAX_FRAMES:
             draft.frames.append(frame)
             draft.complete = draft.complete or first
 
-    def _take_text(self, line: Line, number: int) -> Iterator[Record]:
+    def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller
         draft = self._drafts.get(caller)
         if _LOCKDEP.search(text):
-            yield from self._open_lockdep(line, number)
+            yield from self._open_lockdep(line, raw)
             return
         if draft and draft.lockdep is not None:
-            if self._stays_in_lockdep(draft, text, number):
+            if self._stays_in_lockdep(draft, text):
                 return
             yield from self._end(caller)
             draft = None
         head = parse_head(text)
         if head:
-            yield from self._take_head(head, line, number)
+            yield from self._take_head(head, line, raw)
         elif draft:
-            yield from self._take_detail(draft, line, number)
+            yield from self._take_detail(draft, line, raw)
         elif _TRACE_BEGINS.match(text) or _QUEUE.match(text):
-            draft = self._begin(Head(source=Source.BARE), line, number)
-            yield from self._take_detail(draft, line, number)
+            draft = self._begin(Head(source=Source.BARE), line, raw)
+            yield from self._take_detail(draft, line, raw)
 
-    def _take_head(self, head: Head, line: Line, number: int) -> Iterator[Record]:
+    def _take_head(self, head: Head, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         if draft and not draft.frames and draft.head.same_task(head):
             draft.head = draft.head.joined(head)
             return
         yield from self._end(line.caller)
-        self._begin(head, line, number)
+        self._begin(head, line, raw)
 
-    def _take_detail(self, draft: _Draft, line: Line, number: int) -> Iterator[Record]:
+    def _take_detail(self, draft: _Draft, line: Line, raw: RawLine) -> Iterator[Record]:
         text = line.text
         queue = _QUEUE.match(text)
         owner = _OWNER.search(text)
         if queue:
             if draft.frames:
                 yield from self._end(line.caller)
-                draft = self._begin(Head(source=Source.BARE), line, number)
+                draft = self._begin(Head(source=Source.BARE), line, raw)
             draft.head = draft.head.joined(Head(source=draft.head.source, workqueue=queue[1].strip()))
         elif owner:
             draft.head = draft.head.joined(Head(source=draft.head.source, owner=(owner[1], int(owner[2]))))
@@ -171,13 +180,13 @@ class Reader:
             yield from self._end(line.caller)
         elif _TRACE_BEGINS.match(text) and draft.frames:
             yield from self._end(line.caller)
-            self._begin(Head(source=Source.BARE), line, number)
+            self._begin(Head(source=Source.BARE), line, raw)
 
-    def _begin(self, head: Head, line: Line, number: int) -> _Draft:
+    def _begin(self, head: Head, line: Line, raw: RawLine) -> _Draft:
         if len(self._drafts) >= MAX_CALLERS:
             # an old caller's unfinished head; a stack would have been ended by its next line
             self._drafts.pop(next(iter(self._drafts)))
-        draft = _Draft(head, number, line.seconds)
+        draft = _Draft(head, raw, line.seconds)
         self._drafts[line.caller] = draft
         return draft
 
@@ -194,7 +203,8 @@ class Reader:
                 tuple(draft.lockdep),
                 tuple(draft.frames),
                 self._kernel,
-                draft.line,
+                draft.begin.line,
+                draft.begin.offset,
             )
         elif draft.frames:
             yield TaskReport(
@@ -210,12 +220,13 @@ class Reader:
                 blocked_seconds=head.blocked_seconds,
                 owner=head.owner,
                 seconds=draft.seconds,
-                line=draft.line,
+                line=draft.begin.line,
+                offset=draft.begin.offset,
             )
 
     # -- lockdep
 
-    def _open_lockdep(self, line: Line, number: int) -> Iterator[Record]:
+    def _open_lockdep(self, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         if draft and draft.lockdep is not None and (not draft.frames or "Chain exists" in line.text):
             if "Chain exists" in line.text:
@@ -224,11 +235,11 @@ class Reader:
             draft.lockdep += _LOCKDEP_STATE.findall(line.text)
             return
         yield from self._end(line.caller)
-        draft = self._begin(Head(source=Source.DUMP), line, number)
+        draft = self._begin(Head(source=Source.DUMP), line, raw)
         draft.lockdep = _LOCKDEP_STATE.findall(line.text)
         draft.title = line.text.strip()
 
-    def _stays_in_lockdep(self, draft: _Draft, text: str, number: int) -> bool:
+    def _stays_in_lockdep(self, draft: _Draft, text: str) -> bool:
         """Whether a line still belongs to lockdep's report; keeps the lock names in it."""
         assert draft.lockdep is not None
         names = _LOCK_NAME.findall(text)
@@ -244,4 +255,5 @@ class Reader:
             draft.head = draft.head.joined(Head(source=Source.DUMP, comm=trying[1], tid=int(trying[2])))
         head = parse_head(text)
         foreign = head is not None and head.source is not Source.DUMP
-        return not foreign and not _ENDS.match(text) and number - draft.line < 600
+        draft.lockdep_lines += 1
+        return not foreign and not _ENDS.match(text) and draft.lockdep_lines < 600

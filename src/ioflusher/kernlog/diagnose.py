@@ -5,14 +5,13 @@ judgement comes at the end, when everything that the log tells is known.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernlog.advice import kernel_notes, remedies
 from ioflusher.kernlog.anatomy import Anatomy, Wait, dissect
 from ioflusher.kernlog.askers import asker_of, families
-from ioflusher.kernlog.console import read_records
+from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.devices import device_of
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, TaskRef
 from ioflusher.kernlog.facts import Facts
@@ -27,13 +26,8 @@ MAX_TASKS = 16
 
 def diagnose_log(data: bytes, daemons: tuple[str, ...] = ()) -> Diagnosis:
     """Diagnose a log that fits in memory; `daemons` are task names known to serve storage. Never fails."""
-    return diagnose_lines(data.splitlines(), daemons)
-
-
-def diagnose_lines(lines: Iterable[bytes], daemons: tuple[str, ...] = ()) -> Diagnosis:
-    """Diagnose a log line by line, in constant memory."""
     diagnoser = Diagnoser(daemons)
-    for record in read_records(lines):
+    for record in parse_console(data):
         diagnoser.take(record)
     return diagnoser.result()
 
@@ -140,7 +134,7 @@ class Diagnoser:
             sentence=f"lockdep reports: {report.title.strip('= ')} ({chain})",
             why=why,
             missing=None,
-            tasks=(TaskRef(report.comm, None, report.tid, None, None, report.line, None),),
+            tasks=(TaskRef(report.comm, None, report.tid, None, None, report.line, report.offset, None),),
             count=1,
             device=None,
             daemon=None,
@@ -183,7 +177,14 @@ def _task_ref(report: TaskReport) -> TaskRef:
     flags = report.task_flags
     carried = None if flags is None else flags & PF_IO_FLUSHER == PF_IO_FLUSHER
     return TaskRef(
-        report.comm, report.pid, report.tid, report.state, report.blocked_seconds, report.line, carried
+        report.comm,
+        report.pid,
+        report.tid,
+        report.state,
+        report.blocked_seconds,
+        report.line,
+        report.offset,
+        carried,
     )
 
 

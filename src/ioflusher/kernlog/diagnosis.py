@@ -12,7 +12,7 @@ class TaskRef:
     """A task of an episode.
 
     Attributes:
-        comm, pid, tid, state, blocked_seconds, line: as in `TaskReport`.
+        comm, pid, tid, state, blocked_seconds, line, offset: as in `TaskReport`.
         io_flusher: whether it carried the IO_FLUSHER state; None where the log does not print task_flags.
     """
 
@@ -21,7 +21,8 @@ class TaskRef:
     tid: int | None
     state: str | None
     blocked_seconds: int | None
-    line: int
+    line: int | None
+    offset: int
     io_flusher: bool | None
 
     @property
@@ -122,6 +123,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
                 "blocked_seconds": task.blocked_seconds,
                 "io_flusher": task.io_flusher,
                 "line": task.line,
+                "offset": task.offset,
             }
             for task in episode.tasks
         ],

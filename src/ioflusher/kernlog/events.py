@@ -4,6 +4,7 @@ import re
 
 from ioflusher.kernlog.lines import Line
 from ioflusher.kernlog.records import Event, EventKind
+from ioflusher.kernlog.scan import RawLine
 
 _TASK = r"(?P<subject>.{1,64}?)"
 
@@ -70,18 +71,20 @@ _ZONE = re.compile(r"^\s*Node (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+
 _HELD = re.compile(r"^\s*#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
 
 
-def event_of(line: Line, number: int) -> Event | None:
-    """The event that a line reports, None for a line that reports none; `number` is the line's."""
+def event_of(line: Line, raw: RawLine) -> Event | None:
+    """The event that a line reports, None for a line that reports none; `raw` says where it stands."""
     text = line.text
     if "free:" in text:
         zone = _ZONE.match(text)
         if zone:
             margin = int(zone[3]) - int(zone[4])
-            return Event(EventKind.ZONE, text, f"node {zone[1]} {zone[2]}", margin, line.seconds, number)
+            return Event(
+                EventKind.ZONE, text, f"node {zone[1]} {zone[2]}", margin, line.seconds, raw.line, raw.offset
+            )
     if "){" in text:
         held = _HELD.match(text)
         if held:
-            return Event(EventKind.HELD_LOCK, text, held["name"], None, line.seconds, number)
+            return Event(EventKind.HELD_LOCK, text, held["name"], None, line.seconds, raw.line, raw.offset)
     if not _TRIGGER.search(text):
         return None
     for word, kind, form in _FORMS:
@@ -90,5 +93,5 @@ def event_of(line: Line, number: int) -> Event | None:
             parts = found.groupdict()
             tid = parts.get("number")
             subject = parts.get("subject") or None
-            return Event(kind, text, subject, int(tid) if tid else None, line.seconds, number)
+            return Event(kind, text, subject, int(tid) if tid else None, line.seconds, raw.line, raw.offset)
     return None

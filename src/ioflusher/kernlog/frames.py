@@ -64,6 +64,7 @@ _ARM = re.compile(
     rf"^\s*(?:\[<[0-9a-f]+>\]\s*)?\(?(?P<function>{_SYMBOL})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
     rf"{_MODULE}\)? from (?:\[<[0-9a-f]+>\]\s*)?\(?{_SYMBOL}"
 )
+_PLACE = re.compile(r"\.[chSs]:\d")
 _AFTER_SYMBOL = re.compile(r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x)")
 
 
@@ -83,8 +84,10 @@ def parse_frame(text: str) -> Frame | None:
         found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text)
     elif " from " in text:
         found = _ARM.match(text)
+    elif "#" in text:
+        found = _CRASH.match(text) or _DRGN.match(text)
     else:
-        found = _DECODED.match(text) or _CRASH.match(text) or (_DRGN.match(text) if "#" in text else None)
+        found = _DECODED.match(text) if _PLACE.search(text) else None
     if found is None:
         return None
     parts = found.groupdict()

@@ -66,6 +66,7 @@ _PROC = re.compile(
 )
 
 
+_HEX = frozenset("0123456789abcdef")
 _PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
@@ -90,7 +91,7 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
-    if found := _OLD.match(text):
+    if text[-1:] in _HEX and (found := _OLD.match(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
         tid = found["tid"] or found["pid"] or found["bare"]

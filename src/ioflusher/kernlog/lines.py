@@ -28,10 +28,9 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
 
 _CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
-# tried one after another, again and again, until none fits: a console capture of a syslog has several
-_PREFIXES = tuple(
-    re.compile(form)
-    for form in (
+# taken off again and again until none fits: a console capture of a syslog has several
+_PREFIX = re.compile(
+    "|".join((
         r"\s*\[\s*(?P<seconds>\d{1,9}\.\d{3,9})(?:@\d+|,\d+)?\](?: ?\(\d+\)\[[^\]]*\])?",
         r"\s*\[\s*(?P<caller>[TC]\d+)\]",
         r"\s*<\d{1,3}>",
@@ -48,8 +47,11 @@ _PREFIXES = tuple(
         r"MESSAGE=",
         r"(?:[>|] ?)+(?=\s|\S)",
         r"\d*\.\d{6}\](?= )",
-    )
-)
+    ))
+)  # fmt: skip
+
+# a frame in the kernel's own format, which is what most lines of a stack are: nothing else to take off
+_COMMON = re.compile(r"\[\s*(\d{1,9}\.\d{3,9})\](?:\[\s*([TC]\d+)\])? (?= +(?:\? )?\w+\+0x)")
 
 
 def clean(raw: bytes) -> str:
@@ -67,22 +69,20 @@ def clean(raw: bytes) -> str:
 def parse_line(raw: bytes) -> Line:
     """Take the log's own prefixes off a line; never fails."""
     text = clean(raw)
+    if (found := _COMMON.match(text)) is not None:
+        return Line(text[found.end() :].rstrip(), float(found[1]), found[2] or "")
     if text.startswith("{"):
         text = _journal_message(raw) or text
     seconds: float | None = None
     caller = ""
     for _ in range(8):
-        for form in _PREFIXES:
-            found = form.match(text)
-            if found and found.end():
-                parts = found.groupdict()
-                seconds = float(parts["seconds"]) if parts.get("seconds") else seconds
-                seconds = int(parts["micros"]) / 1e6 if parts.get("micros") else seconds
-                caller = parts.get("caller") or caller
-                text = text[found.end() :]
-                break
-        else:
+        found = _PREFIX.match(text)
+        if not found or not found.end():
             break
+        if found.lastgroup:
+            stamp, caller, micros = found["seconds"], found["caller"] or caller, found["micros"]
+            seconds = float(stamp) if stamp else int(micros) / 1e6 if micros else seconds
+        text = text[found.end() :]
         # one blank parts the prefix from the text; more belong to the text
         text = text.removeprefix(" ")
     return Line(text.rstrip(), seconds, caller)

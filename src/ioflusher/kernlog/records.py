@@ -37,7 +37,8 @@ class TaskReport:
         owner: (name, tid) of the task that the kernel names as the lock's owner (Linux 6.16 and later),
             else None.
         seconds: the kernel's time stamp of the first line, None without one.
-        line: number of the first line, from 1.
+        line: number of the first line from 1, None behind the part of a long log in which lines are counted.
+        offset: of the first line's first byte in the (decompressed) log.
     """
 
     comm: str | None
@@ -52,7 +53,8 @@ class TaskReport:
     blocked_seconds: int | None
     owner: tuple[str, int] | None
     seconds: float | None
-    line: int
+    line: int | None
+    offset: int
 
 
 class EventKind(Enum):
@@ -81,7 +83,7 @@ class Event:
         subject: the task, device, server, zone or lock it names, None for none.
         number: tid of a task, KiB free below (negative) or above the min watermark of a zone; else None.
         seconds: the kernel's time stamp, None without one.
-        line: number of the line, from 1.
+        line, offset: where it stands, as in `TaskReport`.
     """
 
     kind: EventKind
@@ -89,7 +91,8 @@ class Event:
     subject: str | None
     number: int | None
     seconds: float | None
-    line: int
+    line: int | None
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class LockdepReport:
         locks: the names of the locks in the report, fs_reclaim among them where reclaim takes part.
         frames: every frame of the report, innermost first within each stack.
         kernel: the version that the log named last, None for none so far.
-        line: number of the first line, from 1.
+        line, offset: where it begins, as in `TaskReport`.
     """
 
     title: str
@@ -112,7 +115,8 @@ class LockdepReport:
     locks: tuple[str, ...]
     frames: tuple[Frame, ...]
     kernel: str | None
-    line: int
+    line: int | None
+    offset: int
 
     @property
     def reclaim(self) -> bool:

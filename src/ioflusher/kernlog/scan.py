@@ -1,0 +1,175 @@
+"""The parts of a log that can matter, found fast: gigabytes go by, kilobytes are read line by line.
+
+A stack betrays itself by its frames. So what is looked for is anchors, and everything `BEFORE` and `AFTER`
+an anchor is read. In the first `THOROUGH` bytes anchors are all of `_ANCHORS` (heads, events,
+frames of every form). Behind that only frames as the kernel prints them count ("+0x"), which costs little
+more than reading the bytes; unless the beginning held stacks of another form (crash, decoded ones), in
+which case the whole log is read thoroughly.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+CHUNK = 1 << 18
+THOROUGH = 8 << 20
+BEFORE = 2048
+AFTER = 2048
+# what is longer than this is no line of a log; its rest is passed over
+MAX_RAW_LINE = 65536
+
+FRAME = b"+0x"
+_OTHER_FRAMES = (b"COMMAND: ", b".c:", b".h:", b".S:")
+_ANCHORS = (
+    *(FRAME, *_OTHER_FRAMES, b"Trace:", b"trace:", b"blocked for", b"/stack", b"fs_reclaim", b"RECLAIM_FS"),
+    *(b"Chain exists", b"invoked oom", b"illed process", b"Kernel panic", b"lockup", b"detected stall"),
+    *(b"page allocation", b"allocation deadlock", b"not responding", b"I/O error", b"block nbd", b" min:"),
+    *(b"conn error", b"session recovery", b"offline device"),
+)
+_OTHER_FORMS = re.compile(rb"COMMAND: \"|\.[chS]:\d+(?:\)| \[inline\])")
+# more than so many "+" without "0x" in a chunk make the search for "+" alone the slower one
+_PATIENCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """A line of a log before anything was taken off it.
+
+    Attributes:
+        data: its bytes without the line's end, at most `MAX_RAW_LINE`.
+        line: its number from 1, None behind the part of a long log in which lines are counted.
+        offset: of its first byte in the (decompressed) log.
+    """
+
+    data: bytes
+    line: int | None
+    offset: int
+
+
+class Readable(Protocol):
+    """What a log is read from: any binary stream, raw or buffered."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as it goes; 0 at the end."""
+
+
+def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = None) -> Iterator[RawLine]:
+    """The lines that can matter, in their order, in constant memory.
+
+    Args:
+        stream: the log, decompressed.
+        progress: called with the number of bytes read so far, once a chunk.
+    """
+    lines = _Lines()
+    # one buffer for the whole log: copying and allocating would take longer than searching
+    data = bytearray(BEFORE + CHUNK)
+    tail = 0  # bytes kept from the last chunk, not given out: an anchor's context, perhaps
+    spill = 0  # how far an anchor's context reaches into this chunk
+    offset = 0  # of the buffer's first byte in the log
+    thorough_until = float(THOROUGH)
+    while read := stream.readinto(memoryview(data)[tail : tail + CHUNK]):
+        size = tail + read
+        thorough = offset < thorough_until
+        if thorough and _holds_other_forms(data, size):
+            thorough_until = float("inf")
+        # an anchor may lie across the border
+        hits = _anchors(data, max(0, tail - 32), size, _ANCHORS if thorough else (FRAME,))
+        given = end = 0
+        for begin, end in _intervals(hits, spill):
+            # whole lines where they are not longer than the context
+            begin = max(given, data.rfind(b"\n", given, max(given, begin)) + 1)
+            yield from lines.skip(data, given, begin, thorough)
+            newline = data.find(b"\n", min(end, size), min(end + BEFORE, size))
+            given = newline + 1 if newline >= 0 else min(end, size)
+            yield from lines.take(bytes(data[begin:given]), offset + begin)
+        spill = max(0, end - size)
+        keep = max(given, size - BEFORE)
+        yield from lines.skip(data, given, keep, thorough)
+        tail = size - keep
+        data[:tail] = data[keep:size]
+        offset += keep
+        if progress:
+            progress(offset + tail)
+    yield from lines.finish()
+
+
+def _holds_other_forms(data: bytearray, size: int) -> bool:
+    some = any(data.find(form, 0, size) >= 0 for form in _OTHER_FRAMES)
+    return some and _OTHER_FORMS.search(data, 0, size) is not None
+
+
+def _intervals(hits: list[int], spill: int) -> Iterator[tuple[int, int]]:
+    """The anchors' contexts, in order and apart; `spill` is the end of one that began earlier."""
+    begin, end = 0, spill
+    for hit in hits:
+        if hit - BEFORE > end:
+            if end > begin:
+                yield begin, end
+            begin = hit - BEFORE
+        end = max(end, hit + AFTER)
+    if end > begin:
+        yield begin, end
+
+
+def _anchors(data: bytearray, start: int, end: int, needles: tuple[bytes, ...]) -> list[int]:
+    """Where anchors stand, in order; of those that are closer together than half a context, some."""
+    hits = []
+    for needle in needles:
+        position = _find(data, needle, start, end)
+        while position >= 0:
+            hits.append(position)
+            position = _find(data, needle, position + AFTER // 2, end)
+    return sorted(hits)
+
+
+def _find(data: bytearray, needle: bytes, start: int, end: int) -> int:
+    if needle != FRAME:
+        return data.find(needle, start, end)
+    # one character is found many times faster than three, unless it is frequent
+    for _ in range(_PATIENCE):
+        start = data.find(b"+", start, end)
+        if start < 0 or data.startswith(FRAME, start, end):
+            return start
+        start += 1
+    return data.find(FRAME, start, end)
+
+
+class _Lines:
+    """Cuts what it takes into lines, and knows what was passed over."""
+
+    def __init__(self) -> None:
+        self._line: int | None = 1
+        self._rest = b""
+        self._rest_at = 0
+        self._overlong = False
+
+    def skip(self, data: bytearray, begin: int, end: int, count: bool) -> Iterator[RawLine]:
+        """Pass over data[begin:end], after the line that this cuts; count its lines if `count`."""
+        if begin >= end:
+            return
+        yield from self.finish()
+        newlines = data.count(b"\n", begin, end) if count else 0
+        self._line = self._line + newlines if count and self._line is not None else None
+
+    def take(self, data: bytes, offset: int) -> Iterator[RawLine]:
+        """The lines that end in this piece."""
+        pieces = data.split(b"\n")
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            if not self._rest and not self._overlong:
+                self._rest_at = offset
+            if not self._overlong:
+                self._rest += piece[: MAX_RAW_LINE - len(self._rest)]
+                self._overlong = len(self._rest) >= MAX_RAW_LINE
+            offset += len(piece) + 1
+            if not last:
+                yield from self.finish()
+                if self._line is not None:
+                    self._line += 1
+
+    def finish(self) -> Iterator[RawLine]:
+        """The line that has not ended yet."""
+        if self._rest:
+            yield RawLine(self._rest, self._line, self._rest_at)
+        self._rest, self._overlong = b"", False
