@@ -5,6 +5,7 @@ A stack is a tuple of `Frame`, the innermost call first, which is the order of e
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ _PLACE = re.compile(r"\.[chSs]:\d")
 _AFTER_SYMBOL = re.compile(r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x)")
 
 
+@lru_cache(maxsize=8192)  # tasks that wait for the same have the same frames
 def parse_frame(text: str) -> Frame | None:
     """The frame that a line holds, or None where it holds something else.
 

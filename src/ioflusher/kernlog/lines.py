@@ -3,14 +3,13 @@
 import html
 import json
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # A line longer than this is no kernel message (the kernel cuts at about 1,000 bytes); the rest is cut.
 MAX_LINE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of kernel text.
 
     Attributes:

@@ -9,13 +9,12 @@ which case the whole log is read thoroughly.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 CHUNK = 1 << 18
 THOROUGH = 8 << 20
-BEFORE = 2048
-AFTER = 2048
+BEFORE = 1024
+AFTER = 1024
 # what is longer than this is no line of a log; its rest is passed over
 MAX_RAW_LINE = 65536
 
@@ -32,8 +31,7 @@ _OTHER_FORMS = re.compile(rb"COMMAND: \"|\.[chS]:\d+(?:\)| \[inline\])")
 _PATIENCE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class RawLine:
+class RawLine(NamedTuple):
     """A line of a log before anything was taken off it.
 
     Attributes:
@@ -142,7 +140,6 @@ class _Lines:
         self._line: int | None = 1
         self._rest = b""
         self._rest_at = 0
-        self._overlong = False
 
     def skip(self, data: bytearray, begin: int, end: int, count: bool) -> Iterator[RawLine]:
         """Pass over data[begin:end], after the line that this cuts; count its lines if `count`."""
@@ -154,22 +151,23 @@ class _Lines:
 
     def take(self, data: bytes, offset: int) -> Iterator[RawLine]:
         """The lines that end in this piece."""
-        pieces = data.split(b"\n")
-        for number, piece in enumerate(pieces):
-            last = number == len(pieces) - 1
-            if not self._rest and not self._overlong:
-                self._rest_at = offset
-            if not self._overlong:
-                self._rest += piece[: MAX_RAW_LINE - len(self._rest)]
-                self._overlong = len(self._rest) >= MAX_RAW_LINE
+        first, *others = data.split(b"\n")
+        self._go_on(first, offset)
+        offset += len(first) + 1
+        for piece in others:
+            if self._rest:
+                yield RawLine(self._rest, self._line, self._rest_at)
+            self._line = self._line + 1 if self._line is not None else None
+            self._rest, self._rest_at = piece[:MAX_RAW_LINE], offset
             offset += len(piece) + 1
-            if not last:
-                yield from self.finish()
-                if self._line is not None:
-                    self._line += 1
+
+    def _go_on(self, piece: bytes, offset: int) -> None:
+        if not self._rest:
+            self._rest_at = offset
+        self._rest += piece[: MAX_RAW_LINE - len(self._rest)]
 
     def finish(self) -> Iterator[RawLine]:
         """The line that has not ended yet."""
         if self._rest:
             yield RawLine(self._rest, self._line, self._rest_at)
-        self._rest, self._overlong = b"", False
+        self._rest = b""
