@@ -50,7 +50,7 @@ def become_ordinary() -> None:
 
 def daemon_argv(job: ScenarioJob, scenario: Scenario) -> list[str]:
     """The daemon's command. The two halves differ in one word, `--io-flusher` or `--no-io-flusher`."""
-    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET]
+    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
     argv += (
         ["--remote", job.remote] if scenario.daemon.store == "remote" else ["--file", str(STORE / "image")]
     )
@@ -154,11 +154,15 @@ class Stage:
         return self.spawn([*work, workload.kind, json.dumps(order)], stdin=True, stdout=True)
 
     def end_pressure(self) -> None:
-        """Once everything is written the reader has done its part; reading back shall not race with it."""
+        """Once everything is written the reader has done its part: it goes, and its page cache with it.
+
+        Reading back would race with it for memory otherwise, and take minutes under emulation.
+        """
         if self.reader is not None:
             self.reader.kill()
             self.reader.wait()
             self.reader = None
+            Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
 def play(job: ScenarioJob, events: EventPort) -> None:
@@ -203,11 +207,14 @@ def watch(stage: Stage, observer: Observer, worker: subprocess.Popen[bytes]) -> 
             if not text:
                 break
             for line in text.splitlines():
-                if observer.relay(line) == "written":
+                phase = observer.relay(line)
+                if phase == "written":
                     stage.end_pressure()
+                elif phase == "verified":
+                    observer.finished(0)
+                    return
         observer.sample()
         if observer.stalled_s >= stage.scenario.frozen.stalled_s:
             observer.frozen()
             return
-    status = worker.wait()
-    observer.finished(status)
+    observer.finished(worker.wait())  # it ended before it had read everything back
