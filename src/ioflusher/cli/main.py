@@ -13,6 +13,7 @@ from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
+    "diagnose": ("diagnose", "diagnose"),
     "lab": ("lab", "lab"),
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),

@@ -2,6 +2,7 @@
 
 import re
 
+from ioflusher.kernlog.anatomy import Wait
 from ioflusher.kernlog.askers import Service
 from ioflusher.kernlog.findings import Case, Finding, Kind
 
@@ -82,3 +83,33 @@ def kernel_notes(case: Case, families: tuple[str, ...]) -> tuple[str, ...]:
         for begin, end, about, note in _NOTES
         if begin <= version < end and (about is None or about & set(families))
     )
+
+
+def who_completes(case: Case, finding: Finding, other: Case | None) -> str | None:
+    """Who or what must act for the wait to end; None where the stack does not tell."""
+    if other is not None:
+        return other.name
+    if finding.recursion:
+        match case.asker.service:
+            case Service.DAEMON:
+                return f"{case.name} itself, or another thread of its program"
+            case Service.KERNEL | Service.FLUSHER:
+                return f"{case.name} itself"
+            case _:
+                return f"{case.asker.part or 'the subsystem'}, which this thread is in the middle of"
+    return _ACTORS.get(case.body.wait)
+
+
+_ACTORS = {
+    Wait.IO: "the device",
+    Wait.WRITEBACK: "the device that the page is written to",
+    Wait.MEMPOOL: "the device that has the earlier requests",
+    Wait.TAG: "the device that has the earlier requests",
+    Wait.DAEMON: "the file system's daemon",
+    Wait.SERVER: "the file server",
+    Wait.LOCK: "whoever holds the lock",
+    Wait.WORK: "a kernel work queue",
+    Wait.DIRTY_THROTTLE: "whoever writes the dirty pages",
+    Wait.RECLAIM_QUEUE: "the thread that reclaims",
+    Wait.SHRINKERS: "whoever runs a shrinker",
+}

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 
 from ioflusher.kernel.flags import PF_IO_FLUSHER
-from ioflusher.kernlog.advice import kernel_notes, remedies
+from ioflusher.kernlog.advice import kernel_notes, remedies, who_completes
 from ioflusher.kernlog.anatomy import Anatomy, Wait, dissect
 from ioflusher.kernlog.askers import asker_of, families
 from ioflusher.kernlog.console import parse_console
@@ -109,6 +109,7 @@ class Diagnoser:
             missing=finding.missing,
             tasks=tuple(group.tasks),
             count=group.count,
+            needs=who_completes(case, finding, other),
             device=device_of(case),
             daemon=case.report.comm if daemon else None,
             chain=mark(case.report.frames),
@@ -136,6 +137,7 @@ class Diagnoser:
             missing=None,
             tasks=(TaskRef(report.comm, None, report.tid, None, None, report.line, report.offset, None),),
             count=1,
+            needs=None,
             device=None,
             daemon=None,
             chain=mark(report.frames[:64]),

@@ -1,4 +1,4 @@
-"""The result of a diagnosis: episodes, and how they read as JSON."""
+"""The result of a diagnosis: episodes, and how one reads as JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +45,7 @@ class Episode:
         missing: what would make it surer, None for nothing.
         tasks: the tasks, at most `MAX_TASKS` of them.
         count: how many reports showed it.
+        needs: who or what must act for the wait to end, None where the stack does not tell.
         device: the device or file system, None where the log does not name one.
         daemon: the program that others wait for, None for none.
         chain: the first task's stack with roles, innermost first.
@@ -52,7 +53,6 @@ class Episode:
         kernel: the kernel's version, None where the log does not say.
         notes: what is known of that version.
         remedies: what to do, most useful first.
-        source: name of the input, None where there is one only.
     """
 
     kind: Kind
@@ -63,6 +63,7 @@ class Episode:
     missing: str | None
     tasks: tuple[TaskRef, ...]
     count: int
+    needs: str | None
     device: str | None
     daemon: str | None
     chain: tuple[MarkedFrame, ...]
@@ -70,7 +71,6 @@ class Episode:
     kernel: str | None
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
-    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +95,8 @@ class Diagnosis:
         return any(episode.recursion for episode in self.episodes)
 
 
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis as `ioflusher diagnose --json` prints it."""
-    return {
-        "recursion": diagnosis.recursion,
-        "reports": diagnosis.reports,
-        "dropped": diagnosis.dropped,
-        "memory": diagnosis.memory,
-        "episodes": [_episode(episode) for episode in diagnosis.episodes],
-    }
-
-
-def _episode(episode: Episode) -> dict[str, Any]:
+def episode_as_json(episode: Episode) -> dict[str, Any]:
+    """An episode as `ioflusher diagnose --json` prints it, its keys the attributes' names."""
     return {
         "kind": episode.kind.value,
         "recursion": episode.recursion,
@@ -128,6 +118,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
             for task in episode.tasks
         ],
         "count": episode.count,
+        "needs": episode.needs,
         "device": episode.device,
         "daemon": episode.daemon,
         "chain": [
@@ -144,5 +135,4 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "kernel": episode.kernel,
         "notes": list(episode.notes),
         "remedies": list(episode.remedies),
-        "source": episode.source,
     }

@@ -66,8 +66,7 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
     spill = 0  # how far an anchor's context reaches into this chunk
     offset = 0  # of the buffer's first byte in the log
     thorough_until = float(THOROUGH)
-    while read := stream.readinto(memoryview(data)[tail : tail + CHUNK]):
-        size = tail + read
+    while (size := _fill(stream, data, tail)) > tail:
         thorough = offset < thorough_until
         if thorough and _holds_other_forms(data, size):
             thorough_until = float("inf")
@@ -78,10 +77,10 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
             # whole lines where they are not longer than the context
             begin = max(given, data.rfind(b"\n", given, max(given, begin)) + 1)
             yield from lines.skip(data, given, begin, thorough)
-            newline = data.find(b"\n", min(end, size), min(end + BEFORE, size))
-            given = newline + 1 if newline >= 0 else min(end, size)
+            given = _line_end(data, min(end, size), size)
             yield from lines.take(bytes(data[begin:given]), offset + begin)
-        spill = max(0, end - size)
+        # a line that goes on in the next chunk is wanted to its end
+        spill = max(1, end - size) if given == size and end else 0
         keep = max(given, size - BEFORE)
         yield from lines.skip(data, given, keep, thorough)
         tail = size - keep
@@ -90,6 +89,21 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
         if progress:
             progress(offset + tail)
     yield from lines.finish()
+
+
+def _fill(stream: Readable, data: bytearray, size: int) -> int:
+    """Read on until the buffer is full or the log ends; returns the new size."""
+    while size < len(data) and (read := stream.readinto(memoryview(data)[size:])):
+        size += read
+    return size
+
+
+def _line_end(data: bytearray, end: int, size: int) -> int:
+    """Where the line that `end` cuts is over; `end` itself where the line is longer than a context."""
+    newline = data.find(b"\n", max(0, end - 1), min(end + BEFORE, size))
+    if newline >= 0:
+        return newline + 1
+    return size if size - end < BEFORE else end
 
 
 def _holds_other_forms(data: bytearray, size: int) -> bool:

@@ -1,0 +1,165 @@
+"""`ioflusher diagnose`: who waited on whom in a kernel log, and whether it is reclaim recursion."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+
+import click
+
+from ioflusher.errors import IoflusherError
+from ioflusher.kernlog.fleet import (
+    LogResult,
+    Options,
+    Progress,
+    diagnose_file,
+    diagnose_files,
+    diagnose_source,
+    results_as_json,
+)
+from ioflusher.kernlog.inputs import journal as open_journal
+from ioflusher.kernlog.inputs import kernel_ring_buffer
+from ioflusher.kernlog.roles import role_of
+from ioflusher.report.diagnosis_text import render_diagnosis
+from ioflusher.report.plain import printable
+
+EXIT_RECURSION = 1
+EXIT_UNUSABLE = 2
+# below this a log is read before a bar could be drawn
+BAR_FROM = 64 << 20
+
+
+@click.command()
+@click.argument("logs", metavar="[LOG|-]...", nargs=-1)
+@click.option("--dmesg", is_flag=True, help="Read this machine's kernel ring buffer.")
+@click.option("--journal", is_flag=True, help="Read the kernel's messages in this machine's journal.")
+@click.option("--boot", metavar="N", help="With --journal: which boot, as journalctl --boot takes it.")
+@click.option(
+    "--daemon",
+    "daemons",
+    metavar="NAME",
+    multiple=True,
+    help="The task name of a program that serves storage; * at its end is any rest.",
+)
+@click.option("--all", "everything", is_flag=True, help="Show tasks that wait for work or run, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--html", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page, too."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Read so many logs at once.")
+@click.option("--explain", metavar="FUNCTION", help="Print what is known of a kernel function.")
+def diagnose(
+    logs: tuple[str, ...],
+    dmesg: bool,
+    journal: bool,
+    boot: str | None,
+    daemons: tuple[str, ...],
+    everything: bool,
+    as_json: bool,
+    html: Path | None,
+    jobs: int,
+    explain: str | None,
+) -> None:
+    """Explain a frozen machine from its kernel log.
+
+    LOG is a console capture, syslog, dmesg, journal text, export or JSON, crash's "bt -a", stacks copied
+    from /proc, each also compressed; or - for standard input.
+
+    Exit status: 0 no recursion found, 1 recursion found, 2 an input could not be used.
+    """
+    if explain is not None:
+        click.echo(explanation(explain))
+        return
+    if not (logs or dmesg or journal):
+        raise click.UsageError("give a LOG, - for standard input, --dmesg or --journal")
+    if boot is not None and not journal:
+        raise click.UsageError("--boot belongs to --journal")
+    options = Options(daemons, everything)
+    results = []
+    for result in read_all(logs, dmesg, journal, boot, options, jobs):
+        results.append(result)
+        if not as_json:
+            show(result, several=len(logs) + dmesg + journal > 1)
+    if as_json:
+        click.echo(json.dumps(results_as_json(results)))
+    if html:
+        write_html(html, tuple(results))
+    sys.exit(exit_status(results))
+
+
+def read_all(
+    logs: tuple[str, ...], dmesg: bool, journal: bool, boot: str | None, options: Options, jobs: int
+) -> Iterator[LogResult]:
+    """The results of everything asked for, one after another."""
+    if dmesg:
+        # opened here and now: the ring buffer is overwritten while we work
+        data = kernel_ring_buffer()
+        yield diagnose_source("dmesg", lambda: contextlib.nullcontext(io.BytesIO(data)), options)
+    if journal:
+        yield diagnose_source("journal", lambda: open_journal(boot), options)
+    if len(logs) > 1 and jobs > 1:
+        executor: Executor
+        with ProcessPoolExecutor(jobs) as executor:
+            yield from diagnose_files(logs, options, executor)
+        return
+    for name in logs:
+        with progress_bar(name) as progress:
+            result = diagnose_file(name, options, progress)
+        yield result
+
+
+@contextlib.contextmanager
+def progress_bar(name: str) -> Iterator[Progress | None]:
+    """A bar on standard error while a long log is read; None where nobody would see one."""
+    size = os.stat(name).st_size if name != "-" and os.path.isfile(name) else 0
+    if size < BAR_FROM or not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=size, label="reading", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)
+
+
+def show(result: LogResult, several: bool) -> None:
+    """Print one log's result; trouble goes to standard error."""
+    if result.trouble is None or result.diagnosis.reports or result.diagnosis.episodes:
+        for line in render_diagnosis(result.diagnosis, result.name if several else None):
+            click.echo(line)
+    if result.trouble:
+        click.echo(f"ioflusher: {printable(result.trouble)}", err=True)
+        if result.hint:
+            click.echo(f"  hint: {result.hint}", err=True)
+
+
+def exit_status(results: list[LogResult]) -> int:
+    """1 where any log holds a recursion, else 2 where any could not be used, else 0."""
+    if any(result.diagnosis.recursion for result in results):
+        return EXIT_RECURSION
+    return EXIT_UNUSABLE if any(result.trouble for result in results) else 0
+
+
+def write_html(path: Path, results: tuple[LogResult, ...]) -> None:
+    """Write the page.
+
+    Raises:
+        IoflusherError: the file cannot be written.
+    """
+    from ioflusher.report.diagnosis_html import render_html
+
+    try:
+        path.write_text(render_html(results), "utf-8")
+    except OSError as error:
+        raise IoflusherError(f"cannot write {path}: {error.strerror}", errno=error.errno) from error
+
+
+def explanation(function: str) -> str:
+    """What the table of kernel functions says of one."""
+    row = role_of(function)
+    if row is None:
+        return f"{printable(function)}: not in the table; a stack's other functions decide"
+    kernels = f"kernels {row.kernels}" if row.kernels else "kernels not recorded"
+    part = f"part {row.part}" if row.part else "no part in particular"
+    return f"{printable(function)}: {row.role.value} ({row.pattern}; {part}; {kernels}): {row.reason}"

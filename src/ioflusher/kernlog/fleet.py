@@ -1,0 +1,144 @@
+"""One log or a fleet's: each is diagnosed by itself, here, in a process pool or on a cluster."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ioflusher.kernlog.console import read_records
+from ioflusher.kernlog.diagnose import Diagnoser
+from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json
+from ioflusher.kernlog.inputs import LogUnreadableError, opened
+from ioflusher.kernlog.scan import Readable, relevant_lines
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LogResult:
+    """What came of one log.
+
+    Attributes:
+        name: as it was given.
+        diagnosis: of what could be read.
+        trouble: why it could not be used, or not to its end; None where it could.
+        hint: what to do about the trouble, None where nothing is known to help.
+    """
+
+    name: str
+    diagnosis: Diagnosis
+    trouble: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What holds for every log.
+
+    Attributes:
+        daemons: task names known to serve storage; `*` at the end is any rest.
+        everything: keep tasks that wait for work or run, too.
+    """
+
+    daemons: tuple[str, ...] = ()
+    everything: bool = False
+
+
+def diagnose_file(name: str, options: Options, progress: Progress | None = None) -> LogResult:
+    """Diagnose the log of that name ("-": standard input). What is wrong with the input is in the result."""
+    return diagnose_source(name, lambda: opened(name), options, progress)
+
+
+def diagnose_source(
+    name: str,
+    source: Callable[[], AbstractContextManager[Readable]],
+    options: Options,
+    progress: Progress | None = None,
+) -> LogResult:
+    """Diagnose what `source` opens, as far as it can be read; `name` is what messages call it."""
+    diagnoser = Diagnoser(options.daemons, options.everything)
+    watched = _Watched()
+    trouble: LogUnreadableError | None = None
+    try:
+        with source() as stream:
+            watched.stream = stream
+            for record in read_records(relevant_lines(watched, progress)):
+                diagnoser.take(record)
+    except LogUnreadableError as error:
+        trouble = error
+    diagnosis = diagnoser.result()
+    if trouble is not None:
+        return LogResult(name, diagnosis, str(trouble), trouble.hint)
+    if not diagnosis.reports and not diagnosis.episodes and (reason := watched.no_log()):
+        return LogResult(
+            name, diagnosis, f"{name} {reason}", "give the text of a kernel log, dmesg or console"
+        )
+    return LogResult(name, diagnosis)
+
+
+def diagnose_files(
+    names: Iterable[str], options: Options, executor: Executor | None = None
+) -> Iterator[LogResult]:
+    """The results of many logs, in the order of their names, each as soon as it and those before are done.
+
+    Args:
+        names: readable where the executor works.
+        options: for all of them.
+        executor: a process pool or a cluster's; None works here, one after another.
+    """
+    if executor is None:
+        yield from (diagnose_file(name, options) for name in names)
+        return
+    futures = [executor.submit(diagnose_file, name, options) for name in names]
+    for future in futures:
+        yield future.result()
+
+
+class _Watched:
+    """A stream that remembers what its beginning was like."""
+
+    stream: Readable
+
+    def __init__(self) -> None:
+        self._beginning = b""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Hand the call on."""
+        length = self.stream.readinto(buffer)
+        wanted = min(length or 0, 65536 - len(self._beginning))
+        if wanted:
+            self._beginning += bytes(buffer[:wanted])
+        return length
+
+    def no_log(self) -> str | None:
+        """Why this is no log at all, for an input without any stack; None for text."""
+        if not self._beginning:
+            return "is empty"
+        # a console capture may hold some NULs; a binary file is full of what no log has
+        odd = sum(byte < 9 or 13 < byte < 27 for byte in self._beginning)
+        return "is not text: no kernel log" if odd * 20 > len(self._beginning) else None
+
+
+def results_as_json(results: Iterable[LogResult]) -> dict[str, Any]:
+    """The results as `ioflusher diagnose --json` prints them; each episode names its input."""
+    kept = tuple(results)
+    return {
+        "recursion": any(result.diagnosis.recursion for result in kept),
+        "episodes": [
+            {**episode_as_json(episode), "input": result.name}
+            for result in kept
+            for episode in result.diagnosis.episodes
+        ],
+        "inputs": [
+            {
+                "name": result.name,
+                "recursion": result.diagnosis.recursion,
+                "reports": result.diagnosis.reports,
+                "dropped": result.diagnosis.dropped,
+                "memory": result.diagnosis.memory,
+                "trouble": result.trouble,
+            }
+            for result in kept
+        ],
+    }

@@ -1,0 +1,190 @@
+"""Where logs come from: files (compressed or not), standard input, the kernel's ring buffer, the journal."""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ioflusher.errors import IoflusherError
+from ioflusher.kernlog.scan import Readable
+
+KMSG = Path("/dev/kmsg")
+# the first bytes of the formats; names are not asked
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_LONGEST_MAGIC = 6
+
+
+class LogUnreadableError(IoflusherError):
+    """A log could not be opened or read to its end."""
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[Readable]:
+    """A log by name, decompressed: a path, or "-" for standard input.
+
+    Raises:
+        LogUnreadableError: it is missing, a directory, not permitted, damaged, or a program is missing;
+            also while it is read inside the `with`.
+    """
+    with reading(name), contextlib.ExitStack() as stack:
+        raw = stack.enter_context(
+            open(sys.stdin.fileno() if name == "-" else name, "rb", 0, closefd=name != "-")
+        )
+        yield stack.enter_context(_decompressed(raw, name))
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what goes wrong while the log `name` is read into `LogUnreadableError`."""
+    try:
+        yield
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=_DAMAGED) from error
+    except OSError as error:
+        raise LogUnreadableError(
+            f"cannot read {name}: {error.strerror or error}",
+            errno=error.errno,
+            hint="give the name of a log file, or - for standard input",
+        ) from error
+
+
+_DAMAGED = "it is damaged or cut short: what came before the damage was read"
+
+
+@contextlib.contextmanager
+def _decompressed(raw: io.FileIO, name: str) -> Iterator[Readable]:
+    head = b""
+    while len(head) < _LONGEST_MAGIC and (more := raw.read(_LONGEST_MAGIC - len(head))):
+        head += more
+    source = _Rejoined(head, raw)
+    if head.startswith(_GZIP):
+        yield gzip.GzipFile(fileobj=io.BufferedReader(source))
+    elif head.startswith(_BZIP2):
+        yield bz2.BZ2File(io.BufferedReader(source))
+    elif head.startswith(_XZ):
+        with lzma.LZMAFile(io.BufferedReader(source)) as stream:
+            yield stream
+    elif head.startswith(_ZSTD):
+        with _zstd(raw, name) as decompressed:
+            yield decompressed
+    else:
+        yield source
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream of which the first bytes have been read already."""
+
+    def __init__(self, head: bytes, rest: Readable) -> None:
+        super().__init__()
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """Always true: it was opened for reading."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """The kept bytes first, then the stream's own."""
+        part = self._head[: len(buffer)]
+        if not part:
+            return self._rest.readinto(buffer)
+        buffer[: len(part)] = part
+        self._head = self._head[len(part) :]
+        return len(part)
+
+
+@contextlib.contextmanager
+def _zstd(raw: io.FileIO, name: str) -> Iterator[Readable]:
+    # Python's library has zstd from 3.14 on only; where such files are made the program is at hand
+    program = shutil.which("zstd")
+    if program is None or not raw.seekable():
+        reason = "the program zstd was not found" if program is None else "it is no file"
+        raise LogUnreadableError(
+            f"cannot read {name}: it is compressed with zstd, and {reason}",
+            hint="pass it through zstd first: zstd -dc FILE | ioflusher diagnose -",
+        )
+    raw.seek(0)
+    command = [program, "--decompress", "--stdout", "--quiet"]
+    process = subprocess.Popen(command, stdin=raw, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout
+    try:
+        yield io.FileIO(process.stdout.fileno(), closefd=False)
+        # it has to end by itself here: its output was read to the end
+        if process.wait(timeout=60):
+            raise LogUnreadableError(f"cannot read {name} to its end: zstd failed", hint=_DAMAGED)
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def kernel_ring_buffer(path: Path = KMSG) -> bytes:
+    """Everything the kernel still holds of its own log, in /dev/kmsg's form, at most some MiB.
+
+    Raises:
+        LogUnreadableError: not permitted (kernel.dmesg_restrict), or no such device.
+    """
+    records = []
+    with reading(str(path)):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            while True:
+                try:
+                    records.append(os.read(descriptor, 8192))
+                except BlockingIOError:
+                    break
+                except BrokenPipeError:
+                    continue  # records were overwritten before they were read
+                if not records[-1]:
+                    break
+        finally:
+            os.close(descriptor)
+    return b"".join(records)
+
+
+@contextlib.contextmanager
+def journal(boot: str | None = None) -> Iterator[Readable]:
+    """The kernel's messages in systemd's journal; `boot` as journalctl's --boot takes it, None for this boot.
+
+    Raises:
+        LogUnreadableError: journalctl is missing or failed.
+    """
+    program = shutil.which("journalctl")
+    if program is None:
+        raise LogUnreadableError(
+            "cannot read the journal: the program journalctl was not found",
+            hint="copy the journal's text from the machine: journalctl --dmesg --boot N > FILE",
+        )
+    command = [program, "--dmesg", "--no-pager", "--output=short-monotonic", f"--boot={boot or 0}"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_plain_environment(),
+    )
+    assert process.stdout
+    assert process.stderr
+    try:
+        yield io.FileIO(process.stdout.fileno(), closefd=False)
+        said = process.stderr.read(4096).decode("utf-8", "replace").strip()
+        if process.wait(timeout=60):
+            raise LogUnreadableError(f"cannot read the journal: {said}", hint="see journalctl --list-boots")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+
+
+def _plain_environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"}

@@ -1,0 +1,121 @@
+"""A diagnosis for people to read on a terminal."""
+
+import textwrap
+from collections.abc import Iterator
+
+from ioflusher.kernlog.diagnosis import Diagnosis, Episode
+from ioflusher.kernlog.findings import Confidence
+from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.waits import MarkedFrame
+from ioflusher.report.plain import printable
+
+SURENESS = {
+    Confidence.CERTAIN: "certain: the log shows both ends",
+    Confidence.PROBABLE: "probable",
+    Confidence.POSSIBLE: "possible",
+}
+WIDTH = 100
+_QUIET = {Role.SCHEDULE, Role.WAIT_BIT}
+
+
+def render_diagnosis(diagnosis: Diagnosis, name: str | None = None) -> Iterator[str]:
+    """Lines for the terminal, safe to print; `name` is the log's where there are several."""
+    yield headline(diagnosis, name)
+    if diagnosis.memory:
+        yield f"memory: {diagnosis.memory}"
+    if diagnosis.dropped:
+        yield f"{diagnosis.dropped} further stacks, each different, did not fit and were not judged"
+    for number, episode in enumerate(diagnosis.episodes, 1):
+        yield ""
+        yield from _episode(number, episode)
+
+
+def headline(diagnosis: Diagnosis, name: str | None = None) -> str:
+    """The answer in one line."""
+    where = f"{printable(name)}: " if name else ""
+    recursions = sum(episode.recursion for episode in diagnosis.episodes)
+    read = counted(diagnosis.reports, "stack") + " read"
+    if recursions:
+        all_of_them = counted(len(diagnosis.episodes), "episode")
+        return f"{where}RECLAIM RECURSION in {recursions} of {all_of_them}; {read}"
+    if diagnosis.episodes:
+        others = counted(len(diagnosis.episodes), "episode")
+        return f"{where}no reclaim recursion; {others} of other kinds; {read}"
+    return f"{where}no reclaim recursion and no task that waits; {read}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 stack", "2 stacks"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _episode(number: int, episode: Episode) -> Iterator[str]:
+    verdict = "recursion" if episode.recursion else "no recursion"
+    yield f"{number}. {episode.kind.value}: {verdict}, {SURENESS[episode.confidence]}"
+    version = f"Linux {episode.kernel}" if episode.kernel else None
+    facts = (
+        ("who", _tasks(episode)),
+        ("what", f"{subject(episode)}: {episode.sentence}"),
+        ("why", episode.why),
+        ("needs", episode.needs),
+        ("device", episode.device),
+        ("daemon", f"{episode.daemon}{_state(episode)}" if episode.daemon else None),
+        ("cycle", " -> ".join(episode.cycle)),
+        ("missing", episode.missing),
+        *(("kernel", note) for note in (version, *episode.notes)),
+        *(("remedy", remedy) for remedy in episode.remedies),
+    )
+    for name, value in facts:
+        if value:
+            yield from _wrapped(name, value)
+    if episode.recursion:
+        yield from _stack(episode.chain)
+
+
+def _wrapped(name: str, value: str) -> list[str]:
+    return textwrap.wrap(
+        printable(value),
+        width=WIDTH,
+        initial_indent=f"   {name:<9}",
+        subsequent_indent=" " * 12,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def subject(episode: Episode) -> str:
+    """The task that the episode's sentence is about."""
+    return episode.tasks[0].name if episode.tasks else "a task"
+
+
+def _tasks(episode: Episode) -> str:
+    first = episode.tasks[0]
+    place = f"line {first.line}" if first.line is not None else f"byte {first.offset}"
+    state = f", state {first.state}" if first.state else ""
+    blocked = f", blocked for more than {first.blocked_seconds} s" if first.blocked_seconds else ""
+    others = f"; {episode.count} stacks alike" if episode.count > 1 else ""
+    return f"{first.name}{state}{blocked}, {place}{others}"
+
+
+def _state(episode: Episode) -> str:
+    match episode.tasks[0].io_flusher:
+        case True:
+            return ", which carried the IO_FLUSHER state"
+        case False:
+            return ", which did not carry the IO_FLUSHER state"
+    return ""
+
+
+def _stack(chain: tuple[MarkedFrame, ...]) -> Iterator[str]:
+    """The stack from the system call inwards, one line for each step that says something."""
+    yield "   stack, from the outside in:"
+    previous = None
+    depth = 0
+    for step in reversed(chain):
+        if step.role is None or step.role in _QUIET or not step.frame.reliable:
+            continue
+        label = step.label if step.role is not previous else ""
+        depth += step.role is not previous
+        previous = step.role
+        module = f" [{step.frame.module}]" if step.frame.module else ""
+        yield printable(f"     {label:<17} {'  ' * min(depth - 1, 12)}{step.frame.function}(){module}")

@@ -1,0 +1,117 @@
+"""The verb `diagnose` as a user calls it."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from ioflusher.cli.diagnose import diagnose
+
+LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
+RECURSION = str(LOGS / "pos_nbd_xfs_inode_write.txt")
+OTHER = str(LOGS / "neg_xfs_reclaim_queue.txt")
+
+
+def call(*arguments: str, data: bytes = b"") -> Result:
+    return CliRunner().invoke(diagnose, arguments, input=data)
+
+
+def test_the_verb_is_registered() -> None:
+    """`ioflusher diagnose` exists."""
+    from ioflusher.cli.main import cli
+
+    assert cli.get_command(click.Context(cli), "diagnose") is diagnose
+
+
+def test_exit_statuses(tmp_path: Path) -> None:
+    """0 no recursion, 1 recursion, 2 unusable; a recursion outweighs what could not be used."""
+    missing = str(tmp_path / "missing")
+    assert call(OTHER).exit_code == 0
+    assert call(RECURSION).exit_code == 1
+    assert call(missing).exit_code == 2
+    assert call(missing, RECURSION).exit_code == 1
+    assert call().exit_code == 2
+
+
+def test_the_story_is_told() -> None:
+    """Who, what, why, what to do, and the stack with its roles."""
+    out = call(RECURSION).stdout
+    assert out.startswith("RECLAIM RECURSION in 1 of 1 episode; 1 stack read\n")
+    for part in (
+        "msgr-worker-1 (1026), state D, line 1",
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs",
+        "remedy start it in the IO_FLUSHER state",
+        "needs msgr-worker-1 (1026) itself",
+    ):
+        assert part in " ".join(out.split())
+    assert re.search(r"^ +network +tcp_sendmsg\(\)$", out, re.M)
+    assert re.search(r"^ +direct reclaim +try_to_free_pages\(\)$", out, re.M)
+
+
+def test_json_has_the_promised_shape() -> None:
+    """The top-level answer, and for each episode what scripts ask for."""
+    answer = json.loads(call("--json", RECURSION, OTHER).stdout)
+    assert answer["recursion"] is True
+    first, second = answer["episodes"]
+    assert (first["kind"], first["recursion"], first["confidence"]) == ("inode-recursion", True, "probable")
+    assert first["tasks"][0]["comm"] == "msgr-worker-1"
+    assert first["daemon"] == "msgr-worker-1"
+    assert {"device", "chain", "cycle", "missing", "needs", "remedies", "sentence", "why"} <= set(first)
+    assert any(step["role"] == "direct-reclaim" for step in first["chain"])
+    assert (second["recursion"], second["input"]) == (False, OTHER)
+    assert [entry["recursion"] for entry in answer["inputs"]] == [True, False]
+
+
+def test_many_logs_may_be_read_at_once() -> None:
+    """A process pool changes nothing in the answer."""
+    names = [RECURSION, OTHER, RECURSION]
+    one, two = (json.loads(call("--json", *jobs, *names).stdout) for jobs in ([], ["--jobs", "2"]))
+    assert one == two
+
+
+def test_a_page_is_written_and_escaped(tmp_path: Path) -> None:
+    """Names from a log are text on the page, never markup."""
+    log = tmp_path / "log"
+    log.write_bytes(Path(RECURSION).read_bytes().replace(b"msgr-worker-1", b"<b>\x1b[2J&x  "))
+    page = tmp_path / "page.html"
+    call("--html", str(page), "--daemon", "<b>*", str(log))
+    text = page.read_text("utf-8")
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert "\x1b" not in text
+    assert call("--html", str(tmp_path), RECURSION).exit_code == 2
+
+
+def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Neither from the log nor from the file's name."""
+    log = tmp_path / "a\x1b[31m\u202eb"
+    log.write_bytes(b"task:ev\xe2\x80\xaeil\x1b]0;x\x07 state:D stack:0 pid:1\n mutex_lock+0x1/0x2\n")
+    result = call(str(log), OTHER)
+    assert result.exit_code == 0
+    for line in (result.stdout + result.stderr).splitlines():
+        assert line.isprintable()
+
+
+def test_a_functions_row_is_printed() -> None:
+    """For whoever asks why a frame was taken for what."""
+    assert call("--explain", "shrink_slab.part.40").stdout.startswith(
+        "shrink_slab.part.40: shrinker (shrink_slab;"
+    )
+    assert "not in the table" in call("--explain", "nonsense").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--boot", "1", "x"], ["--jobs", "0", "x"]])
+def test_wrong_usage_is_refused(arguments: list[str]) -> None:
+    """Options that mean nothing together are no silent success."""
+    assert call(*arguments).exit_code == 2
+
+
+def test_all_shows_tasks_that_wait_for_work(tmp_path: Path) -> None:
+    """They are left out otherwise."""
+    log = tmp_path / "log"
+    log.write_bytes(b"bash            S    0    10      1 0x0\nCall Trace:\n do_wait+0x1/0x2\n")
+    assert "bash" not in call(str(log)).stdout
+    assert "bash (10)" in call("--all", str(log)).stdout
