@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import click
@@ -102,7 +101,8 @@ def read_all(
     if journal:
         yield diagnose_source("journal", lambda: open_journal(boot), options)
     if len(logs) > 1 and jobs > 1:
-        executor: Executor
+        from concurrent.futures import ProcessPoolExecutor
+
         with ProcessPoolExecutor(jobs) as executor:
             yield from diagnose_files(logs, options, executor)
         return

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 from ioflusher.kernlog.anatomy import Anatomy, Step
 from ioflusher.kernlog.records import TaskReport
@@ -56,7 +56,7 @@ class Asker:
 @lru_cache(maxsize=1)
 def known_daemons() -> tuple[Daemon, ...]:
     """The table of programs, in its order."""
-    text = (resources.files("ioflusher.kernlog") / DAEMON_TABLE).read_text("utf-8")
+    text = Path(__file__).with_name(DAEMON_TABLE).read_text("utf-8")
     lines = (line.split(None, 2) for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return tuple(Daemon(name, serves, about.strip()) for name, serves, about in lines)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ioflusher.kernlog.events import event_of
 from ioflusher.kernlog.frames import Frame, parse_frame
 from ioflusher.kernlog.heads import Head, parse_head
-from ioflusher.kernlog.lines import Line, parse_line
+from ioflusher.kernlog.lines import COMMON_FRAME, Line, parse_line
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
 from ioflusher.kernlog.scan import MAX_RAW_LINE, RawLine
 
@@ -95,6 +95,15 @@ class Reader:
 
     def feed(self, raw: RawLine) -> Iterator[Record]:
         """Take one line; yields the records that it ends."""
+        common = COMMON_FRAME.match(raw.data) if b"+0x" in raw.data else None
+        if common:
+            # most lines of most logs that matter: worth a way of their own
+            text = common[3].decode("ascii")
+            frame = parse_frame(text)
+            if frame:
+                caller = common[2].decode("ascii") if common[2] else ""
+                yield from self._take_frame(frame, text, Line(text, float(common[1]), caller), raw)
+                return
         line = parse_line(raw.data)
         text = line.text
         if not text:

@@ -1,16 +1,18 @@
 """One log or a fleet's: each is diagnosed by itself, here, in a process pool or on a cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ioflusher.kernlog.console import read_records
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json
 from ioflusher.kernlog.inputs import LogUnreadableError, opened
 from ioflusher.kernlog.scan import Readable, relevant_lines
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Progress = Callable[[int], None]
 
@@ -78,7 +80,7 @@ def diagnose_source(
 
 
 def diagnose_files(
-    names: Iterable[str], options: Options, executor: Executor | None = None
+    names: Iterable[str], options: Options, executor: "Executor | None" = None
 ) -> Iterator[LogResult]:
     """The results of many logs, in the order of their names, each as soon as it and those before are done.
 

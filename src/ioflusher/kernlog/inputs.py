@@ -1,15 +1,9 @@
 """Where logs come from: files (compressed or not), standard input, the kernel's ring buffer, the journal."""
 
-import bz2
 import contextlib
-import gzip
 import io
-import lzma
 import os
-import shutil
-import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +12,6 @@ from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.scan import Readable
 
 KMSG = Path("/dev/kmsg")
-# the first bytes of the formats; names are not asked
-_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _LONGEST_MAGIC = 6
 
 
@@ -44,11 +36,9 @@ def opened(name: str) -> Iterator[Readable]:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what goes wrong while the log `name` is read into `LogUnreadableError`."""
+    """Turn what the system says while the log `name` is read into `LogUnreadableError`."""
     try:
         yield
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=_DAMAGED) from error
     except OSError as error:
         raise LogUnreadableError(
             f"cannot read {name}: {error.strerror or error}",
@@ -57,27 +47,23 @@ def reading(name: str) -> Iterator[None]:
         ) from error
 
 
-_DAMAGED = "it is damaged or cut short: what came before the damage was read"
-
-
 @contextlib.contextmanager
 def _decompressed(raw: io.FileIO, name: str) -> Iterator[Readable]:
     head = b""
     while len(head) < _LONGEST_MAGIC and (more := raw.read(_LONGEST_MAGIC - len(head))):
         head += more
     source = _Rejoined(head, raw)
-    if head.startswith(_GZIP):
-        yield gzip.GzipFile(fileobj=io.BufferedReader(source))
-    elif head.startswith(_BZIP2):
-        yield bz2.BZ2File(io.BufferedReader(source))
-    elif head.startswith(_XZ):
-        with lzma.LZMAFile(io.BufferedReader(source)) as stream:
-            yield stream
-    elif head.startswith(_ZSTD):
-        with _zstd(raw, name) as decompressed:
-            yield decompressed
-    else:
+    if head.isascii() and not head.startswith(b"BZh"):
         yield source
+        return
+    from ioflusher.kernlog.packed import MAGICS, unpacked
+
+    magic = next((magic for magic in MAGICS if head.startswith(magic)), None)
+    if magic is None:
+        yield source
+        return
+    with unpacked(magic, source, raw, name) as contents:
+        yield contents
 
 
 class _Rejoined(io.RawIOBase):
@@ -100,31 +86,6 @@ class _Rejoined(io.RawIOBase):
         buffer[: len(part)] = part
         self._head = self._head[len(part) :]
         return len(part)
-
-
-@contextlib.contextmanager
-def _zstd(raw: io.FileIO, name: str) -> Iterator[Readable]:
-    # Python's library has zstd from 3.14 on only; where such files are made the program is at hand
-    program = shutil.which("zstd")
-    if program is None or not raw.seekable():
-        reason = "the program zstd was not found" if program is None else "it is no file"
-        raise LogUnreadableError(
-            f"cannot read {name}: it is compressed with zstd, and {reason}",
-            hint="pass it through zstd first: zstd -dc FILE | ioflusher diagnose -",
-        )
-    raw.seek(0)
-    command = [program, "--decompress", "--stdout", "--quiet"]
-    process = subprocess.Popen(command, stdin=raw, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout
-    try:
-        yield io.FileIO(process.stdout.fileno(), closefd=False)
-        # it has to end by itself here: its output was read to the end
-        if process.wait(timeout=60):
-            raise LogUnreadableError(f"cannot read {name} to its end: zstd failed", hint=_DAMAGED)
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
 
 
 def kernel_ring_buffer(path: Path = KMSG) -> bytes:
@@ -158,6 +119,9 @@ def journal(boot: str | None = None) -> Iterator[Readable]:
     Raises:
         LogUnreadableError: journalctl is missing or failed.
     """
+    import shutil
+    import subprocess
+
     program = shutil.which("journalctl")
     if program is None:
         raise LogUnreadableError(

@@ -49,8 +49,11 @@ _PREFIX = re.compile(
     ))
 )  # fmt: skip
 
-# a frame in the kernel's own format, which is what most lines of a stack are: nothing else to take off
-_COMMON = re.compile(r"\[\s*(\d{1,9}\.\d{3,9})\](?:\[\s*([TC]\d+)\])? (?= +(?:\? )?\w+\+0x)")
+# a frame in the kernel's own format, with nothing else to take off: seconds, caller, the frame
+COMMON_FRAME = re.compile(
+    rb"\[ {0,11}(\d{1,9}\.\d{3,9})\](?:\[ {0,8}([TC]\d{1,9})\])? "
+    rb"( (?:\? )?[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?)\r?$"
+)
 
 
 def clean(raw: bytes) -> str:
@@ -68,8 +71,6 @@ def clean(raw: bytes) -> str:
 def parse_line(raw: bytes) -> Line:
     """Take the log's own prefixes off a line; never fails."""
     text = clean(raw)
-    if (found := _COMMON.match(text)) is not None:
-        return Line(text[found.end() :].rstrip(), float(found[1]), found[2] or "")
     if text.startswith("{"):
         text = _journal_message(raw) or text
     seconds: float | None = None

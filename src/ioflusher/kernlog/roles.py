@@ -7,7 +7,7 @@ knows roles only, so a kernel engineer adds a line there and reads nothing else.
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 from ioflusher.errors import IoflusherError
 
@@ -115,8 +115,8 @@ def _unless_dash(column: str) -> str | None:
 @lru_cache(maxsize=1)
 def all_rows() -> tuple[RoleRow, ...]:
     """Every row of the package's own tables, in their order."""
-    folder = resources.files("ioflusher.kernlog")
-    return tuple(row for name in TABLES for row in parse_table((folder / name).read_text("utf-8"), name))
+    texts = ((name, Path(__file__).with_name(name).read_text("utf-8")) for name in TABLES)
+    return tuple(row for name, text in texts for row in parse_table(text, name))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 CHUNK = 1 << 18
-THOROUGH = 8 << 20
+THOROUGH = 4 << 20
 BEFORE = 1024
 AFTER = 1024
 # what is longer than this is no line of a log; its rest is passed over

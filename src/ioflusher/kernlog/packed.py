@@ -1,0 +1,76 @@
+"""Compressed logs. Loaded only when one is met, since the packers' modules take a while in a slow guest."""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterator
+
+from ioflusher.kernlog.inputs import LogUnreadableError
+from ioflusher.kernlog.scan import Readable
+
+DAMAGED = "it is damaged or cut short: what came before the damage was read"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# the first bytes tell the format; names are not asked
+MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", ZSTD_MAGIC)
+
+
+@contextlib.contextmanager
+def unpacked(magic: bytes, source: io.RawIOBase, raw: io.FileIO, name: str) -> Iterator[Readable]:
+    """The contents of a compressed log.
+
+    Args:
+        magic: which of `MAGICS` it begins with.
+        source: the log from its first byte.
+        raw: the file below it.
+        name: what messages call it.
+
+    Raises:
+        LogUnreadableError: damaged, or zstd's program is missing; also while it is read inside the `with`.
+    """
+    if magic == ZSTD_MAGIC:
+        with _zstd(raw, name) as contents:
+            yield contents
+        return
+    packer = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}[magic]
+    try:
+        if packer is gzip.GzipFile:
+            yield gzip.GzipFile(fileobj=io.BufferedReader(source))
+        else:
+            yield packer(io.BufferedReader(source))
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=DAMAGED) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # bz2 says so of damaged data
+        raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=DAMAGED) from error
+
+
+@contextlib.contextmanager
+def _zstd(raw: io.FileIO, name: str) -> Iterator[Readable]:
+    # Python's library has zstd from 3.14 on only; where such files are made the program is at hand
+    program = shutil.which("zstd")
+    if program is None or not raw.seekable():
+        reason = "the program zstd was not found" if program is None else "it is no file"
+        raise LogUnreadableError(
+            f"cannot read {name}: it is compressed with zstd, and {reason}",
+            hint="pass it through zstd first: zstd -dc FILE | ioflusher diagnose -",
+        )
+    raw.seek(0)
+    command = [program, "--decompress", "--stdout", "--quiet"]
+    process = subprocess.Popen(command, stdin=raw, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout
+    try:
+        yield io.FileIO(process.stdout.fileno(), closefd=False)
+        # its output was read to the end, so it ends by itself
+        if process.wait(timeout=60):
+            raise LogUnreadableError(f"cannot read {name} to its end: zstd failed", hint=DAMAGED)
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
