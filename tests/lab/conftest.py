@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,8 +28,18 @@ def ioflusher(
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A temporary directory of these tests' own, so that what stays behind is theirs."""
+    place = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(place))
+        patch.setattr(tempfile, "tempdir", str(place))
+        yield place
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(temporary_place: Path) -> Iterator[Lab]:
     """One lab, entered once: the walk over this machine's directories is shared by all guests."""
     with Lab() as ready:
         yield ready
@@ -41,8 +52,6 @@ def leftovers(before: Sequence[str]) -> list[str]:
 
 def temporary_directories() -> list[str]:
     """The lab's temporary directories that exist now."""
-    import tempfile
-
     return [str(path) for path in Path(tempfile.gettempdir()).glob("ioflusher-lab-*")]
 
 

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
+def nothing_stays(lab: Lab) -> Iterator[None]:
     """No test may leave a process or a temporary disk behind."""
-    before = [] if not temporary_directories() else temporary_directories()
+    before = temporary_directories()
     yield
     assert not leftovers(before)
     assert not emulators(os.getpid())
@@ -82,9 +82,8 @@ def test_status_of_signals_and_missing_commands(lab: Lab) -> None:
 
 def test_a_panic_is_told_with_the_kernels_words(lab: Lab) -> None:
     """A guest that panics is another error than a command that fails, and its console is quoted."""
-    with pytest.raises(MachineLost, match="sysrq") as caught:
+    with pytest.raises(MachineLost, match="panicked before sh ended: .*sysrq triggered crash"):
         in_guest(lab, "sh", "-c", "echo c >/proc/sysrq-trigger")
-    assert "Kernel panic" in caught.value.console or "Rebooting" in caught.value.console
 
 
 def test_a_panic_at_boot_is_told(lab: Lab) -> None:

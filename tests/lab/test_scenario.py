@@ -22,7 +22,7 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
     [
         ("stalled_s", "staled_s", "unknown key frozen.staled_s", "did you mean frozen.stalled_s?"),
         ("[daemon]", "[deamon]", "unknown key deamon", "did you mean daemon?"),
-        ('memory = "512M"', 'memory = "a lot"', 'machine.memory: expected a size such as "768M"', None),
+        ('memory = "400M"', 'memory = "a lot"', 'machine.memory: expected a size such as "768M"', None),
         ('store = "remote"', 'store = "cloud"', "daemon.store: expected one of 'remote', 'file'", None),
         ("lock_memory = true", "lock_memory = 1", "daemon.lock_memory: expected true or false", None),
         ("pause_ms = ", "pause_ms = 0.5 # ", "workload.pause_ms: expected a whole number", None),

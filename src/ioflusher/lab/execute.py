@@ -99,8 +99,7 @@ def _await_exit(vm: VirtualMachine, argv: Sequence[str], deadline: float) -> Eve
         if event is None:
             raise CommandTimeout(f"{argv[0]} was still running in the guest when its time was up")
         if isinstance(event, Ended):
-            tail = vm.console_tail()
-            raise MachineLost(f"the guest ended before {argv[0]} did; its last words:\n{tail}", console=tail)
+            raise MachineLost(vm.last_words(f"{argv[0]} ended"), console=vm.console_tail())
         if event.kind == "exit":
             return event
         if event.kind == "failed":

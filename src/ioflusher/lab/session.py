@@ -165,12 +165,7 @@ def await_agent(vm: VirtualMachine) -> float:
     if isinstance(event, Event) and event.kind == "hello":
         return boot_s
     tail = vm.console_tail()
-    if event is None:
-        what = f"the guest said nothing within {BOOT_DEADLINE_S:g} s of power-on"
-    elif isinstance(event, Ended):
-        panicked = "Kernel panic" in tail
-        how = "panicked" if panicked else f"ended (QEMU status {event.status})"
-        what = f"the guest {how} before its agent ran"
-    else:
-        what = f"the guest spoke out of turn: {event.kind}"
-    raise MachineLost(f"{what}; the last lines of its console:\n{tail}", console=tail)
+    if isinstance(event, Ended):
+        raise MachineLost(vm.last_words("its agent ran"), console=tail)
+    what = f"spoke out of turn: {event.kind}" if event else f"said nothing for {BOOT_DEADLINE_S:g} s"
+    raise MachineLost(f"the guest {what}; the last lines of its console:\n{tail}", console=tail)

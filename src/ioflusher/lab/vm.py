@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from ioflusher.kernlog.console import events
+from ioflusher.kernlog.records import EventKind
 from ioflusher.lab.channel import ChannelReader, Event
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.job import EVENTS_PORT
@@ -158,6 +160,13 @@ class VirtualMachine:
         """The last lines of the console, for messages."""
         text = self.console_bytes().decode("utf-8", "backslashreplace")
         return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])
+
+    def last_words(self, before: str) -> str:
+        """How a machine that is gone ended: a panic's reason, or the console's last lines."""
+        for event in events(self.console_bytes()):
+            if event.kind is EventKind.PANIC:
+                return f"the guest panicked before {before}: {event.text}"
+        return f"the guest ended before {before}; the last lines of its console:\n{self.console_tail()}"
 
     def inject_nmi(self) -> None:
         """Make a guest that no longer answers panic, so that its kernel prints every stack.
