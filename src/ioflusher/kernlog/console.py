@@ -82,8 +82,12 @@ _LOCK_NAME = re.compile(r"\(([^(){}]{1,120}(?:\([^()]*\))?[^(){}]*)\)\{[^}]*\}")
 _LOCKDEP_STATE = re.compile(r"RECLAIM_FS")
 _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
 _QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
-_OWNER = re.compile(r"is blocked on .{1,40} (?:likely )?owned by task (.{1,32}):(\d+)")
-_ENDS = re.compile(r"^\s*(?:</TASK>|Code: |---\[ end trace|Kernel panic)")
+# hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
+_OWNER = re.compile(
+    r"task (?P<comm>.{1,64}?):\d+ .{0,20}blocked on .{1,40} (?:owned|last held) by task "
+    r"(?P<owner>.{1,64}?):(?P<tid>\d+)"
+)
+_ENDS = re.compile(r"^\s*(?:Code: |---\[ end trace|Kernel panic)")
 
 
 class Reader:
@@ -180,11 +184,15 @@ class Reader:
                 draft = self._begin(Head(source=Source.BARE), line, raw)
             draft.head = draft.head.joined(Head(source=draft.head.source, workqueue=queue[1].strip()))
         elif owner:
-            draft.head = draft.head.joined(Head(source=draft.head.source, owner=(owner[1], int(owner[2]))))
+            if draft.head.same_task(Head(Source.HUNG_TASK, owner["comm"])):
+                held_by = (owner["owner"], int(owner["tid"]))
+                draft.head = draft.head.joined(Head(draft.head.source, owner=held_by))
         elif "<IRQ>" in text or "<NMI>" in text or "<SOFTIRQ>" in text:
             draft.in_irq = "</" not in text
         elif "</IRQ>" in text or "</NMI>" in text or "<TASK>" in text or "<EOI>" in text:
             draft.in_irq = False
+        elif "</TASK>" in text:
+            draft.complete = True
         elif _ENDS.match(text) and draft.frames:
             yield from self._end(line.caller)
         elif _TRACE_BEGINS.match(text) and draft.frames:
@@ -265,4 +273,5 @@ class Reader:
         head = parse_head(text)
         foreign = head is not None and head.source is not Source.DUMP
         draft.lockdep_lines += 1
-        return not foreign and not _ENDS.match(text) and draft.lockdep_lines < 600
+        ended = _ENDS.match(text) or "</TASK>" in text
+        return not foreign and not ended and draft.lockdep_lines < 600

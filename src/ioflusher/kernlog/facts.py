@@ -11,7 +11,7 @@ from ioflusher.kernlog.roles import Role
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
 
-_HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS}
+_HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK}
 _STUCK = {Wait.IO, Wait.WRITEBACK, Wait.MEMPOOL, Wait.TAG, Wait.PAGE_LOCK, Wait.FS}
 
 

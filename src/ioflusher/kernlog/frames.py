@@ -65,6 +65,10 @@ _ARM = re.compile(
     rf"^\s*(?:\[<[0-9a-f]+>\]\s*)?\(?(?P<function>{_SYMBOL})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
     rf"{_MODULE}\)? from (?:\[<[0-9a-f]+>\]\s*)?\(?{_SYMBOL}"
 )
+# some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
+_SIZELESS = re.compile(
+    rf"^\s*\[<[0-9a-f]+>\]\s*(?P<doubt>\?\s*)?(?P<function>{_SYMBOL})(?:\[\w+\])?\+0x(?P<offset>[0-9a-f]{{1,8}})\s*$"
+)
 _PLACE = re.compile(r"\.[chSs]:\d")
 _AFTER_SYMBOL = re.compile(r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x)")
 
@@ -83,7 +87,7 @@ def parse_frame(text: str) -> Frame | None:
             # nobody returns to the first byte of a function: such a word is a pointer that lay on the stack
             reliable = bool(offset) and not found["doubt"] and "(unreliable)" not in found["rest"]
             return Frame(found["function"], offset, size, found["module"], reliable)
-        found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text)
+        found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text) or _SIZELESS.match(text)
     elif " from " in text:
         found = _ARM.match(text)
     elif "#" in text:

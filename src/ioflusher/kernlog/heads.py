@@ -67,6 +67,12 @@ _PROC = re.compile(
 
 
 _HEX = frozenset("0123456789abcdef")
+# where memory was allocated or freed: history, nobody waits there
+_HISTORY = re.compile(
+    r"^\s*(?:(?:Allocated|Freed) by task (?P<tid>\d+)|(?:Last|Second to last) potentially "
+    r"related work|backtrace:)"
+)
+_VENDOR = re.compile(r"^Task name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
 _PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
@@ -87,6 +93,10 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.DUMP, found["comm"], None, int(found["tid"]))
     if "soft lockup" in text and (found := _LOCKUP.search(text)):
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
+    if "Task name:" in text and (found := _VENDOR.search(text)):
+        return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]))
+    if text[:1] in "AFLSb " and (found := _HISTORY.match(text)):
+        return Head(Source.DUMP, None, None, int(found["tid"]) if found["tid"] else None)
     if "COMMAND:" in text and (found := _CRASH.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):

@@ -6,8 +6,8 @@ complete without it? A rule answers for one situation and says why.
 
 from collections.abc import Callable
 
-from ioflusher.kernlog.anatomy import Reclaim, Wait
-from ioflusher.kernlog.askers import Service, asking_part, families
+from ioflusher.kernlog.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.askers import Service, asking_part, families, family
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.plain import plain_finding
@@ -33,10 +33,10 @@ def judge(case: Case, facts: Facts) -> Finding:
 def shrinker_inversion(case: Case, facts: Facts) -> Finding | None:
     """One task waits for every shrinker in the middle of a subsystem's work; a shrinker waits for that."""
     if case.body.wait is Wait.SHRINKERS:
-        meeting = next((n for n in families(case.body.outer) if n in facts.blocked_shrinkers), None)
+        meeting = next((n for n in _lock_owners(case.body.outer) if n in facts.blocked_shrinkers), None)
         other = facts.blocked_shrinkers.get(meeting) if meeting else None
     elif case.body.reclaim is not None and case.body.wait in _HELD:
-        meeting = next((n for n in families(case.body.inner) if n in facts.shrinker_waiters), None)
+        meeting = next((n for n in _lock_owners(case.body.inner) if n in facts.shrinker_waiters), None)
         other = facts.shrinker_waiters.get(meeting) if meeting else None
     else:
         return None
@@ -51,18 +51,28 @@ def shrinker_inversion(case: Case, facts: Facts) -> Finding | None:
     )
 
 
+def _lock_owners(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """The drivers and devices of a stack; an unmount waits for shrinkers, too, but holds nothing of theirs."""
+    return families(tuple(step for step in steps if step.role in (Role.BLOCK, Role.DRIVER)))
+
+
 def lock_owner_in_reclaim(case: Case, facts: Facts) -> Finding | None:
-    """The kernel names the lock's owner, and the owner is in direct reclaim."""
+    """The kernel names the lock's owner, and the owner's reclaim needs the one that waits."""
     owner = case.report.owner
     holder = facts.reclaiming.get(owner[1]) if owner else None
-    if holder is None or case.asker.service not in (Service.DAEMON, Service.KERNEL):
+    if holder is None:
         return None
+    needed = case.asker.service in (Service.DAEMON, Service.KERNEL)
+    shared = set(families(case.body.steps)) & set(families(holder.body.inner))
+    if not needed and not shared:
+        return None
+    what = "completes other threads' I/O" if needed else f"works for {', '.join(sorted(shared))}"
     return Finding(
         Kind.LOCK_HELD_IN_RECLAIM,
         True,
         Confidence.CERTAIN,
-        f"it completes other threads' I/O and waits for a lock that {holder.name} holds, "
-        "while that thread's allocation waits in reclaim",
+        f"it {what} and waits for a lock that {holder.name} holds, while that thread's "
+        "allocation waits in reclaim",
     )
 
 
@@ -117,7 +127,9 @@ def file_server_in_own_mount(case: Case, facts: Facts) -> Finding | None:
 def inside_itself(case: Case, facts: Facts) -> Finding | None:
     """A subsystem's own code allocates, and reclaim waits for the same subsystem."""
     body, asker = case.body, case.asker
-    if body.reclaim is not Reclaim.DIRECT or body.wait not in _HELD or not asker.part:
+    if body.reclaim is not Reclaim.DIRECT or not asker.part:
+        return None
+    if body.wait not in _HELD and not _waits_in_own_code(case):
         return None
     if asker.part not in families(body.inner) and not _same_names(case):
         return None
@@ -129,6 +141,15 @@ def inside_itself(case: Case, facts: Facts) -> Finding | None:
         f"into {asker.part}, "
         f"which waits for something that this thread may hold or has to do",
     )
+
+
+def _waits_in_own_code(case: Case) -> bool:
+    """Whether a device driver itself holds the request back, rather than the hardware below it."""
+    speaking = next((step for step in case.body.inner if step.role not in _SILENT), None)
+    return speaking is not None and speaking.role is Role.BLOCK and family(speaking.part) == case.asker.part
+
+
+_SILENT = {None, Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT}
 
 
 def unlisted_inside_itself(case: Case, facts: Facts) -> Finding | None:
