@@ -52,6 +52,7 @@ def test_out_of_memory_is_its_own_outcome(lab: Lab) -> None:
     """A workload larger than memory and swap together is killed, and that is said."""
     text = builtin_scenarios()["swap-on-nbd"]
     text = text.replace('size = "256M"', 'size = "16M"')  # the device, and with it swap
+    text = text.replace("[kernel.sysctl]", '[kernel.sysctl]\n"vm.overcommit_memory" = 1')
     workload = parse_scenario(text).workload.size >> 20
     assert f'size = "{workload}M"' in text
     text = text.replace(f'size = "{workload}M"', 'size = "800M"')

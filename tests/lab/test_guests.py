@@ -82,7 +82,7 @@ def test_status_of_signals_and_missing_commands(lab: Lab) -> None:
 
 def test_a_panic_is_told_with_the_kernels_words(lab: Lab) -> None:
     """A guest that panics is another error than a command that fails, and its console is quoted."""
-    with pytest.raises(MachineLost, match="panicked before sh ended: .*sysrq triggered crash"):
+    with pytest.raises(MachineLost, match=r"panicked before sh ended: .*sysrq triggered crash"):
         in_guest(lab, "sh", "-c", "echo c >/proc/sysrq-trigger")
 
 

@@ -22,6 +22,7 @@ from ioflusher.nbd.server import Server
 HOST_IN_GUEST = "10.0.2.2"  # QEMU's user network: this machine's loopback
 STORE_MARGIN = 64 << 20  # file system overhead around the daemon's store
 SILENCE_S = 25.0  # an observer that says nothing for so long is frozen too
+SETUP_SILENCE_S = 60.0  # the agent gives each step of the set-up 40 s and then says which one failed
 NMI_DEADLINE_S = 40.0  # for a panic's stacks over an emulated serial line
 
 Watch = Callable[[bool, Event], None]
@@ -106,9 +107,10 @@ class _Follower:
         deadline = self._vm.started_at + self._scenario.deadline_s
         while True:
             left = deadline - time.monotonic()
-            event = self._vm.next_event(min(left, SILENCE_S))
+            patience = SILENCE_S if self._samples else SETUP_SILENCE_S
+            event = self._vm.next_event(min(left, patience))
             if event is None:
-                return self._silent("deadline" if left <= SILENCE_S else "silence")
+                return self._silent("deadline" if left <= patience else "silence")
             if isinstance(event, Ended):
                 return self._ended()
             self._watch(self._io_flusher, event)
