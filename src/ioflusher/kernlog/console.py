@@ -87,7 +87,7 @@ _OWNER = re.compile(
     r"task (?P<comm>.{1,64}?):\d+ .{0,20}blocked on .{1,40} (?:owned|last held) by task "
     r"(?P<owner>.{1,64}?):(?P<tid>\d+)"
 )
-_ENDS = re.compile(r"^\s*(?:Code: |---\[ end trace|Kernel panic)")
+_ENDS = ("Code: ", "---[ end trace", "Kernel panic")
 
 
 class Reader:
@@ -149,7 +149,8 @@ class Reader:
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller
         draft = self._drafts.get(caller)
-        if _LOCKDEP.search(text):
+        # words before expressions: most lines between stacks are noise
+        if ("lock" in text or "Chain" in text or "inconsistent" in text) and _LOCKDEP.search(text):
             yield from self._open_lockdep(line, raw)
             return
         if draft and draft.lockdep is not None:
@@ -162,7 +163,7 @@ class Reader:
             yield from self._take_head(head, line, raw)
         elif draft:
             yield from self._take_detail(draft, line, raw)
-        elif _TRACE_BEGINS.match(text) or _QUEUE.match(text):
+        elif ("race" in text and _TRACE_BEGINS.match(text)) or ("queue: " in text and _QUEUE.match(text)):
             draft = self._begin(Head(source=Source.BARE), line, raw)
             yield from self._take_detail(draft, line, raw)
 
@@ -176,8 +177,8 @@ class Reader:
 
     def _take_detail(self, draft: _Draft, line: Line, raw: RawLine) -> Iterator[Record]:
         text = line.text
-        queue = _QUEUE.match(text)
-        owner = _OWNER.search(text)
+        queue = _QUEUE.match(text) if "queue: " in text else None
+        owner = _OWNER.search(text) if "blocked on" in text else None
         if queue:
             if draft.frames:
                 yield from self._end(line.caller)
@@ -193,9 +194,9 @@ class Reader:
             draft.in_irq = False
         elif "</TASK>" in text:
             draft.complete = True
-        elif _ENDS.match(text) and draft.frames:
+        elif draft.frames and text.lstrip().startswith(_ENDS):
             yield from self._end(line.caller)
-        elif _TRACE_BEGINS.match(text) and draft.frames:
+        elif "race" in text and _TRACE_BEGINS.match(text) and draft.frames:
             yield from self._end(line.caller)
             self._begin(Head(source=Source.BARE), line, raw)
 
@@ -273,5 +274,5 @@ class Reader:
         head = parse_head(text)
         foreign = head is not None and head.source is not Source.DUMP
         draft.lockdep_lines += 1
-        ended = _ENDS.match(text) or "</TASK>" in text
+        ended = text.lstrip().startswith(_ENDS) or "</TASK>" in text
         return not foreign and not ended and draft.lockdep_lines < 600

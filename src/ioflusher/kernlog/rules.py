@@ -52,7 +52,7 @@ def shrinker_inversion(case: Case, facts: Facts) -> Finding | None:
 
 
 def _lock_owners(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """The drivers and devices of a stack; an unmount waits for shrinkers, too, but holds nothing of theirs."""
+    """The drivers and devices of a stack; an unmount waits for shrinkers, but holds nothing of theirs."""
     return families(tuple(step for step in steps if step.role in (Role.BLOCK, Role.DRIVER)))
 
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 THOROUGH = 4 << 20
-BEFORE = 1024
-AFTER = 1024
+BEFORE = 1536
+AFTER = 512
 # what is longer than this is no line of a log; its rest is passed over
 MAX_RAW_LINE = 65536
 
@@ -58,6 +58,9 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
     Args:
         stream: the log, decompressed.
         progress: called with the number of bytes read so far, once a chunk.
+
+    Raises:
+        Exception: whatever the stream raises, after the lines before it were given out.
     """
     lines = _Lines()
     # one buffer for the whole log: copying and allocating would take longer than searching
@@ -66,7 +69,11 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
     spill = 0  # how far an anchor's context reaches into this chunk
     offset = 0  # of the buffer's first byte in the log
     thorough_until = float(THOROUGH)
-    while (size := _fill(stream, data, tail)) > tail:
+    trouble: Exception | None = None
+    while trouble is None:
+        size, trouble = _fill(stream, data, tail)
+        if size == tail:
+            break
         thorough = offset < thorough_until
         if thorough and _holds_other_forms(data, size):
             thorough_until = float("inf")
@@ -89,13 +96,19 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
         if progress:
             progress(offset + tail)
     yield from lines.finish()
+    if trouble is not None:
+        raise trouble
 
 
-def _fill(stream: Readable, data: bytearray, size: int) -> int:
-    """Read on until the buffer is full or the log ends; returns the new size."""
-    while size < len(data) and (read := stream.readinto(memoryview(data)[size:])):
-        size += read
-    return size
+def _fill(stream: Readable, data: bytearray, size: int) -> tuple[int, Exception | None]:
+    """Read on until the buffer is full or the log ends; the new size, and what went wrong behind it."""
+    try:
+        while size < len(data) and (read := stream.readinto(memoryview(data)[size:])):
+            size += read
+    except Exception as error:
+        # a damaged archive: what was read before is still worth having
+        return size, error
+    return size, None
 
 
 def _line_end(data: bytearray, end: int, size: int) -> int:
