@@ -33,15 +33,20 @@ def unpacked(magic: bytes, source: io.RawIOBase, raw: io.FileIO, name: str) -> I
         LogUnreadableError: damaged, or zstd's program is missing; also while it is read inside the `with`.
     """
     if magic == ZSTD_MAGIC:
-        with _zstd(raw, name) as contents:
-            yield contents
+        with _zstd(raw, name) as stream:
+            yield stream
         return
-    packer = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}[magic]
+    packed = io.BufferedReader(source)
+    contents: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+    match magic:
+        case b"BZh":
+            contents = bz2.BZ2File(packed)
+        case b"\xfd7zXZ\x00":
+            contents = lzma.LZMAFile(packed)
+        case _:
+            contents = gzip.GzipFile(fileobj=packed)
     try:
-        if packer is gzip.GzipFile:
-            yield gzip.GzipFile(fileobj=io.BufferedReader(source))
-        else:
-            yield packer(io.BufferedReader(source))
+        yield _Piecewise(contents)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=DAMAGED) from error
     except OSError as error:
@@ -49,6 +54,19 @@ def unpacked(magic: bytes, source: io.RawIOBase, raw: io.FileIO, name: str) -> I
             raise
         # bz2 says so of damaged data
         raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=DAMAGED) from error
+
+
+class _Piecewise:
+    """Gives out what is unpacked at once; a whole buffer's worth would be lost to damage in its middle."""
+
+    def __init__(self, contents: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> None:
+        self._contents = contents
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next piece; 0 at the end."""
+        piece = self._contents.read1(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 @contextlib.contextmanager
