@@ -75,7 +75,7 @@ def draw_run(run: Run) -> str:
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
-        requests.legend(loc="upper left", frameon=False)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
