@@ -35,7 +35,8 @@ def half_sentence(half: Half) -> str:
             right = "all as written" if half.wrong_chunks == 0 else f"{half.wrong_chunks} CHUNKS WRONG"
             return f"after {half.when_s:.1f} s: {requests}, {came_back}, {right}"
         case Outcome.FROZEN:
-            return f"after {half.when_s:.1f} s: {requests}, {half.in_flight} in flight, none completed since. {half.detail}"
+            stuck = f"{half.in_flight} in flight, none completed since"
+            return f"after {half.when_s:.1f} s: {requests}, {stuck}. {half.detail}"
         case _:
             return f"{half.detail} {requests} by then."
 
