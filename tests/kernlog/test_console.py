@@ -1,5 +1,6 @@
 """Console captures to task reports and events."""
 
+from ioflusher.kernlog.anatomy import Reclaim, dissect
 from ioflusher.kernlog.console import events, parse_console, task_reports
 from ioflusher.kernlog.records import EventKind, LockdepReport, Source
 
@@ -150,3 +151,29 @@ def test_lockdeps_report_is_kept_apart() -> None:
 def test_bytes_of_any_content_are_survived() -> None:
     """A binary file holds no records and does no harm."""
     assert parse_console(bytes(range(256)) * 64) == ()
+
+
+def test_a_log_with_the_newest_line_first_is_read() -> None:
+    """Some viewers turn a log around; a stack then begins with the system call."""
+    names = (
+        "entry_SYSCALL_64 do_syscall_64 tcp_sendmsg __alloc_pages try_to_free_pages pageout "
+        "submit_bio schedule"
+    )
+    (report,) = task_reports("".join(f" {name}+0x1/0x2\n" for name in names.split()).encode())
+    assert dissect(report.frames).reclaim is Reclaim.DIRECT
+
+
+def test_the_owner_of_a_lock_is_kept() -> None:
+    """Linux 6.16 prints it behind the waiting task's stack."""
+    log = (
+        b"task:a state:D stack:0 pid:1\nCall Trace:\n <TASK>\n mutex_lock+0x1/0x2\n </TASK>\n"
+        b"INFO: task a:1 <writer> blocked on an rw-semaphore likely owned by task b c:2 <reader>\n"
+        b"task:b c state:D stack:0 pid:2\nCall Trace:\n other+0x1/0x2\n"
+    )
+    assert [report.owner for report in task_reports(log)] == [("b c", 2), None]
+
+
+def test_history_is_no_wait() -> None:
+    """Where memory was allocated or freed, nobody waits."""
+    log = b"Freed by task 9475:\n kfree+0x1/0x2\n schedule+0x1/0x2\nbacktrace:\n foo+0x1/0x2\n"
+    assert [report.source for report in task_reports(log)] == [Source.DUMP, Source.DUMP]

@@ -94,6 +94,8 @@ _AROUND_ENTRY = {Role.ALLOCATION, Role.MEMPOOL_WAIT, Role.RECLAIM_THROTTLE}
 _RECLAIM_WORK = {Role.RECLAIM, Role.SHRINKER, Role.DIRECT_RECLAIM}
 _RECLAIM_OWNER = {
     Role.DIRECT_RECLAIM: Reclaim.DIRECT,
+    # it waits for pages that are locked or written, as reclaim does
+    Role.DIRECT_COMPACTION: Reclaim.DIRECT,
     Role.KSWAPD: Reclaim.KSWAPD,
     Role.FORCED_RECLAIM: Reclaim.FORCED,
 }
@@ -116,11 +118,13 @@ _SPEAKING: dict[Role, Wait] = {
     Role.FS_WAIT: Wait.FS,
     Role.IDLE: Wait.IDLE,
 }
+_THREADS_BEGIN = {Role.SYSCALL, Role.WORKER, Role.PAGE_FAULT}
 _PRIMITIVES = {Role.LOCK: Wait.LOCK, Role.COMPLETION: Wait.COMPLETION, Role.IO_WAIT: Wait.IO}
 _TRANSPARENT = {Role.SCHEDULE, Role.WAIT_BIT}
 # /proc/PID/stack leaves out the scheduler's and the locks' own functions (in_sched_functions()), so
 # a stack may end in whatever called them.
 _MEANS_IO = {Role.BLOCK, Role.SWAP_OUT, Role.SWAP_IN, Role.PAGE_OUT}
+_RUNS = {Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.DIRECT_COMPACTION, Role.OOM}
 _MEANS_FS = {Role.FILE_SYSTEM, Role.WRITEBACK, Role.PLAIN_PATH, Role.NFS_SERVER}
 
 
@@ -128,6 +132,8 @@ def dissect(frames: tuple[Frame, ...]) -> Anatomy:
     """Take a stack apart; frames are innermost first. Never fails: an empty stack gives empty parts."""
     counted = tuple(frame for frame in frames if frame.reliable) or frames
     steps = tuple(Step(frame, role_of(frame.function)) for frame in counted)
+    if len(steps) > 2 and steps[-1].role is Role.SCHEDULE and steps[0].role in _THREADS_BEGIN:
+        steps = steps[::-1]  # a log viewer that shows the newest line first
     reclaim, entry = _find_reclaim(steps)
     if reclaim is None:
         return Anatomy(steps, None, (), steps, _wait_of(steps))
@@ -201,6 +207,6 @@ def _judge(role: Role, primitive: Wait | None) -> Wait:
         return Wait.IO
     if role in _MEANS_FS:
         return Wait.FS
-    if role in _RECLAIM_WORK or role in (Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.OOM):
+    if role in _RECLAIM_WORK or role in _RUNS:
         return Wait.RUNNING
     return Wait.UNKNOWN

@@ -144,7 +144,8 @@ class Reader:
             draft = self._begin(Head(source=source), line, raw)
         if not draft.in_irq and len(draft.frames) < MAX_FRAMES:
             draft.frames.append(frame)
-            draft.complete = draft.complete or first
+            # as the very first frame it begins a stack that is printed the other way round
+            draft.complete = draft.complete or (first and len(draft.frames) > 1)
 
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller

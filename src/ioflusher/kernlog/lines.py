@@ -41,6 +41,7 @@ _PREFIX = re.compile(
         rf"{_CLOCK}(?= )",
         r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
         r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
+        r"[^\[\]<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )",
         # a host alone counts only where the kernel's own time stamp follows
         r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\])",
         r"MESSAGE=",

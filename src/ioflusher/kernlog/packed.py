@@ -37,16 +37,17 @@ def unpacked(magic: bytes, source: io.RawIOBase, raw: io.FileIO, name: str) -> I
             yield stream
         return
     packed = io.BufferedReader(source)
-    contents: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-    match magic:
-        case b"BZh":
-            contents = bz2.BZ2File(packed)
-        case b"\xfd7zXZ\x00":
-            contents = lzma.LZMAFile(packed)
-        case _:
-            contents = gzip.GzipFile(fileobj=packed)
     try:
-        yield _Piecewise(contents)
+        match magic:
+            case b"BZh":
+                with bz2.BZ2File(packed) as contents:
+                    yield _Piecewise(contents)
+            case b"\xfd7zXZ\x00":
+                with lzma.LZMAFile(packed) as contents:
+                    yield _Piecewise(contents)
+            case _:
+                with gzip.GzipFile(fileobj=packed) as contents:
+                    yield _Piecewise(contents)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise LogUnreadableError(f"cannot read {name} to its end: {error}", hint=DAMAGED) from error
     except OSError as error:
@@ -59,7 +60,7 @@ def unpacked(magic: bytes, source: io.RawIOBase, raw: io.FileIO, name: str) -> I
 class _Piecewise:
     """Gives out what is unpacked at once; a whole buffer's worth would be lost to damage in its middle."""
 
-    def __init__(self, contents: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> None:
+    def __init__(self, contents: "gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile") -> None:
         self._contents = contents
 
     def readinto(self, buffer: memoryview, /) -> int:

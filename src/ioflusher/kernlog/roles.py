@@ -31,6 +31,7 @@ class Role(Enum):
     SHRINKER_LOCK = "shrinker-lock"  # waits for shrinkers that run
     RECLAIM_THROTTLE = "reclaim-throttle"  # reclaim sleeps on purpose
     DIRTY_THROTTLE = "dirty-throttle"  # a writer sleeps until fewer pages are dirty
+    DIRECT_COMPACTION = "direct-compaction"  # an allocation moves pages itself, to make a larger run
     COMPACTION = "compaction"
     OOM = "oom"
     PAGE_OUT = "page-out"  # reclaim writes a page

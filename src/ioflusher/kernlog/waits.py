@@ -113,7 +113,7 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
                 f"{need}, and direct reclaim runs without starting I/O: there is little left that it may free"
             )
         case StackKind.RECLAIM_IO | StackKind.RECLAIM_LOCK:
-            return f"{need}, direct reclaim {reclaim_deed(body)}, and it waits there for {awaited(body)}"
+            return f"{need}, {reclaimer(body)} {reclaim_deed(body)}, and it waits there for {awaited(body)}"
         case StackKind.IDLE:
             return "it waits for work"
         case _ if body.wait is Wait.RUNNING:
@@ -157,6 +157,8 @@ def asking_step(body: Anatomy) -> Step | None:
 def reclaim_deed(body: Anatomy) -> str:
     """What reclaim set out to do, from the frames inside it."""
     roles = {step.role for step in body.inner}
+    if any(step.role is Role.DIRECT_COMPACTION for step in body.steps):
+        return "moved pages to make a larger run"
     if Role.SWAP_OUT in roles:
         return "began to swap a page out" + _to_device(body)
     if Role.PAGE_OUT in roles:
@@ -184,6 +186,12 @@ _OWNERS = {
     Role.USER_FS,
     Role.NFS_SERVER,
 }
+
+
+def reclaimer(body: Anatomy) -> str:
+    """What the allocation entered: direct reclaim or direct compaction."""
+    compacts = any(step.role is Role.DIRECT_COMPACTION for step in body.steps)
+    return "direct compaction" if compacts else "direct reclaim"
 
 
 def owner_of_shrinker(body: Anatomy) -> str | None:
