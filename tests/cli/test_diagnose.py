@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -70,6 +72,36 @@ def test_many_logs_may_be_read_at_once() -> None:
     names = [RECURSION, OTHER, RECURSION]
     one, two = (json.loads(call("--json", *jobs, *names).stdout) for jobs in ([], ["--jobs", "2"]))
     assert one == two
+
+
+CLUSTER = """
+import subprocess, sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50) as cluster:
+        program = [sys.executable, "-m", "ioflusher", "diagnose", "--json", "--dask", cluster.scheduler_address]
+        done = subprocess.run(program + sys.argv[1:], capture_output=True, timeout=60)
+    sys.stdout.buffer.write(done.stdout)
+    sys.exit(done.returncode)
+"""
+
+
+def test_a_cluster_may_read_them() -> None:
+    """The workers of a local Dask cluster give the same answer."""
+    pytest.importorskip("distributed", reason="install the extra dask to run this")
+    command = [sys.executable, "-c", CLUSTER, RECURSION, OTHER]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 1, done.stderr.decode()
+    assert json.loads(done.stdout) == json.loads(call("--json", RECURSION, OTHER).stdout)
+
+
+def test_a_missing_scheduler_is_told() -> None:
+    """The user learns what did not answer, and soon."""
+    pytest.importorskip("distributed", reason="install the extra dask to run this")
+    command = [sys.executable, "-m", "ioflusher", "diagnose", "--dask", "tcp://127.0.0.1:1", RECURSION]
+    done = subprocess.run(command, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
 
 
 def test_a_page_is_written_and_escaped(tmp_path: Path) -> None:

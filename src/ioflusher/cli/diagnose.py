@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,10 +27,15 @@ from ioflusher.kernlog.roles import role_of
 from ioflusher.report.diagnosis_text import render_diagnosis
 from ioflusher.report.plain import printable
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 EXIT_RECURSION = 1
 EXIT_UNUSABLE = 2
 # below this a log is read before a bar could be drawn
 BAR_FROM = 64 << 20
+# seconds that a scheduler has for its first answer
+DASK_TIMEOUT = 10
 
 
 @click.command()
@@ -50,6 +56,7 @@ BAR_FROM = 64 << 20
     "--html", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page, too."
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Read so many logs at once.")
+@click.option("--dask", metavar="ADDRESS", help="Read many logs on the workers of this Dask scheduler.")
 @click.option("--explain", metavar="FUNCTION", help="Print what is known of a kernel function.")
 def diagnose(
     logs: tuple[str, ...],
@@ -61,6 +68,7 @@ def diagnose(
     as_json: bool,
     html: Path | None,
     jobs: int,
+    dask: str | None,
     explain: str | None,
 ) -> None:
     """Explain a frozen machine from its kernel log.
@@ -79,7 +87,7 @@ def diagnose(
         raise click.UsageError("--boot belongs to --journal")
     options = Options(daemons, everything)
     results = []
-    for result in read_all(logs, dmesg, journal, boot, options, jobs):
+    for result in read_all(logs, dmesg, journal, boot, options, jobs, dask):
         results.append(result)
         if not as_json:
             show(result, several=len(logs) + dmesg + journal > 1)
@@ -91,7 +99,13 @@ def diagnose(
 
 
 def read_all(
-    logs: tuple[str, ...], dmesg: bool, journal: bool, boot: str | None, options: Options, jobs: int
+    logs: tuple[str, ...],
+    dmesg: bool,
+    journal: bool,
+    boot: str | None,
+    options: Options,
+    jobs: int,
+    dask: str | None,
 ) -> Iterator[LogResult]:
     """The results of everything asked for, one after another."""
     if dmesg:
@@ -100,16 +114,45 @@ def read_all(
         yield diagnose_source("dmesg", lambda: contextlib.nullcontext(io.BytesIO(data)), options)
     if journal:
         yield diagnose_source("journal", lambda: open_journal(boot), options)
-    if len(logs) > 1 and jobs > 1:
-        from concurrent.futures import ProcessPoolExecutor
-
-        with ProcessPoolExecutor(jobs) as executor:
+    if dask is not None or (len(logs) > 1 and jobs > 1):
+        with pool(jobs, dask) as executor:
             yield from diagnose_files(logs, options, executor)
         return
     for name in logs:
         with progress_bar(name) as progress:
             result = diagnose_file(name, options, progress)
         yield result
+
+
+@contextlib.contextmanager
+def pool(jobs: int, dask: str | None) -> Iterator["Executor"]:
+    """Processes of this machine, or a cluster's workers, which have to see the logs under the same names.
+
+    Raises:
+        IoflusherError: the extra is missing, or no scheduler answers.
+    """
+    if dask is None:
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(jobs) as executor:
+            yield executor
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise IoflusherError(
+            "--dask needs the package distributed, which is not installed",
+            hint="install the extra: pip install 'ioflusher[dask]'",
+        ) from error
+    try:
+        client = Client(dask, timeout=DASK_TIMEOUT)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise IoflusherError(
+            f"no Dask scheduler answers at {printable(dask)}",
+            hint="give its address as it prints it, such as tcp://10.0.0.1:8786",
+        ) from error
+    with client, client.get_executor() as executor:
+        yield executor
 
 
 @contextlib.contextmanager
