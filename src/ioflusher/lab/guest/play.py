@@ -143,7 +143,8 @@ class Stage:
         work = [sys.executable, "-S", "-I", str(Path(__file__).with_name("work.py"))]
         if pressure.kind == "reader":
             disk = "/dev/vdc" if self.scenario.daemon.store == "file" else "/dev/vdb"
-            self.reader = self.spawn([*work, "read", disk])
+            self.reader = self.spawn([*work, "read", disk], stdout=True)
+            await_ready(self.reader)
         order = {
             "size": workload.size,
             "file_size": workload.file_size,
@@ -187,10 +188,10 @@ def play(job: ScenarioJob, events: EventPort) -> None:
 
 
 def await_ready(worker: subprocess.Popen[bytes]) -> None:
-    """Wait until the workload has its memory and code and only needs the word."""
+    """Wait until the program has its memory and code and, if it waits for one, only needs the word."""
     assert worker.stdout is not None
     if not select.select([worker.stdout], [], [], SETUP_DEADLINE_S)[0]:
-        raise SetupFailed("the workload was not ready in time")
+        raise SetupFailed(f"{worker.args!r} was not ready after {SETUP_DEADLINE_S:g} s")
     os.read(worker.stdout.fileno(), 4096)
 
 
