@@ -1,5 +1,6 @@
 """Capabilities of a thread: numbers of include/uapi/linux/capability.h and the sets of /proc/PID/status."""
 
+import re
 from dataclasses import dataclass
 
 CAP_IPC_LOCK = 14
@@ -7,13 +8,14 @@ CAP_SYS_PTRACE = 19
 CAP_SYS_NICE = 23
 CAP_SYS_RESOURCE = 24
 
-# Field names of /proc/PID/status, fs/proc/array.c task_cap(); CapAmb since 4.3.
-_FIELDS = {
-    b"CapInh": "inheritable",
-    b"CapPrm": "permitted",
-    b"CapEff": "effective",
-    b"CapBnd": "bounding",
-    b"CapAmb": "ambient",
+# Lines of /proc/PID/status, fs/proc/array.c task_cap(); CapAmb since 4.3.
+_LINE = re.compile(rb"^Cap(Inh|Prm|Eff|Bnd|Amb):\s*(\S*)", re.MULTILINE)
+_SETS = {
+    b"Inh": "inheritable",
+    b"Prm": "permitted",
+    b"Eff": "effective",
+    b"Bnd": "bounding",
+    b"Amb": "ambient",
 }
 
 
@@ -39,9 +41,4 @@ def parse_capabilities(status: bytes) -> CapabilitySets:
     Raises:
         ValueError: where a set is not a hexadecimal number.
     """
-    masks: dict[str, int] = {}
-    for line in status.splitlines():
-        name, _, value = line.partition(b":")
-        if name in _FIELDS:
-            masks[_FIELDS[name]] = int(value, 16)
-    return CapabilitySets(**masks)
+    return CapabilitySets(**{_SETS[name]: int(value, 16) for name, value in _LINE.findall(status)})

@@ -18,6 +18,10 @@ MCL_CURRENT = 1
 MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
 
+# include/uapi/linux/ptrace.h, as far as this module needs it; the rest is in ioflusher.kernel.ptrace
+_PTRACE_GETREGSET = 0x4204
+_PTRACE_SETREGSET = 0x4205
+
 
 def _function(library: "type[ctypes.CDLL]", name: str, *argtypes: "Any") -> "Callable[..., int]":
     """The C library's function of this name, or one that fails with ENOSYS."""
@@ -36,6 +40,12 @@ def _function(library: "type[ctypes.CDLL]", name: str, *argtypes: "Any") -> "Cal
     return checked
 
 
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
 def word(value: int) -> object:
     """`value` as a full machine word, prepared for `prctl_raw`."""
     return ctypes.c_ulong.from_param(value)
@@ -49,6 +59,7 @@ ONE = word(1)
 # in use here can afford: none of them sleeps.
 prctl_raw = _function(ctypes.PyDLL, "prctl")
 _prctl = _function(ctypes.CDLL, "prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
+_ptrace = _function(ctypes.CDLL, "ptrace", ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
 _munlockall = _function(ctypes.CDLL, "munlockall")
 
@@ -88,4 +99,53 @@ def munlockall() -> None:
         OSError: with the kernel's errno.
     """
     if _munlockall() == -1:
+        raise _last_error()
+
+
+def ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> int:
+    """ptrace(2), for requests whose `data` is a number; not for PTRACE_PEEK*.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    result = _ptrace(request, tid, address, data)
+    if result == -1:
+        raise _last_error()
+    return result
+
+
+def ptrace_read(request: int, tid: int, address: int, size: int) -> bytes:
+    """What a request that writes to `data` wrote there, at most `size` bytes of it.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    buffer = ctypes.create_string_buffer(size)
+    if _ptrace(request, tid, address, buffer) == -1:
+        raise _last_error()
+    return buffer.raw
+
+
+def ptrace_get_registers(tid: int, note: int, size: int) -> bytes:
+    """A register set of a stopped thread (PTRACE_GETREGSET), at most `size` bytes of it.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    buffer = ctypes.create_string_buffer(size)
+    vector = _Vector(ctypes.addressof(buffer), size)
+    if _ptrace(_PTRACE_GETREGSET, tid, note, ctypes.byref(vector)) == -1:
+        raise _last_error()
+    return buffer.raw[: vector.length]
+
+
+def ptrace_set_registers(tid: int, note: int, registers: bytes) -> None:
+    """Write a register set of a stopped thread (PTRACE_SETREGSET).
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    buffer = ctypes.create_string_buffer(registers, len(registers))
+    vector = _Vector(ctypes.addressof(buffer), len(registers))
+    if _ptrace(_PTRACE_SETREGSET, tid, note, ctypes.byref(vector)) == -1:
         raise _last_error()

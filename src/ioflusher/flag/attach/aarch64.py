@@ -1,0 +1,119 @@
+"""aarch64: registers of struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h), calls, machine code.
+
+The kernel prepares the restart of a call before it stops for us (arch/arm64/kernel/signal.c, do_signal): the
+program counter is back on the `svc`, x0 holds the first argument again. That preparation is forgotten once
+the thread makes another call, and the kernel's copy of x0 is out of reach. So the registers are made such
+that the thread makes its call again by itself; a timed wait, which remembers how much is left, goes on with
+restart_syscall, as the kernel would have it.
+"""
+
+import struct
+from errno import EINTR
+
+from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, signed
+from ioflusher.kernel.blocked import Blocked
+
+_FORMAT = "=34Q"  # x0 to x30, sp, pc, pstate
+_SP, _PC = 31, 32
+
+# include/uapi/asm-generic/unistd.h
+_NUMBERS = {CallName.PRCTL: 167, CallName.MLOCKALL: 230}
+_RESTART_SYSCALL = 128
+_NANOSLEEP, _CLOCK_NANOSLEEP, _FUTEX = 101, 115, 98
+_TIMER_ABSTIME = 1
+_FUTEX_COMMAND, _FUTEX_WAITS = 0x7F, (0, 9)  # FUTEX_WAIT, FUTEX_WAIT_BITSET
+
+_SVC = struct.pack("<I", 0xD4000001)
+# What the call's arguments and its number overwrite; the kernel keeps everything else.
+_SAVED = (0, 1, 2, 3, 4, 8)
+_CODE_SIZE = 4 * (1 + len(_SAVED) + 1)
+
+
+class AArch64:
+    """See `arch.Architecture`."""
+
+    audit_arch = 0xC00000B7
+    registers_size = struct.calcsize(_FORMAT)
+    slot_size = _CODE_SIZE + 8 * len(_SAVED)
+    syscall_instruction = _SVC
+    waits = frozenset(
+        (
+            *(22, 441),  # epoll_pwait, epoll_pwait2
+            *(426, 4),  # io_uring_enter, io_getevents
+            *(193, 192, 137),  # semop, semtimedop, rt_sigtimedwait
+            *(207, 212, 243, 206, 211, 269),  # recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg
+            *(202, 242, 203),  # accept, accept4, connect
+        )
+    )
+    ioctl = 29
+    socket_waits = frozenset((63, 64, 65, 66))  # read, write, readv, writev
+    reach: int | None = (1 << 27) - 4096  # of the instruction `b`
+    heeds_handlers = False  # the program counter is back already; nothing tells the kernel why
+
+    def number(self, name: CallName) -> int:
+        """See `arch.Architecture`."""
+        return _NUMBERS[name]
+
+    def position(self, registers: bytes, blocked: Blocked | None) -> Position:
+        """See `arch.Architecture`."""
+        r = struct.unpack(_FORMAT, registers)
+        if blocked is None or r[8] != blocked.number or r[_SP] != blocked.stack:
+            return Position(r[_PC])
+        svc = blocked.address - len(_SVC)
+        if r[_PC] == svc:
+            return Position(svc, svc)
+        if r[_PC] == blocked.address and signed(r[0]) == -EINTR:
+            return Position(r[_PC], svc, blocked)
+        return Position(r[_PC])
+
+    def repeat(self, registers: bytes, blocked: Blocked) -> bytes:
+        """See `arch.Architecture`."""
+        again = list(struct.unpack(_FORMAT, registers))
+        again[0], again[_PC] = blocked.arguments[0], again[_PC] - len(_SVC)
+        return struct.pack(_FORMAT, *again)
+
+    def detour(self, registers: bytes, call: Call, slot: int, blocked: Blocked | None) -> Detour:
+        """See `arch.Architecture`."""
+        resume = list(struct.unpack(_FORMAT, registers))
+        if blocked is not None and _remembers(blocked) and self.position(registers, blocked).instruction:
+            resume[8] = _RESTART_SYSCALL
+        enter = list(resume)
+        enter[:5] = (*call.arguments, 0, 0, 0, 0, 0)[:5]
+        enter[8], enter[_PC] = self.number(call.name), slot
+        code = _code(resume, slot)
+        return Detour(code=code, enter=struct.pack(_FORMAT, *enter), resume=struct.pack(_FORMAT, *resume))
+
+    def result(self, registers: bytes) -> int:
+        """See `arch.Architecture`."""
+        return signed(struct.unpack(_FORMAT, registers)[0])
+
+    def is_detour(self, code: bytes) -> bool:
+        """See `arch.Architecture`."""
+        last = _CODE_SIZE - 4
+        return code[:last] == _SVC + _loads() and code[last + 3] & 0xFC == 0x14
+
+
+def _remembers(blocked: Blocked) -> bool:
+    """Whether the call, interrupted, left ERESTART_RESTARTBLOCK: a relative time, of which some is left."""
+    if blocked.number == _NANOSLEEP:
+        return True
+    if blocked.number == _CLOCK_NANOSLEEP:
+        return not blocked.arguments[1] & _TIMER_ABSTIME
+    waits = blocked.number == _FUTEX and blocked.arguments[1] & _FUTEX_COMMAND in _FUTEX_WAITS
+    return waits and blocked.arguments[3] != 0
+
+
+def _loads() -> bytes:
+    """`ldr xN, literal` for every saved register; the literals follow the code in the same order."""
+    code = b""
+    for place, register in enumerate(_SAVED):
+        distance = _CODE_SIZE + 8 * place - 4 * (1 + place)
+        code += struct.pack("<I", 0x58000000 | (distance // 4) << 5 | register)
+    return code
+
+
+def _code(resume: list[int], slot: int) -> bytes:
+    """The detour of a thread that shall go on with these registers."""
+    distance = resume[_PC] - (slot + _CODE_SIZE - 4)
+    branch = struct.pack("<I", 0x14000000 | (distance // 4) & 0x03FFFFFF)
+    return _SVC + _loads() + branch + struct.pack("=6Q", *(resume[register] for register in _SAVED))

@@ -1,0 +1,143 @@
+"""Have single threads of a process make a system call: examine, stop, call, let go, say what became of it."""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import EPERM
+from pathlib import Path
+
+from ioflusher.flag.attach.arch import Architecture, Call, CallName
+from ioflusher.flag.attach.inject import Injector, check_filters
+from ioflusher.flag.attach.outcome import Outcome, Refused, ThreadOutcome
+from ioflusher.flag.attach.tracee import Tracee
+from ioflusher.flag.threads import ThreadState, thread_state
+from ioflusher.kernel.blocked import Blocked, parse_syscall
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE
+from ioflusher.kernel.status import TaskStatus, parse_status
+
+_PATIENCE = 0.05  # seconds; a thread that takes longer to stop is left for later
+_NBD_DO_IT = 0xAB03  # include/uapi/linux/nbd.h
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A thread that was asked to stop and did not yet; and what was known of it before."""
+
+    tracee: Tracee
+    state: ThreadState
+    call: Call
+    status: TaskStatus
+    blocked: Blocked | None
+
+
+class Asleep(Exception):
+    """The thread is in uninterruptible sleep: it cannot be stopped now, but may be later."""
+
+
+class Caller:
+    """Has threads of one process make calls.
+
+    `directory` is its task directory in /proc, `patience` in seconds how long a stopped thread may take to
+    make a call.
+    """
+
+    def __init__(self, architecture: Architecture, directory: Path, patience: float) -> None:
+        self._architecture = architecture
+        self._directory = directory
+        self._patience = patience
+        self._injector = Injector(architecture, directory)
+        self._stuck: dict[int, Tracee] = {}
+
+    def begin(self, state: ThreadState, call: Call, *, dry_run: bool = False) -> ThreadOutcome | Pending:
+        """Have the thread make the call; pending where it does not stop at once.
+
+        Raises:
+            Asleep: where it is in uninterruptible sleep.
+        """
+        try:
+            pending = self._examine(state, call)
+            if dry_run:
+                return ThreadOutcome(state.tid, state.comm, Outcome.WOULD)
+            self._seize(pending)
+        except (ProcessLookupError, FileNotFoundError):
+            return ThreadOutcome(state.tid, state.comm, Outcome.GONE)
+        except Refused as refusal:
+            return ThreadOutcome(state.tid, state.comm, refusal.outcome, refusal.detail)
+        return self.carry_on(pending, time.monotonic() + _PATIENCE) or pending
+
+    def carry_on(self, pending: Pending, deadline: float) -> ThreadOutcome | None:
+        """Have a thread that was asked to stop make the call; None if it does not stop before `deadline`."""
+        state, outcome, detail = pending.state, Outcome.DONE, ""
+        try:
+            if not self._injector.stop(pending.tracee, pending.blocked, deadline):
+                return None
+            self._make_call(pending)
+        except (ProcessLookupError, FileNotFoundError):
+            outcome = Outcome.GONE
+        except Refused as refusal:
+            outcome, detail = refusal.outcome, refusal.detail
+        except OSError as error:
+            outcome, detail = Outcome.FAILED, error.strerror or str(error)
+        if pending.tracee.stopped:
+            self._let_go(pending.tracee)
+        elif outcome is not Outcome.GONE:
+            self._stuck[state.tid] = pending.tracee
+        return ThreadOutcome(state.tid, state.comm, outcome, detail)
+
+    def release(self, tid: int, status: int) -> None:
+        """Let a thread go that was given up and reports only now; it finds its own way home."""
+        tracee = self._stuck.pop(tid, None)
+        if tracee is not None:
+            tracee.posted = status
+            report = tracee.poll()
+            self._let_go(tracee, report.signal if report else 0)
+
+    def _let_go(self, tracee: Tracee, number: int = 0) -> None:
+        with suppress(ProcessLookupError):
+            tracee.let_go(number)
+
+    def _examine(self, state: ThreadState, call: Call) -> Pending:
+        """What must be known before the thread is stopped; Refused where it had better not be."""
+        directory = self._directory / str(state.tid)
+        status = parse_status((directory / "status").read_bytes())
+        if status.state == "D":
+            raise Asleep
+        if status.tracer_pid:
+            raise Refused(Outcome.TRACED, f"by process {status.tracer_pid}")
+        lacking = status.capabilities.missing(CAP_SYS_RESOURCE)
+        if call.name is CallName.PRCTL and "effective" in lacking:
+            raise Refused(Outcome.NOT_PERMITTED, "it lacks CAP_SYS_RESOURCE; start it under `ioflusher run`")
+        blocked: Blocked | None = None
+        with suppress(PermissionError):
+            blocked = parse_syscall((directory / "syscall").read_bytes())
+        if blocked and blocked.number == self._architecture.ioctl and blocked.arguments[1] == _NBD_DO_IT:
+            raise Refused(
+                Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
+            )
+        return Pending(Tracee(state.tid), state, call, status, blocked)
+
+    def _seize(self, pending: Pending) -> None:
+        try:
+            pending.tracee.seize()
+        except PermissionError as error:
+            directory = self._directory / str(pending.state.tid)
+            tracer = parse_status((directory / "status").read_bytes()).tracer_pid
+            if tracer:
+                raise Refused(Outcome.TRACED, f"by process {tracer}") from error
+            current = thread_state(str(directory))
+            if current is None or current.ended:
+                raise ProcessLookupError from error
+            raise Refused(Outcome.DENIED, "that needs CAP_SYS_PTRACE, and no lock by kernel.yama") from error
+        pending.tracee.interrupt()
+
+    def _make_call(self, pending: Pending) -> None:
+        """Have the stopped thread make the call; Refused where that did not work."""
+        call, tracee = pending.call, pending.tracee
+        check_filters(tracee, pending.status, call, self._architecture)
+        deadline = time.monotonic() + self._patience
+        result = self._injector.call(tracee, call, pending.blocked, deadline)
+        if result == 0:
+            return
+        detail = f"{call.name.value} there says: {os.strerror(-result)}"
+        raise Refused(Outcome.NOT_PERMITTED if result == -EPERM else Outcome.FAILED, detail)

@@ -1,0 +1,172 @@
+"""Have a stopped thread make one system call, and let it go on as if nothing had happened."""
+
+import os
+import time
+from contextlib import suppress
+from errno import EPERM
+from pathlib import Path
+
+from ioflusher.flag.attach.arch import Architecture, Call, Position
+from ioflusher.flag.attach.outcome import Outcome, Refused
+from ioflusher.flag.attach.slots import Slots
+from ioflusher.flag.attach.tracee import Tracee
+from ioflusher.kernel import seccomp
+from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.ptrace import Stop
+from ioflusher.kernel.seccomp import Action
+from ioflusher.kernel.status import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, TaskStatus, parse_status
+
+_PAUSE = 0.0002  # seconds; to leave a restartable sequence, which is a few instructions long
+
+
+class Injector:
+    """Makes the threads of one process execute system calls.
+
+    `directory` is the process's task directory in /proc.
+    """
+
+    def __init__(self, architecture: Architecture, directory: Path) -> None:
+        self._architecture = architecture
+        self._directory = directory
+        self._slots = Slots(architecture)
+
+    def stop(self, tracee: Tracee, blocked: Blocked | None, deadline: float) -> bool:
+        """Wait until the thread that was asked to stop did; signals on the way are handed on.
+
+        False where the deadline passed: the thread still may stop later.
+
+        Raises:
+            ProcessLookupError: where it ended.
+        """
+        while (report := tracee.wait(deadline)) is not None:
+            if report.stop is Stop.GONE:
+                raise ProcessLookupError
+            if report.stop is Stop.TRAP:
+                return True
+            if report.stop is Stop.SIGNAL and not self._status(tracee).catches(report.signal):
+                # Untraced, a thread does not even notice a signal that is ignored.
+                with suppress(Refused):
+                    registers, position = self._look(tracee, blocked)
+                    if self._may_repeat(tracee, position):
+                        tracee.set_registers(self._repeated(registers, position))
+            tracee.interrupt()  # any stop takes the request back
+            tracee.go_on(report.signal)
+        return False
+
+    def call(self, tracee: Tracee, call: Call, blocked: Blocked | None, deadline: float) -> int:
+        """Have the stopped thread make the call; what it returned. The thread then is still stopped.
+
+        Raises:
+            Refused: where it cannot be made to, or did not get to it in time.
+            ProcessLookupError: where the thread ended.
+        """
+        while True:
+            registers, position = self._look(tracee, blocked)
+            if position.instruction is None and tracee.in_restartable_sequence(position.address):
+                tracee.interrupt()
+                tracee.go_on()
+                time.sleep(_PAUSE)
+            else:
+                result = self._take_detour(tracee, registers, position, call, blocked, deadline)
+                if result is not None:
+                    return result
+            blocked = None  # it went on since then
+            if not self.stop(tracee, blocked, deadline):
+                raise Refused(Outcome.TIMED_OUT, "it was busy with signals")
+
+    def _look(self, tracee: Tracee, blocked: Blocked | None) -> tuple[bytes, Position]:
+        """The stopped thread's registers and where it is."""
+        registers = tracee.registers(self._architecture.registers_size)
+        if len(registers) != self._architecture.registers_size:
+            raise Refused(Outcome.UNSUITABLE, "it runs 32-bit code")
+        position = self._architecture.position(registers, blocked)
+        if position.instruction is not None:
+            entry = self._architecture.syscall_instruction
+            found = tracee.read(position.instruction, 8)
+            if found is None or found[: len(entry)] != entry:
+                raise Refused(Outcome.UNSUITABLE, "it entered the kernel in an unusual way")
+        return registers, position
+
+    def _take_detour(
+        self,
+        tracee: Tracee,
+        registers: bytes,
+        position: Position,
+        call: Call,
+        blocked: Blocked | None,
+        deadline: float,
+    ) -> int | None:
+        """The call's result; None where a signal came first: the thread has it now, and was asked to stop."""
+        slot = self._slots.at(tracee, self._directory, position.address)
+        if self._may_repeat(tracee, position) and self._no_handler_waits(tracee):
+            registers = self._repeated(registers, position)
+        detour = self._architecture.detour(registers, call, slot, blocked)
+        tracee.write(slot, detour.code)
+        tracee.set_registers(detour.enter)
+        entered = False
+        while True:
+            tracee.go_on_to_call()
+            report = tracee.wait(deadline)
+            if report is None:
+                # The code in the slot is the thread's way home now: nobody else may use the slot.
+                self._slots.give_up(slot)
+                raise Refused(Outcome.TIMED_OUT, "it stopped, but did not get to make the call in time")
+            if report.stop is Stop.GONE:
+                raise ProcessLookupError
+            if report.stop is Stop.SIGNAL:
+                tracee.set_registers(detour.resume)
+                tracee.interrupt()
+                tracee.go_on(report.signal)
+                return None
+            if report.stop is Stop.SYSCALL and entered:
+                result = self._architecture.result(tracee.registers(self._architecture.registers_size))
+                tracee.set_registers(detour.resume)
+                return result
+            entered = entered or report.stop is Stop.SYSCALL
+
+    def _may_repeat(self, tracee: Tracee, position: Position) -> bool:
+        """Whether the thread's call ended with EINTR for no other reason than that we stopped the thread."""
+        call = position.eintr
+        if call is None:
+            return False
+        if call.number in self._architecture.waits:
+            return True
+        if call.number not in self._architecture.socket_waits:
+            return False
+        try:
+            kind = os.readlink(self._directory / str(tracee.tid) / "fd" / str(call.arguments[0]))
+        except OSError:
+            return False
+        return kind.startswith("socket:")
+
+    def _no_handler_waits(self, tracee: Tracee) -> bool:
+        """Whether no signal waits whose handler shall run before the call is made again."""
+        return self._architecture.heeds_handlers or not self._status(tracee).handler_waits
+
+    def _repeated(self, registers: bytes, position: Position) -> bytes:
+        assert position.eintr is not None
+        return self._architecture.repeat(registers, position.eintr)
+
+    def _status(self, tracee: Tracee) -> TaskStatus:
+        return parse_status((self._directory / str(tracee.tid) / "status").read_bytes())
+
+
+def check_filters(tracee: Tracee, status: TaskStatus, call: Call, architecture: Architecture) -> None:
+    """Make sure that the stopped thread's seccomp filters let the call pass; some would kill the process.
+
+    Raises:
+        Refused: where they do not, or cannot be read.
+    """
+    if status.seccomp == SECCOMP_MODE_DISABLED:
+        return
+    if status.seccomp != SECCOMP_MODE_FILTER:
+        raise Refused(Outcome.FILTERED, "seccomp's strict mode allows next to nothing")
+    try:
+        filters = tracee.seccomp_filters()
+    except OSError as error:
+        reason = "CAP_SYS_ADMIN is needed for that" if error.errno == EPERM else os.strerror(error.errno or 0)
+        raise Refused(Outcome.FILTERED, f"its seccomp filter cannot be read: {reason}") from error
+    asked = seccomp.Call(architecture.number(call.name), architecture.audit_arch, call.arguments)
+    action = seccomp.judge(filters, asked)
+    if action not in (Action.ALLOW, Action.LOG):
+        raise Refused(Outcome.FILTERED, f"its filter answers {call.name.value} with {action.name}")

@@ -1,0 +1,65 @@
+"""Put the state on every thread of a process that runs, or take it from them."""
+
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ioflusher.flag.attach.aarch64 import AArch64
+from ioflusher.flag.attach.arch import Architecture
+from ioflusher.flag.attach.outcome import ProcessOutcome
+from ioflusher.flag.attach.work import Work
+from ioflusher.flag.attach.x86_64 import X8664
+from ioflusher.flag.errors import FlagError, NotSupportedError
+
+ARCHITECTURES: dict[str, Callable[[], Architecture]] = {"x86_64": X8664, "aarch64": AArch64}
+
+
+def put_state(
+    pid: int,
+    state: bool,
+    *,
+    lock_memory: bool = False,
+    timeout: float = 5.0,
+    dry_run: bool = False,
+    proc: Path = Path("/proc"),
+) -> ProcessOutcome:
+    """Set (True) or clear (False) the IO_FLUSHER state on every thread of process `pid` while it runs.
+
+    Each thread in turn is stopped by ptrace(2) for a fraction of a millisecond, makes the prctl call itself,
+    and goes on; a system call in which it waited is resumed. This is repeated until a look at all threads
+    finds none that could still be changed, so that threads born meanwhile are covered. Threads that do not
+    stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
+    `lock_memory` has the process call mlockall too. `dry_run` changes nothing.
+
+    Meant for a process of its own, such as `ioflusher set`: it waits for traced threads, and other code that
+    waits for any child could take their reports away. Where the caller dies, the target goes on unharmed.
+
+    Raises:
+        NoSuchProcessError: where there is no such process.
+        NotSupportedError: on a processor other than x86-64 and aarch64.
+        FlagError: for the calling process itself and for kernel threads.
+    """
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise NotSupportedError(
+            f"cannot change a running process on {machine}: the registers of x86-64 and aarch64 are known",
+            hint="start the process under `ioflusher run`",
+        )
+    if pid == os.getpid():
+        raise FlagError("a process cannot trace itself", hint="use set_io_flusher() in each thread")
+    work = Work(pid, state, ARCHITECTURES[machine](), lock_memory, timeout, dry_run, proc)
+    # SIGCHLD wakes up who waits for a tracee; a thread inherits the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    # The tracer is a thread, not a process: when it ends the kernel lets go whatever is still traced.
+    tracer = threading.Thread(target=work.run, name="tracer")
+    try:
+        tracer.start()
+        tracer.join()
+    finally:
+        work.cancelled = True
+        tracer.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return work.outcome()

@@ -1,0 +1,77 @@
+"""Where in a process the code of a detour can stand.
+
+Executable mappings are whole pages; what they map rarely ends with a page. The bytes behind the end of the
+kernel's own library (the vdso), or of a program's text, are zeros that nobody executes and nobody reads. A
+tracer may write there even though the process may not: the process gets a page of its own. Nothing is
+mapped, nothing becomes writable, and the code that stays behind is as dead as the zeros were.
+"""
+
+from pathlib import Path
+
+from ioflusher.flag.attach.arch import WORD, Architecture
+from ioflusher.flag.attach.outcome import Outcome, Refused
+from ioflusher.flag.attach.tracee import Tracee
+from ioflusher.kernel.maps import Mapping, parse_maps
+
+_VDSO = b"[vdso]"
+_PER_MAPPING = 4
+
+
+class Slots:
+    """The slots of one process: one serves thread after thread, another where a thread is stuck in it."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        self._current: int | None = None
+        self._given_up: set[int] = set()
+
+    def at(self, tracee: Tracee, directory: Path, address: int) -> int:
+        """The address of a free slot in the memory of the stopped thread, in reach of `address`.
+
+        Raises:
+            Refused: where there is none.
+        """
+        current = self._current
+        # The process may have executed another program since: what stands there must still be ours.
+        if current is None or not self._reaches(current, address) or not self._ours(tracee, current):
+            current = self._search(tracee, directory, address)
+        self._current = current
+        return current
+
+    def give_up(self, slot: int) -> None:
+        """Never use the slot again: a thread may come by later."""
+        self._given_up.add(slot)
+        self._current = None
+
+    def _search(self, tracee: Tracee, directory: Path, address: int) -> int:
+        maps = parse_maps((directory / str(tracee.tid) / "maps").read_bytes())
+        candidates = [mapping for mapping in maps if _usable(mapping)]
+        candidates.sort(key=lambda mapping: (mapping.path != _VDSO, abs(mapping.end - address)))
+        for mapping in candidates:
+            for place in range(1, _PER_MAPPING + 1):
+                slot = mapping.end - place * self._step
+                if slot in self._given_up or slot < mapping.start or not self._reaches(slot, address):
+                    continue
+                found = tracee.read(slot, self._step)
+                if found is not None and (not any(found) or self._ours(tracee, slot)):
+                    return slot
+        raise Refused(Outcome.UNSUITABLE, "none of its executable mappings has room for the way back")
+
+    @property
+    def _step(self) -> int:
+        size = self._architecture.slot_size
+        return size + -size % (2 * WORD)
+
+    def _ours(self, tracee: Tracee, slot: int) -> bool:
+        found = tracee.read(slot, self._architecture.slot_size)
+        return found is not None and self._architecture.is_detour(found)
+
+    def _reaches(self, slot: int, address: int) -> bool:
+        reach = self._architecture.reach
+        return reach is None or abs(slot - address) < reach
+
+
+def _usable(mapping: Mapping) -> bool:
+    """Whether the mapping holds a program's or the kernel's code, and a copy of it can be written to."""
+    named = mapping.path == _VDSO or mapping.path.startswith(b"/")
+    return named and mapping.executable and mapping.permissions.endswith("p")

@@ -1,0 +1,170 @@
+"""The tracing thread's work: all threads of one process, over and over, until none is left to change."""
+
+import time
+from pathlib import Path
+
+from ioflusher.flag.attach.arch import Architecture, Call, CallName
+from ioflusher.flag.attach.caller import Asleep, Caller, Pending
+from ioflusher.flag.attach.outcome import GOOD, Outcome, ProcessOutcome, ThreadOutcome
+from ioflusher.flag.attach.tracee import next_status
+from ioflusher.flag.errors import FlagError, NoSuchProcessError
+from ioflusher.flag.threads import Bits, ThreadState, thread_state, thread_states
+from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
+from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
+
+_LOCK_MEMORY = Call(CallName.MLOCKALL, (MCL_CURRENT | MCL_FUTURE,))
+
+_PAUSE = 0.02  # seconds between two looks at threads that do not stop
+_ROUNDS = 200  # looks that find something to do; a process that needs more outruns us
+
+
+class Work:
+    """See `put_state`, whose arguments these are."""
+
+    def __init__(
+        self,
+        pid: int,
+        state: bool,
+        architecture: Architecture,
+        lock_memory: bool,
+        timeout: float,
+        dry_run: bool,
+        proc: Path,
+    ) -> None:
+        self.cancelled = False
+        self._pid = pid
+        self._state = state
+        self._lock_memory = lock_memory
+        self._timeout = timeout
+        self._dry_run = dry_run
+        self._proc = proc
+        self._directory = proc / str(pid) / "task"
+        self._caller = Caller(architecture, self._directory, timeout)
+        self._call = Call(CallName.PRCTL, (PR_SET_IO_FLUSHER, int(state)))
+        self._begun = self._progress = time.monotonic()
+        self._threads: dict[int, ThreadOutcome] = {}
+        self._slow: dict[int, Pending] = {}
+        self._memory: ThreadOutcome | None = None
+        self._failure: BaseException | None = None
+
+    def outcome(self) -> ProcessOutcome:
+        """What became of it; raises what stopped the work."""
+        if self._failure is not None:
+            raise self._failure
+        threads = tuple(self._threads[tid] for tid in sorted(self._threads))
+        took = time.monotonic() - self._begun
+        return ProcessOutcome(self._pid, self._state, threads, self._memory, took)
+
+    def run(self) -> None:
+        """Do it all; the body of the tracing thread."""
+        try:
+            states = thread_states(self._pid, proc=self._proc)
+            if states[0].flags.kernel_thread:
+                raise FlagError(f"{self._pid} is a kernel thread", hint="the kernel minds its own threads")
+            if states[0].tid != self._pid:
+                raise FlagError(
+                    f"{self._pid} is a thread of process {states[0].tid}", hint="name the process itself"
+                )
+            self._cover(states)
+            if self._lock_memory and not self.cancelled:
+                self._memory = self._lock()
+        except BaseException as error:
+            self._failure = error
+
+    def _cover(self, states: tuple[ThreadState, ...]) -> None:
+        """Go through the threads until none is left that could still be changed."""
+        for _ in range(_ROUNDS):
+            before = self._progress
+            waiting = [state for state in states if not self.cancelled and self._waits(state)]
+            while self._progress == before:
+                if self.cancelled or not (waiting or self._slow):
+                    return
+                if time.monotonic() > self._progress + self._timeout:
+                    self._give_up(waiting)
+                    return
+                time.sleep(_PAUSE)
+                waiting = [state for state in waiting if self._waits(state)]
+                self._look_after_slow_ones()
+            try:
+                states = thread_states(self._pid, proc=self._proc)
+            except NoSuchProcessError:
+                return  # it ended while we worked on it
+        for state in states:
+            if not self._as_wanted(state) and state.tid not in self._threads:
+                self._record(state, Outcome.FAILED, "threads are born faster than they can be covered")
+
+    def _waits(self, state: ThreadState) -> bool:
+        """Deal with one thread; True where it cannot be stopped now but may be later."""
+        self._look_after_slow_ones()
+        known = self._threads.get(state.tid)
+        if state.ended or state.tid in self._slow:
+            return False
+        if self._as_wanted(state):
+            if known is None:
+                self._record(state, Outcome.ALREADY)
+        elif known is not None and known.outcome is Outcome.DONE:
+            self._record(state, Outcome.FAILED, "the thread undid it")
+        elif known is not None and known.outcome is not Outcome.ALREADY:
+            pass  # it was refused before
+        elif state.kernel_worker:
+            self._record(
+                state,
+                Outcome.UNSUITABLE,
+                "a worker of the kernel (io_uring, vhost): new ones follow the thread that needs them",
+            )
+        else:
+            try:
+                self._take(state.tid, self._caller.begin(state, self._call, dry_run=self._dry_run))
+            except Asleep:
+                return True
+        return False
+
+    def _take(self, tid: int, result: ThreadOutcome | Pending) -> None:
+        if isinstance(result, Pending):
+            self._slow[tid] = result
+        else:
+            self._threads[tid] = result
+            self._progress = time.monotonic()
+
+    def _record(self, state: ThreadState, outcome: Outcome, detail: str = "") -> None:
+        self._take(state.tid, ThreadOutcome(state.tid, state.comm, outcome, detail))
+
+    def _look_after_slow_ones(self) -> None:
+        """Threads that stop only now must not stand still while we deal with others."""
+        while (news := next_status()) is not None:
+            tid, status = news
+            if tid not in self._slow:
+                self._caller.release(tid, status)
+                continue
+            self._slow[tid].tracee.posted = status
+            result = self._caller.carry_on(self._slow[tid], time.monotonic())
+            if result is not None:
+                del self._slow[tid]
+                self._take(tid, result)
+
+    def _give_up(self, waiting: list[ThreadState]) -> None:
+        for state in waiting:
+            self._record(state, Outcome.TIMED_OUT, "it is in uninterruptible sleep (state D)")
+        for pending in self._slow.values():
+            self._record(pending.state, Outcome.TIMED_OUT, "it did not come to a stop")
+
+    def _as_wanted(self, state: ThreadState) -> bool:
+        return state.bits is (Bits.BOTH if self._state else Bits.NONE)
+
+    def _lock(self) -> ThreadOutcome:
+        """Have one thread that could be stopped lock the memory of the process."""
+        able = [t for t in self._threads.values() if t.outcome in (*GOOD, Outcome.WOULD)]
+        result: ThreadOutcome | Pending | None = None
+        for thread in sorted(able, key=lambda thread: thread.tid):
+            state = thread_state(f"{self._directory}/{thread.tid}")
+            if state is None or state.ended:
+                continue
+            try:
+                result = self._caller.begin(state, _LOCK_MEMORY, dry_run=self._dry_run)
+            except Asleep:
+                continue
+            if isinstance(result, Pending):
+                result = self._caller.carry_on(result, time.monotonic() + self._timeout) or result
+            if isinstance(result, ThreadOutcome) and result.outcome is not Outcome.GONE:
+                return result
+        return ThreadOutcome(self._pid, b"", Outcome.TIMED_OUT, "no thread of it could be stopped")
