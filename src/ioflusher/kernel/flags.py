@@ -57,7 +57,12 @@ _NAMES: dict[int, tuple[tuple[Version, str], ...]] = {
     0x04000000: (((3, 10), "PF_NO_SETAFFINITY"),),
     0x08000000: (((2, 6), "PF_MCE_EARLY"),),
     0x10000000: (((5, 1), "PF_MEMALLOC_NOCMA"), ((5, 13), "PF_MEMALLOC_PIN")),
-    0x20000000: (((2, 6), "PF_MUTEX_TESTER"), ((5, 5), "PF_IO_WORKER"), ((5, 10), ""), ((6, 9), "PF_BLOCK_TS")),
+    0x20000000: (
+        ((2, 6), "PF_MUTEX_TESTER"),
+        ((5, 5), "PF_IO_WORKER"),
+        ((5, 10), ""),
+        ((6, 9), "PF_BLOCK_TS"),
+    ),
     0x40000000: (((2, 6), "PF_FREEZER_SKIP"), ((6, 1), "")),
     0x80000000: (((3, 11), "PF_SUSPEND_TASK"),),
 }
