@@ -79,8 +79,9 @@ import subprocess, sys
 from distributed import LocalCluster
 if __name__ == "__main__":
     with LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50) as cluster:
-        program = [sys.executable, "-m", "ioflusher", "diagnose", "--json", "--dask", cluster.scheduler_address]
-        done = subprocess.run(program + sys.argv[1:], capture_output=True, timeout=60)
+        program = [sys.executable, "-m", "ioflusher", "diagnose", "--json", "--dask"]
+        program += [cluster.scheduler_address, *sys.argv[1:]]
+        done = subprocess.run(program, capture_output=True, timeout=60)
     sys.stdout.buffer.write(done.stdout)
     sys.exit(done.returncode)
 """
