@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ioflusher.cli.status import as_record, escaped, verdict
+from ioflusher.cli.comm import printable
+from ioflusher.cli.status import as_record, verdict
 from ioflusher.flag import ThreadState
 from ioflusher.kernel.task import TaskFlags
 
@@ -56,7 +57,7 @@ def test_without_arguments() -> None:
 @pytest.mark.parametrize("name", [b"\x1b[31mred", b"a\nb", b"\x9b2J", b"\xff\xfe", "‮evil".encode()])
 def test_no_name_controls_the_terminal(name: bytes) -> None:
     """Escape codes, newlines, broken UTF-8 and direction marks come out printable."""
-    assert escaped(name).isprintable()
+    assert printable(name).isprintable()
 
 
 def test_half_set_is_told() -> None:

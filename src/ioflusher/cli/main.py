@@ -17,7 +17,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "lab"),
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
+    "set": ("set_", "set_state"),
     "status": ("status", "status"),
+    "unset": ("set_", "unset_state"),
 }
 
 EXIT_ERROR = 2

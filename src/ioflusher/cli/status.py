@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ioflusher.flag import NoSuchProcessError, StateUnreadableError, ThreadState, thread_states
+from ioflusher.cli.comm import printable, text
+from ioflusher.flag import Bits, NoSuchProcessError, StateUnreadableError, ThreadState, thread_states
 from ioflusher.kernel.task import PF_IO_FLUSHER
 
 PROC = Path("/proc")
@@ -30,9 +31,11 @@ def status(pids: tuple[int, ...], as_json: bool) -> None:
         click.echo("no thread of a user process carries the IO_FLUSHER state")
     for pid, threads in processes.items():
         covered = sum(thread.io_flusher for thread in threads)
-        click.echo(f"{pid} {escaped(threads[0].comm)}: {covered} of {len(threads)} threads covered")
+        click.echo(f"{pid} {printable(threads[0].comm)}: {covered} of {len(threads)} threads covered")
         for thread in threads if pids else ():
-            click.echo(f"  {thread.tid:>8} {escaped(thread.comm):<16} {thread.flags:#010x} {verdict(thread)}")
+            click.echo(
+                f"  {thread.tid:>8} {printable(thread.comm):<16} {thread.flags:#010x} {verdict(thread)}"
+            )
 
 
 def flagged_processes() -> dict[int, tuple[ThreadState, ...]]:
@@ -60,19 +63,6 @@ def as_record(pid: int, threads: tuple[ThreadState, ...]) -> dict[str, Any]:
     }
 
 
-def text(comm: bytes) -> str:
-    """A thread's name as text; bytes that are no UTF-8 become \\xNN."""
-    return comm.decode("utf-8", "backslashreplace")
-
-
-def escaped(comm: bytes) -> str:
-    """A thread's name for a terminal: nothing in it can move the cursor or change colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text(comm))
-
-
 def verdict(thread: ThreadState) -> str:
     """One word or two on the thread's state."""
-    if thread.io_flusher:
-        return "io_flusher"
-    half = thread.flags & PF_IO_FLUSHER
-    return "half set" if half else "-"
+    return {Bits.BOTH: "io_flusher", Bits.ONE: "half set", Bits.NONE: "-"}[thread.bits]

@@ -1,0 +1,157 @@
+"""`ioflusher set` and `ioflusher unset`: the state on the threads of processes that already run."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from ioflusher.cli.comm import printable, text
+from ioflusher.errors import IoflusherError
+from ioflusher.flag import FlagError, set_io_flusher
+from ioflusher.flag.attach import Outcome, ProcessOutcome, ThreadOutcome, put_state
+from ioflusher.harden import HardenError, lock_memory
+
+EXIT_INCOMPLETE = 1
+
+
+def common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What both verbs take."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option(
+            "--verbose", "-v", is_flag=True, help="Tell of every thread, not only of those left out."
+        ),
+        click.option("--dry-run", "-n", is_flag=True, help="Change nothing, show what would be done."),
+        click.option(
+            "--timeout",
+            default=5.0,
+            show_default=True,
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds to wait for threads that do not stop (in uninterruptible sleep).",
+        ),
+        click.argument("pids", metavar="PID...", nargs=-1, required=True, type=click.IntRange(min=1)),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command()
+@common_options
+@click.option("--lock-memory", is_flag=True, help="Have the processes call mlockall too.")
+def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
+    """Put the IO_FLUSHER state on every thread of the running processes PID.
+
+    Each thread is stopped for a fraction of a millisecond and makes the prctl call itself; a system call in
+    which it waited goes on. The processes need CAP_SYS_RESOURCE themselves, this program CAP_SYS_PTRACE.
+
+    Exit status: 0 when every thread has the state, 1 when some do not.
+    """
+    change(pids, True, lock_memory=lock_memory, **options)
+
+
+@click.command()
+@common_options
+def unset_state(pids: tuple[int, ...], **options: Any) -> None:
+    """Take the IO_FLUSHER state from every thread of the running processes PID.
+
+    Exit status: 0 when no thread has the state any more, 1 when some do.
+    """
+    change(pids, False, lock_memory=False, **options)
+
+
+def change(
+    pids: tuple[int, ...],
+    state: bool,
+    *,
+    lock_memory: bool,
+    timeout: float,
+    dry_run: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Do it for each process, print what became of it, exit."""
+    if not dry_run:
+        protect_ourselves()
+    results: list[ProcessOutcome] = []
+    failed = False
+    for pid in pids:
+        try:
+            result = put_state(pid, state, lock_memory=lock_memory, timeout=timeout, dry_run=dry_run)
+        except FlagError as error:
+            # The other processes shall get their turn.
+            failed = True
+            complain(error)
+            continue
+        results.append(result)
+        if not as_json:
+            show(result, verbose)
+    if as_json:
+        click.echo(json.dumps({"processes": [as_record(result) for result in results]}))
+    if failed or not (dry_run or all(result.complete for result in results)):
+        raise SystemExit(EXIT_INCOMPLETE)
+
+
+def protect_ourselves() -> None:
+    """The processes may serve the disk that this very program lies on: it must not wait for them."""
+    actions: tuple[Callable[[], None], ...] = (partial(set_io_flusher, True), lock_memory)
+    for action in actions:
+        try:
+            action()
+        except (FlagError, HardenError) as error:
+            click.echo(f"ioflusher: this program itself goes on unprotected: {error}", err=True)
+
+
+def complain(error: IoflusherError) -> None:
+    """An error on one process, as the program prints errors."""
+    click.echo(f"ioflusher: {error}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+def show(result: ProcessOutcome, verbose: bool) -> None:
+    """One process for a terminal: a line, and one for each thread that needs words."""
+    counts = Counter(thread.outcome for thread in result.threads)
+    summary = ", ".join(f"{count} {wording(outcome, result.state)}" for outcome, count in counts.items())
+    took = f"{result.seconds:.3f} s"
+    click.echo(f"{result.pid} {printable(result.threads[0].comm)}: {summary} ({took})")
+    quiet = (Outcome.DONE, Outcome.ALREADY, Outcome.GONE, Outcome.WOULD)
+    for thread in result.threads:
+        if verbose or thread.outcome not in quiet:
+            click.echo(f"  {describe(thread, result.state)}")
+    if result.memory is not None:
+        locked = "locked" if result.memory.outcome is Outcome.DONE else result.memory.outcome.value
+        detail = f": {result.memory.detail}" if result.memory.detail else ""
+        click.echo(f"  memory: {locked}{detail}")
+
+
+def describe(thread: ThreadOutcome, state: bool) -> str:
+    """One thread in one line."""
+    line = f"{thread.tid:>8} {printable(thread.comm):<16} {wording(thread.outcome, state)}"
+    return f"{line}: {thread.detail}" if thread.detail else line
+
+
+def wording(outcome: Outcome, state: bool) -> str:
+    """What became of a thread, in the words of the verb."""
+    changed, was = ("set", "was set") if state else ("cleared", "was clear")
+    return {Outcome.DONE: changed, Outcome.ALREADY: was, Outcome.WOULD: f"would be {changed}"}.get(
+        outcome, outcome.value
+    )
+
+
+def as_record(result: ProcessOutcome) -> dict[str, Any]:
+    """One process as `--json` prints it."""
+
+    def thread(t: ThreadOutcome) -> dict[str, Any]:
+        return {"tid": t.tid, "comm": text(t.comm), "outcome": t.outcome.name.lower(), "detail": t.detail}
+
+    return {
+        "pid": result.pid,
+        "state": result.state,
+        "complete": result.complete,
+        "seconds": result.seconds,
+        "threads": [thread(t) for t in result.threads],
+        "memory": thread(result.memory) if result.memory else None,
+    }
