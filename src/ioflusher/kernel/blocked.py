@@ -29,6 +29,7 @@ def parse_syscall(text: bytes) -> Blocked | None:
     if fields == [b"running"] or (len(fields) == 3 and fields[0] == b"-1"):
         return None
     if len(fields) != 9:
-        raise ValueError(f"expected 'running', '-1 sp pc' or 'number six-arguments sp pc', found {text[:80]!r}")
+        expected = "'running', '-1 sp pc' or 'number six-arguments sp pc'"
+        raise ValueError(f"expected {expected}, found {text[:80]!r}")
     *arguments, stack, address = (int(field, 16) for field in fields[1:])
     return Blocked(int(fields[0]), tuple(arguments), stack, address)
