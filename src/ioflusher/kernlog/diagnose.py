@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernlog.advice import kernel_notes, remedies, who_completes
-from ioflusher.kernlog.anatomy import Anatomy, Wait, dissect
+from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait, dissect
 from ioflusher.kernlog.askers import asker_of, families
 from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.devices import device_of
@@ -154,7 +154,9 @@ _SURENESS = {Confidence.CERTAIN: 0, Confidence.PROBABLE: 1, Confidence.POSSIBLE:
 def _matters(case: Case) -> bool:
     """Whether a stack can be part of an episode: it waits for others, or is in reclaim."""
     body, report = case.body, case.report
-    if body.reclaim is not None or body.wait is Wait.DIRTY_THROTTLE:
+    if body.reclaim is Reclaim.DIRECT or body.wait is Wait.DIRTY_THROTTLE:
+        return True
+    if body.reclaim is not None and body.wait is not Wait.RUNNING:
         return True
     if case.ran:
         return report.source is Source.LOCKUP

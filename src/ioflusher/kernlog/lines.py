@@ -41,7 +41,6 @@ _PREFIX = re.compile(
         rf"{_CLOCK}(?= )",
         r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
         r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
-        r"[^\[\]<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )",
         # a host alone counts only where the kernel's own time stamp follows
         r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\])",
         r"MESSAGE=",
@@ -49,6 +48,9 @@ _PREFIX = re.compile(
         r"\d*\.\d{6}\](?= )",
     ))
 )  # fmt: skip
+
+# whatever a syslog daemon's template writes before its name for the kernel
+_TEMPLATE = re.compile(r"[^\[\]<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )")
 
 # a frame in the kernel's own format, with nothing else to take off: seconds, caller, the frame
 COMMON_FRAME = re.compile(
@@ -79,8 +81,10 @@ def parse_line(raw: bytes) -> Line:
     for _ in range(8):
         found = _PREFIX.match(text)
         if not found or not found.end():
+            found = _TEMPLATE.match(text) if "kernel" in text else None
+        if not found:
             break
-        if found.lastgroup:
+        if found.re is _PREFIX and found.lastgroup:
             stamp, caller, micros = found["seconds"], found["caller"] or caller, found["micros"]
             seconds = float(stamp) if stamp else int(micros) / 1e6 if micros else seconds
         text = text[found.end() :]

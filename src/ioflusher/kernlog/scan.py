@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-CHUNK = 1 << 20
+# With its context a chunk stays below 128 KiB, from where on malloc() maps memory of its own: reading a
+# gigabyte into such a buffer took 0.66 s in the kernel where it was measured, into this one 0.14 s.
+CHUNK = 120 << 10
 THOROUGH = 4 << 20
 BEFORE = 1536
 AFTER = 512
