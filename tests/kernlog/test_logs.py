@@ -7,6 +7,7 @@ import pytest
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.findings import Confidence, Kind
+from ioflusher.kernlog.records import EventKind
 
 LOGS = Path(__file__).parent / "logs"
 NAMES = sorted(path.stem for path in LOGS.glob("*.txt"))
@@ -103,3 +104,14 @@ def test_a_lock_whose_owner_is_in_reclaim_closes_the_cycle() -> None:
     assert episode.confidence is Confidence.CERTAIN
     assert episode.cycle == ("nbd-server (7)", "hog (9)", "nbd-server (7)")
     assert episode.tasks[0].io_flusher is False
+
+
+def test_what_single_lines_report_is_counted() -> None:
+    """A log without a stack may still say why the machine stood still."""
+    oom = diagnosis("neg_oom_kill")
+    assert [(event.kind, event.count) for event in oom.events] == [
+        (EventKind.OOM_INVOKED, 1),
+        (EventKind.OOM_KILL, 1),
+    ]
+    assert oom.events[0].first.startswith("allocate invoked oom-killer: gfp_mask=0x14280ca")
+    assert oom.events[0].line == 1

@@ -71,3 +71,16 @@ def test_a_fuse_daemon_in_reclaim_makes_its_clients_part_of_it() -> None:
     answering = "schedule reclaim_throttle" + DEFINED["PAGES"] + " kmalloc fuse_dev_do_write fuse_dev_write"
     assert not diagnose_log(client).recursion
     assert diagnose_log(client + log("myfuse", answering)).recursion
+
+
+def test_an_nfs_server_behind_its_own_clients_compaction() -> None:
+    """The server's allocation is throttled; the kernel's compaction thread waits for an NFS server."""
+    server = log(
+        "nfsd", "schedule reclaim_throttle" + DEFINED["PAGES"] + " alloc_pages_bulk svc_recv nfsd kthread"
+    )
+    waiting = (
+        "schedule rpc_wait_bit_killable nfs_wb_folio nfs_release_folio migrate_pages "
+        "compact_zone kcompactd kthread"
+    )
+    assert not diagnose_log(server).recursion
+    assert diagnose_log(server + log("kcompactd0", waiting)).recursion

@@ -113,6 +113,19 @@ _FAMILIES = {
     "ib_isert": "iscsi_target_mod",
     "ib_srpt": "target_core_mod",
     "tcm_loop": "target_core_mod",
+    "rds": "rdma",
+    "rds_rdma": "rdma",
+    "rds_tcp": "rdma",
+    "ib_core": "rdma",
+    "ib_cm": "rdma",
+    "iw_cm": "rdma",
+    "rdma_cm": "rdma",
+    "mlx4_core": "rdma",
+    "mlx5_core": "rdma",
+    "mlx4_ib": "rdma",
+    "mlx5_ib": "rdma",
+    "rpcrdma": "nfs",
+    "ufshcd_core": "ufs",
 }
 # parts that say nothing about whose the code is
 GENERAL = frozenset({None, "mm", "memcg", "fs", "block", "net", "tcp", "unix", "scsi", "quota", "virtio_blk"})
@@ -132,7 +145,20 @@ def families(steps: tuple[Step, ...]) -> tuple[str, ...]:
 
 
 # kernel threads of these families complete the I/O that others wait for
-_BLOCK_COMPLETERS = {"loop", "nbd", "drbd", "iscsi", "nvme", "usb", "dm", "md", "bcache", "zram"}
+_BLOCK_COMPLETERS = {
+    "loop",
+    "nbd",
+    "drbd",
+    "iscsi",
+    "nvme",
+    "usb",
+    "ufs",
+    "dm",
+    "md",
+    "bcache",
+    "zram",
+    "rdma",
+}
 _TARGETS = {"iscsi_target_mod", "target_core_mod", "target_core_user"}
 _COMPLETERS = _BLOCK_COMPLETERS | _TARGETS | {"ceph", "nfs", "cifs", "gfs2", "ocfs2", "9p", "fuse", "zfs"}
 _KERNEL_THREAD = re.compile(

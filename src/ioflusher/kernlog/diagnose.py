@@ -5,7 +5,7 @@ judgement comes at the end, when everything that the log tells is known.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernlog.advice import kernel_notes, remedies, who_completes
@@ -13,10 +13,10 @@ from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait, dissect
 from ioflusher.kernlog.askers import asker_of, families
 from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.devices import device_of
-from ioflusher.kernlog.diagnosis import Diagnosis, Episode, TaskRef
+from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, TaskRef
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.records import Event, LockdepReport, Record, Source, TaskReport
+from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
 from ioflusher.kernlog.rules import judge, other_end
 from ioflusher.kernlog.waits import explain_stack, mark
 
@@ -55,6 +55,7 @@ class Diagnoser:
         self._facts = Facts()
         self._groups: dict[tuple[object, ...], _Group] = {}
         self._lockdep: dict[tuple[object, ...], LockdepReport] = {}
+        self._events: dict[EventKind, EventCount] = {}
         self._reports = 0
         self._dropped = 0
 
@@ -65,9 +66,20 @@ class Diagnoser:
                 self._take_report(record)
             case Event():
                 self._facts.learn_event(record)
+                self._count(record)
             case LockdepReport():
                 if len(self._lockdep) < MAX_GROUPS:
                     self._lockdep.setdefault((record.title, record.locks), record)
+
+    def _count(self, event: Event) -> None:
+        # hung tasks and the memory state are told otherwise
+        if event.kind in (EventKind.HUNG_TASK, EventKind.ZONE):
+            return
+        earlier = self._events.get(event.kind)
+        if earlier is None:
+            self._events[event.kind] = EventCount(event.kind, 1, event.text, event.line, event.offset)
+        else:
+            self._events[event.kind] = replace(earlier, count=earlier.count + 1)
 
     def _take_report(self, report: TaskReport) -> None:
         self._reports += 1
@@ -94,7 +106,8 @@ class Diagnoser:
         episodes = _merged(episodes)
         # both sorts are stable: recursions first, then the surer ones, then the log's order
         episodes.sort(key=lambda episode: (not episode.recursion, _SURENESS[episode.confidence]))
-        return Diagnosis(tuple(episodes), self._reports, self._dropped, _memory(self._facts))
+        events = tuple(self._events.values())
+        return Diagnosis(tuple(episodes), self._reports, self._dropped, _memory(self._facts), events)
 
     def _episode(self, group: _Group, finding: Finding) -> Episode:
         case = group.case

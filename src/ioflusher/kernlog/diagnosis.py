@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ioflusher.kernlog.findings import Confidence, Kind
+from ioflusher.kernlog.records import EventKind
 from ioflusher.kernlog.waits import MarkedFrame
 
 
@@ -74,6 +75,24 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
+class EventCount:
+    """Lines of one kind that a log holds besides stacks.
+
+    Attributes:
+        kind: what they report.
+        count: how many there are.
+        first: the text of the first one.
+        line, offset: where that stands, as in `TaskReport`.
+    """
+
+    kind: EventKind
+    count: int
+    first: str
+    line: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What a log comes to.
 
@@ -82,17 +101,30 @@ class Diagnosis:
         reports: stacks read.
         dropped: stacks that no longer fitted in memory, which only a flood of different ones brings about.
         memory: one sentence on free memory, None where the log does not show it.
+        events: what single lines report, each kind in the order in which it first appears.
     """
 
     episodes: tuple[Episode, ...]
     reports: int
     dropped: int
     memory: str | None
+    events: tuple[EventCount, ...]
 
     @property
     def recursion(self) -> bool:
         """Whether any episode is a recursion."""
         return any(episode.recursion for episode in self.episodes)
+
+
+def event_as_json(event: EventCount) -> dict[str, Any]:
+    """An event as `ioflusher diagnose --json` prints it."""
+    return {
+        "kind": event.kind.value,
+        "count": event.count,
+        "first": event.first,
+        "line": event.line,
+        "offset": event.offset,
+    }
 
 
 def episode_as_json(episode: Episode) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ioflusher.kernlog.console import read_records
 from ioflusher.kernlog.diagnose import Diagnoser
-from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json
+from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
 from ioflusher.kernlog.inputs import LogUnreadableError, opened
 from ioflusher.kernlog.scan import Readable, relevant_lines
 
@@ -72,7 +72,7 @@ def diagnose_source(
     diagnosis = diagnoser.result()
     if trouble is not None:
         return LogResult(name, diagnosis, str(trouble), trouble.hint)
-    if not diagnosis.reports and not diagnosis.episodes and (reason := watched.no_log()):
+    if not (diagnosis.reports or diagnosis.episodes or diagnosis.events) and (reason := watched.no_log()):
         return LogResult(
             name, diagnosis, f"{name} {reason}", "give the text of a kernel log, dmesg or console"
         )
@@ -139,6 +139,7 @@ def results_as_json(results: Iterable[LogResult]) -> dict[str, Any]:
                 "reports": result.diagnosis.reports,
                 "dropped": result.diagnosis.dropped,
                 "memory": result.diagnosis.memory,
+                "events": [event_as_json(event) for event in result.diagnosis.events],
                 "trouble": result.trouble,
             }
             for result in kept

@@ -109,17 +109,23 @@ def _answers_itself(case: Case, inner: tuple[str, ...]) -> bool:
 
 
 def file_server_in_own_mount(case: Case, facts: Facts) -> Finding | None:
-    """The NFS server's thread waits, in reclaim, for an NFS server."""
+    """The NFS server's thread waits, in reclaim, for an NFS server; or for others' reclaim that does."""
     body = case.body
     if body.reclaim is not Reclaim.DIRECT or "nfsd" not in families(body.outer):
         return None
-    if "nfs" not in families(body.inner):
+    own = "nfs" in families(body.inner)
+    others = facts.blocked_reclaim.get("nfs")
+    if own:
+        why = "its allocation waits in reclaim for an NFS server"
+    elif others is not None and body.wait is not Wait.IO:
+        why = f"its allocation waits for reclaim, and {others.name} reclaims and waits for an NFS server"
+    else:
         return None
     return Finding(
         Kind.NETWORK_FS_RECURSION,
         True,
-        Confidence.PROBABLE,
-        "it is a thread of this machine's NFS server, and its allocation waits in reclaim for an NFS server",
+        Confidence.PROBABLE if own else Confidence.POSSIBLE,
+        f"it is a thread of this machine's NFS server, and {why}",
         "the log does not say that the mount is of this machine itself",
     )
 

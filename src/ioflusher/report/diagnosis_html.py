@@ -6,7 +6,7 @@ from html import escape
 from ioflusher.kernlog.diagnosis import Episode
 from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.waits import MarkedFrame
-from ioflusher.report.diagnosis_text import SURENESS, headline, subject
+from ioflusher.report.diagnosis_text import SURENESS, counted, headline, subject
 from ioflusher.report.plain import printable
 
 _STYLE = """
@@ -38,6 +38,9 @@ def _page(results: tuple[LogResult, ...]) -> Iterator[str]:
             yield f"<p>{_safe(result.trouble)}</p>"
         if result.diagnosis.memory:
             yield f"<p>{_safe(result.diagnosis.memory)}</p>"
+        for event in result.diagnosis.events:
+            lines = counted(event.count, "line")
+            yield f"<p>{_safe(event.kind.value)}, {lines}: {_safe(event.first.strip())}</p>"
         for episode in result.diagnosis.episodes:
             yield from _episode(episode)
     yield "</body></html>"

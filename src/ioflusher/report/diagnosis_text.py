@@ -23,6 +23,10 @@ def render_diagnosis(diagnosis: Diagnosis, name: str | None = None) -> Iterator[
     yield headline(diagnosis, name)
     if diagnosis.memory:
         yield f"memory: {diagnosis.memory}"
+    for event in diagnosis.events:
+        yield printable(
+            f"also: {event.kind.value}, {counted(event.count, 'line')}, first: {event.first.strip()}"
+        )
     if diagnosis.dropped:
         yield f"{diagnosis.dropped} further stacks, each different, did not fit and were not judged"
     for number, episode in enumerate(diagnosis.episodes, 1):
