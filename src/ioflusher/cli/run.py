@@ -7,31 +7,58 @@ from typing import NoReturn
 
 import click
 
+from ioflusher.cli.hardening import hardening
 from ioflusher.flag import FlagError, set_io_flusher
+from ioflusher.harden import Settings, become, drop_ambient_capability, find_identity
 
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option(
     "--require/--best-effort",
     default=True,
     help="Refuse to start if the state cannot be set (default), or say so and go on.",
 )
+@click.option("--user", metavar="USER", help="Become this user (name or number) before the command starts.")
+@click.option("--group", metavar="GROUP", help="Become this group; default: the user's.")
+@click.option(
+    "--drop-capability",
+    is_flag=True,
+    help="Keep CAP_SYS_RESOURCE from the command where it came by the ambient set.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(require: bool, command: tuple[str, ...]) -> None:
+@hardening
+def run(
+    require: bool,
+    user: str | None,
+    group: str | None,
+    drop_capability: bool,
+    settings: Settings,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with the IO_FLUSHER state on all of its threads and children.
 
-    The state is kept across execve and inherited by threads and children, so this covers programs in
-    any language. The command replaces this process: its exit status and signals are its own.
+    The state is kept across execve, inherited by threads and children, and survives a change of user, so
+    this covers programs in any language, and they need no capability. The command replaces this process:
+    its exit status and signals are its own.
+
+    Exit status: the command's; 127 if it is not found, 126 if it cannot be executed, 2 if something that was
+    asked for cannot be done.
     """
+    identity = find_identity(user, group) if user is not None or group is not None else None
+    settings.apply()
     try:
         set_io_flusher(True)
     except FlagError as error:
         if require:
             raise
         click.echo(f"ioflusher: going on without the state: {error}", err=True)
+    if drop_capability:
+        drop_ambient_capability()
+    if identity is not None:
+        become(identity)
     execute(command)
 
 

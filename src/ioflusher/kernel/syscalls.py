@@ -18,6 +18,8 @@ MCL_CURRENT = 1
 MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
 
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+
 # include/uapi/linux/ptrace.h, as far as this module needs it; the rest is in ioflusher.kernel.ptrace
 _PTRACE_GETREGSET = 0x4204
 _PTRACE_SETREGSET = 0x4205
@@ -60,6 +62,7 @@ ONE = word(1)
 prctl_raw = _function(ctypes.PyDLL, "prctl")
 _prctl = _function(ctypes.CDLL, "prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _ptrace = _function(ctypes.CDLL, "ptrace", ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+_syscall = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 4)
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
 _munlockall = _function(ctypes.CDLL, "munlockall")
 
@@ -99,6 +102,19 @@ def munlockall() -> None:
         OSError: with the kernel's errno.
     """
     if _munlockall() == -1:
+        raise _last_error()
+
+
+def ioprio_set(which: int, who: int, priority: int) -> None:
+    """ioprio_set(2), which C libraries do not wrap; its number is known on x86-64 and aarch64.
+
+    Raises:
+        OSError: with the kernel's errno; ENOSYS on other processors.
+    """
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _syscall(number, which, who, priority) == -1:
         raise _last_error()
 
 
