@@ -115,3 +115,10 @@ def test_what_single_lines_report_is_counted() -> None:
     ]
     assert oom.events[0].first.startswith("allocate invoked oom-killer: gfp_mask=0x14280ca")
     assert oom.events[0].line == 1
+
+
+def test_a_task_that_is_reported_again_is_one_task() -> None:
+    """The hung task detector repeats itself every two minutes."""
+    raw = (LOGS / "pos_nbd_xfs_inode_write.txt").read_bytes()
+    (episode,) = diagnose_log(raw * 3).episodes
+    assert (episode.count, len(episode.tasks)) == (3, 1)

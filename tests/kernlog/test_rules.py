@@ -84,3 +84,8 @@ def test_an_nfs_server_behind_its_own_clients_compaction() -> None:
     )
     assert not diagnose_log(server).recursion
     assert diagnose_log(server + log("kcompactd0", waiting)).recursion
+
+
+def test_a_program_called_after_what_it_serves_is_a_daemon() -> None:
+    """Most storage daemons are home-made, and most of those say so in their name."""
+    assert diagnose_log(log("my_nbd_srv", DEFINED["SWAP"] + DEFINED["SEND"])).recursion

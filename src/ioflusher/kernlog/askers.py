@@ -28,7 +28,7 @@ class Daemon:
     """A line of the table of programs.
 
     Attributes:
-        name: the task's name; `*` at the end is any rest.
+        name: the task's name; `*` at the end is any rest, at both ends any name that holds the word.
         serves: what waits when it waits, such as "nbd" or "fuse".
         about: a few words on it.
     """
@@ -71,6 +71,8 @@ def daemon_named(comm: str | None, extra: tuple[str, ...] = ()) -> Daemon | None
 
 
 def _fits(pattern: str, comm: str) -> bool:
+    if pattern.startswith("*") and pattern.endswith("*"):
+        return pattern[1:-1] in comm
     # the kernel keeps 15 characters of a name
     return comm.startswith(pattern[:-1]) if pattern.endswith("*") else comm == pattern[:15]
 

@@ -96,7 +96,8 @@ class Diagnoser:
                 return
             group = self._groups[key] = _Group(case)
         group.count += 1
-        if len(group.tasks) < MAX_TASKS:
+        known = any(task.tid == report.tid and task.comm == report.comm for task in group.tasks)
+        if len(group.tasks) < MAX_TASKS and not known:
             group.tasks.append(_task_ref(report))
 
     def result(self) -> Diagnosis:
