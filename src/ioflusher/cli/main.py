@@ -13,12 +13,14 @@ from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
+    "container": ("container", "container"),
     "diagnose": ("diagnose", "diagnose"),
     "lab": ("lab", "lab"),
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
     "set": ("set_", "set_state"),
     "status": ("status", "status"),
+    "unit": ("unit", "unit"),
     "unset": ("set_", "unset_state"),
 }
 

@@ -1,0 +1,21 @@
+"""`ioflusher container`: what docker, podman, compose and Kubernetes need."""
+
+import click
+
+from ioflusher.harden.container import Engine, container_text
+
+
+@click.command()
+@click.argument("engine", type=click.Choice([engine.value for engine in Engine]), required=False)
+@click.option("--lock-memory", is_flag=True, help="Also what mlockall takes.")
+@click.option("--realtime", is_flag=True, help="Also what SCHED_RR and SCHED_FIFO take.")
+def container(engine: str | None, lock_memory: bool, realtime: bool) -> None:
+    """Print what a container needs to run a program in the IO_FLUSHER state.
+
+    Without ENGINE: for all of them.
+    """
+    engines = [Engine(engine)] if engine else list(Engine)
+    for number, one in enumerate(engines):
+        if len(engines) > 1:
+            click.echo(f"{chr(10) if number else ''}# {one.value}")
+        click.echo(container_text(one, lock_memory=lock_memory, realtime=realtime), nl=False)
