@@ -4,8 +4,10 @@ The invariant: for any bytes, `diagnose_log` returns; its texts are one line eac
 part of a log that stands behind rubbish (ended by a newline) is still read.
 """
 
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +19,23 @@ from ioflusher.report.diagnosis_text import render_diagnosis
 LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))]
 LINES = sorted({line for log in LOGS for line in log.splitlines()})
 TASK = b"\n[    9.000000] sane            D    0   777      1 0x00000000\n[    9.000000]  down_read+0x1/0x2\n"
+
+# what makes the reader look closer at a line
+TRIGGERS = (
+    *(b"task a:1 ", b"INFO: task a:1 blocked on a mutex likely owned by task ", b"task:x state:D pid: 1 "),
+    *(b"CPU: 1 PID: 2 Comm: x ", b"a D 1 ", b"kernel ", b"  ", b"12:34:56 ", b"[1.000000] ", b"[<0>] "),
+    *(b"+0x1/0x2 ", b"f+0x1", b"x/y.c:1 ", b"> ", b"(&a){+.} ", b" --> ", b"Out of memory: ", b": ", b"rcu "),
+    *(b"soft lockup - CPU#1 stuck for [", b"/proc/1/stack ", b"#1 [ff] ", b"at ff ", b"(a) from ", b"\x1b["),
+    *(
+        b"&lt;",
+        b'{"MESSAGE":',
+        b"Workqueue: ",
+        b"? ",
+        b"I/O error, dev ",
+        b"server x not responding ",
+        b"[[[",
+    ),
+)
 
 rubbish = st.binary(max_size=400)
 torn = st.sampled_from(LINES).flatmap(lambda line: st.integers(0, len(line)).map(lambda end: line[:end]))
@@ -48,6 +67,16 @@ def test_a_log_cut_anywhere_is_answered(log: bytes, data: st.DataObject) -> None
     end = data.draw(st.integers(begin, len(log)))
     sound(diagnose_log(log[begin:end]))
     sound(diagnose_log(log[:begin] + log[end:]))
+
+
+@pytest.mark.parametrize("other", TRIGGERS)
+def test_no_line_takes_long(other: bytes) -> None:
+    """An expression that backtracks would let one file of a few megabytes hold the reader for hours."""
+    lines = [b"task:q state:D stack:0 pid:1"] + [((one + other) * 2000)[:4000] for one in TRIGGERS]
+    begin = time.process_time()
+    diagnose_log(b"\n".join(lines))
+    # usually 0.03 s; 0.1 s for a single line was found wanting
+    assert time.process_time() - begin < 1.5
 
 
 @given(rubbish)

@@ -84,8 +84,8 @@ _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\
 _QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
 _OWNER = re.compile(
-    r"task (?P<comm>.{1,64}?):\d+ .{0,20}blocked on .{1,40} (?:owned|last held) by task "
-    r"(?P<owner>.{1,64}?):(?P<tid>\d+)"
+    r"^(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? [\w-]{1,16},? ?(?:likely )?"
+    r"(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
 )
 _ENDS = ("Code: ", "---[ end trace", "Kernel panic")
 
@@ -179,7 +179,7 @@ class Reader:
     def _take_detail(self, draft: _Draft, line: Line, raw: RawLine) -> Iterator[Record]:
         text = line.text
         queue = _QUEUE.match(text) if "queue: " in text else None
-        owner = _OWNER.search(text) if "blocked on" in text else None
+        owner = _OWNER.match(text) if "blocked on" in text else None
         if queue:
             if draft.frames:
                 yield from self._end(line.caller)

@@ -21,19 +21,20 @@ _FORMS = tuple(
         (
             "Kill",
             EventKind.OOM_KILL,
-            r"(?:Out of memory|[Mm]emory cgroup out of memory).*?:.*?Kill(?:ed)? process (?P<number>\d+),? "
+            r"(?:Out of memory|[Mm]emory cgroup out of memory)[^:]{0,40}:.{0,80}?Kill(?:ed)? process (?P<number>\d+),? "
             r"?\(?(?P<subject>[^)]{1,64})\)?",
         ),
         ("invoked oom-killer", EventKind.OOM_INVOKED, rf"^{_TASK} invoked oom-killer"),
         (
             "lockup",
             EventKind.LOCKUP,
-            r"(?:soft lockup|hard LOCKUP|Hard LOCKUP).*?(?:\[(?P<subject>[^\]]*):(?P<number>\d+)\])?$",
+            r"(?:soft lockup|hard LOCKUP|Hard LOCKUP)"
+            r"(?:[^\[]{0,60}\[(?P<subject>[^\[\]]{1,32}):(?P<number>\d{1,10})\])?",
         ),
         (
             "detected",
             EventKind.LOCKUP,
-            r"rcu.*detected (?:stalls|expedited stalls|self-detected)(?P<subject>)",
+            r"rcu.{0,80}?detected (?:stalls|expedited stalls|self-detected)(?P<subject>)",
         ),
         ("self-detected stall", EventKind.LOCKUP, r"self-detected stall(?P<subject>)"),
         ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"^{_TASK}: page allocation failure"),
@@ -44,12 +45,16 @@ _FORMS = tuple(
             rf"XFS: {_TASK}\((?P<number>\d+)\) possible memory allocation deadlock",
         ),
         ("workqueue lockup", EventKind.WORKQUEUE_STALL, r"BUG: workqueue lockup - pool (?P<subject>.*)"),
-        ("not responding", EventKind.DEVICE_TROUBLE, r"server (?P<subject>\S+) not responding"),
-        ("I/O error", EventKind.DEVICE_TROUBLE, r"I/O error,? (?:on )?(?:dev(?:ice)? )?(?P<subject>[\w!-]+)"),
+        ("not responding", EventKind.DEVICE_TROUBLE, r"server (?P<subject>\S{1,64}) not responding"),
+        (
+            "I/O error",
+            EventKind.DEVICE_TROUBLE,
+            r"I/O error,? (?:on )?(?:dev(?:ice)? )?(?P<subject>[\w!-]{1,32})",
+        ),
         (
             "block nbd",
             EventKind.DEVICE_TROUBLE,
-            r"block (?P<subject>nbd\d+): .*(?:timed out|[Dd]ead|shutting|error|[Ff]ailed|disconnect)",
+            r"block (?P<subject>nbd\d+): .{0,80}?(?:timed out|[Dd]ead|shutting|error|[Ff]ailed|disconnect)",
         ),
         (
             "detected conn error",
@@ -61,9 +66,13 @@ _FORMS = tuple(
             EventKind.DEVICE_TROUBLE,
             r"(?P<subject>session\d+): session recovery",
         ),
-        ("I/O to offline device", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]+): .*offline device"),
-        ("timeout, aborting", EventKind.DEVICE_TROUBLE, r"(?P<subject>nvme\S*): I/O .*timeout"),
-        ("task abort", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]+): .*task abort"),
+        (
+            "I/O to offline device",
+            EventKind.DEVICE_TROUBLE,
+            r"(?P<subject>sd [\d:]{1,20}): .{0,80}?offline device",
+        ),
+        ("timeout, aborting", EventKind.DEVICE_TROUBLE, r"(?P<subject>nvme\S{0,16}): I/O .{0,80}?timeout"),
+        ("task abort", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]{1,20}): .{0,80}?task abort"),
     )
 )
 _TRIGGER = re.compile("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))

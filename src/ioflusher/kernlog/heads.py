@@ -55,10 +55,12 @@ _OLD = re.compile(
 )
 _COMM = re.compile(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
-    r"\s*(?:(?:Not tainted|Tainted|Kdump).*)?$"
+    r"\s*(?:Not tainted|Tainted|Kdump|$)"
 )
-_OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:(?:Not tainted|Tainted).*)?$")
-_LOCKUP = re.compile(r"soft lockup - CPU#\d+ stuck for .*\[(?P<comm>[^\]]*):(?P<tid>\d+)\]")
+_OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not tainted|Tainted|$)")
+_LOCKUP = re.compile(
+    r"soft lockup - CPU#\d+ stuck for [^\[]{0,40}\[(?P<comm>[^\[\]]{1,64}):(?P<tid>\d{1,10})\]"
+)
 _CRASH = re.compile(r'^\s*PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*"(?P<comm>[^"]*)"')
 _PROC = re.compile(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"

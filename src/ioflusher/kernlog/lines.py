@@ -5,8 +5,8 @@ import json
 import re
 from typing import NamedTuple
 
-# A line longer than this is no kernel message (the kernel cuts at about 1,000 bytes); the rest is cut.
-MAX_LINE = 4096
+# The kernel cuts its messages at 1,024 bytes; what stands behind that and a log's prefixes is cut here.
+MAX_LINE = 1280
 
 
 class Line(NamedTuple):
