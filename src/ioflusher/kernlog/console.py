@@ -84,7 +84,8 @@ _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\
 _QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
 _OWNER = re.compile(
-    r"^(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? [\w-]{1,16},? ?(?:likely )?"
+    r"^(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? "
+    r"[\w-]{1,16},? ?(?:likely )?"
     r"(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
 )
 _ENDS = ("Code: ", "---[ end trace", "Kernel panic")

@@ -21,7 +21,8 @@ _FORMS = tuple(
         (
             "Kill",
             EventKind.OOM_KILL,
-            r"(?:Out of memory|[Mm]emory cgroup out of memory)[^:]{0,40}:.{0,80}?Kill(?:ed)? process (?P<number>\d+),? "
+            r"(?:Out of memory|[Mm]emory cgroup out of memory)[^:]{0,40}:.{0,80}?Kill(?:ed)? "
+            r"process (?P<number>\d+),? "
             r"?\(?(?P<subject>[^)]{1,64})\)?",
         ),
         ("invoked oom-killer", EventKind.OOM_INVOKED, rf"^{_TASK} invoked oom-killer"),
