@@ -2,9 +2,10 @@
  * Threads in every kind of wait, each of which checks every call it makes: none may fail, none may return
  * what was not sent, and no timed wait may end early.
  *
- * usage: waits THREADS [WAIT_MS [FEED_MS]]
+ * usage: waits THREADS [WAIT_MS [FEED_MS [interruptible]]]
  *
- * WAIT_MS is how long timed waits last, FEED_MS how often the others get what they wait for.
+ * WAIT_MS is how long timed waits last, FEED_MS how often the others get what they wait for. With
+ * "interruptible" a wait may end with EINTR, as after SIGSTOP and SIGCONT.
  * Prints "ready" when all threads run; on SIGTERM it stops and prints a line a kind: name, threads, rounds,
  * and the longest time that a timed wait was late in milliseconds. A failure is printed at once, with what was
  * expected and found, and makes the exit status 1.
@@ -34,6 +35,7 @@
 #include <unistd.h>
 
 static long wait_ms = 150, feed_ms = 50;
+static int interruptible;
 
 struct worker {
 	pthread_t thread;
@@ -61,6 +63,8 @@ static void fail(const char *what, long expected, long found)
 	do {                                                                                          \
 		errno = 0;                                                                            \
 		long found_ = (call);                                                                 \
+		if (found_ == -1 && errno == EINTR && interruptible)                                  \
+			return;                                                                       \
 		if (found_ != (long)(expected) && !stopping)                                          \
 			fail(what, (long)(expected), found_);                                         \
 	} while (0)
@@ -312,6 +316,7 @@ static void do_io_uring(struct worker *w)
 	struct timespec t = wait_time();
 	unsigned tail, head;
 	int64_t begun;
+	long found;
 
 	if (ring.fd < 0 && open_ring(&ring) < 0) {
 		fail("io_uring_setup", 0, -1);
@@ -327,8 +332,11 @@ static void do_io_uring(struct worker *w)
 	*(volatile unsigned *)ring.sq_tail = tail + 1;
 	begun = now_us();
 	EXPECT("io_uring submit", 1, syscall(SYS_io_uring_enter, ring.fd, 1, 0, 0, NULL, 0));
-	EXPECT("io_uring wait", 0,
-	       syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0));
+	do
+		found = syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+	while (found == -1 && errno == EINTR && interruptible);
+	if (found)
+		fail("io_uring wait", 0, found);
 	timed(w, "io_uring wait", begun);
 	head = *ring.cq_head;
 	if (head == *(volatile unsigned *)ring.cq_tail)
@@ -479,6 +487,7 @@ int main(int argc, char **argv)
 
 	wait_ms = argc > 2 ? atol(argv[2]) : wait_ms;
 	feed_ms = argc > 3 ? atol(argv[3]) : feed_ms;
+	interruptible = argc > 4;
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);

@@ -33,6 +33,9 @@ class Injector:
     def stop(self, tracee: Tracee, blocked: Blocked | None, deadline: float) -> bool:
         """Wait until the thread that was asked to stop did; signals on the way are handed on.
 
+        A wait that ended with EINTR because of the stop is made to go on.
+
+
         False where the deadline passed: the thread still may stop later.
 
         Raises:
@@ -42,13 +45,11 @@ class Injector:
             if report.stop is Stop.GONE:
                 raise ProcessLookupError
             if report.stop is Stop.TRAP:
+                self._repeat_interrupted_call(tracee, blocked)
                 return True
             if report.stop is Stop.SIGNAL and not self._status(tracee).catches(report.signal):
                 # Untraced, a thread does not even notice a signal that is ignored.
-                with suppress(Refused):
-                    registers, position = self._look(tracee, blocked)
-                    if self._may_repeat(tracee, position):
-                        tracee.set_registers(self._repeated(registers, position))
+                self._repeat_interrupted_call(tracee, blocked)
             tracee.interrupt()  # any stop takes the request back
             tracee.go_on(report.signal)
         return False
@@ -98,8 +99,6 @@ class Injector:
     ) -> int | None:
         """The call's result; None where a signal came first: the thread has it now, and was asked to stop."""
         slot = self._slots.at(tracee, self._directory, position.address)
-        if self._may_repeat(tracee, position) and self._no_handler_waits(tracee):
-            registers = self._repeated(registers, position)
         detour = self._architecture.detour(registers, call, slot, blocked)
         tracee.write(slot, detour.code)
         tracee.set_registers(detour.enter)
@@ -124,11 +123,22 @@ class Injector:
                 return result
             entered = entered or report.stop is Stop.SYSCALL
 
-    def _may_repeat(self, tracee: Tracee, position: Position) -> bool:
-        """Whether the thread's call ended with EINTR for no other reason than that we stopped the thread."""
-        call = position.eintr
-        if call is None:
-            return False
+    def _repeat_interrupted_call(self, tracee: Tracee, blocked: Blocked | None) -> None:
+        """Have the stopped thread make its call once more if that ended with EINTR only because of us.
+
+        This comes first: should we die now, the program sees no EINTR.
+        """
+        with suppress(Refused):
+            registers, position = self._look(tracee, blocked)
+            if (
+                position.eintr
+                and self._is_mere_wait(tracee, position.eintr)
+                and self._no_handler_waits(tracee)
+            ):
+                tracee.set_registers(self._architecture.repeat(registers, position.eintr))
+
+    def _is_mere_wait(self, tracee: Tracee, call: Blocked) -> bool:
+        """Whether nothing happened yet when the call was interrupted, so that it can be made again."""
         if call.number in self._architecture.waits:
             return True
         if call.number not in self._architecture.socket_waits:
@@ -142,10 +152,6 @@ class Injector:
     def _no_handler_waits(self, tracee: Tracee) -> bool:
         """Whether no signal waits whose handler shall run before the call is made again."""
         return self._architecture.heeds_handlers or not self._status(tracee).handler_waits
-
-    def _repeated(self, registers: bytes, position: Position) -> bytes:
-        assert position.eintr is not None
-        return self._architecture.repeat(registers, position.eintr)
 
     def _status(self, tracee: Tracee) -> TaskStatus:
         return parse_status((self._directory / str(tracee.tid) / "status").read_bytes())
