@@ -1,5 +1,6 @@
 """Real kernels: commands in guests, and everything that can go wrong on the way."""
 
+import contextlib
 import io
 import os
 import signal
@@ -105,48 +106,50 @@ def test_a_module_that_is_not_there(lab: Lab) -> None:
         in_guest(lab, "true", guest=Guest(modules=("ndb",)))
 
 
+@contextlib.contextmanager
+def sleeping_guest(place: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """`ioflusher lab exec -- sleep 1000` and the emulators that it started; ended whatever happens."""
+    with subprocess.Popen(
+        [str(PROGRAM), "lab", "exec", "--", "sleep", "1000"],
+        env={**os.environ, "TMPDIR": str(place)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # a test run in the background of a shell ignores SIGINT, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (guests := emulators(process.pid)):
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.2)
+            yield process, guests
+        finally:
+            process.kill()
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit status 130, no emulator, no temporary directory."""
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        [str(PROGRAM), "lab", "exec", "--", "sleep", "1000"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (guests := emulators(process.pid)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"interrupted" in errors
-    assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
-    assert not list(tmp_path.iterdir())
+    with sleeping_guest(tmp_path) as (process, guests):
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert b"interrupted" in errors
+        assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_lab_takes_its_guest_along(tmp_path: Path) -> None:
     """Even SIGKILL leaves no emulator behind."""
-    process = subprocess.Popen(
-        [str(PROGRAM), "lab", "exec", "--", "sleep", "1000"],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (guests := emulators(process.pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.kill()
-    process.wait(timeout=30)
-    while any(Path(f"/proc/{pid}").exists() for pid in guests):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with sleeping_guest(tmp_path) as (process, guests):
+        process.kill()
+        process.wait(timeout=30)
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in guests):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_no_qemu(tmp_path: Path) -> None:
