@@ -61,6 +61,7 @@ def known_daemons() -> tuple[Daemon, ...]:
     return tuple(Daemon(name, serves, about.strip()) for name, serves, about in lines)
 
 
+@lru_cache(maxsize=4096)
 def daemon_named(comm: str | None, extra: tuple[str, ...] = ()) -> Daemon | None:
     """The daemon with this task name, None for none; `extra` are names the user gave."""
     if not comm:
