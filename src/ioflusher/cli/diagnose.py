@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -92,6 +91,8 @@ def diagnose(
         if not as_json:
             show(result, several=len(logs) + dmesg + journal > 1)
     if as_json:
+        import json
+
         click.echo(json.dumps(results_as_json(results)))
     if html:
         write_html(html, tuple(results))

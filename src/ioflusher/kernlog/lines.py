@@ -1,7 +1,5 @@
 """One line of a log without what the log added: time stamp, host, caller, priority, colour."""
 
-import html
-import json
 import re
 from typing import NamedTuple
 
@@ -63,7 +61,9 @@ def clean(raw: bytes) -> str:
     """The bytes of one line as text on one line: undecodable bytes replaced, control characters removed."""
     text = raw[:MAX_LINE].decode("utf-8", "replace")
     if "&lt;" in text or "&gt;" in text:
-        text = html.unescape(text)  # a log copied out of a web page
+        import html  # some milliseconds, for the few logs that were copied out of a web page
+
+        text = html.unescape(text)
     if text.isprintable():
         return text
     if "\x1b" in text:
@@ -95,6 +95,8 @@ def parse_line(raw: bytes) -> Line:
 
 def _journal_message(raw: bytes) -> str | None:
     """The MESSAGE of a line of `journalctl -o json`, None where it is none."""
+    import json
+
     try:
         entry = json.loads(raw)
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 # With its context a chunk stays below 128 KiB, from where on malloc() maps memory of its own: reading a
 # gigabyte into such a buffer took 0.66 s in the kernel where it was measured, into this one 0.14 s.
 CHUNK = 120 << 10
-THOROUGH = 4 << 20
+THOROUGH = 2 << 20
 BEFORE = 1536
 AFTER = 512
 # what is longer than this is no line of a log; its rest is passed over
