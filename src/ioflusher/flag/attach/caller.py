@@ -5,7 +5,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EPERM
-from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.inject import Injector, check_filters
@@ -42,7 +41,7 @@ class Caller:
     make a call.
     """
 
-    def __init__(self, architecture: Architecture, directory: Path, patience: float) -> None:
+    def __init__(self, architecture: Architecture, directory: str, patience: float) -> None:
         self._architecture = architecture
         self._directory = directory
         self._patience = patience
@@ -99,8 +98,8 @@ class Caller:
 
     def _examine(self, state: ThreadState, call: Call) -> Pending:
         """What must be known before the thread is stopped; Refused where it had better not be."""
-        directory = self._directory / str(state.tid)
-        status = parse_status((directory / "status").read_bytes())
+        directory = f"{self._directory}/{state.tid}"
+        status = parse_status(_read(f"{directory}/status"))
         if status.state == "D":
             raise Asleep
         if status.tracer_pid:
@@ -110,7 +109,7 @@ class Caller:
             raise Refused(Outcome.NOT_PERMITTED, "it lacks CAP_SYS_RESOURCE; start it under `ioflusher run`")
         blocked: Blocked | None = None
         with suppress(PermissionError):
-            blocked = parse_syscall((directory / "syscall").read_bytes())
+            blocked = parse_syscall(_read(f"{directory}/syscall"))
         if blocked and blocked.number == self._architecture.ioctl and blocked.arguments[1] == _NBD_DO_IT:
             raise Refused(
                 Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
@@ -121,11 +120,11 @@ class Caller:
         try:
             pending.tracee.seize()
         except PermissionError as error:
-            directory = self._directory / str(pending.state.tid)
-            tracer = parse_status((directory / "status").read_bytes()).tracer_pid
+            directory = f"{self._directory}/{pending.state.tid}"
+            tracer = parse_status(_read(f"{directory}/status")).tracer_pid
             if tracer:
                 raise Refused(Outcome.TRACED, f"by process {tracer}") from error
-            current = thread_state(str(directory))
+            current = thread_state(directory)
             if current is None or current.ended:
                 raise ProcessLookupError from error
             raise Refused(Outcome.DENIED, "that needs CAP_SYS_PTRACE, and no lock by kernel.yama") from error
@@ -141,3 +140,8 @@ class Caller:
             return
         detail = f"{call.name.value} there says: {os.strerror(-result)}"
         raise Refused(Outcome.NOT_PERMITTED if result == -EPERM else Outcome.FAILED, detail)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()

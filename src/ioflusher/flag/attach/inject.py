@@ -25,7 +25,7 @@ class Injector:
     `directory` is the process's task directory in /proc.
     """
 
-    def __init__(self, architecture: Architecture, directory: Path) -> None:
+    def __init__(self, architecture: Architecture, directory: str) -> None:
         self._architecture = architecture
         self._directory = directory
         self._slots = Slots(architecture)
@@ -144,7 +144,7 @@ class Injector:
         if call.number not in self._architecture.socket_waits:
             return False
         try:
-            kind = os.readlink(self._directory / str(tracee.tid) / "fd" / str(call.arguments[0]))
+            kind = os.readlink(f"{self._directory}/{tracee.tid}/fd/{call.arguments[0]}")
         except OSError:
             return False
         return kind.startswith("socket:")
@@ -154,7 +154,7 @@ class Injector:
         return self._architecture.heeds_handlers or not self._status(tracee).handler_waits
 
     def _status(self, tracee: Tracee) -> TaskStatus:
-        return parse_status((self._directory / str(tracee.tid) / "status").read_bytes())
+        return parse_status(Path(f"{self._directory}/{tracee.tid}/status").read_bytes())
 
 
 def check_filters(tracee: Tracee, status: TaskStatus, call: Call, architecture: Architecture) -> None:

@@ -25,7 +25,7 @@ class Slots:
         self._current: int | None = None
         self._given_up: set[int] = set()
 
-    def at(self, tracee: Tracee, directory: Path, address: int) -> int:
+    def at(self, tracee: Tracee, directory: str, address: int) -> int:
         """The address of a free slot in the memory of the stopped thread, in reach of `address`.
 
         Raises:
@@ -43,8 +43,8 @@ class Slots:
         self._given_up.add(slot)
         self._current = None
 
-    def _search(self, tracee: Tracee, directory: Path, address: int) -> int:
-        maps = parse_maps((directory / str(tracee.tid) / "maps").read_bytes())
+    def _search(self, tracee: Tracee, directory: str, address: int) -> int:
+        maps = parse_maps(Path(f"{directory}/{tracee.tid}/maps").read_bytes())
         candidates = [mapping for mapping in maps if _usable(mapping)]
         candidates.sort(key=lambda mapping: (mapping.path != _VDSO, abs(mapping.end - address)))
         for mapping in candidates:

@@ -38,7 +38,7 @@ class Work:
         self._timeout = timeout
         self._dry_run = dry_run
         self._proc = proc
-        self._directory = proc / str(pid) / "task"
+        self._directory = f"{proc}/{pid}/task"
         self._caller = Caller(architecture, self._directory, timeout)
         self._call = Call(CallName.PRCTL, (PR_SET_IO_FLUSHER, int(state)))
         self._begun = self._progress = time.monotonic()

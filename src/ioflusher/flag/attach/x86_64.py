@@ -100,11 +100,12 @@ class X8664:
 
     def is_detour(self, code: bytes) -> bool:
         """See `arch.Architecture`."""
-        zeros = bytes(8)
-        loads = b"".join(load + zeros for load in _LOADS.values())
-        mask = b"".join(b"\xff\xff" + zeros for _ in _LOADS)
-        pattern, mask = _SYSCALL + loads + _JUMP + zeros, b"\xff\xff" + mask + b"\xff" * len(_JUMP) + zeros
-        return bytes(a & b for a, b in zip(code, mask, strict=True)) == pattern
+        return int.from_bytes(code, "little") & _FIXED == _PATTERN
+
+
+# A detour with all its numbers zero, and a mask of the bits that are the same in every detour.
+_PATTERN = int.from_bytes(_SYSCALL + b"".join(load + bytes(8) for load in _LOADS.values()) + _JUMP, "little")
+_FIXED = int.from_bytes(b"\xff\xff" + (b"\xff\xff" + bytes(8)) * len(_LOADS) + b"\xff" * len(_JUMP), "little")
 
 
 def _code(resume: dict[str, int]) -> bytes:
@@ -124,4 +125,4 @@ def _unpack(registers: bytes) -> dict[str, int]:
 
 
 def _pack(registers: dict[str, int]) -> bytes:
-    return struct.pack(_FORMAT, *(registers[name] for name in _NAMES))
+    return struct.pack(_FORMAT, *map(registers.__getitem__, _NAMES))
