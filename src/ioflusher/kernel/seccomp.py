@@ -125,7 +125,7 @@ class _Machine:
         return self.x if instruction.code & 0x08 else instruction.k
 
     def _load(self, instruction: Instruction) -> int:
-        mode, k = instruction.code & 0xE0, instruction.k
+        mode, k = instruction.code & 0xF8, instruction.k  # with the size, of which only a word is allowed
         if mode == 0x20:  # ABS: a word of the call
             word: int = struct.unpack_from("=I", self.data, k)[0]
             return word
@@ -139,14 +139,13 @@ class _Machine:
 
     def _arithmetic(self, operation: int, operand: int) -> int:
         a = self.a
-        if operation in (0x30, 0x90):  # DIV, MOD: the kernel ends a filter that divides by zero with 0
-            if operand == 0:
-                raise ValueError("a filter divides by zero")
-            return a // operand if operation == 0x30 else a % operand
+        if operation == 0x30 and operand == 0:
+            raise ValueError("a filter divides by zero")
         results = {
             0x00: a + operand,
             0x10: a - operand,
             0x20: a * operand,
+            0x30: a // (operand or 1),
             0x40: a | operand,
             0x50: a & operand,
             0x60: a << (operand & 31),
@@ -154,6 +153,8 @@ class _Machine:
             0x80: -a,
             0xA0: a ^ operand,
         }
+        if operation not in results:
+            raise ValueError(f"no filter holds the operation {operation:#x}")
         return results[operation] & _WORD
 
     def _jump(self, instruction: Instruction) -> int:
