@@ -29,7 +29,9 @@ def test_maps() -> None:
     assert (vdso.path, vsyscall.end) == (b"[vdso]", 0xFFFFFFFFFF601000)
 
 
-@pytest.mark.parametrize("text", [b"rubbish\n", b"1-2 r-x 0 0:0 0\n", b"zz-2 r-xp 0 0:0 0\n", b"12 r-xp 0 0:0 0\n"])
+@pytest.mark.parametrize(
+    "text", [b"rubbish\n", b"1-2 r-x 0 0:0 0\n", b"zz-2 r-xp 0 0:0 0\n", b"12 r-xp 0 0:0 0\n"]
+)
 def test_maps_refuses_other_text(text: bytes) -> None:
     """A line of another form is an error."""
     with pytest.raises(ValueError, match=r"expected|invalid literal"):
@@ -72,8 +74,10 @@ def test_status() -> None:
 
 def test_a_blocked_or_uncaught_signal_runs_no_handler() -> None:
     """Only pending, caught and not blocked counts."""
-    assert not parse_status(STATUS.replace(b"ShdPnd:\t0000000000000200", b"ShdPnd:\t0000000000000000")).handler_waits
-    assert not parse_status(STATUS.replace(b"SigCgt:\t0000000000000201", b"SigCgt:\t0000000000000001")).handler_waits
+    none_pending = STATUS.replace(b"ShdPnd:\t0000000000000200", b"ShdPnd:\t0000000000000000")
+    assert not parse_status(none_pending).handler_waits
+    uncaught = STATUS.replace(b"SigCgt:\t0000000000000201", b"SigCgt:\t0000000000000001")
+    assert not parse_status(uncaught).handler_waits
 
 
 def test_status_without_seccomp_is_an_old_kernel() -> None:
