@@ -125,9 +125,7 @@ def kernel_says(program: Sequence[Instruction], calls: Sequence[int]) -> list[in
             fprog = Program(len(program), ctypes.addressof(array))
             assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
             assert libc.prctl(22, 2, ctypes.byref(fprog), 0, 0) == 0  # PR_SET_SECCOMP, filter
-            results = [
-                ctypes.get_errno() if libc.syscall(number, 0, 0, 0) == -1 else 0 for number in calls
-            ]
+            results = [ctypes.get_errno() if libc.syscall(number, 0, 0, 0) == -1 else 0 for number in calls]
             os.write(write_end, struct.pack(f"={len(calls)}i", *results))
         finally:
             os._exit(0)
