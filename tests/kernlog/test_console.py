@@ -1,8 +1,15 @@
 """Console captures to task reports and events."""
 
+from pathlib import Path
+
+import pytest
+
 from ioflusher.kernlog.anatomy import Reclaim, dissect
-from ioflusher.kernlog.console import events, parse_console, task_reports
+from ioflusher.kernlog.console import Reader, events, parse_console, read_records, task_reports
 from ioflusher.kernlog.records import EventKind, LockdepReport, Source
+from ioflusher.kernlog.scan import RawLine
+
+LOGS = Path(__file__).parent / "logs"
 
 HUNG = b"""\
 [  247.381177] INFO: task kworker/u10:0:47 blocked for more than 120 seconds.
@@ -177,3 +184,12 @@ def test_history_is_no_wait() -> None:
     """Where memory was allocated or freed, nobody waits."""
     log = b"Freed by task 9475:\n kfree+0x1/0x2\n schedule+0x1/0x2\nbacktrace:\n foo+0x1/0x2\n"
     assert [report.source for report in task_reports(log)] == [Source.DUMP, Source.DUMP]
+
+
+@pytest.mark.parametrize("path", sorted(LOGS.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_short_way_changes_nothing(path: Path) -> None:
+    """Frames taken in one step: the records are those of the long way."""
+    reader = Reader()
+    lines = [RawLine(line, number, 0) for number, line in enumerate(path.read_bytes().split(b"\n"), 1)]
+    long_way = [record for line in lines for record in reader.feed(line)] + list(reader.finish())
+    assert list(read_records(lines)) == long_way

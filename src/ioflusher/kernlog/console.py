@@ -39,7 +39,8 @@ def read_records(lines: Iterable[RawLine]) -> Iterator[Record]:
     """Records from lines as they come. Never fails on any bytes."""
     reader = Reader()
     for raw in lines:
-        yield from reader.feed(raw)
+        if not reader.continues_stack(raw.data):
+            yield from reader.feed(raw)
     yield from reader.finish()
 
 
@@ -65,6 +66,14 @@ class _Draft:
     lockdep: list[str] | None = None  # lock names, while this is lockdep's report
     title: str = ""
     lockdep_lines: int = 0
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame, unless it is an interrupt's."""
+        if not self.in_irq and len(self.frames) < MAX_FRAMES:
+            self.frames.append(frame)
+            # as the very first frame it begins a stack that is printed the other way round
+            if len(self.frames) > 1 and _FIRST_FRAME.match(frame.function):
+                self.complete = True
 
 
 _FIRST_FRAME = re.compile(
@@ -98,17 +107,23 @@ class Reader:
         self._drafts: dict[str, _Draft] = {}
         self._kernel: str | None = None
 
+    def continues_stack(self, data: bytes) -> bool:
+        """Take a line that is one more frame of a stack already begun; False for every other line.
+
+        `feed` would do the same. Most lines that matter are such frames: worth a short way.
+        """
+        found = COMMON_FRAME.match(data) if b"+0x" in data else None
+        if found is None:
+            return False
+        draft = self._drafts.get(found[2].decode("ascii") if found[2] else "")
+        frame = parse_frame(found[3].decode("ascii")) if draft and not draft.complete else None
+        if draft is None or frame is None:
+            return False
+        draft.add(frame)
+        return True
+
     def feed(self, raw: RawLine) -> Iterator[Record]:
         """Take one line; yields the records that it ends."""
-        common = COMMON_FRAME.match(raw.data) if b"+0x" in raw.data else None
-        if common:
-            # most lines of most logs that matter: worth a way of their own
-            text = common[3].decode("ascii")
-            frame = parse_frame(text)
-            if frame:
-                caller = common[2].decode("ascii") if common[2] else ""
-                yield from self._take_frame(frame, text, Line(text, float(common[1]), caller), raw)
-                return
         line = parse_line(raw.data)
         text = line.text
         if not text:
@@ -143,10 +158,7 @@ class Reader:
         if draft is None:
             source = Source.PROC if text.lstrip().startswith("[<0>]") else Source.BARE
             draft = self._begin(Head(source=source), line, raw)
-        if not draft.in_irq and len(draft.frames) < MAX_FRAMES:
-            draft.frames.append(frame)
-            # as the very first frame it begins a stack that is printed the other way round
-            draft.complete = draft.complete or (first and len(draft.frames) > 1)
+        draft.add(frame)
 
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller
