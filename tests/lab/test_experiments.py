@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,44 @@ pytestmark = pytest.mark.vm
 PF_IO_FLUSHER = 0x00180000  # PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, include/linux/sched.h
 
 
+ATTEMPTS = 3
+
+
+def story(half: dict[str, Any]) -> str:
+    """One half in a few words, for whoever reads why a test failed."""
+    points = half["samples"][:: max(1, len(half["samples"]) // 12)]
+    curve = " ".join(
+        f"{point['time_s']:.0f}s:{point['memory_kib']['MemFree'] >> 10}M/{point['requests_completed']}"
+        for point in points
+    )
+    return f"{half['outcome']} ({half['detail']}) after {half['wall_s']:.0f} s; free/completed {curve}"
+
+
+def play(name: str, report: Path) -> dict[str, Any]:
+    """Play the scenario until the half without the state freezes, three times at most.
+
+    Whether the daemon's own allocation meets reclaim is partly chance: on a busy machine the half without
+    the state finishes now and then. How often, `make matrix` measures. The half with the state has no such
+    excuse: it must live each time.
+    """
+    told = []
+    for _ in range(ATTEMPTS):
+        done = ioflusher("lab", "run", name, "--json", "--report", str(report), timeout=400)
+        assert done.returncode in (0, 1), done.stderr.decode()
+        record: dict[str, Any] = json.loads(done.stdout)
+        (run,) = record["runs"]
+        told.append(f"without: {story(run['without'])}; with: {story(run['with'])}")
+        if done.returncode == 0:
+            return record
+        assert run["with"]["outcome"] == "finished", told
+        assert run["without"]["outcome"] == "finished", told
+    pytest.fail("no contrast: " + " | ".join(told))
+
+
 @pytest.mark.parametrize("name", ["swap-on-nbd", "ext4-on-nbd-throttled"])
 def test_frozen_without_and_alive_with(name: str, tmp_path: Path) -> None:
     """The command's own JSON: frozen in the daemon's own wait without, finished and verified with."""
-    done = ioflusher("lab", "run", name, "--json", "--report", str(tmp_path), timeout=400)
-    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
-    record = json.loads(done.stdout)
+    record = play(name, tmp_path)
     assert record["scenario"] == name
     (run,) = record["runs"]
     without, with_ = run["without"], run["with"]

@@ -43,11 +43,14 @@ class Attachment:
         self.export = export
         self._fd = fd
         self._result: OSError | None = None
-        self._thread = threading.Thread(target=self._do_it, name="nbd-do-it", daemon=True)
+        # Not Thread.join(): where a signal handler's exception interrupts it, the living thread is taken for
+        # an ended one from then on (CPython 3.11, Thread._wait_for_tstate_lock).
+        self._ended = threading.Event()
+        thread = threading.Thread(target=self._do_it, name="nbd-do-it", daemon=True)
         # A signal that reaches the thread would end NBD_DO_IT and with it the device: it inherits this mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._thread.start()
+            thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -56,6 +59,8 @@ class Attachment:
             fcntl.ioctl(self._fd, nbd.NBD_DO_IT)
         except OSError as error:
             self._result = error
+        finally:
+            self._ended.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the device is disconnected, by whomever; returns whether that happened in time.
@@ -63,8 +68,7 @@ class Attachment:
         Raises:
             AttachError: it ended because of a failure (a lost connection, a request that timed out).
         """
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if not self._ended.wait(timeout):
             return False
         if self._result is not None:
             raise AttachError(
@@ -81,10 +85,9 @@ class Attachment:
         """
         if self._fd < 0:
             return
-        if self._thread.is_alive():
+        if not self._ended.is_set():
             fcntl.ioctl(self._fd, nbd.NBD_DISCONNECT)
-            self._thread.join(DETACH_TIMEOUT)
-            if self._thread.is_alive():
+            if not self._ended.wait(DETACH_TIMEOUT):
                 raise AttachError(
                     f"{self.device!r} did not disconnect within {DETACH_TIMEOUT:.0f} s",
                     errno=errno.EBUSY,

@@ -64,9 +64,11 @@ class Injector:
         while True:
             registers, position = self._look(tracee, blocked)
             if position.instruction is None and tracee.in_restartable_sequence(position.address):
-                tracee.interrupt()
+                if time.monotonic() > deadline:
+                    raise Refused(Outcome.TIMED_OUT, "it never left its restartable sequence (rseq)")
                 tracee.go_on()
                 time.sleep(_PAUSE)
+                tracee.interrupt()
             else:
                 result = self._take_detour(tracee, registers, position, call, blocked, deadline)
                 if result is not None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from errno import EINVAL, EIO
 
 from ioflusher.flag.attach.arch import WORD, words_of
+from ioflusher.flag.threads import thread_state
 from ioflusher.kernel.ptrace import (
     NT_PRSTATUS,
     PTRACE_CONT,
@@ -96,8 +97,14 @@ class Tracee:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            signal.sigtimedwait((signal.SIGCHLD,), min(left, _PATIENCE))
+            if signal.sigtimedwait((signal.SIGCHLD,), min(left, _PATIENCE)) is None and self.ended():
+                return Report(Stop.GONE)
         return report
+
+    def ended(self) -> bool:
+        """Whether it is dead though nothing is reported: a first thread's end is, only after all others'."""
+        state = thread_state(f"/proc/{self.tid}")
+        return state is None or state.ended
 
     def go_on(self, number: int = 0) -> None:
         """Let the stopped thread go on, with a signal where `number` is not 0."""

@@ -1,12 +1,13 @@
 """The tracing thread's work: all threads of one process, over and over, until none is left to change."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.caller import Asleep, Caller, Pending
 from ioflusher.flag.attach.outcome import GOOD, Outcome, ProcessOutcome, ThreadOutcome
-from ioflusher.flag.attach.tracee import next_status
+from ioflusher.flag.attach.tracee import Tracee, next_status
 from ioflusher.flag.errors import FlagError, NoSuchProcessError
 from ioflusher.flag.threads import Bits, ThreadState, thread_state, thread_states
 from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
@@ -15,6 +16,7 @@ from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
 _LOCK_MEMORY = Call(CallName.MLOCKALL, (MCL_CURRENT | MCL_FUTURE,))
 
 _PAUSE = 0.02  # seconds between two looks at threads that do not stop
+_AS_OF_THE_DYING = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNSUITABLE)
 _ROUNDS = 200  # looks that find something to do; a process that needs more outruns us
 
 
@@ -66,6 +68,7 @@ class Work:
                     f"{self._pid} is a thread of process {states[0].tid}", hint="name the process itself"
                 )
             self._cover(states)
+            self._mark_dead()
             if self._lock_memory and not self.cancelled:
                 self._memory = self._lock()
         except BaseException as error:
@@ -83,6 +86,7 @@ class Work:
                     self._give_up(waiting)
                     return
                 time.sleep(_PAUSE)
+                self._drop_dead()
                 waiting = [state for state in waiting if self._waits(state)]
                 self._look_after_slow_ones()
             try:
@@ -141,6 +145,17 @@ class Work:
             if result is not None:
                 del self._slow[tid]
                 self._take(tid, result)
+
+    def _drop_dead(self) -> None:
+        for tid in [tid for tid, pending in self._slow.items() if pending.tracee.ended()]:
+            pending = self._slow.pop(tid)
+            self._record(pending.state, Outcome.GONE)
+
+    def _mark_dead(self) -> None:
+        """What failed because the thread was about to die did not fail."""
+        for tid, thread in self._threads.items():
+            if thread.outcome in _AS_OF_THE_DYING and Tracee(tid).ended():
+                self._threads[tid] = replace(thread, outcome=Outcome.GONE, detail="")
 
     def _give_up(self, waiting: list[ThreadState]) -> None:
         for state in waiting:

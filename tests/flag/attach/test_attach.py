@@ -1,0 +1,345 @@
+"""The state put on running processes: every kind of wait goes on, hard cases end clearly, no harm is done."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.flag.attach.conftest import CALLED, PERMITTED, Start, finish, stopped
+
+from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
+from ioflusher.flag.attach import Outcome, ProcessOutcome, put_state
+from ioflusher.kernel.ptrace import PTRACE_SEIZE
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="registers are not known"),
+]
+# Under emulation everything takes ten times as long: there, fewer threads that wait longer.
+THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "170 150 50").split()
+ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "6"))
+
+
+def outcomes(result: ProcessOutcome) -> dict[Outcome, int]:
+    """How many threads had each outcome."""
+    return dict(Counter(thread.outcome for thread in result.threads))
+
+
+@pytest.mark.usefixtures("asked")
+def test_every_kind_of_wait_goes_on(start: Start) -> None:
+    """While set and cleared over and over, no call of the process fails and no wait ends early."""
+    process = start("waits", THREADS, WAIT_MS, FEED_MS)
+    for number in range(ROUNDS):
+        state = number % 2 == 0 or not PERMITTED
+        result = put_state(process.pid, state, timeout=60)
+        assert outcomes(result) == {CALLED: int(THREADS) + 1}, [t for t in result.threads if t.detail]
+        if PERMITTED:
+            assert coverage(process.pid).complete is state
+    time.sleep(2 * int(WAIT_MS) / 1000)
+    status, output = finish(process)
+    assert "FAIL" not in output
+    assert status == 0, output
+    # kind, threads, rounds, the fewest rounds of one thread, lateness: every thread went on
+    assert all(int(line.split()[3]) > 0 for line in output.splitlines()), output
+
+
+@pytest.mark.usefixtures("asked")
+def test_killed_half_way_the_target_lives_on(start: Start) -> None:
+    """SIGKILL at any moment leaves every thread of the target running, none stopped, no call wrong."""
+    process = start("waits", "68", WAIT_MS, FEED_MS, "interruptible")
+    code = (
+        "from ioflusher.flag.attach import caller, put_state\n"
+        f"caller.CAP_SYS_RESOURCE = {24 if PERMITTED else 0}\n"
+        "print('working', flush=True)\n"
+        "state = True\n"
+        f"while True: put_state({process.pid}, state); state = not state or {not PERMITTED}\n"
+    )
+    chance = random.Random(3)
+    for _ in range(8):
+        tool = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert tool.stdout is not None
+        tool.stdout.readline()
+        time.sleep(chance.uniform(0, 0.25))
+        tool.kill()
+        tool.wait(60)
+        tool.stdout.close()
+        assert process.poll() is None
+    time.sleep(2 * int(WAIT_MS) / 1000)
+    assert {state.state for state in thread_states(process.pid)} <= {"S", "R"}
+    status, output = finish(process)
+    assert (status, "FAIL" in output) == (0, False), output
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_handler_runs_as_before(start: Start) -> None:
+    """A signal every millisecond, arriving at every moment of the work, runs its handler; sums stay right."""
+    process = start("corners", "handler")
+    for number in range(40):
+        assert CALLED in outcomes(put_state(process.pid, number % 2 == 0 or not PERMITTED))
+    status, output = finish(process)
+    assert (status, " 0 wrong" in output) == (0, True), output
+
+
+@pytest.mark.usefixtures("asked")
+def test_ignored_signals_interrupt_nothing(start: Start) -> None:
+    """A traced thread wakes up for signals that it ignores; its epoll_wait goes on all the same."""
+    process = start("corners", "ignored")
+    for number in range(20):
+        put_state(process.pid, number % 2 == 0 or not PERMITTED)
+    assert finish(process) == (0, "0 interrupted\n")
+
+
+@pytest.mark.usefixtures("asked")
+def test_restartable_sequences_stay_atomic(start: Start) -> None:
+    """Threads that count in restartable sequences lose no count."""
+    process = start("rseq", "3")
+    for number in range(10):
+        result = put_state(process.pid, number % 2 == 0 or not PERMITTED)
+        assert set(outcomes(result)) <= {CALLED, Outcome.TIMED_OUT}
+    status, output = finish(process)
+    counted, total = output.split()
+    assert (status, counted) == (0, total)
+
+
+@pytest.mark.usefixtures("asked")
+def test_uninterruptible_sleep_is_waited_for(start: Start) -> None:
+    """A thread in state D is told when the time is up, and reached where it wakes up before that."""
+    process = start("corners", "vfork")
+    while thread_states(process.pid)[0].state != "D":
+        time.sleep(0.01)
+    result = put_state(process.pid, True, timeout=0.2)
+    assert outcomes(result) == {Outcome.TIMED_OUT: 1}
+    assert "state D" in result.threads[0].detail
+    assert not result.complete
+
+    end = threading.Timer(0.3, lambda: os.killpg(process.pid, signal.SIGTERM))
+    end.start()
+    result = put_state(process.pid, True, timeout=30)
+    end.join()
+    assert set(outcomes(result)) <= {CALLED, Outcome.GONE}
+    assert process.wait(30) == 0
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_filter_that_kills_is_not_provoked(start: Start) -> None:
+    """The process whose seccomp filter would kill it for prctl is left alone, and told why."""
+    for kind, answer in (("filter", "KILL_PROCESS"), ("refuse", "ERRNO")):
+        process = start("corners", kind)
+        result = put_state(process.pid, True)
+        assert outcomes(result) == {Outcome.FILTERED: 1}
+        assert answer in result.threads[0].detail or "cannot be read" in result.threads[0].detail
+        assert finish(process) == (0, "alive\n")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_process_that_executes_another_program_meanwhile(start: Start) -> None:
+    """execve changes everything under the tool's feet; the process goes on all the same."""
+    process = start("corners", "exec")
+    for number in range(60):
+        result = put_state(process.pid, number % 2 == 0 or not PERMITTED)
+        assert set(outcomes(result)) <= {CALLED, Outcome.GONE, Outcome.ALREADY, Outcome.FAILED}
+        assert process.poll() is None
+    status, _ = finish(process)
+    assert status in (0, -signal.SIGTERM)
+
+
+@pytest.mark.skipif(not PERMITTED, reason="needs CAP_SYS_RESOURCE: runs in the guest")
+def test_threads_that_are_born_meanwhile_are_covered(start: Start) -> None:
+    """A process that starts threads all the time ends up covered, and stays so."""
+    process = start("corners", "births")
+    assert put_state(process.pid, True).complete
+    for _ in range(20):
+        assert coverage(process.pid).complete
+    assert put_state(process.pid, False).complete
+    assert finish(process)[0] == 0
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_stopped_process_stays_stopped(start: Start) -> None:
+    """With SIGSTOP in force the threads are reached, stay stopped, and go on with SIGCONT."""
+    process = start("waits", "34", WAIT_MS, FEED_MS)
+    with stopped(process):
+        assert outcomes(put_state(process.pid, True)) == {CALLED: 35}
+        time.sleep(0.1)
+        assert {state.state for state in thread_states(process.pid)} == {"T"}
+    time.sleep(0.3)
+    status, output = finish(process)
+    assert (status, "FAIL" in output) == (0, False), output
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_process_that_dies_meanwhile(start: Start) -> None:
+    """Killed while it is worked on, its threads are gone, which is no error."""
+    for delay in (0, 0.002, 0.01, 0.03):
+        process = start("waits", "170", WAIT_MS, FEED_MS)
+        # not process.kill(): it asks for the status first, and takes the report that the tracer waits for
+        end = threading.Timer(delay, os.kill, (process.pid, signal.SIGKILL))
+        end.start()
+        try:
+            result = put_state(process.pid, True)
+        except NoSuchProcessError:
+            continue
+        finally:
+            end.join()
+        expected = {CALLED, Outcome.GONE, Outcome.ALREADY, Outcome.FAILED}
+        assert set(outcomes(result)) <= expected, [t for t in result.threads if t.outcome not in expected]
+
+
+def test_traced_by_another(start: Start) -> None:
+    """A debugger at work is respected, and named."""
+    process = start("corners", "sleeper")
+    code = (
+        "import time; from ioflusher.kernel.syscalls import ptrace\n"
+        f"ptrace({PTRACE_SEIZE}, {process.pid}); print('traces', flush=True); time.sleep(60)\n"
+    )
+    tracer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert tracer.stdout is not None
+    try:
+        assert tracer.stdout.readline() == b"traces\n"
+        result = put_state(process.pid, True)
+    finally:
+        tracer.kill()
+        tracer.wait(60)
+        tracer.stdout.close()
+    assert outcomes(result) == {Outcome.TRACED: 1}
+    assert str(tracer.pid) in result.threads[0].detail
+    assert finish(process) == (0, "alive\n")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs setpriv and root")
+def test_a_process_without_the_capability_is_not_even_stopped(compiled: Callable[[str], Path]) -> None:
+    """What cannot work is told from /proc alone."""
+    command = ["setpriv", "--bounding-set", "-sys_resource", str(compiled("corners")), "sleeper"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    before = parse_switches(process.pid)
+    result = put_state(process.pid, True)
+    assert outcomes(result) == {Outcome.NOT_PERMITTED: 1}
+    assert "CAP_SYS_RESOURCE" in result.threads[0].detail
+    assert parse_switches(process.pid) - before < 100  # it sleeps and wakes up by itself meanwhile
+    assert finish(process) == (0, "alive\n")
+
+
+def parse_switches(pid: int) -> int:
+    """How often the process gave up the CPU."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_dry_run_changes_nothing(start: Start) -> None:
+    """What would be done is told for every thread, and nobody is stopped or changed."""
+    process = start("waits", "34", WAIT_MS, FEED_MS)
+    before = [state.flags & 0x180000 for state in thread_states(process.pid)]
+    result = put_state(process.pid, True, dry_run=True, lock_memory=True)
+    assert outcomes(result) == {Outcome.WOULD: 35}
+    assert result.memory is not None
+    assert result.memory.outcome is Outcome.WOULD
+    assert [state.flags & 0x180000 for state in thread_states(process.pid)] == before
+    assert finish(process)[0] == 0
+
+
+def test_nothing_to_do(start: Start) -> None:
+    """Threads that are as they should be are not touched."""
+    process = start("waits", "34", WAIT_MS, FEED_MS)
+    if coverage(process.pid).complete:
+        pytest.skip("the test itself runs in the state")
+    result = put_state(process.pid, False)
+    assert outcomes(result) == {Outcome.ALREADY: 35}
+    assert result.complete
+    assert finish(process)[0] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_IPC_LOCK")
+@pytest.mark.usefixtures("asked")
+def test_memory_is_locked_on_request(start: Start) -> None:
+    """After lock_memory the target's VmLck is no longer zero."""
+    process = start("corners", "sleeper")
+    if not PERMITTED:  # a thread that was refused the state is not asked for more
+        pytest.skip("needs CAP_SYS_RESOURCE: runs in the guest")
+    result = put_state(process.pid, True, lock_memory=True)
+    assert result.memory is not None
+    assert result.memory.outcome is Outcome.DONE
+    assert int(Path(f"/proc/{process.pid}/status").read_text().partition("VmLck:")[2].split()[0]) > 0
+    assert finish(process) == (0, "alive\n")
+
+
+def test_who_cannot_be_asked() -> None:
+    """Oneself, a single thread, nobody: an error each."""
+    with pytest.raises(FlagError, match="cannot trace itself"):
+        put_state(os.getpid(), True)
+    with pytest.raises(NoSuchProcessError):
+        put_state(4194305, True)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        with pytest.raises(FlagError, match="is a thread of process"):
+            put_state(thread.native_id, True)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_kernel_threads_are_left_alone() -> None:
+    """A kernel thread is an error, not a failure half-way."""
+    kernel_threads = [
+        pid
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if pid != os.getpid() and any(state.flags.kernel_thread for state in thread_states(pid))
+    ]
+    if not kernel_threads:
+        pytest.skip("no kernel thread is visible here")
+    with pytest.raises(FlagError, match="kernel thread"):
+        put_state(kernel_threads[0], True)
+
+
+ASSEMBLY_32 = """
+.globl _start
+_start:
+  mov $4, %eax; mov $1, %ebx; mov $text, %ecx; mov $6, %edx; int $0x80
+again:
+  mov $29, %eax; int $0x80
+  jmp again
+.data
+text: .ascii "ready\\n"
+"""
+
+
+@pytest.mark.usefixtures("asked")
+def test_32_bit_programs_are_refused(tmp_path: Path) -> None:
+    """A 32-bit process has other registers and other numbers: refused clearly, and left alive."""
+    if os.uname().machine != "x86_64" or shutil.which("as") is None:
+        pytest.skip("needs an x86-64 assembler: apt install binutils")
+    program = tmp_path / "program"
+    (tmp_path / "program.s").write_text(ASSEMBLY_32)
+    for command in (
+        ["as", "--32", "-o", f"{program}.o", f"{program}.s"],
+        ["ld", "-m", "elf_i386", "-o", str(program), f"{program}.o"],
+    ):
+        subprocess.run(command, check=True, timeout=60)
+    try:
+        process = subprocess.Popen([str(program)], stdout=subprocess.PIPE)
+    except OSError:
+        pytest.skip("this kernel runs no 32-bit programs")
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        result = put_state(process.pid, True)
+        assert outcomes(result) == {Outcome.UNSUITABLE: 1}
+        assert "32-bit" in result.threads[0].detail
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
