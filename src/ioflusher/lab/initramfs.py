@@ -30,7 +30,6 @@ $B mkdir /top/upper /top/work
 $B mount -t overlay -o lowerdir=/lower,upperdir=/top/upper,workdir=/top/work overlay /root
 for at in proc sys dev; do $B mount --move /$at /root/$at; done
 $B mount -t tmpfs -o mode=755 tmpfs /root/run
-$B mount -t tmpfs -o mode=1777 tmpfs /root/tmp
 $B mkdir -p /root/dev/pts /root/dev/shm /root/run/lock /root/run/lab
 $B mount -t devpts devpts /root/dev/pts
 $B mount -t tmpfs -o mode=1777 tmpfs /root/dev/shm
