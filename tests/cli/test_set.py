@@ -1,0 +1,75 @@
+"""`ioflusher set` and `unset`: what they print, and their exit statuses, on a real process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from ioflusher.flag import coverage
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+
+pytestmark = pytest.mark.live
+
+
+def ioflusher(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "ioflusher", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    """A process without the capability, and so without the state."""
+    if coverage().complete:
+        pytest.skip("the test itself runs in the state")
+    process = subprocess.Popen(["sleep", "120"])
+    yield process.pid
+    process.kill()
+    process.wait(30)
+
+
+def permitted() -> bool:
+    """Whether processes here may have the state."""
+    with open("/proc/self/status", "rb") as file:
+        return not parse_capabilities(file.read()).missing(CAP_SYS_RESOURCE)
+
+
+@pytest.mark.skipif(permitted(), reason="the kernel would permit it")
+def test_what_is_not_permitted_is_said(sleeper: int) -> None:
+    """Exit status 1, the thread, the capability, and what to do; nothing changed."""
+    done = ioflusher("set", str(sleeper))
+    assert done.returncode == 1
+    assert str(sleeper) in done.stdout
+    assert "CAP_SYS_RESOURCE" in done.stdout
+    assert "ioflusher run" in done.stdout
+    done = ioflusher("set", "--json", str(sleeper))
+    assert done.returncode == 1
+    (process,) = json.loads(done.stdout)["processes"]
+    assert (process["pid"], process["state"], process["complete"]) == (sleeper, True, False)
+    assert [(t["tid"], t["outcome"]) for t in process["threads"]] == [(sleeper, "not_permitted")]
+
+
+def test_nothing_to_clear(sleeper: int) -> None:
+    """A process without the state is left alone by `unset`, which is a success."""
+    done = ioflusher("unset", str(sleeper))
+    assert done.returncode == 0
+    assert "1 was clear" in done.stdout
+
+
+def test_one_that_does_not_exist_does_not_stop_the_others(sleeper: int) -> None:
+    """An error for it, the exit status says so, and the other process had its turn."""
+    done = ioflusher("unset", "4194305", str(sleeper))
+    assert done.returncode == 1
+    assert "4194305" in done.stderr
+    assert f"{sleeper} sleep: 1 was clear" in done.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("x",), ("0",), ("--timeout", "0", "1")])
+def test_bad_arguments(words: tuple[str, ...]) -> None:
+    """No process, no number, no time: status 2 and a word on what is wrong."""
+    done = ioflusher("set", *words)
+    assert done.returncode == 2
+    assert "Error" in done.stderr

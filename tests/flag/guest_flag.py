@@ -1,0 +1,163 @@
+"""Runs inside a guest, as root with all capabilities: what the kernel really does with the state.
+
+Prints one JSON line a check; the test outside (test_guest.py) holds them against what it expects.
+The calls go past the library where the kernel's own rules are asked for.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import ioflusher
+
+PR_SET, PR_GET = 57, 58
+LIBC = ctypes.CDLL(None, use_errno=True)
+PROGRAM = str(Path(sys.executable).with_name("ioflusher"))
+BITS = "open('/proc/thread-self/stat').read().rpartition(')')[2].split()[6]"
+SAY_BITS = f"print(hex(int({BITS}) & 0x180000))"
+
+
+def say(check: str, found: object) -> None:
+    """One line for the test outside."""
+    print(json.dumps([check, found]), flush=True)
+
+
+def prctl(*arguments: int) -> int | str:
+    """What the kernel answers, an error by its name."""
+    result = LIBC.prctl(*(ctypes.c_ulong(argument) for argument in arguments))
+    return errno.errorcode[ctypes.get_errno()] if result == -1 else int(result)
+
+
+def bits() -> str:
+    """The calling thread's two bits."""
+    stat = Path("/proc/thread-self/stat").read_bytes()
+    return hex(int(stat.rpartition(b")")[2].split()[6]) & 0x180000)
+
+
+def in_thread(action: Callable[[], object]) -> object:
+    """What the action returns in a new thread."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(action()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def python(code: str, *before: str) -> str:
+    """What Python code prints, executed as a program of its own behind `before`."""
+    command = [*before, sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+    return done.stdout.strip() or f"status {done.returncode}"
+
+
+def rules() -> None:
+    """kernel/sys.c, PR_SET_IO_FLUSHER and PR_GET_IO_FLUSHER."""
+    say("at first", [prctl(PR_GET, 0, 0, 0, 0), bits()])
+    say("set to 2", prctl(PR_SET, 2, 0, 0, 0))
+    say("set, unused arguments", [prctl(PR_SET, 1, *rest) for rest in ((1, 0, 0), (0, 1, 0), (0, 0, 1))])
+    say("get, unused arguments", [prctl(PR_GET, *rest) for rest in ((1, 0, 0, 0), (0, 0, 0, 1))])
+    say("untouched by errors", bits())
+    ioflusher.set_io_flusher(True)
+    say("set", [prctl(PR_GET, 0, 0, 0, 0), bits(), ioflusher.get_io_flusher()])
+    ioflusher.set_io_flusher(False)
+    say("cleared", [prctl(PR_GET, 0, 0, 0, 0), bits(), ioflusher.get_io_flusher()])
+    without = ("setpriv", "--bounding-set", "-sys_resource")
+    raw = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); "
+    raw += "print(libc.prctl({}, 0, 0, 0), ctypes.get_errno())"
+    say("without capability, set", python(raw.format(f"{PR_SET}, 1"), *without))
+    say("without capability, get", python(raw.format(f"{PR_GET}, 0"), *without))
+    library = "import ioflusher; print(ioflusher.get_io_flusher())"
+    say("without capability, the library reads", python(library, *without))
+
+
+def cleared_bits() -> str:
+    """The bits of the calling thread after it cleared them."""
+    ioflusher.set_io_flusher(False)
+    return bits()
+
+
+def inheritance() -> None:
+    """include/linux/sched.h: the flags are copied to a new task and kept across execve."""
+    go = threading.Event()
+    old: list[str] = []
+
+    def wait_and_look() -> None:
+        go.wait()
+        old.append(bits())
+
+    born_before = threading.Thread(target=wait_and_look)
+    born_before.start()
+    ioflusher.set_io_flusher(True)
+    go.set()
+    born_before.join()
+    say("a thread born before", old[0])
+    say("a thread born after", in_thread(bits))
+    with tempfile.TemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            os.write(file.fileno(), bits().encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        say("a forked child", os.pread(file.fileno(), 100, 0).decode())
+    say("an executed program", python(SAY_BITS))
+    unprivileged = (
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "--bounding-set",
+        "-all",
+    )
+    say("without privileges", python(SAY_BITS, *unprivileged))
+    say("cleared for a thread", in_thread(cleared_bits))
+    with ioflusher.popen([sys.executable, "-c", SAY_BITS], state=False, stdout=subprocess.PIPE) as process:
+        say("a child without it", process.communicate(timeout=60)[0].decode().strip())
+    ioflusher.set_io_flusher(False)
+
+
+def scopes() -> None:
+    """Nested scopes restore what was there, each thread its own."""
+    seen: list[object] = [bits()]
+    with ioflusher.io_flusher():
+        seen.append(bits())
+        with ioflusher.without_io_flusher():
+            seen += [bits(), in_thread(bits)]
+            with ioflusher.io_flusher():
+                seen.append(bits())
+        seen.append(bits())
+    say("scopes", [*seen, bits()])
+    with ioflusher.flusher_executor(3) as executor:
+        say("a pool's workers", sorted(set(executor.map(lambda _: bits(), range(30)))))
+
+
+def launcher() -> None:
+    """`ioflusher run`: the state, another user, the command's own status."""
+    report = (
+        f"import os; {SAY_BITS}; print(os.getuid(), os.getgid(), os.getgroups(), "
+        "open('/proc/self/status').read().partition('CapEff:')[2].split()[0])"
+    )
+    say("run as nobody", python(report, PROGRAM, "run", "--user", "nobody", "--").split("\n"))
+    hardened = ("--oom-score-adj", "-900", "--policy", "rr", "--priority", "7", "--memlock", "unlimited")
+    report = "import os, resource; print(open('/proc/self/oom_score_adj').read().strip(), "
+    report += "os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, "
+    report += "resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])"
+    say("run hardened", python(report, PROGRAM, "run", *hardened, "--"))
+    for name, code in (("status", "exit 7"), ("signal", "kill -USR1 $$")):
+        done = subprocess.run([PROGRAM, "run", "--", "sh", "-c", code], timeout=60)
+        say(f"run, {name}", done.returncode)
+
+
+if __name__ == "__main__":
+    rules()
+    inheritance()
+    scopes()
+    launcher()
