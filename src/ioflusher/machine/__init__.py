@@ -1,0 +1,1 @@
+"""What this machine is: tasks, block devices, mounts, swap and sockets as one frozen Snapshot."""

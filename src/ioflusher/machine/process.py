@@ -1,0 +1,196 @@
+"""Processes as a snapshot holds them.
+
+Text that comes from the machine (names, paths) is str here: bytes that are not UTF-8 stand as \\xNN. It is
+still the machine's: it goes through `report.plain.printable` before it reaches a terminal.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER, TaskFlags
+
+
+class Policy(Enum):
+    """A scheduling policy, include/uapi/linux/sched.h, by the name that chrt(1) gives it."""
+
+    OTHER = "other"
+    FIFO = "fifo"
+    RR = "rr"
+    BATCH = "batch"
+    IDLE = "idle"
+    DEADLINE = "deadline"
+    EXT = "ext"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """One thread as /proc/PID/task/TID/stat showed it.
+
+    Attributes:
+        tid: its number; the main thread's is the process number.
+        comm: its name.
+        state: the letter of its run state (R S D T t Z X I).
+        flags: `task->flags`, the PF_* bits.
+        policy: how it is scheduled.
+        priority: the real-time priority 1 to 99, 0 where the policy has none.
+        nice: -20 to 19.
+    """
+
+    tid: int
+    comm: str
+    state: str
+    flags: int
+    policy: Policy = Policy.UNKNOWN
+    priority: int = 0
+    nice: int = 0
+
+    @property
+    def io_flusher(self) -> bool:
+        """Whether it carries both bits that PR_SET_IO_FLUSHER sets."""
+        return self.flags & PF_IO_FLUSHER == PF_IO_FLUSHER
+
+    @property
+    def half_set(self) -> bool:
+        """Whether it carries one of the two bits without the other."""
+        return TaskFlags(self.flags).half_set
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is dead and waits to be collected."""
+        return self.state in ("Z", "X")
+
+    @property
+    def kernel_worker(self) -> bool:
+        """Whether the kernel runs it for the process (io_uring, vhost)."""
+        return bool(self.flags & (PF_IO_WORKER | PF_USER_WORKER))
+
+
+class FileKind(Enum):
+    """What a process has a file for."""
+
+    EXECUTABLE = "executable"
+    LIBRARY = "library"  # mapped executable, but not the program itself
+    LOG = "log"  # a regular file open for appending
+    WRITTEN = "written"  # open for writing
+    READ = "read"
+    MAPPED = "mapped"  # mapped without being executable: data, locale archives
+    DEVICE = "device"  # a block device
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """A file that a process stands on.
+
+    Attributes:
+        path: its name in the process's own mount namespace.
+        kind: what it is used for.
+        device: "major:minor" of the file system that it lies on (st_dev), for a block device its own number;
+            file systems such as btrfs and overlay show an anonymous number, "0:N".
+        mount_id: of the mount it was opened through (fdinfo, statx), None where that was not told.
+        direct: whether it is open with O_DIRECT.
+    """
+
+    path: str
+    kind: FileKind
+    device: str
+    mount_id: int | None = None
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """A process's capability sets, each a bit mask (bit n is capability number n)."""
+
+    effective: int
+    permitted: int
+    bounding: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """The limits of one memory control group, bytes; None for "max".
+
+    Attributes:
+        path: the group below the cgroup mount, "/" first.
+        version: 1 or 2.
+        max, high, swap_max, current: memory.max, .high, .swap.max, .current (version 1: limit_in_bytes,
+            soft_limit_in_bytes, none, usage_in_bytes).
+    """
+
+    path: str
+    version: int
+    max: int | None
+    high: int | None
+    swap_max: int | None
+    current: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHandle:
+    """A special character device that a process holds open, by which it serves something.
+
+    Attributes:
+        path: such as /dev/ublkc0, /dev/fuse, /dev/uio0, /dev/vduse/NAME.
+        number: "major:minor".
+        connection: for /dev/fuse, the connection's number where the kernel names it in fdinfo.
+    """
+
+    path: str
+    number: str
+    connection: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process.
+
+    Attributes:
+        pid, ppid: numbers.
+        comm: its main thread's name.
+        uid: effective user number; None where it could not be read.
+        threads: all of them, lowest number first.
+        capabilities: None where they could not be read.
+        locked_kib, swapped_kib, resident_kib: VmLck, VmSwap, VmRSS of /proc/PID/status; None for unknown.
+        oom_score_adj: -1000 to 1000; None for unknown.
+        cgroups: memory control groups from its own one up to the root that set a limit; None: not looked at.
+        exe: what /proc/PID/exe names; None where it could not be read or there is none (kernel threads).
+        arguments: its command line, only where the snapshot was asked for it.
+        handles: special devices that it holds.
+        files: what it stands on; None where nobody looked, because it serves nothing.
+        mount_namespace: inode number of its mount namespace, None for unknown.
+        named_mounts: mount points that its command line names (a FUSE daemon's own, say), as recorded.
+    """
+
+    pid: int
+    ppid: int
+    comm: str
+    uid: int | None
+    threads: tuple[Thread, ...]
+    capabilities: Capabilities | None = None
+    locked_kib: int | None = None
+    swapped_kib: int | None = None
+    resident_kib: int | None = None
+    oom_score_adj: int | None = None
+    cgroups: tuple[MemoryLimit, ...] | None = None
+    exe: str | None = None
+    arguments: tuple[str, ...] | None = None
+    handles: tuple[DeviceHandle, ...] = ()
+    files: tuple[FileUse, ...] | None = None
+    mount_namespace: int | None = None
+    named_mounts: tuple[str, ...] = ()
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Whether it belongs to the kernel itself."""
+        return any(thread.flags & PF_KTHREAD for thread in self.threads[:1])
+
+    @property
+    def living(self) -> tuple[Thread, ...]:
+        """Its threads that are not dead."""
+        return tuple(thread for thread in self.threads if not thread.ended)
+
+    @property
+    def covered(self) -> bool:
+        """Whether every living thread that runs the program carries the IO_FLUSHER state."""
+        return all(thread.io_flusher for thread in self.living if not thread.kernel_worker)

@@ -1,0 +1,101 @@
+"""What a machine was at one moment: the record that `collect` makes, files carry, and `audit` judges."""
+
+from dataclasses import dataclass
+
+from ioflusher.machine.process import Process
+from ioflusher.machine.services import (
+    Connection,
+    FuseConnection,
+    IscsiSession,
+    Listener,
+    NetlinkUser,
+    Remote,
+    TcmuDevice,
+)
+from ioflusher.machine.storage import BlockDevice, Mount, Swap
+
+FORMAT = "ioflusher-snapshot"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The machine itself.
+
+    Attributes:
+        hostname, release, machine: as uname(2) tells them.
+        taken: when, ISO 8601 in UTC.
+        privileged: whether the collector could read what only root may.
+    """
+
+    hostname: str
+    release: str
+    machine: str
+    taken: str
+    privileged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory and its limits; None for unknown.
+
+    Attributes:
+        total_kib, free_kib, available_kib, swap_total_kib, swap_free_kib, dirty_kib, writeback_kib: of
+            /proc/meminfo.
+        min_free_kib, swappiness, watermark_scale_factor, watermark_boost_factor: vm.* of the same names.
+        dirty_bytes, dirty_background_bytes, dirty_ratio, dirty_background_ratio: vm.*; bytes are 0 where the
+            ratio holds, and the other way round.
+    """
+
+    total_kib: int | None = None
+    free_kib: int | None = None
+    available_kib: int | None = None
+    swap_total_kib: int | None = None
+    swap_free_kib: int | None = None
+    dirty_kib: int | None = None
+    writeback_kib: int | None = None
+    min_free_kib: int | None = None
+    swappiness: int | None = None
+    watermark_scale_factor: int | None = None
+    watermark_boost_factor: int | None = None
+    dirty_bytes: int | None = None
+    dirty_background_bytes: int | None = None
+    dirty_ratio: int | None = None
+    dirty_background_ratio: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something that could not be read.
+
+    Attributes:
+        what: a path, or words such as "peers of Unix sockets".
+        why: the system's or our reason.
+        pid: the process it belongs to, None for the machine.
+    """
+
+    what: str
+    why: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One machine at one moment; every tuple in a stable order (by number or name)."""
+
+    system: System
+    memory: Memory
+    processes: tuple[Process, ...] = ()
+    devices: tuple[BlockDevice, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    swaps: tuple[Swap, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    remotes: tuple[Remote, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    netlink: tuple[NetlinkUser, ...] = ()
+    iscsi: tuple[IscsiSession, ...] = ()
+    tcmu: tuple[TcmuDevice, ...] = ()
+    fuse: tuple[FuseConnection, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    format: str = FORMAT
+    version: int = VERSION
