@@ -7,6 +7,7 @@ import pytest
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.findings import Confidence, Kind
+from ioflusher.kernlog.fleet import Options, diagnose_file
 from ioflusher.kernlog.records import EventKind
 
 LOGS = Path(__file__).parent / "logs"
@@ -27,6 +28,16 @@ def test_every_log_says_where_it_is_from() -> None:
 def test_the_answer_is_right(name: str) -> None:
     """Recursion where there is one, none where there is none."""
     assert diagnosis(name).recursion is name.startswith("pos_")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_gives_the_same_answer(name: str) -> None:
+    """What the fast search of long logs passes over is nothing that mattered."""
+    path = LOGS / f"{name}.txt"
+    result = diagnose_file(str(path), Options())
+    assert result.trouble is None
+    kinds = [(episode.kind, episode.recursion) for episode in result.diagnosis.episodes]
+    assert kinds == [(episode.kind, episode.recursion) for episode in diagnosis(name).episodes]
 
 
 @pytest.mark.parametrize("name", NAMES)

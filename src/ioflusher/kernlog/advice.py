@@ -85,10 +85,10 @@ def kernel_notes(case: Case, families: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def who_completes(case: Case, finding: Finding, other: Case | None) -> str | None:
+def who_completes(case: Case, finding: Finding) -> str | None:
     """Who or what must act for the wait to end; None where the stack does not tell."""
-    if other is not None:
-        return other.name
+    if finding.other is not None:
+        return finding.other.name
     if finding.recursion:
         match case.asker.service:
             case Service.DAEMON:

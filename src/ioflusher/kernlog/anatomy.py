@@ -34,6 +34,8 @@ class Wait(Enum):
     INODE = "inode"
     DAEMON = "daemon"  # a file system in user space
     SERVER = "server"  # a network file system
+    FROZEN = "frozen"  # a file system that somebody froze
+    THREAD = "thread"  # a kernel thread that has to be made first
     SOCKET = "socket"
     RECLAIM_THROTTLE = "reclaim-throttle"
     DIRTY_THROTTLE = "dirty-throttle"
@@ -99,6 +101,8 @@ _RECLAIM_OWNER = {
     Role.KSWAPD: Reclaim.KSWAPD,
     Role.FORCED_RECLAIM: Reclaim.FORCED,
 }
+_PAGES_GO = {Role.SWAP_OUT, Role.PAGE_OUT}
+_KERNELS_OWN = ("kswapd", "kcompactd")
 # What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
 # looked through: the frames around it say more.
 _SPEAKING: dict[Role, Wait] = {
@@ -116,6 +120,8 @@ _SPEAKING: dict[Role, Wait] = {
     Role.USER_FS: Wait.DAEMON,
     Role.NETWORK_FS: Wait.SERVER,
     Role.FS_WAIT: Wait.FS,
+    Role.FREEZE_WAIT: Wait.FROZEN,
+    Role.THREAD_WAIT: Wait.THREAD,
     Role.IDLE: Wait.IDLE,
 }
 _THREADS_BEGIN = {Role.SYSCALL, Role.WORKER, Role.PAGE_FAULT}
@@ -128,13 +134,18 @@ _RUNS = {Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.DIRECT_COMPACTION, 
 _MEANS_FS = {Role.FILE_SYSTEM, Role.WRITEBACK, Role.PLAIN_PATH, Role.NFS_SERVER}
 
 
-def dissect(frames: tuple[Frame, ...]) -> Anatomy:
-    """Take a stack apart; frames are innermost first. Never fails: an empty stack gives empty parts."""
+def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
+    """Take a stack apart. Never fails: an empty stack gives empty parts.
+
+    Args:
+        frames: innermost first.
+        comm: the task's name, None where it is not known; tells what a stack that was cut has lost.
+    """
     counted = tuple(frame for frame in frames if frame.reliable) or frames
     steps = tuple(Step(frame, role_of(frame.function)) for frame in counted)
     if len(steps) > 2 and steps[-1].role is Role.SCHEDULE and steps[0].role in _THREADS_BEGIN:
         steps = steps[::-1]  # a log viewer that shows the newest line first
-    reclaim, entry = _find_reclaim(steps)
+    reclaim, entry = _find_reclaim(steps, comm)
     if reclaim is None:
         return Anatomy(steps, None, (), steps, _wait_of(steps))
     begin = entry
@@ -147,9 +158,8 @@ def dissect(frames: tuple[Frame, ...]) -> Anatomy:
     return Anatomy(steps, reclaim, steps[:entry], steps[begin + 1 :], _wait_of(steps))
 
 
-def _find_reclaim(steps: tuple[Step, ...]) -> tuple[Reclaim | None, int]:
+def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | None, int]:
     """How the stack is in reclaim, and the index of the outermost frame that belongs to reclaim."""
-    innermost_work = next((i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK), None)
     outermost = max((i for i, step in enumerate(steps) if step.role in _RECLAIM_OWNER), default=None)
     if outermost is not None:
         role = steps[outermost].role
@@ -157,11 +167,18 @@ def _find_reclaim(steps: tuple[Step, ...]) -> tuple[Reclaim | None, int]:
         owner = _RECLAIM_OWNER[role]
         # try_to_free_mem_cgroup_pages() is also called for memory.reclaim and its like: the outer frame tells
         return owner, outermost
-    if innermost_work is None:
+    work = max((i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK), default=None)
+    if work is None:
+        # nothing but reclaim writes pages out
+        work = max((i for i, step in enumerate(steps) if step.role in _PAGES_GO), default=None)
+    if work is None:
         throttled = next((i for i, s in enumerate(steps) if s.role is Role.RECLAIM_THROTTLE), None)
         return (Reclaim.DIRECT, throttled) if throttled is not None else (None, 0)
-    work = max(i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK)
-    asked = any(step.role is Role.ALLOCATION for step in steps[work + 1 :])
+    if comm and comm.startswith(_KERNELS_OWN):
+        return Reclaim.KSWAPD, work
+    outside = {step.role for step in steps[work + 1 :]}
+    # a stack that was cut ends in reclaim itself
+    asked = not outside or outside & {Role.ALLOCATION, Role.PAGE_FAULT, Role.SYSCALL}
     return (Reclaim.DIRECT, work) if asked else (None, 0)
 
 

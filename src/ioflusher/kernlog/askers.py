@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ioflusher.kernlog.anatomy import Anatomy, Step
 from ioflusher.kernlog.records import TaskReport
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.roles import Role, role_of
 
 DAEMON_TABLE = "daemons.txt"
 
@@ -189,18 +189,33 @@ def asker_of(report: TaskReport, body: Anatomy, extra: tuple[str, ...] = ()) -> 
     # an NFS server's thread answers other machines; only its own mounts' workers complete I/O here
     names = families(tuple(step for step in body.outer if step.role is not Role.NFS_SERVER))
     if is_kernel_thread(report, body):
-        completer = next((name for name in names if name in _COMPLETERS), None)
+        drivers = families(tuple(step for step in body.outer if step.role is Role.BLOCK))
+        completer = next((name for name in names if name in _COMPLETERS or name in drivers), None)
+        completer = completer or _queues_family(report.workqueue)
         if completer and Role.WRITEBACK not in roles:
             return Asker(Service.KERNEL, part or completer, None)
         if report.comm and re.match(r"loop\d|nbd\d|drbd|scsi_eh_|rpciod|cifsd|md\d", report.comm):
             return Asker(Service.KERNEL, part or report.comm, None)
-    if Role.WRITEBACK in roles or any(step.frame.name in _WRITES_PAGES for step in body.outer):
+    if Role.WRITEBACK in roles or any(_WRITES_PAGES.search(step.frame.name) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)
     return Asker(Service.INTERNALS if part else Service.ORDINARY, part, None)
 
 
+def _queues_family(workqueue: str | None) -> str | None:
+    """The family of a work queue's function, where the stack was cut: "kcryptd kcryptd_crypt [dm_crypt]"."""
+    for word in (workqueue or "").split()[1:]:
+        row = role_of(word)
+        name = family(word[1:-1] if word.startswith("[") else row.part if row else None)
+        if name in _COMPLETERS or (name and row and row.role is Role.BLOCK):
+            return name
+    return None
+
+
 # whoever stands in one of these has pages marked as under writeback that it has not sent off yet
-_WRITES_PAGES = frozenset({"do_writepages", "write_cache_pages", "generic_writepages", "writeback_iter"})
+_WRITES_PAGES = re.compile(
+    r"writepages$|^(?:write_cache_pages|writeback_iter|mpage_map_|mpage_prepare_extent|ext4_bio_write)"
+    r"|_write_data_pages$|_write_cache_pages$"
+)
 
 
 def asking_part(body: Anatomy) -> str | None:

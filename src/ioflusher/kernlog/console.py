@@ -66,9 +66,13 @@ class _Draft:
     lockdep: list[str] | None = None  # lock names, while this is lockdep's report
     title: str = ""
     lockdep_lines: int = 0
+    cycle_over: bool = False  # lockdep went on to what is held and where it was found
+    gap: bool = False  # an empty line stood behind the last frame
+    parted: bool = False  # and other words behind that
 
     def add(self, frame: Frame) -> None:
         """Take a frame, unless it is an interrupt's."""
+        self.gap = self.parted = False
         if not self.in_irq and len(self.frames) < MAX_FRAMES:
             self.frames.append(frame)
             # as the very first frame it begins a stack that is printed the other way round
@@ -83,10 +87,13 @@ _FIRST_FRAME = re.compile(
 _TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?", re.A)
 _STACK_INLINE = re.compile(r"^(.*/stack)\s*[:=]\s*(\[<.*)$")
 _LOCKDEP = re.compile(
-    r"Chain exists of:|possible (?:circular locking|recursive locking|irq lock inversion|irq "
+    r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking scenario"
+    r"|possible (?:circular locking|recursive locking|irq lock inversion|irq "
     r"locking)|inconsistent lock state"
     r"|inconsistent \{.*\} usage"
 )
+_LOCKDEP_WORDS = ("lock", "Chain", "inconsistent", "-> #", "existing dep")
+_LOCKDEP_MIDDLE = re.compile(r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking")
 _LOCK_NAME = re.compile(r"\(([^(){}]{1,120}(?:\([^()]*\))?[^(){}]*)\)\{[^}]*\}")
 _LOCKDEP_STATE = re.compile(r"RECLAIM_FS")
 _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
@@ -127,6 +134,8 @@ class Reader:
         line = parse_line(raw.data)
         text = line.text
         if not text:
+            if draft := self._drafts.get(line.caller):
+                draft.gap = bool(draft.frames)
             return
         if "/stack" in text and (with_head := _STACK_INLINE.match(text)):
             # "/proc/4350/stack : [<0>] func+0x1/0x2": head and first frame on one line
@@ -152,7 +161,9 @@ class Reader:
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         first = bool(_FIRST_FRAME.match(frame.function))
-        if draft and draft.complete and frame.reliable and not first and draft.lockdep is None:
+        # text without time stamps has stacks of several tasks with a line on each between them
+        ended = draft and (draft.parted or (draft.complete and not first))
+        if draft and ended and frame.reliable and draft.lockdep is None:
             yield from self._end(line.caller)
             draft = None
         if draft is None:
@@ -163,8 +174,10 @@ class Reader:
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller
         draft = self._drafts.get(caller)
+        if draft and draft.gap and line.seconds is None:
+            draft.parted = True
         # words before expressions: most lines between stacks are noise
-        if ("lock" in text or "Chain" in text or "inconsistent" in text) and _LOCKDEP.search(text):
+        if any(word in text for word in _LOCKDEP_WORDS) and _LOCKDEP.search(text):
             yield from self._open_lockdep(line, raw)
             return
         if draft and draft.lockdep is not None:
@@ -260,8 +273,10 @@ class Reader:
 
     def _open_lockdep(self, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
-        if draft and draft.lockdep is not None and (not draft.frames or "Chain exists" in line.text):
-            if "Chain exists" in line.text:
+        middle = _LOCKDEP_MIDDLE.search(line.text)
+        if draft and draft.lockdep is not None and (not draft.frames or middle):
+            if middle:
+                self._stays_in_lockdep(draft, line.text)
                 return
             draft.title += "; " + line.text.strip()
             draft.lockdep += _LOCKDEP_STATE.findall(line.text)
@@ -269,19 +284,23 @@ class Reader:
         yield from self._end(line.caller)
         draft = self._begin(Head(source=Source.DUMP), line, raw)
         draft.lockdep = _LOCKDEP_STATE.findall(line.text)
-        draft.title = line.text.strip()
+        draft.title = "a report whose beginning is lost" if middle else line.text.strip()
+        if middle:
+            self._stays_in_lockdep(draft, line.text)
 
     def _stays_in_lockdep(self, draft: _Draft, text: str) -> bool:
         """Whether a line still belongs to lockdep's report; keeps the lock names in it."""
         assert draft.lockdep is not None
+        # what follows the cycle lists every lock that is held, whether it takes part or not
+        draft.cycle_over |= "held by" in text or "stack backtrace" in text
         names = _LOCK_NAME.findall(text)
         if " --> " in text:
             names += [name.strip() for name in text.split(" --> ") if name.strip()]
-        for name in names:
+        if "lock(fs_reclaim)" in text:
+            names.append("fs_reclaim")
+        for name in () if draft.cycle_over else names:
             if name not in draft.lockdep and len(draft.lockdep) < 64:
                 draft.lockdep.append(name)
-        if "fs_reclaim" in text and "fs_reclaim" not in draft.lockdep:
-            draft.lockdep.append("fs_reclaim")
         trying = re.match(r"^(.{1,32})/(\d+) (?:is trying to acquire lock|\[HC)", text)
         if trying:
             draft.head = draft.head.joined(Head(source=Source.DUMP, comm=trying[1], tid=int(trying[2])))

@@ -17,7 +17,7 @@ from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, TaskRef
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
-from ioflusher.kernlog.rules import judge, other_end
+from ioflusher.kernlog.rules import judge
 from ioflusher.kernlog.waits import explain_stack, mark
 
 MAX_GROUPS = 4096
@@ -83,7 +83,7 @@ class Diagnoser:
 
     def _take_report(self, report: TaskReport) -> None:
         self._reports += 1
-        body = dissect(report.frames)
+        body = dissect(report.frames, report.comm)
         case = Case(report, body, asker_of(report, body, self._daemons))
         self._facts.learn_case(case)
         if not self._everything and not _matters(case):
@@ -112,7 +112,6 @@ class Diagnoser:
 
     def _episode(self, group: _Group, finding: Finding) -> Episode:
         case = group.case
-        other = other_end(case, self._facts) if finding.recursion else None
         daemon = case.asker.daemon
         return Episode(
             kind=finding.kind,
@@ -123,11 +122,11 @@ class Diagnoser:
             missing=finding.missing,
             tasks=tuple(group.tasks),
             count=group.count,
-            needs=who_completes(case, finding, other),
+            needs=who_completes(case, finding),
             device=device_of(case),
             daemon=case.report.comm if daemon else None,
             chain=mark(case.report.frames),
-            cycle=_cycle(case, finding, other),
+            cycle=_cycle(case, finding),
             kernel=case.report.kernel,
             notes=kernel_notes(case, families(case.body.steps)) if finding.recursion else (),
             remedies=remedies(case, finding),
@@ -206,8 +205,9 @@ def _task_ref(report: TaskReport) -> TaskRef:
     )
 
 
-def _cycle(case: Case, finding: Finding, other: Case | None) -> tuple[str, ...]:
+def _cycle(case: Case, finding: Finding) -> tuple[str, ...]:
     """Who waits for whom, closed; only where the log shows both ends."""
+    other = finding.other
     proven = finding.confidence is Confidence.CERTAIN and other is not None
     return (case.name, other.name, case.name) if proven and other else ()
 

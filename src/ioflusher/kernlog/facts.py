@@ -11,6 +11,10 @@ from ioflusher.kernlog.roles import Role
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
 
+# fs/super.c: they take s_umount for writing
+THAWS = frozenset({"thaw_super", "thaw_super_locked", "freeze_super", "thaw_bdev", "emergency_thaw"})
+# kernel/kthread.c: kthreadd makes every other kernel thread
+MAKES_THREADS = frozenset({"kthreadd", "create_kthread"})
 _HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK}
 _STUCK = {Wait.IO, Wait.WRITEBACK, Wait.MEMPOOL, Wait.TAG, Wait.PAGE_LOCK, Wait.FS}
 
@@ -27,6 +31,11 @@ class Facts:
         reclaiming: tid -> a task in direct reclaim that waits for I/O, memory or a lock.
         fuse_daemon: a FUSE daemon's thread that is itself in direct reclaim, throttled, or waits in reclaim.
         nfs_server: a thread of this machine's NFS server that is in direct reclaim.
+        nfsd_waits: a thread of this machine's NFS server that waits for a page or a lock.
+        thawer: a task that thaws or freezes a file system and waits for a lock.
+        frozen_reclaim: a task in reclaim, kswapd included, that waits for a file system's thaw.
+        thread_maker: kthreadd, in direct reclaim.
+        thread_waiters: family -> a task that works on it and waits for a new kernel thread.
         stuck: number of tasks that wait for I/O, outside reclaim or in it.
         families: every subsystem seen in a stack, and every device in trouble.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
@@ -40,6 +49,11 @@ class Facts:
     reclaiming: dict[int, Case] = field(default_factory=dict)
     fuse_daemon: Case | None = None
     nfs_server: Case | None = None
+    nfsd_waits: Case | None = None
+    thawer: Case | None = None
+    frozen_reclaim: Case | None = None
+    thread_maker: Case | None = None
+    thread_waiters: dict[str, Case] = field(default_factory=dict)
     stuck: int = 0
     families: set[str] = field(default_factory=set)
     worst_margin: int | None = None
@@ -68,6 +82,22 @@ class Facts:
                     self.blocked_shrinkers.setdefault(name, case)
         if body.reclaim is Reclaim.DIRECT:
             self._learn_direct(case)
+        elif "nfsd" in families(body.outer) and body.wait in (Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.LOCK):
+            self.nfsd_waits = self.nfsd_waits or case
+        self._learn_meeting(case)
+
+    def _learn_meeting(self, case: Case) -> None:
+        """Waits that only mean something together with another task's."""
+        body = case.body
+        if body.wait is Wait.FROZEN and body.reclaim is not None:
+            self.frozen_reclaim = self.frozen_reclaim or case
+        elif body.wait is Wait.LOCK and any(step.frame.name in THAWS for step in body.steps):
+            self.thawer = self.thawer or case
+        elif body.wait is Wait.THREAD and body.reclaim is None:
+            for name in families(body.steps):
+                self.thread_waiters.setdefault(name, case)
+        if body.reclaim is Reclaim.DIRECT and any(step.frame.name in MAKES_THREADS for step in body.outer):
+            self.thread_maker = self.thread_maker or case
 
     def _learn_direct(self, case: Case) -> None:
         body, asker = case.body, case.asker

@@ -55,6 +55,7 @@ class Finding:
         confidence: how sure that is.
         why: one sentence with the reason for `recursion` being what it is.
         missing: what would have made it surer, None for nothing.
+        other: the other task of two that the log shows, None for none.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Finding:
     confidence: Confidence
     why: str
     missing: str | None = None
+    other: "Case | None" = None
 
 
 @dataclass(frozen=True, slots=True)

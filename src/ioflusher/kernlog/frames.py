@@ -28,8 +28,20 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """The symbol without what compilers append: `shrink_slab` for `shrink_slab.part.40`."""
-        return self.function.partition(".")[0]
+        """The symbol without what compilers and tracers add: `shrink_slab` for `shrink_slab.part.40`."""
+        return plain_name(self.function)
+
+
+# Oracle's kernels rename static functions for DTrace: __dta_xfs_reclaim_inode_3357
+_RENAMED = re.compile(r"^__dta_(\w+?)_\d+$")
+
+
+def plain_name(function: str) -> str:
+    """A symbol without what compilers append (`.isra.15`) and DTrace puts around it."""
+    name = function.partition(".")[0]
+    if name.startswith("__dta_") and (found := _RENAMED.match(name)):
+        return found[1]
+    return name
 
 
 # "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", s390's "([<...>]"
@@ -49,11 +61,13 @@ _DECODED = re.compile(
     rf"^\s*{_ADDRESS}(?P<doubt>\?\s*)?\.?(?P<function>{_SYMBOL}) "
     r"\(?(?:\./|/)?[\w./+-]+\.[chSs](?:\?)?:\d+(?::\d+)?\b.*$"
 )
-# crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"
+# crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
+# "#" or the stack's address, and mail programs break the line behind "at"
 _CRASH = re.compile(
-    rf"^\s*#\d+\s+\[[0-9a-f]+\]\s+(?P<function>{_SYMBOL})(?:\+\d+)? "
-    rf"(?:\(via [^)]*\) )?at [0-9a-f]+{_MODULE}\s*$"
+    rf"^\s*(?:#?\d+\s+\[[0-9a-f]+\]\s+|#\d+\s+)(?P<function>{_SYMBOL})(?:\+\d+)? "
+    rf"(?:\(via [^)]*\) )?at(?: [0-9a-f]+{_MODULE})?\s*$"
 )
+_CRASH_BARE = re.compile(rf"^\s*(?P<function>{_SYMBOL}) at f[0-9a-f]{{15}}{_MODULE}\s*$")
 # drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
 _DRGN = re.compile(
     rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+)?(?P<function>{_SYMBOL})"
@@ -90,8 +104,10 @@ def parse_frame(text: str) -> Frame | None:
         found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text) or _SIZELESS.match(text)
     elif " from " in text:
         found = _ARM.match(text)
+    elif " at" in text and (crash := _CRASH.match(text) or _CRASH_BARE.match(text)):
+        found = crash
     elif "#" in text:
-        found = _CRASH.match(text) or _DRGN.match(text)
+        found = _DRGN.match(text)
     else:
         found = _DECODED.match(text) if _PLACE.search(text) else None
     if found is None:

@@ -61,7 +61,14 @@ _OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not t
 _LOCKUP = re.compile(
     r"soft lockup - CPU#\d+ stuck for [^\[]{0,40}\[(?P<comm>[^\[\]]{1,64}):(?P<tid>\d{1,10})\]"
 )
-_CRASH = re.compile(r'^\s*PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*"(?P<comm>[^"]*)"')
+_CRASH = re.compile(
+    r'^\s*PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
+)
+# where a mail program broke the line before the name
+_QUOTED = re.compile(r'^\s*"(?P<comm>[^"]{1,16})"$')
+# drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
+_DRGN = re.compile(r"^\s*(?:>>> )?(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
+_NUMBERED = re.compile(r'^\s*\[(?P<tid>\d{1,8})\] "(?P<comm>[^"]{1,16})"$')
 _PROC = re.compile(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
     r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>[^)]{1,32}?)\)?:?)?$"
@@ -101,6 +108,12 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.DUMP, None, None, int(found["tid"]) if found["tid"] else None)
     if "COMMAND:" in text and (found := _CRASH.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
+    if '"' in text and (found := _QUOTED.match(text)):
+        return Head(Source.BARE, found["comm"])
+    if '"' in text and (found := _NUMBERED.match(text)):
+        return Head(Source.PROC, found["comm"], None, int(found["tid"]))
+    if "stack_trace(" in text and (found := _DRGN.match(text)):
+        return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
     if text[-1:] in _HEX and (found := _OLD.match(text)):

@@ -40,7 +40,7 @@ _PREFIX = re.compile(
         r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
         r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
         # a host alone counts only where the kernel's own time stamp follows
-        r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\])",
+        r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\]|\d{1,3},\d{1,12},\d{1,15},)",
         r"MESSAGE=",
         r"(?:[>|] ?)+(?=\s|\S)",
         r"\d*\.\d{6}\](?= )",

@@ -26,6 +26,8 @@ _OUTSIDE = {
     Wait.PAGE_LOCK: Kind.SLOW_STORAGE,
     Wait.FS: Kind.FILE_SYSTEM_WAIT,
     Wait.INODE: Kind.FILE_SYSTEM_WAIT,
+    Wait.FROZEN: Kind.FILE_SYSTEM_WAIT,
+    Wait.THREAD: Kind.WORK_WAIT,
     Wait.LOCK: Kind.LOCK_WAIT,
     Wait.SHRINKERS: Kind.LOCK_WAIT,
     Wait.RECLAIM_QUEUE: Kind.LOCK_WAIT,

@@ -122,11 +122,15 @@ class LockdepReport:
     def reclaim(self) -> bool:
         """Whether memory reclaim is part of the cycle."""
         marks = ("fs_reclaim", "RECLAIM_FS", "shrinker_rwsem", "shrinker_mutex")
-        named = any(mark in text for text in (*self.locks, self.title) for mark in marks)
-        return named or any(frame.name in _RECLAIMS for frame in self.frames)
+        if any(mark in text for text in (*self.locks, self.title) for mark in marks):
+            return True
+        # interrupts, not reclaim, make those cycles
+        if any(word in self.title for word in ("irq", "IRQ", "inconsistent")) or len(self.locks) > 2:
+            return False
+        # a shortened report may have lost the names of its locks: then the stack tells
+        return any(frame.name in _RECLAIMS for frame in self.frames)
 
 
-# a shortened report may have lost the names of its locks
-_RECLAIMS = frozenset({"shrink_node", "shrink_zone", "do_try_to_free_pages", "balance_pgdat"})
+_RECLAIMS = frozenset({"do_try_to_free_pages", "try_to_free_pages", "try_to_free_mem_cgroup_pages"})
 
 Record = TaskReport | Event | LockdepReport

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
+from ioflusher.kernlog.frames import plain_name
 
 TABLES = ("functions.txt", "functions_io.txt")
 
@@ -45,6 +46,7 @@ class Role(Enum):
     BLOCK = "block"
     FILE_SYSTEM = "file-system"
     FS_WAIT = "fs-wait"  # a file system waits for its own progress: journal, transaction, cluster lock
+    FREEZE_WAIT = "freeze-wait"  # waits until a frozen file system is thawed
     USER_FS = "user-fs"  # a file system that a user-space daemon answers
     USER_FS_DAEMON = "user-fs-daemon"  # that daemon's side
     NETWORK_FS = "network-fs"
@@ -57,6 +59,7 @@ class Role(Enum):
     INODE_WAIT = "inode-wait"
     COMPLETION = "completion"
     WORK_WAIT = "work-wait"
+    THREAD_WAIT = "thread-wait"  # waits until kthreadd has made a kernel thread
     RCU_WAIT = "rcu-wait"
     WAIT_BIT = "wait-bit"
     SCHEDULE = "schedule"
@@ -132,7 +135,7 @@ def role_of(function: str) -> RoleRow | None:
     Compiler suffixes are ignored. A whole name wins over a prefix, a longer prefix over a shorter one.
     """
     index = _index()
-    name = function.partition(".")[0]
+    name = plain_name(function)
     row = index.get(name)
     end = len(name)
     while row is None and end > 0:

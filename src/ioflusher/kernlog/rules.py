@@ -6,18 +6,30 @@ complete without it? A rule answers for one situation and says why.
 
 from collections.abc import Callable
 
-from ioflusher.kernlog.anatomy import Reclaim, Step, Wait
-from ioflusher.kernlog.askers import Service, asking_part, families, family
+from ioflusher.kernlog.anatomy import Reclaim, Wait
+from ioflusher.kernlog.askers import Service, families, family, is_kernel_thread
+from ioflusher.kernlog.between import (
+    HELD,
+    compaction_behind_own_server,
+    completion_needs_memory,
+    file_server_in_own_mount,
+    lock_owner_in_reclaim,
+    needed_behind_an_allocation,
+    own_daemon_stuck,
+    reclaimers_behind_an_allocation,
+    shrinker_inversion,
+    thaw_behind_reclaim,
+    thread_maker_in_reclaim,
+)
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.kinds import recursion_kind
 from ioflusher.kernlog.plain import plain_finding
 from ioflusher.kernlog.roles import Role
 
 Rule = Callable[[Case, Facts], Finding | None]
 
 _IO = {Wait.IO, Wait.MEMPOOL, Wait.TAG, Wait.WRITEBACK, Wait.PAGE_LOCK, Wait.SOCKET, Wait.COMPLETION}
-# what somebody must let go of or bring to an end, rather than a device that works by itself
-_HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU}
 _ANSWERS = {Wait.DAEMON: {"fuse"}, Wait.SERVER: {"nfs", "cluster", "fuse"}}
 
 
@@ -30,58 +42,12 @@ def judge(case: Case, facts: Facts) -> Finding:
     return plain_finding(case, facts)
 
 
-def shrinker_inversion(case: Case, facts: Facts) -> Finding | None:
-    """One task waits for every shrinker in the middle of a subsystem's work; a shrinker waits for that."""
-    if case.body.wait is Wait.SHRINKERS:
-        meeting = next((n for n in _lock_owners(case.body.outer) if n in facts.blocked_shrinkers), None)
-        other = facts.blocked_shrinkers.get(meeting) if meeting else None
-    elif case.body.reclaim is not None and case.body.wait in _HELD:
-        meeting = next((n for n in _lock_owners(case.body.inner) if n in facts.shrinker_waiters), None)
-        other = facts.shrinker_waiters.get(meeting) if meeting else None
-    else:
-        return None
-    if other is None:
-        return None
-    return Finding(
-        Kind.SHRINKER_INVERSION,
-        True,
-        Confidence.CERTAIN,
-        f"it and {other.name} wait for each other: one waits in {meeting} until every shrinker has ended, "
-        f"the other is in a shrinker and waits for {meeting}",
-    )
-
-
-def _lock_owners(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """The drivers and devices of a stack; an unmount waits for shrinkers, but holds nothing of theirs."""
-    return families(tuple(step for step in steps if step.role in (Role.BLOCK, Role.DRIVER)))
-
-
-def lock_owner_in_reclaim(case: Case, facts: Facts) -> Finding | None:
-    """The kernel names the lock's owner, and the owner's reclaim needs the one that waits."""
-    owner = case.report.owner
-    holder = facts.reclaiming.get(owner[1]) if owner else None
-    if holder is None:
-        return None
-    needed = case.asker.service in (Service.DAEMON, Service.KERNEL)
-    shared = set(families(case.body.steps)) & set(families(holder.body.inner))
-    if not needed and not shared:
-        return None
-    what = "completes other threads' I/O" if needed else f"works for {', '.join(sorted(shared))}"
-    return Finding(
-        Kind.LOCK_HELD_IN_RECLAIM,
-        True,
-        Confidence.CERTAIN,
-        f"it {what} and waits for a lock that {holder.name} holds, while that thread's "
-        "allocation waits in reclaim",
-    )
-
-
 def io_thread_in_reclaim(case: Case, facts: Facts) -> Finding | None:
     """A thread that others need for their I/O waits for I/O below its own allocation."""
     body, asker = case.body, case.asker
     if body.reclaim is not Reclaim.DIRECT or asker.service not in (Service.DAEMON, Service.KERNEL):
         return None
-    if body.wait not in _IO | _HELD | {Wait.RECLAIM_QUEUE}:
+    if body.wait not in _IO | HELD | {Wait.RECLAIM_QUEUE}:
         return None
     inner = families(body.inner)
     if body.wait in _ANSWERS and not _answers_itself(case, inner):
@@ -108,26 +74,52 @@ def _answers_itself(case: Case, inner: tuple[str, ...]) -> bool:
     return bool(set(inner) & set(families(case.body.outer)))
 
 
-def file_server_in_own_mount(case: Case, facts: Facts) -> Finding | None:
-    """The NFS server's thread waits, in reclaim, for an NFS server; or for others' reclaim that does."""
+def submitter_in_reclaim(case: Case, facts: Facts) -> Finding | None:
+    """A request is handed down or ended, and an allocation on that way waits in reclaim for I/O."""
     body = case.body
-    if body.reclaim is not Reclaim.DIRECT or "nfsd" not in families(body.outer):
+    if body.reclaim is not Reclaim.DIRECT or body.wait not in _IO | HELD:
         return None
-    own = "nfs" in families(body.inner)
-    others = facts.blocked_reclaim.get("nfs")
-    if own:
-        why = "its allocation waits in reclaim for an NFS server"
-    elif others is not None and body.wait is not Wait.IO:
-        why = f"its allocation waits for reclaim, and {others.name} reclaims and waits for an NFS server"
-    else:
+    way = next((step for step in body.outer if step.frame.name.startswith(_REQUESTS)), None)
+    if way is None:
         return None
     return Finding(
-        Kind.NETWORK_FS_RECURSION,
+        recursion_kind(case),
         True,
-        Confidence.PROBABLE if own else Confidence.POSSIBLE,
-        f"it is a thread of this machine's NFS server, and {why}",
-        "the log does not say that the mount is of this machine itself",
+        Confidence.PROBABLE,
+        f"it asked for memory below {way.frame.name}(), where requests of a device wait for it, and its "
+        "allocation waits in reclaim",
+        "the log does not show that reclaim waits for the same device",
     )
+
+
+# block/blk-core.c keeps what is submitted below submit_bio() on a list until the outermost one returns
+_REQUESTS = (
+    *("submit_bio", "__submit_bio", "generic_make_request", "blk_mq_dispatch_rq_list", "__map_bio"),
+    *("blk_mq_try_issue", "__blk_mq_issue", "blk_mq_request_issue", "bio_endio", "blk_update_request"),
+    *("blk_mq_end_request", "scsi_queue_rq", "nvme_queue_rq", "loop_queue_rq", "nbd_queue_rq"),
+)
+
+
+def completer_in_reclaim(case: Case, facts: Facts) -> Finding | None:
+    """A file system's worker that ends I/O waits, in reclaim, for that file system or for a page."""
+    body = case.body
+    ends = any(step.frame.name.endswith(_ENDS_IO) for step in body.outer)
+    if body.reclaim is not Reclaim.DIRECT or not ends or not is_kernel_thread(case.report, body):
+        return None
+    same = set(families(body.inner)) & set(families(body.outer))
+    if body.wait not in _IO | HELD or not (same or body.wait in (Wait.WRITEBACK, Wait.PAGE_LOCK)):
+        return None
+    return Finding(
+        recursion_kind(case),
+        True,
+        Confidence.PROBABLE,
+        "it has to end a file system's I/O, and its allocation waits in reclaim for "
+        + (", ".join(sorted(same)) if same else "a page that is being written"),
+        None if same else "the log does not show whose page it waits for",
+    )
+
+
+_ENDS_IO = ("_end_io", "_endio", "_ioend", "_ioends", "_finish_ordered_io", "_end_io_rsv_work", "_endio_work")
 
 
 def inside_itself(case: Case, facts: Facts) -> Finding | None:
@@ -135,7 +127,7 @@ def inside_itself(case: Case, facts: Facts) -> Finding | None:
     body, asker = case.body, case.asker
     if body.reclaim is not Reclaim.DIRECT or not asker.part:
         return None
-    if body.wait not in _HELD and not _waits_in_own_code(case):
+    if body.wait not in HELD and not _waits_in_own_code(case):
         return None
     if asker.part not in families(body.inner) and not _same_names(case):
         return None
@@ -223,25 +215,6 @@ def page_locked_by_itself(case: Case, facts: Facts) -> Finding | None:
     )
 
 
-def completion_needs_memory(case: Case, facts: Facts) -> Finding | None:
-    """A file system's I/O completion gets no memory, while reclaim waits for that file system."""
-    body = case.body
-    part = asking_part(body)
-    waiting = facts.blocked_reclaim.get(part) if part else None
-    completes = any(step.frame.name.endswith(("_end_io", "_endio", "_ioend")) for step in body.outer)
-    asks = any(step.frame.name == "__alloc_pages_slowpath" for step in body.steps)
-    if waiting is None or not completes or not asks or waiting.report.tid == case.report.tid:
-        return None
-    return Finding(
-        Kind.WRITEBACK_RECURSION,
-        True,
-        Confidence.POSSIBLE,
-        f"it has to end {part}'s I/O and gets no memory for that, while {waiting.name} reclaims "
-        f"and waits for {part}",
-        "whether memory came free later",
-    )
-
-
 def flusher_waits_for_writeback(case: Case, facts: Facts) -> Finding | None:
     """A thread that prepares pages for writing waits, in reclaim, for a page under writeback."""
     body = case.body
@@ -259,39 +232,20 @@ def flusher_waits_for_writeback(case: Case, facts: Facts) -> Finding | None:
     )
 
 
-def reclaimers_behind_an_allocation(case: Case, facts: Facts) -> Finding | None:
-    """Reclaimers wait for a subsystem's lock while that subsystem's code waits for reclaim to progress."""
-    body, asker = case.body, case.asker
-    if body.reclaim is not Reclaim.DIRECT or body.wait not in (Wait.RECLAIM_THROTTLE, Wait.MEMPOOL, Wait.IO):
-        return None
-    blocked = facts.blocked_shrinkers.get(asker.part) if asker.part else None
-    by_lock = any(step.role in (Role.DRIVER, Role.BLOCK) for step in body.outer[:6])
-    if blocked is None or not by_lock or blocked.report.tid == case.report.tid:
-        return None
-    return Finding(
-        Kind.SHRINKER_RECURSION,
-        True,
-        Confidence.PROBABLE,
-        f"{asker.part} asked for memory and waits for reclaim, while {blocked.name} reclaims and "
-        f"waits for {asker.part}",
-    )
-
-
-def own_daemon_stuck(case: Case, facts: Facts) -> Finding | None:
-    """A task waits, in reclaim, for a file system whose daemon on this machine is itself in reclaim."""
+def nameless_behind_a_daemon(case: Case, facts: Facts) -> Finding | None:
+    """A stack without a name waits, in reclaim, for a FUSE file system: it may be the daemon's own."""
     body = case.body
-    if body.reclaim is not Reclaim.DIRECT:
+    waits = body.wait in (Wait.DAEMON, Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.INODE)
+    fuse = any(step.role is Role.USER_FS for step in body.inner)
+    if body.reclaim is not Reclaim.DIRECT or not waits or not fuse or case.report.comm:
         return None
-    server = {Wait.DAEMON: facts.fuse_daemon, Wait.SERVER: facts.nfs_server}.get(body.wait)
-    if server is None:
-        return None
-    kind = Kind.USER_FS_RECURSION if body.wait is Wait.DAEMON else Kind.NETWORK_FS_RECURSION
     return Finding(
-        kind,
+        Kind.USER_FS_RECURSION,
         True,
-        Confidence.PROBABLE,
-        f"its allocation waits in reclaim for a file system that this machine serves itself, "
-        f"and {server.name}, which serves it, is in reclaim too",
+        Confidence.POSSIBLE,
+        "its allocation waits in reclaim for a file system in user space, and it may be that file system's "
+        "own daemon",
+        "the name of the program whose stack this is",
     )
 
 
@@ -335,23 +289,29 @@ def throttled_in_reclaim(case: Case, facts: Facts) -> Finding | None:
     body = case.body
     if body.reclaim is not Reclaim.DIRECT or body.wait is not Wait.RECLAIM_THROTTLE:
         return None
-    if case.asker.service not in (Service.DAEMON, Service.KERNEL) or facts.stuck == 0 or facts.exhausted:
+    if case.asker.service not in (Service.DAEMON, Service.KERNEL) or facts.exhausted:
         return None
+    others = f", and {facts.stuck} tasks wait for I/O" if facts.stuck else ""
     return Finding(
         recursion_kind(case),
         True,
         Confidence.POSSIBLE,
-        f"it is needed to complete I/O, sleeps in reclaim until pages have been written, "
-        f"and {facts.stuck} tasks wait for I/O",
-        "whether the tasks wait for the device that it serves",
+        f"it is needed to complete I/O and sleeps in reclaim until pages have been written{others}",
+        "whether those pages are on the device that it serves",
     )
 
 
 RULES: tuple[Rule, ...] = (
     shrinker_inversion,
+    thaw_behind_reclaim,
+    thread_maker_in_reclaim,
     lock_owner_in_reclaim,
+    needed_behind_an_allocation,
     file_server_in_own_mount,
+    compaction_behind_own_server,
     io_thread_in_reclaim,
+    submitter_in_reclaim,
+    completer_in_reclaim,
     inside_itself,
     unlisted_inside_itself,
     queue_frozen_by_itself,
@@ -360,41 +320,8 @@ RULES: tuple[Rule, ...] = (
     flusher_waits_for_writeback,
     reclaimers_behind_an_allocation,
     own_daemon_stuck,
+    nameless_behind_a_daemon,
     sender_to_a_device_of_ours,
     throttled_server,
     throttled_in_reclaim,
 )
-
-
-def recursion_kind(case: Case) -> Kind:
-    """Through what reclaim came back: swap, a daemon's file system, writeback, inodes or another shrinker."""
-    body = case.body
-    roles = {step.role for step in body.inner}
-    if Role.SWAP_OUT in roles:
-        return Kind.SWAP_RECURSION
-    if body.wait is Wait.DAEMON or Role.USER_FS in roles:
-        return Kind.USER_FS_RECURSION
-    if Role.NETWORK_FS in roles:
-        return Kind.NETWORK_FS_RECURSION
-    if any(step.frame.name in _INODES for step in body.inner):
-        return Kind.INODE_RECURSION
-    if Role.SHRINKER in roles:
-        return Kind.SHRINKER_RECURSION
-    return Kind.WRITEBACK_RECURSION
-
-
-_INODES = frozenset(
-    {"super_cache_scan", "prune_super", "prune_icache_sb", "prune_dcache_sb", "shrink_icache_memory", "evict"}
-)
-
-
-def other_end(case: Case, facts: Facts) -> Case | None:
-    """The other task of a cycle that the log proves, None where it proves none."""
-    if case.body.wait is Wait.SHRINKERS:
-        found = (facts.blocked_shrinkers.get(name) for name in families(case.body.outer))
-        return next((other for other in found if other), None)
-    owner = case.report.owner
-    if owner and owner[1] in facts.reclaiming:
-        return facts.reclaiming[owner[1]]
-    found = (facts.shrinker_waiters.get(name) for name in families(case.body.inner))
-    return next((other for other in found if other), None)

@@ -21,14 +21,14 @@ AFTER = 512
 MAX_RAW_LINE = 65536
 
 FRAME = b"+0x"
-_OTHER_FRAMES = (b"COMMAND: ", b".c:", b".h:", b".S:")
+_OTHER_FRAMES = (b"COMMAND: ", b" at ffff", b".c:", b".h:", b".S:")
 _ANCHORS = (
     *(FRAME, *_OTHER_FRAMES, b"Trace:", b"trace:", b"blocked for", b"/stack", b"fs_reclaim", b"RECLAIM_FS"),
     *(b"Chain exists", b"invoked oom", b"illed process", b"Kernel panic", b"lockup", b"detected stall"),
     *(b"page allocation", b"allocation deadlock", b"not responding", b"I/O error", b"block nbd", b" min:"),
     *(b"conn error", b"session recovery", b"offline device"),
 )
-_OTHER_FORMS = re.compile(rb"COMMAND: \"|\.[chS]:\d+(?:\)| \[inline\])")
+_OTHER_FORMS = re.compile(rb"COMMAND: \"| at ffff[0-9a-f]{12}\b|\.[chS]:\d+(?:\)| \[inline\])")
 # more than so many "+" without "0x" in a chunk make the search for "+" alone the slower one
 _PATIENCE = 256
 

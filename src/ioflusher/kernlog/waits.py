@@ -241,6 +241,8 @@ _AWAITED = {
     Wait.INODE: "an inode that somebody else frees",
     Wait.DAEMON: "the answer of a file system's daemon",
     Wait.SERVER: "the answer of a network file system's server",
+    Wait.FROZEN: "a frozen file system to be thawed",
+    Wait.THREAD: "a kernel thread to be made",
     Wait.RECLAIM_THROTTLE: "reclaim to make progress",
     Wait.DIRTY_THROTTLE: "dirty pages to be written",
     Wait.RECLAIM_QUEUE: "another thread that reclaims the same objects",

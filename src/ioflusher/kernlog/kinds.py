@@ -1,0 +1,27 @@
+"""Through what reclaim came back to where it started."""
+
+from ioflusher.kernlog.anatomy import Wait
+from ioflusher.kernlog.findings import Case, Kind
+from ioflusher.kernlog.roles import Role
+
+
+def recursion_kind(case: Case) -> Kind:
+    """Through what reclaim came back: swap, a daemon's file system, writeback, inodes or another shrinker."""
+    body = case.body
+    roles = {step.role for step in body.inner}
+    if Role.SWAP_OUT in roles:
+        return Kind.SWAP_RECURSION
+    if body.wait is Wait.DAEMON or Role.USER_FS in roles:
+        return Kind.USER_FS_RECURSION
+    if Role.NETWORK_FS in roles:
+        return Kind.NETWORK_FS_RECURSION
+    if any(step.frame.name in _INODES for step in body.inner):
+        return Kind.INODE_RECURSION
+    if Role.SHRINKER in roles:
+        return Kind.SHRINKER_RECURSION
+    return Kind.WRITEBACK_RECURSION
+
+
+_INODES = frozenset(
+    {"super_cache_scan", "prune_super", "prune_icache_sb", "prune_dcache_sb", "shrink_icache_memory", "evict"}
+)
