@@ -1,0 +1,73 @@
+"""Kernel objects behind which user space stands: iSCSI sessions, tcmu devices, FUSE connections."""
+
+from ioflusher.kernel.target import parse_uio_name, wwid_suffix
+from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
+from ioflusher.machine.storage import BlockDevice, Mount
+from ioflusher.machine.tree import Tree
+
+SESSIONS = "sys/class/iscsi_session"
+CONNECTIONS = "sys/class/iscsi_connection"
+UIO = "sys/class/uio"
+CORE = "sys/kernel/config/target/core"
+FUSE = "sys/fs/fuse/connections"
+
+
+def collect_iscsi(tree: Tree, devices: tuple[BlockDevice, ...]) -> tuple[IscsiSession, ...]:
+    """The sessions of this machine's initiators (drivers/scsi/scsi_transport_iscsi.c)."""
+    behind: dict[str, list[str]] = {}
+    for device in devices:
+        for part in device.path.split("/"):
+            if part.startswith("session") and part[7:].isdigit():
+                behind.setdefault(part, []).append(device.name)
+                break
+    addresses: dict[str, list[str]] = {}
+    for name in tree.names(CONNECTIONS):
+        session = "session" + name.removeprefix("connection").partition(":")[0]
+        addresses.setdefault(session, []).append(_address(tree, f"{CONNECTIONS}/{name}"))
+    return tuple(
+        IscsiSession(
+            name=name,
+            target=tree.text(f"{SESSIONS}/{name}/targetname") or "",
+            state=tree.text(f"{SESSIONS}/{name}/state") or "",
+            addresses=tuple(address for address in addresses.get(name, ()) if address),
+            devices=tuple(behind.get(name, ())),
+        )
+        for name in tree.names(SESSIONS)
+    )
+
+
+def _address(tree: Tree, base: str) -> str:
+    """Where the connection leads: what it is connected to now, else what it was told to connect to."""
+    for prefix in ("", "persistent_"):
+        host = tree.text(f"{base}/{prefix}address")
+        port = tree.text(f"{base}/{prefix}port")
+        if host and port and host != "(null)":
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ""
+
+
+def collect_tcmu(tree: Tree) -> tuple[TcmuDevice, ...]:
+    """The devices of the kernel's target served by user space (drivers/target/target_core_user.c)."""
+    found = []
+    for uio in tree.names(UIO):
+        parsed = parse_uio_name(tree.text(f"{UIO}/{uio}/name") or "")
+        if parsed is None:
+            continue
+        hba, name = parsed
+        serial = tree.text(f"{CORE}/user_{hba}/{name}/wwn/vpd_unit_serial")
+        if serial is None:
+            tree.note(f"unit serial of the tcmu device user_{hba}/{name}", f"no such file below /{CORE}")
+        found.append(TcmuDevice(uio, f"tcm-user/{hba}/{name}", wwid_suffix(serial or "")))
+    return tuple(found)
+
+
+def collect_fuse(tree: Tree, mounts: tuple[Mount, ...]) -> tuple[FuseConnection, ...]:
+    """The connections of FUSE (fs/fuse/control.c); the file system fusectl must be mounted to see them."""
+    if not tree.exists(FUSE):
+        return ()
+    numbers = [int(name) for name in tree.names(FUSE) if name.isdigit()]
+    if not numbers and any(mount.fstype.split(".")[0] in ("fuse", "fuseblk") for mount in mounts):
+        tree.note(f"/{FUSE}", "empty although FUSE is mounted: is fusectl mounted there?")
+    return tuple(
+        FuseConnection(number, tree.number(f"{FUSE}/{number}/waiting")) for number in sorted(numbers)
+    )

@@ -1,0 +1,39 @@
+"""The storage side of a snapshot: block devices, mounts, swap, and what user space stands behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ioflusher.machine.collect_block import collect_block
+from ioflusher.machine.collect_mounts import Devices, collect_mounts, collect_swaps
+from ioflusher.machine.collect_served import collect_fuse, collect_iscsi, collect_tcmu
+from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
+from ioflusher.machine.storage import BlockDevice, Mount, Swap
+from ioflusher.machine.tree import Note, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The fields of the same names in a Snapshot."""
+
+    devices: tuple[BlockDevice, ...]
+    mounts: tuple[Mount, ...]
+    swaps: tuple[Swap, ...]
+    iscsi: tuple[IscsiSession, ...]
+    tcmu: tuple[TcmuDevice, ...]
+    fuse: tuple[FuseConnection, ...]
+
+
+def collect_storage(root: Path, note: Note) -> Storage:
+    """What the machine below `root` stores on. `note(what, why)` is called for all that could not be read."""
+    tree = Tree(root, note)
+    devices = collect_block(tree)
+    names = Devices(tree, devices)
+    mounts = collect_mounts(tree, names)
+    return Storage(
+        devices=devices,
+        mounts=mounts,
+        swaps=collect_swaps(tree, names, mounts),
+        iscsi=collect_iscsi(tree, devices),
+        tcmu=collect_tcmu(tree),
+        fuse=collect_fuse(tree, mounts),
+    )
