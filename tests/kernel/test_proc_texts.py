@@ -22,7 +22,8 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 def test_maps() -> None:
     """Addresses, permissions and paths, with spaces in a path and without a path."""
     program, memory, vdso, vsyscall = parse_maps(MAPS)
-    assert program == Mapping(0x55D0C8A00000, 0x55D0C8A02000, "r-xp", b"/usr/bin/a program with spaces")
+    path = b"/usr/bin/a program with spaces"
+    assert program == Mapping(0x55D0C8A00000, 0x55D0C8A02000, "r-xp", path, "254:1")
     assert program.executable
     assert memory.path == b""
     assert not memory.executable

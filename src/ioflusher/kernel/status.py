@@ -71,3 +71,48 @@ def parse_status(text: bytes) -> TaskStatus:
         blocked=mask(b"SigBlk"),
         caught=mask(b"SigCgt"),
     )
+
+
+_PROCESS_LINE = re.compile(rb"^(Uid|VmLck|VmRSS|VmSwap):\t(.*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """Who a process is, and how its memory stands.
+
+    Attributes:
+        uid: its effective user number.
+        capabilities: its main thread's sets.
+        locked_kib, resident_kib, swapped_kib: VmLck, VmRSS, VmSwap; None for a task without user memory
+            (kernel threads, zombies).
+    """
+
+    uid: int
+    capabilities: CapabilitySets
+    locked_kib: int | None
+    resident_kib: int | None
+    swapped_kib: int | None
+
+
+def parse_process_status(text: bytes) -> ProcessStatus:
+    """The record in the text of /proc/PID/status.
+
+    Raises:
+        ValueError: where the text lacks Uid, or a value is no number.
+    """
+    lines = dict(_PROCESS_LINE.findall(text))
+    uids = lines.get(b"Uid", b"").split()
+    if len(uids) != 4:
+        raise ValueError(f"expected a line 'Uid:' with four numbers, found {text[:80]!r}")
+
+    def kib(name: bytes) -> int | None:
+        fields = lines.get(name, b"").split()
+        return int(fields[0]) if fields else None
+
+    return ProcessStatus(
+        uid=int(uids[1]),  # real, effective, saved, file system
+        capabilities=parse_capabilities(text),
+        locked_kib=kib(b"VmLck"),
+        resident_kib=kib(b"VmRSS"),
+        swapped_kib=kib(b"VmSwap"),
+    )

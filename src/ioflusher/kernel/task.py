@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TaskStat:
-    """The first nine fields of a task's stat file.
+    """The first nine fields of a task's stat file, and how it is scheduled.
 
     Attributes:
         pid: the number of the thread (in /proc/PID/task/TID/stat the TID).
@@ -41,6 +41,9 @@ class TaskStat:
         state: one letter: R S D T t Z X I ...
         ppid, pgrp, session, tty_nr, tpgid: as proc(5) tells them.
         flags: `task->flags`.
+        nice: field 19, -20 to 19.
+        rt_priority: field 40, 1 to 99; 0 for a task that is not real-time.
+        policy: field 41, SCHED_* of include/uapi/linux/sched.h; None where the line ends before it.
     """
 
     pid: int
@@ -52,6 +55,9 @@ class TaskStat:
     tty_nr: int
     tpgid: int
     flags: TaskFlags
+    nice: int = 0
+    rt_priority: int = 0
+    policy: int | None = None
 
 
 def parse_stat(stat: bytes | str) -> TaskStat:
@@ -68,6 +74,9 @@ def parse_stat(stat: bytes | str) -> TaskStat:
     if not (opening and closing) or len(fields) < 7:
         raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {text[:80]!r}")
     ppid, pgrp, session, tty_nr, tpgid, flags = map(int, fields[1:7])
+    # fields[0] is field 3
+    nice = int(fields[16]) if len(fields) > 16 else 0
+    rt_priority, policy = (int(fields[37]), int(fields[38])) if len(fields) > 38 else (0, None)
     return TaskStat(
         pid=int(pid),
         comm=comm,
@@ -78,4 +87,7 @@ def parse_stat(stat: bytes | str) -> TaskStat:
         tty_nr=tty_nr,
         tpgid=tpgid,
         flags=TaskFlags(flags),
+        nice=nice,
+        rt_priority=rt_priority,
+        policy=policy,
     )
