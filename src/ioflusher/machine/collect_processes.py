@@ -1,0 +1,256 @@
+"""Every process of the machine, as cheaply as it can be had: the first of the collector's two steps."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from ioflusher.kernel.fdinfo import parse_fdinfo
+from ioflusher.kernel.status import parse_process_status
+from ioflusher.kernel.task import PF_KTHREAD, parse_stat
+from ioflusher.machine.handles import DeviceNumbers
+from ioflusher.machine.notes import Limits, Notes, read_small, within
+from ioflusher.machine.process import Capabilities, DeviceHandle, Policy, Process, Thread
+from ioflusher.machine.tree import text_of
+
+# SCHED_* of include/uapi/linux/sched.h
+_POLICIES = {
+    None: Policy.UNKNOWN,
+    0: Policy.OTHER,
+    1: Policy.FIFO,
+    2: Policy.RR,
+    3: Policy.BATCH,
+    5: Policy.IDLE,
+    6: Policy.DEADLINE,
+    7: Policy.EXT,
+}
+
+# Character devices by which programs serve storage, or have the kernel do it.
+_SPECIAL = re.compile(rb"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|mapper/control|sg\d+|bsg/.+)")
+
+GONE = (FileNotFoundError, ProcessLookupError)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A process, and what of it the snapshot itself does not hold.
+
+    Attributes:
+        process: the record.
+        sockets: inode numbers of the sockets that it holds.
+        network: inode number of its network namespace; None for unknown.
+    """
+
+    process: Process
+    sockets: tuple[int, ...] = ()
+    network: int | None = None
+
+
+class ProcessReader:
+    """Reads the processes below `proc`, a directory such as /proc."""
+
+    def __init__(
+        self, proc: str, notes: Notes, numbers: DeviceNumbers, limits: Limits, *, arguments: bool = False
+    ) -> None:
+        self.proc = proc
+        self._notes = notes
+        self._numbers = numbers
+        self._limits = limits
+        self._arguments = arguments
+
+    def pids(self) -> list[int]:
+        """The processes there are, lowest number first.
+
+        Raises:
+            OSError: where `proc` cannot be listed.
+        """
+        return sorted(int(name) for name in os.listdir(self.proc) if name.isdecimal())
+
+    def read(self, pid: int) -> Seen | None:
+        """One process; None where it is gone, or nothing of it may be read (which is noted)."""
+        try:
+            ppid, threads = self._threads(pid)
+            status = parse_process_status(read_small(f"{self.proc}/{pid}/status"))
+        except GONE:
+            return None
+        except (OSError, ValueError) as error:
+            self._note(pid, "status", error)
+            return None
+        if not threads:
+            return None
+        sets = status.capabilities
+        process = Process(
+            pid=pid,
+            ppid=ppid,
+            comm=threads[0].comm,
+            uid=status.uid,
+            threads=threads,
+            capabilities=Capabilities(sets.effective, sets.permitted, sets.bounding),
+            locked_kib=status.locked_kib,
+            swapped_kib=status.swapped_kib,
+            resident_kib=status.resident_kib,
+            oom_score_adj=self._oom_score_adj(pid),
+        )
+        return Seen(process) if threads[0].flags & PF_KTHREAD else self._program(process)
+
+    def _program(self, bare: Process) -> Seen:
+        """The rest of a process that runs a program."""
+        pid = bare.pid
+        sockets, handles = self._descriptors(pid)
+        process = Process(
+            pid=pid,
+            ppid=bare.ppid,
+            comm=bare.comm,
+            uid=bare.uid,
+            threads=bare.threads,
+            capabilities=bare.capabilities,
+            locked_kib=bare.locked_kib,
+            swapped_kib=bare.swapped_kib,
+            resident_kib=bare.resident_kib,
+            oom_score_adj=bare.oom_score_adj,
+            exe=self._exe(pid),
+            arguments=self.arguments(pid) if self._arguments else None,
+            handles=handles,
+            mount_namespace=self._namespace(pid, "mnt"),
+        )
+        return Seen(process, sockets, self._namespace(pid, "net"))
+
+    def _threads(self, pid: int) -> tuple[int, tuple[Thread, ...]]:
+        """The parent's number, and the threads."""
+        directory = f"{self.proc}/{pid}/task"
+        tids = os.listdir(directory)
+        if len(tids) > self._limits.threads:
+            self._notes.of_process(
+                pid, "task", f"{len(tids)} threads; the first {self._limits.threads} are recorded"
+            )
+        ppid, threads = 0, []
+        for tid in sorted(map(int, tids))[: self._limits.threads]:
+            try:
+                stat = parse_stat(read_small(f"{directory}/{tid}/stat"))
+            except GONE:
+                continue
+            ppid = stat.ppid
+            threads.append(
+                Thread(
+                    stat.pid,
+                    text_of(stat.comm),
+                    stat.state,
+                    int(stat.flags),
+                    _POLICIES.get(stat.policy, Policy.UNKNOWN),
+                    stat.rt_priority,
+                    stat.nice,
+                )
+            )
+        return ppid, tuple(threads)
+
+    def _oom_score_adj(self, pid: int) -> int | None:
+        try:
+            return int(read_small(f"{self.proc}/{pid}/oom_score_adj"))
+        except GONE:
+            return None
+        except (OSError, ValueError) as error:
+            self._note(pid, "oom_score_adj", error)
+            return None
+
+    def _descriptors(self, pid: int) -> tuple[tuple[int, ...], tuple[DeviceHandle, ...]]:
+        """Its sockets and special devices."""
+        directory = f"{self.proc}/{pid}/fd"
+        sockets: set[int] = set()
+        handles: list[DeviceHandle] = []
+        try:
+            names = os.listdir(directory)
+        except GONE:
+            return (), ()
+        except OSError as error:
+            self._notes.of_process(pid, "fd", error)
+            return (), ()
+        if len(names) > self._limits.descriptors:
+            self._notes.of_process(
+                pid, "fd", f"{len(names)} descriptors; {self._limits.descriptors} were looked at"
+            )
+            names = names[: self._limits.descriptors]
+        for name in names:
+            try:
+                link = os.readlink(f"{directory}/{name}")
+            except GONE:
+                continue  # closed meanwhile
+            except OSError as error:  # root without CAP_SYS_PTRACE may list them and read none
+                self._notes.of_process(pid, "fd", error)
+                break
+            if link.startswith("socket:["):
+                sockets.add(int(link[8:-1]))
+            elif link.startswith("/dev/"):
+                handle = self._handle(pid, name, os.fsencode(link))
+                if handle is not None:
+                    handles.append(handle)
+        handles.sort(key=lambda handle: (handle.path, handle.connection or 0))
+        return tuple(sorted(sockets)), tuple(dict.fromkeys(handles))
+
+    def _handle(self, pid: int, descriptor: str, link: bytes) -> DeviceHandle | None:
+        if not _SPECIAL.fullmatch(link):
+            return None
+        connection = None
+        if link == b"/dev/fuse":
+            try:
+                connection = parse_fdinfo(
+                    read_small(f"{self.proc}/{pid}/fdinfo/{descriptor}")
+                ).fuse_connection
+            except GONE:
+                return None
+            except (OSError, ValueError) as error:
+                self._note(pid, "fdinfo", error)
+        path = text_of(link)
+        return DeviceHandle(path, self._numbers.of(path), connection)
+
+    def _exe(self, pid: int) -> str | None:
+        try:
+            return text_of(os.readlink(os.fsencode(f"{self.proc}/{pid}/exe")))
+        except GONE:
+            return None
+        except OSError as error:
+            self._notes.of_process(pid, "exe", error)
+            return None
+
+    def _namespace(self, pid: int, kind: str) -> int | None:
+        try:
+            link = os.readlink(f"{self.proc}/{pid}/ns/{kind}")  # "mnt:[4026531841]"
+        except GONE:
+            return None
+        except OSError as error:
+            self._notes.of_process(pid, "ns", error)
+            return None
+        number = link.partition("[")[2].rstrip("]")
+        return int(number) if number.isdecimal() else None
+
+    def paths_named(self, pid: int) -> frozenset[str]:
+        """Absolute paths that its command line may mean: words, and what follows "=" in one."""
+        words = self.arguments(pid) or ()
+        try:
+            directory = text_of(os.readlink(os.fsencode(f"{self.proc}/{pid}/cwd")))
+        except OSError:
+            directory = "/"
+        parts = {part for word in words[1:] for part in (word, word.partition("=")[2]) if part}
+        return frozenset(os.path.normpath(os.path.join(directory, part)) for part in parts) - {"/"}
+
+    def arguments(self, pid: int) -> tuple[str, ...] | None:
+        """Its command line, cut at the limit; None where it is gone or does not answer (which is noted)."""
+        limit = self._limits.argument_bytes
+        try:
+            data = within(
+                self._limits.answer_seconds, lambda: _first(f"{self.proc}/{pid}/cmdline", limit + 1)
+            )
+        except GONE:
+            return None
+        except OSError as error:
+            self._notes.of_process(pid, "cmdline", error)
+            return None
+        if len(data) > limit:
+            self._notes.of_process(pid, "cmdline", f"longer than {limit} bytes; the rest is not recorded")
+        return tuple(text_of(word) for word in data[:limit].removesuffix(b"\0").split(b"\0")) if data else ()
+
+    def _note(self, pid: int, name: str, error: OSError | ValueError) -> None:
+        self._notes.of_process(pid, name, error if isinstance(error, OSError) else str(error))
+
+
+def _first(path: str, length: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(length) or b""

@@ -1,0 +1,82 @@
+"""Which processes a process may have to wait for, by their sockets; and which sockets to keep."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from ioflusher.machine.services import Connection, Family, Listener, Remote, SocketEnd
+
+
+def servers(connection: Connection, listening: frozenset[tuple[Family, str]]) -> tuple[SocketEnd, ...]:
+    """The ends of a connection that the other end may have to wait for.
+
+    A client waits for its server: the end whose address somebody listens at, or the one that is bound to a
+    name while the other is not. Where neither end is the server (a socket pair), each waits for the other.
+    """
+    first, second = connection.ends
+    for is_server in (
+        lambda end: not listening.isdisjoint(_listeners_of(connection.family, end.address)),
+        lambda end: connection.family is Family.UNIX and end.address != "",
+    ):
+        chosen = [end for end in (first, second) if is_server(end)]
+        if len(chosen) == 1:
+            return tuple(chosen)
+    return (first, second)
+
+
+def listening_addresses(listeners: Iterable[Listener]) -> frozenset[tuple[Family, str]]:
+    """Where somebody waits for clients."""
+    return frozenset((listener.family, listener.end.address) for listener in listeners)
+
+
+def _listeners_of(family: Family, address: str) -> tuple[tuple[Family, str], ...]:
+    """The addresses at which a listener's accepted sockets may have this one."""
+    if family is Family.UNIX:
+        return ((family, address),) if address else ()
+    port = address.rpartition(":")[2]
+    # one that takes clients at every address; an IPv6 one may take IPv4 clients too
+    return (family, address), (family, f"0.0.0.0:{port}"), (family, f"[::]:{port}")
+
+
+def awaited(connections: Iterable[Connection], listeners: Iterable[Listener]) -> Mapping[int, frozenset[int]]:
+    """For each process the processes at the other ends of its connections that it may have to wait for."""
+    listening = listening_addresses(listeners)
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for connection in connections:
+        for server in servers(connection, listening):
+            first, second = connection.ends
+            client = second if server is first else first
+            for pid in client.pids:
+                found[pid].update(server.pids)
+    return {pid: frozenset(peers - {pid}) for pid, peers in found.items()}
+
+
+def reachable(start: Iterable[int], edges: Mapping[int, frozenset[int]]) -> frozenset[int]:
+    """The start and all that can be reached from it."""
+    reached = set(start)
+    left = list(reached)
+    while left:
+        new = edges.get(left.pop(), frozenset()) - reached
+        reached |= new
+        left += new
+    return frozenset(reached)
+
+
+def matters(end: SocketEnd, pids: frozenset[int]) -> bool:
+    """Whether the kernel alone holds the end, or a process of `pids` does."""
+    return not end.pids or not pids.isdisjoint(end.pids)
+
+
+def kept_connections(connections: Iterable[Connection], pids: frozenset[int]) -> tuple[Connection, ...]:
+    """Those of which an end matters, in a stable order."""
+    kept = (c for c in connections if any(matters(end, pids) for end in c.ends))
+    return tuple(sorted(kept, key=lambda c: tuple(end.inode for end in c.ends)))
+
+
+def kept_remotes(remotes: Iterable[Remote], pids: frozenset[int]) -> tuple[Remote, ...]:
+    """Those of which the end matters, in a stable order."""
+    return tuple(sorted((r for r in remotes if matters(r.end, pids)), key=lambda r: r.end.inode))
+
+
+def kept_listeners(listeners: Iterable[Listener], pids: frozenset[int]) -> tuple[Listener, ...]:
+    """Those of which the end matters, in a stable order."""
+    return tuple(sorted((x for x in listeners if matters(x.end, pids)), key=lambda x: x.end.inode))
