@@ -1,0 +1,193 @@
+"""Which block device or file system lies on which: the layers between a file or swap and its disk."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.serving import Service, TargetKind
+from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.storage import BlockDevice, Mount, Swap
+
+# /proc and /sys write it behind the name of a file that was unlinked.
+_DELETED = " (deleted)"
+
+
+class LayerKind(Enum):
+    """What a layer is."""
+
+    DEVICE = "device"
+    FILE_SYSTEM = "file system"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A block device, by its name, or a file system, by its number "major:minor"."""
+
+    kind: LayerKind
+    name: str
+
+
+def device_layer(name: str) -> Layer:
+    """The layer of a block device."""
+    return Layer(LayerKind.DEVICE, name)
+
+
+def file_system_layer(number: str) -> Layer:
+    """The layer of a mounted file system."""
+    return Layer(LayerKind.FILE_SYSTEM, number)
+
+
+class Layers:
+    """The layers of one machine, and how they lie on each other. Cyclic tables do no harm."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.devices: dict[str, BlockDevice] = {device.name: device for device in snapshot.devices}
+        self.by_number: dict[str, BlockDevice] = {device.number: device for device in snapshot.devices}
+        self.mounts_by_id: dict[int, Mount] = {mount.mount_id: mount for mount in snapshot.mounts}
+        self.mounts: dict[str, list[Mount]] = defaultdict(list)
+        for mount in snapshot.mounts:
+            self.mounts[mount.number].append(mount)
+        self._mapped = {device.dm.name: device for device in snapshot.devices if device.dm}
+
+    @cached_property
+    def _points(self) -> dict[tuple[int | None, str], Mount]:
+        """The topmost mount at each mount point, by name space."""
+        points: dict[tuple[int | None, str], Mount] = {}
+        for mount in self.snapshot.mounts:
+            place = (mount.namespace, mount.point)
+            there = points.get(place)
+            hidden = there is not None and there.parent_id == mount.mount_id
+            over = there is None or mount.parent_id == there.mount_id or mount.mount_id > there.mount_id
+            if over and not hidden:
+                points[place] = mount
+        return points
+
+    @cached_property
+    def _first_namespace(self) -> int | None:
+        """The mount name space of process 1, else that of the first mount."""
+        for process in self.snapshot.processes[:1]:
+            if process.pid == 1 and process.mount_namespace is not None:
+                return process.mount_namespace
+        return self.snapshot.mounts[0].namespace if self.snapshot.mounts else None
+
+    @cached_property
+    def _below(self) -> dict[Layer, frozenset[Layer]]:
+        """What each layer lies on directly."""
+        below: dict[Layer, frozenset[Layer]] = {}
+        for device in self.snapshot.devices:
+            names = (*device.slaves, *([device.parent] if device.parent else []))
+            layers = {device_layer(name) for name in names if name in self.devices}
+            if device.backing_file and device.backing_file != "none":
+                layers |= {layer for layer in (self.of_path(device.backing_file),) if layer}
+            below[device_layer(device.name)] = frozenset(layers)
+        for number, mounts in self.mounts.items():
+            layers = set()
+            for mount in mounts:
+                layers |= self._below_mount(mount)
+            below[file_system_layer(number)] = frozenset(layers - {file_system_layer(number)})
+        return below
+
+    @cached_property
+    def _above(self) -> dict[Layer, frozenset[Layer]]:
+        """What lies on each layer directly."""
+        above: dict[Layer, set[Layer]] = defaultdict(set)
+        for upper, lowers in self._below.items():
+            for lower in lowers:
+                above[lower].add(upper)
+        return {layer: frozenset(uppers) for layer, uppers in above.items()}
+
+    def _below_mount(self, mount: Mount) -> set[Layer]:
+        layers = {device_layer(name) for name in mount.devices if name in self.devices}
+        device = self.by_number.get(mount.number) or self.device_of_path(mount.source)
+        if device is not None:
+            layers.add(device_layer(device.name))
+        if mount.fstype == "overlay":
+            for name in ("upperdir", "workdir", "lowerdir"):
+                # a colon that belongs to a name is written \:
+                for part in re.split(r"(?<!\\):", mount.option(name) or ""):
+                    layer = self.of_path(part.replace("\\:", ":"), mount.namespace) if part else None
+                    if layer is not None:
+                        layers.add(layer)
+        return layers
+
+    def device_of_path(self, path: str) -> BlockDevice | None:
+        """The block device that a name below /dev means, None where it is not one that is known."""
+        if path.startswith("/dev/mapper/"):
+            return self._mapped.get(path.removeprefix("/dev/mapper/"))
+        return self.devices.get(path.removeprefix("/dev/").replace("/", "!"))
+
+    def of_path(self, path: str, namespace: int | None = None) -> Layer | None:
+        """The device that a path names, or the file system that it lies on; None for unknown."""
+        path = path.removesuffix(_DELETED)
+        if path.startswith("/dev/"):
+            device = self.device_of_path(path)
+            if device is not None:
+                return device_layer(device.name)
+        space = self._first_namespace if namespace is None else namespace
+        place = path
+        while place.startswith("/"):
+            mount = self._points.get((space, place or "/"))
+            if mount is not None:
+                return file_system_layer(mount.number)
+            if place == "/":
+                break
+            place = place.rpartition("/")[0] or "/"
+        return None
+
+    def of_file(self, file: FileUse) -> Layer | None:
+        """The device that an open file is, or the file system that it lies on; None for unknown."""
+        if file.kind is FileKind.DEVICE:
+            device = self.by_number.get(file.device)
+            return device_layer(device.name) if device is not None else None
+        # btrfs and overlay show other numbers in stat than in mountinfo
+        mount = self.mounts_by_id.get(file.mount_id) if file.mount_id is not None else None
+        if mount is not None:
+            return file_system_layer(mount.number)
+        if file.device in self.mounts:
+            return file_system_layer(file.device)
+        device = self.by_number.get(file.device)
+        return device_layer(device.name) if device is not None else None
+
+    def of_swap(self, swap: Swap) -> Layer | None:
+        """What a swap area lies on; None for unknown."""
+        if swap.is_file:
+            if swap.number in self.mounts:
+                return file_system_layer(swap.number or "")
+            return self.of_path(swap.path)
+        device = self.by_number.get(swap.number or "") or self.device_of_path(swap.path)
+        return device_layer(device.name) if device is not None else None
+
+    def of_service(self, service: Service) -> Layer:
+        """What a service serves."""
+        if service.kind is TargetKind.DEVICE:
+            return device_layer(service.target)
+        return file_system_layer(service.target)
+
+    def below(self, layer: Layer) -> frozenset[Layer]:
+        """The layer itself and all that it lies on, down to the disks."""
+        return _reached(layer, self._below)
+
+    def above(self, layer: Layer) -> frozenset[Layer]:
+        """The layer itself and all that lies on it."""
+        return _reached(layer, self._above)
+
+    def swaps_on(self, layers: Iterable[Layer]) -> tuple[Swap, ...]:
+        """The swap areas that lie on one of the layers directly."""
+        wanted = frozenset(layers)
+        return tuple(swap for swap in self.snapshot.swaps if self.of_swap(swap) in wanted)
+
+
+def _reached(start: Layer, steps: dict[Layer, frozenset[Layer]]) -> frozenset[Layer]:
+    seen = {start}
+    waiting = [start]
+    while waiting:
+        for layer in steps.get(waiting.pop(), ()):
+            if layer not in seen:
+                seen.add(layer)
+                waiting.append(layer)
+    return frozenset(seen)

@@ -1,0 +1,87 @@
+"""Which device or file system lies on which, over hand-built machines."""
+
+from ioflusher.machine.layers import Layers, device_layer, file_system_layer
+from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.snapshot import Memory, Snapshot, System
+from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
+
+SYSTEM = System("host", "6.12.0", "x86_64", "2026-11-25T01:00:00Z", privileged=True)
+NBD = BlockDevice("nbd0", "43:0", 1 << 30, DeviceKind.NBD)
+PART = BlockDevice("nbd0p1", "43:1", 1 << 29, DeviceKind.PARTITION, parent="nbd0")
+CRYPT = BlockDevice(
+    "dm-0", "254:0", 1 << 29, DeviceKind.DM, slaves=("nbd0p1",), dm=DeviceMapper("safe", "CRYPT-x")
+)
+LOOP = BlockDevice("loop0", "7:0", 1 << 20, DeviceKind.LOOP, backing_file="/safe/a b.img (deleted)")
+MOUNTS = (
+    Mount(1, 0, "8:1", "/", "/", "ext4", "/dev/sda1"),
+    Mount(2, 1, "254:0", "/", "/safe", "ext4", "/dev/mapper/safe"),
+    Mount(3, 1, "0:40", "/", "/merged", "overlay", "none", (("lowerdir", "/usr:/safe/low"),)),
+    Mount(4, 1, "0:50", "/", "/pool", "btrfs", "/dev/sdb", devices=("loop0",)),
+)
+MACHINE = Snapshot(
+    SYSTEM,
+    Memory(),
+    devices=(BlockDevice("sda1", "8:1", 1 << 30, DeviceKind.PARTITION), NBD, PART, CRYPT, LOOP),
+    mounts=MOUNTS,
+    swaps=(
+        Swap("/safe/swap", True, "254:0", 1 << 20, 0, -2),
+        Swap("/dev/dm-0", False, "254:0", 1 << 20, 0, -3),
+    ),
+)
+ON_NBD = {device_layer(name) for name in ("nbd0", "nbd0p1", "dm-0", "loop0")}
+
+
+def test_what_lies_on_a_device() -> None:
+    """Partitions, mapped devices, loop devices in their files, overlays and btrfs on them."""
+    above = Layers(MACHINE).above(device_layer("nbd0"))
+    systems = {file_system_layer(number) for number in ("254:0", "0:40", "0:50")}
+    assert above == ON_NBD | systems
+
+
+def test_what_a_file_lies_on() -> None:
+    """By mount where that is known, by device number, and down to the disk."""
+    layers = Layers(MACHINE)
+    by_mount = FileUse("/pool/x", FileKind.LOG, "0:77", mount_id=4)
+    by_number = FileUse("/safe/x", FileKind.READ, "254:0")
+    assert layers.of_file(by_mount) == file_system_layer("0:50")
+    assert layers.of_file(by_number) == file_system_layer("254:0")
+    assert layers.of_file(FileUse("/x", FileKind.READ, "99:9")) is None
+    assert layers.of_file(FileUse("/dev/nbd0", FileKind.DEVICE, "43:0")) == device_layer("nbd0")
+    below = layers.below(file_system_layer("0:50"))
+    assert below >= ON_NBD
+    assert device_layer("sda1") not in below
+
+
+def test_paths_find_their_mount() -> None:
+    """The longest mount point of whole path components counts; mapped names mean their device."""
+    layers = Layers(MACHINE)
+    assert layers.of_path("/safe/deep/file") == file_system_layer("254:0")
+    assert layers.of_path("/safer") == file_system_layer("8:1")
+    assert layers.of_path("/dev/mapper/safe") == device_layer("dm-0")
+    assert layers.of_path("relative") is None
+
+
+def test_a_mount_over_a_mount_hides_it() -> None:
+    """Of two mounts at one point the upper one is meant, whichever number is higher."""
+    upper = Mount(2, 9, "43:0", "/", "/", "ext4", "/dev/nbd0")
+    lower = Mount(9, 1, "8:1", "/", "/", "ext4", "/dev/sda1")
+    for mounts in ((upper, lower), (lower, upper)):
+        assert Layers(Snapshot(SYSTEM, Memory(), mounts=mounts)).of_path("/x") == file_system_layer("43:0")
+
+
+def test_swaps_and_services() -> None:
+    """Swap files lie on their file system, swap devices are devices, services name either."""
+    layers = Layers(MACHINE)
+    assert layers.swaps_on(layers.above(device_layer("nbd0"))) == MACHINE.swaps
+    assert layers.swaps_on([device_layer("dm-0")]) == MACHINE.swaps[1:]
+    served = Service(1, Role.FUSE_SERVER, TargetKind.MOUNT, "0:40", "")
+    assert layers.of_service(served) == file_system_layer("0:40")
+
+
+def test_cyclic_tables_end() -> None:
+    """Tables that name each other, as only a forged snapshot has them, are walked once."""
+    one = BlockDevice("dm-1", "254:1", 1, DeviceKind.DM, slaves=("dm-2",))
+    two = BlockDevice("dm-2", "254:2", 1, DeviceKind.DM, slaves=("dm-1",))
+    layers = Layers(Snapshot(SYSTEM, Memory(), devices=(one, two)))
+    assert layers.below(device_layer("dm-1")) == layers.above(device_layer("dm-1"))
