@@ -8,7 +8,7 @@ import re
 
 TCMU_PREFIX = "tcm-user/"
 _SERIAL = re.compile(r"Unit Serial Number:[ \t]*(\S+)")
-_NAA_DIGITS = 25  # 36 bits of VENDOR SPECIFIC IDENTIFIER and 64 bits of its extension
+NAA_DIGITS = 25  # 36 bits of VENDOR SPECIFIC IDENTIFIER and 64 bits of its extension
 
 
 def parse_uio_name(name: str) -> tuple[str, str] | None:
@@ -30,4 +30,4 @@ def wwid_suffix(vpd_unit_serial: str) -> str | None:
     if match is None:
         return None
     digits = "".join(c for c in match[1].lower() if c in "0123456789abcdef")
-    return digits[:_NAA_DIGITS].ljust(_NAA_DIGITS, "0") if digits else None
+    return digits[:NAA_DIGITS].ljust(NAA_DIGITS, "0") if digits else None

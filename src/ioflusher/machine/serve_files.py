@@ -1,0 +1,196 @@
+"""Who serves file systems: FUSE daemons, and servers of NFS, CIFS and 9p on this same machine."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from ioflusher.machine.facts import Facts, distinct
+from ioflusher.machine.process import Process
+from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.storage import Mount
+
+DEV_FUSE = "/dev/fuse"
+_MINOR_BITS = 20  # include/linux/kdev_t.h, MKDEV: the connection's number is the kernel's own s_dev
+
+_MOST_CANDIDATES = 8
+
+_PORTS = {"nfs": "2049", "nfs4": "2049", "cifs": "445", "smb3": "445", "9p": "564"}
+
+
+def is_fuse(mount: Mount) -> bool:
+    """Whether a FUSE daemon serves it."""
+    return mount.fstype.partition(".")[0] in ("fuse", "fuseblk")
+
+
+def connection_number(number: str) -> int | None:
+    """The connection below /sys/fs/fuse/connections of the file system "major:minor" (fs/fuse/control.c)."""
+    major, _, minor = number.partition(":")
+    if not (major.isdecimal() and minor.isdecimal() and len(number) < 24):
+        return None
+    return int(major) << _MINOR_BITS | int(minor)
+
+
+def fuse_services(facts: Facts) -> Iterator[Service]:
+    """The daemon of each FUSE file system, by the strongest fact there is for it."""
+    mounts: dict[str, list[Mount]] = {}
+    for mount in facts.snapshot.mounts:
+        if is_fuse(mount):
+            mounts.setdefault(mount.number, []).append(mount)
+    by_connection = {connection_number(number): number for number in mounts}
+    by_connection.pop(None, None)
+    free: dict[int, Process] = {}
+    told: set[str] = set()
+    telling: set[int] = set()
+    for process, handle in facts.handles:
+        if handle.path != DEV_FUSE or not mounts:
+            continue
+        if handle.connection is None:
+            free[process.pid] = process
+            continue
+        telling.add(process.pid)
+        number = by_connection.get(handle.connection)
+        if number is not None:
+            told.add(number)
+            evidence = f"a descriptor of {facts.name(process.pid)} is of FUSE connection {handle.connection}"
+            yield _fuse(process.pid, number, evidence)
+    for pid in telling:
+        free.pop(pid, None)
+    for number in told:
+        del mounts[number]
+    yield from _by_mount_point(facts, mounts, free)
+    yield from _by_name(facts, mounts, free)
+    yield from _by_what_is_left(facts, mounts, free)
+
+
+def _fuse(pid: int | None, number: str, evidence: str, *, certain: bool = True) -> Service:
+    return Service(pid, Role.FUSE_SERVER, TargetKind.MOUNT, number, evidence, certain)
+
+
+def _by_mount_point(
+    facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]
+) -> Iterator[Service]:
+    """A daemon whose command line names the mount point; what is found is taken out of both."""
+    at = {mount.point: number for number, found in mounts.items() for mount in found}
+    claims = {
+        (at[point], process.pid): point
+        for process in free.values()
+        for point in process.named_mounts
+        if point in at
+    }
+    for (number, pid), point in _unambiguous(claims):
+        evidence = f"{facts.name(pid)} holds {DEV_FUSE}, and its command line names the mount point {point}"
+        yield _fuse(pid, number, evidence)
+        del mounts[number], free[pid]
+
+
+def _by_name(facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]) -> Iterator[Service]:
+    """The only daemon with the name that the type of the only such file system has: "fuse.sshfs"."""
+    types = Counter(found[0].fstype for found in mounts.values())
+    names: defaultdict[str, list[Process]] = defaultdict(list)
+    for process in free.values():
+        for name in {process.comm, (process.exe or "").rpartition("/")[2]}:
+            names[name].append(process)
+    claims = {}
+    for number, found in mounts.items():
+        subtype = found[0].fstype.partition(".")[2]
+        if subtype and types[found[0].fstype] == 1:
+            # a thread's name is cut at 15 bytes
+            for process in names.get(subtype) or names.get(subtype[:15], []):
+                claims[number, process.pid] = found[0].fstype
+    for (number, pid), fstype in _unambiguous(claims):
+        evidence = f"{facts.name(pid)} holds {DEV_FUSE}, and no other has the name in the type {fstype}"
+        yield _fuse(pid, number, evidence)
+        del mounts[number], free[pid]
+
+
+def _unambiguous(claims: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], str]]:
+    """The claims of a file system by a process that nobody disputes, and that is the process's only one."""
+    by_number = Counter(number for number, _ in claims)
+    by_pid = Counter(pid for _, pid in claims)
+    return [(claim, why) for claim, why in claims.items() if by_number[claim[0]] == by_pid[claim[1]] == 1]
+
+
+def _by_what_is_left(
+    facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]
+) -> Iterator[Service]:
+    """File systems for which no fact names the daemon: one of those that hold the device is it."""
+    by_user: defaultdict[str, list[Process]] = defaultdict(list)
+    for process in free.values():
+        by_user[str(process.uid)].append(process)
+    for number, found in mounts.items():
+        point = found[0].point
+        candidates = by_user.get(found[0].option("user_id") or "") or list(free.values())
+        alone = len(candidates) == 1 and len(mounts) == 1
+        for process in candidates[:_MOST_CANDIDATES]:
+            evidence = (
+                f"{facts.name(process.pid)} is the only holder of {DEV_FUSE} left for {point}"
+                if alone
+                else f"{facts.name(process.pid)} holds {DEV_FUSE}, and may be the daemon of {point}: "
+                f"one of {len(candidates)}"
+            )
+            yield _fuse(process.pid, number, evidence, certain=alone and facts.certain)
+        if not candidates:
+            evidence = f"{point} is mounted, and nobody is seen to hold {DEV_FUSE} for it"
+            yield _fuse(None, number, evidence, certain=facts.certain)
+
+
+def file_server_services(facts: Facts) -> Iterator[Service]:
+    """Servers on this machine of file systems that it mounts over a network protocol."""
+    done: set[str] = set()
+    for mount in facts.snapshot.mounts:
+        if mount.fstype not in _PORTS or mount.number in done:
+            continue
+        done.add(mount.number)
+        if mount.fstype == "9p" and mount.option("trans") in ("unix", "virtio", "fd", "xen", "rdma", "usbg"):
+            yield from _of_socket(facts, mount)
+            continue
+        host = mount.option("addr") or mount.source
+        port = mount.option("port") or _PORTS[mount.fstype]
+        yield from _of_address(facts, mount, host.strip("[]"), port)
+
+
+def _of_socket(facts: Facts, mount: Mount) -> Iterator[Service]:
+    """9p over a Unix socket: its path is the source (net/9p/trans_fd.c, p9_fd_create_unix).
+
+    Over virtio and its like the server is another machine's, the hypervisor's.
+    """
+    if mount.option("trans") != "unix":
+        return
+    pids = distinct(pid for own, _ in facts.connections_at(mount.source) for pid in own.pids)
+    for pid in pids:
+        evidence = f"{facts.name(pid)} holds the other end of the kernel's connection to {mount.source}"
+        yield _file_server(pid, mount, evidence, certain=len(pids) == 1)
+    if not pids:
+        evidence = f"{mount.point} leads to {mount.source}, where nobody is seen to serve"
+        yield _file_server(None, mount, evidence, certain=facts.certain)
+
+
+def _of_address(facts: Facts, mount: Mount, host: str, port: str) -> Iterator[Service]:
+    """By TCP: whoever holds the server's end of the kernel's connection, else who listens there."""
+    if not facts.is_local(host):
+        return
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    ends = [own for own, other in facts.connections_at(address) if not other.pids]
+    pids = distinct(pid for end in ends for pid in end.pids)
+    what = f"holds the server's end of the kernel's connection to {address}"
+    if not pids and not ends:
+        listeners = facts.listeners_at(host, port)
+        pids = distinct(pid for listener in listeners for pid in listener.end.pids)
+        what = f"listens at {address}"
+        ends = [listener.end for listener in listeners]
+    for pid in pids:
+        evidence = f"{facts.name(pid)} {what}, where {mount.point} leads"
+        yield _file_server(pid, mount, evidence, certain=len(pids) == 1)
+    if pids:
+        return
+    if ends:
+        evidence = f"the kernel alone {what}, where {mount.point} leads"
+        yield _file_server(None, mount, evidence, certain=facts.certain, kernel=True)
+    else:
+        evidence = f"{mount.point} leads to {address} on this machine, where nobody is seen to listen"
+        yield _file_server(None, mount, evidence, certain=facts.certain)
+
+
+def _file_server(
+    pid: int | None, mount: Mount, evidence: str, *, certain: bool = True, kernel: bool = False
+) -> Service:
+    return Service(pid, Role.FILE_SERVER, TargetKind.MOUNT, mount.number, evidence, certain, kernel)

@@ -1,0 +1,122 @@
+"""Who serves the nbd devices: the process that keeps the kernel's end, and the server behind the socket.
+
+drivers/block/nbd.c: /sys/block/nbdN/pid is the thread that started the device (nbd_start_device), and exists
+while the device is set up. By ioctl that thread stays inside NBD_DO_IT; by netlink it may be long gone, and
+the kernel alone holds the sockets.
+"""
+
+from collections.abc import Iterator
+
+from ioflusher.machine.facts import Facts, distinct, split_address
+from ioflusher.machine.process import Process
+from ioflusher.machine.services import SocketEnd
+from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.storage import BlockDevice, DeviceKind
+
+# Ports at which the kernel's own clients of other protocols are served
+_OTHER_PORTS = frozenset(("111", "2049", "20048", "445", "139", "564", "3260", "860", "4420"))
+
+
+def nbd_services(facts: Facts) -> Iterator[Service]:
+    """Clients and servers of all nbd devices that are set up."""
+    orphans = []
+    for device in facts.snapshot.devices:
+        if device.kind is not DeviceKind.NBD or (device.size == 0 and device.serving_pid is None):
+            continue
+        client = facts.process_of(device.serving_pid)
+        pairs = _pairs(facts, client) if client is not None else []
+        if client is None or (not pairs and not facts.talks_abroad(client.pid) and facts.certain):
+            # gone; or a stranger that was given its number, without any socket
+            orphans.append(device)
+        else:
+            yield from _of_client(facts, device, client, pairs)
+    yield from _of_orphans(facts, orphans)
+
+
+def _pairs(facts: Facts, client: Process) -> list[tuple[SocketEnd, SocketEnd]]:
+    """The client's connections by which an nbd device may be served."""
+    return [pair for pair in facts.connections_of(client.pid) if not _of_another_protocol(*pair)]
+
+
+def _of_another_protocol(*ends: SocketEnd) -> bool:
+    """Whether a TCP connection's ports say that it is no NBD."""
+    return any(
+        split_address(end.address)[1] in _OTHER_PORTS
+        for end in ends
+        if not end.address.startswith(("/", "@"))
+    )
+
+
+def _client(facts: Facts, device: BlockDevice, process: Process, *, essential: bool) -> Service:
+    evidence = f"/sys/block/{device.name}/pid names {facts.name(process.pid)}"
+    return _service(device, process.pid, Role.NBD_CLIENT, evidence, essential=essential)
+
+
+def _service(
+    device: BlockDevice,
+    pid: int | None,
+    role: Role,
+    evidence: str,
+    *,
+    certain: bool = True,
+    essential: bool = True,
+) -> Service:
+    return Service(pid, role, TargetKind.DEVICE, device.name, evidence, certain, essential=essential)
+
+
+def _of_client(
+    facts: Facts, device: BlockDevice, client: Process, pairs: list[tuple[SocketEnd, SocketEnd]]
+) -> Iterator[Service]:
+    """A device whose client lives: the other ends of its sockets are its server."""
+    both = [pair for pair in pairs if client.pid in pair[1].pids]
+    fed = [pair for pair in pairs if not pair[1].pids]
+    if both or fed:
+        # qemu-nbd, rbd-nbd: the process serves the very socket that it gave to the kernel
+        yield _client(facts, device, client, essential=True)
+        where = f"socket {both[0][0].inode}" if both else f"the kernel's socket {fed[0][1].inode}"
+        evidence = f"{facts.name(client.pid)}, which set it up, itself holds the other end of {where}"
+        yield _service(device, client.pid, Role.NBD_SERVER, evidence)
+        return
+    # It sits in NBD_DO_IT and the kernel does the work: only a new connection after a lost one needs it.
+    yield _client(facts, device, client, essential=False)
+    servers = {pid: pair for pair in pairs for pid in pair[1].pids}
+    certain = len({pair[1].pids for pair in pairs}) == 1 and not facts.talks_abroad(client.pid)
+    for pid in distinct(servers):
+        own, other = servers[pid]
+        evidence = (
+            f"{facts.name(pid)} holds socket {other.inode} ({other.address or 'a pair'}), "
+            f"the peer of socket {own.inode} of the client {facts.name(client.pid)}"
+        )
+        yield _service(device, pid, Role.NBD_SERVER, evidence, certain=certain)
+
+
+def _of_orphans(facts: Facts, devices: list[BlockDevice]) -> Iterator[Service]:
+    """Devices without a client: their servers hold the peers of sockets that the kernel alone holds."""
+    if not devices:
+        return
+    others = {address for session in facts.snapshot.iscsi for address in session.addresses}
+    others |= {mount.source for mount in facts.snapshot.mounts if mount.fstype == "9p"}
+    candidates: dict[int, tuple[SocketEnd, SocketEnd]] = {}
+    for kernel, server in facts.kernel_ends:
+        if others.isdisjoint((kernel.address, server.address)) and not _of_another_protocol(kernel, server):
+            for pid in server.pids:
+                candidates.setdefault(pid, (kernel, server))
+    abroad = any(
+        not remote.end.pids
+        and remote.peer not in others
+        and split_address(remote.peer)[1] not in _OTHER_PORTS
+        for remote in facts.snapshot.remotes
+    )
+    groups = {pair[1].pids for pair in candidates.values()}
+    certain = facts.certain and len(groups) == 1 and not abroad
+    for device in devices:
+        for pid in distinct(candidates):
+            kernel, server = candidates[pid]
+            evidence = (
+                f"{facts.name(pid)} holds socket {server.inode} ({server.address or 'a pair'}), "
+                f"the peer of socket {kernel.inode}, which the kernel alone holds"
+            )
+            yield _service(device, pid, Role.NBD_SERVER, evidence, certain=certain)
+        if not candidates and not abroad:
+            evidence = f"{device.name} is set up, and no socket that the kernel alone holds has a peer"
+            yield _service(device, None, Role.NBD_SERVER, evidence, certain=facts.certain)
