@@ -49,7 +49,7 @@ def test_the_story_is_told() -> None:
         "needs msgr-worker-1 (1026) itself",
     ):
         assert part in " ".join(out.split())
-    assert re.search(r"^ +network +tcp_sendmsg\(\)$", out, re.M)
+    assert re.search(r"^ +network +sock_sendmsg\(\)$", out, re.M)
     assert re.search(r"^ +direct reclaim +try_to_free_pages\(\)$", out, re.M)
 
 

@@ -194,9 +194,14 @@ def _next_allocation(steps: tuple[Step, ...], begin: int) -> int | None:
 
 def _wait_of(steps: tuple[Step, ...]) -> Wait:
     primitive: Wait | None = None
+    # a driver's own function at the very end: it is the one that waits, or /proc would not show it there
+    sleeps = bool(steps) and steps[0].row is None and steps[0].frame.module is not None
+    unlisted = False
     for step in steps:
         role = step.role
         if role in _TRANSPARENT or role is None:
+            sleeps |= role is Role.SCHEDULE
+            unlisted |= role is None
             continue
         if primitive is Wait.COMPLETION and role is Role.IO_WAIT:
             return Wait.IO  # a completion that a file system awaits for its own request
@@ -205,7 +210,9 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         if role in _PRIMITIVES:
             primitive = primitive or _PRIMITIVES[role]
             continue
-        return _judge(role, primitive)
+        wait = _judge(role, primitive)
+        # it gave up the processor in a function that the table does not list
+        return Wait.UNKNOWN if wait is Wait.RUNNING and sleeps and unlisted else wait
     return primitive or Wait.UNKNOWN
 
 
@@ -224,6 +231,8 @@ def _judge(role: Role, primitive: Wait | None) -> Wait:
         return Wait.IO
     if role in _MEANS_FS:
         return Wait.FS
+    if role is Role.DRIVER:
+        return Wait.COMPLETION
     if role in _RECLAIM_WORK or role in _RUNS:
         return Wait.RUNNING
     return Wait.UNKNOWN

@@ -83,9 +83,16 @@ class Case:
     @property
     def ran(self) -> bool:
         """Whether the task ran when its stack was printed, so that it waited for nothing."""
-        if self.report.source not in (Source.LOCKUP, Source.DUMP):
-            return False
-        return not self.body.steps or self.body.steps[0].role is not Role.SCHEDULE
+        return self.report.source in (Source.LOCKUP, Source.DUMP) and not self._sleeps
+
+    @property
+    def runs(self) -> bool:
+        """Whether the task ran or was ready to run, whatever printed its stack."""
+        return self.ran or (self.report.state == "R" and not self._sleeps)
+
+    @property
+    def _sleeps(self) -> bool:
+        return bool(self.body.steps) and self.body.steps[0].role is Role.SCHEDULE
 
     @property
     def name(self) -> str:

@@ -77,8 +77,8 @@ _SERVES = "whether the program serves the device that is waited for: name it wit
 def _in_reclaim(case: Case, facts: Facts) -> Finding:
     body = case.body
     what = awaited(body)
-    match body.wait:
-        case Wait.RUNNING | Wait.UNKNOWN:
+    match Wait.RUNNING if case.runs else body.wait:
+        case Wait.RUNNING:
             below = (
                 f"; a zone is {-(facts.worst_margin or 0)} KiB below its min watermark"
                 if facts.exhausted

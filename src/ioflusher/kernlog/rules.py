@@ -35,7 +35,7 @@ _ANSWERS = {Wait.DAEMON: {"fuse"}, Wait.SERVER: {"nfs", "cluster", "fuse"}}
 
 def judge(case: Case, facts: Facts) -> Finding:
     """What a stack comes to, given everything the log told. Pure."""
-    for rule in () if case.ran else RULES:
+    for rule in () if case.runs else RULES:
         finding = rule(case, facts)
         if finding:
             return finding
@@ -100,6 +100,22 @@ _REQUESTS = (
 )
 
 
+def inode_freed_by_itself(case: Case, facts: Facts) -> Finding | None:
+    """Reclaim has marked inodes as being freed, and on the way to free one it waits for such an inode."""
+    body = case.body
+    frees = any(step.frame.name == "evict" for step in body.inner)
+    if body.reclaim is None or body.wait is not Wait.INODE or not frees:
+        return None
+    return Finding(
+        Kind.INODE_RECURSION,
+        True,
+        Confidence.PROBABLE,
+        "reclaim marks a row of inodes and frees one after another; to free this one it looks for another "
+        "and waits until that has been freed",
+        "the log does not show that the other inode stands in the same row",
+    )
+
+
 def completer_in_reclaim(case: Case, facts: Facts) -> Finding | None:
     """A file system's worker that ends I/O waits, in reclaim, for that file system or for a page."""
     body = case.body
@@ -131,6 +147,8 @@ def inside_itself(case: Case, facts: Facts) -> Finding | None:
         return None
     if asker.part not in families(body.inner) and not _same_names(case):
         return None
+    if body.wait in _ANSWERS and not _carries_requests(case):
+        return None
     return Finding(
         recursion_kind(case),
         True,
@@ -139,6 +157,12 @@ def inside_itself(case: Case, facts: Facts) -> Finding | None:
         f"into {asker.part}, "
         f"which waits for something that this thread may hold or has to do",
     )
+
+
+def _carries_requests(case: Case) -> bool:
+    """Whether no answer can come before this thread goes on, since it sends, connects or recovers."""
+    sends = any(step.role is Role.NETWORK for step in case.body.outer)
+    return sends or is_kernel_thread(case.report, case.body)
 
 
 def _waits_in_own_code(case: Case) -> bool:
@@ -312,6 +336,7 @@ RULES: tuple[Rule, ...] = (
     io_thread_in_reclaim,
     submitter_in_reclaim,
     completer_in_reclaim,
+    inode_freed_by_itself,
     inside_itself,
     unlisted_inside_itself,
     queue_frozen_by_itself,
