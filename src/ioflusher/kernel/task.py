@@ -28,6 +28,7 @@ __all__ = [
     "TaskFlags",
     "TaskStat",
     "parse_stat",
+    "split_stat",
 ]
 
 
@@ -60,34 +61,45 @@ class TaskStat:
     policy: int | None = None
 
 
+# Where split_stat() has the fields that proc(5) numbers 3, 4, 9, 19, 40 and 41.
+STATE, PPID, FLAGS, NICE, RT_PRIORITY, POLICY = 0, 1, 6, 16, 37, 38
+
+
+def split_stat(stat: bytes) -> tuple[bytes, list[bytes]]:
+    """The name in a stat line, and the fields after it, of which the first is the state; the cheap way.
+
+    Raises:
+        ValueError: where the text is not such a line.
+    """
+    # A name may hold spaces, newlines and parentheses: it ends at the last parenthesis of the text.
+    opening, closing = stat.find(b"("), stat.rfind(b")")
+    fields = stat[closing + 1 :].split()
+    if not 0 < opening < closing or len(fields) < 7:
+        raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {stat[:80]!r}")
+    return stat[opening + 1 : closing], fields
+
+
 def parse_stat(stat: bytes | str) -> TaskStat:
     """The record in the text of /proc/PID/stat or /proc/PID/task/TID/stat.
 
     Raises:
         ValueError: where the text is not such a line.
     """
-    text = stat.encode("utf-8", "surrogateescape") if isinstance(stat, str) else stat
-    # A name may hold spaces, newlines and parentheses: it ends at the last parenthesis of the text.
-    head, closing, tail = text.rpartition(b")")
-    pid, opening, comm = head.partition(b"(")
-    fields = tail.split()
-    if not (opening and closing) or len(fields) < 7:
-        raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {text[:80]!r}")
+    line = stat.encode("utf-8", "surrogateescape") if isinstance(stat, str) else stat
+    comm, fields = split_stat(line)
     ppid, pgrp, session, tty_nr, tpgid, flags = map(int, fields[1:7])
-    # fields[0] is field 3
-    nice = int(fields[16]) if len(fields) > 16 else 0
-    rt_priority, policy = (int(fields[37]), int(fields[38])) if len(fields) > 38 else (0, None)
+    has_policy = len(fields) > POLICY
     return TaskStat(
-        pid=int(pid),
+        pid=int(line[: line.index(b"(")]),
         comm=comm,
-        state=fields[0].decode("ascii"),
+        state=fields[STATE].decode("ascii"),
         ppid=ppid,
         pgrp=pgrp,
         session=session,
         tty_nr=tty_nr,
         tpgid=tpgid,
         flags=TaskFlags(flags),
-        nice=nice,
-        rt_priority=rt_priority,
-        policy=policy,
+        nice=int(fields[NICE]) if len(fields) > NICE else 0,
+        rt_priority=int(fields[RT_PRIORITY]) if has_policy else 0,
+        policy=int(fields[POLICY]) if has_policy else None,
     )

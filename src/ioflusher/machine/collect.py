@@ -22,6 +22,7 @@ from ioflusher.machine.handles import DeviceNumbers
 from ioflusher.machine.notes import Limits, Notes, prefix
 from ioflusher.machine.peers import awaited, kept_connections, kept_listeners, kept_remotes, reachable
 from ioflusher.machine.process import Process
+from ioflusher.machine.serving import services
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.tree import Tree
 
@@ -47,7 +48,8 @@ def collect(
     limits = limits or Limits()
     notes = Notes()
     whole = _look(root, notes, limits, arguments, progress)
-    close = reachable(_serving(whole) | extra_pids, awaited(whole.connections, whole.listeners))
+    serving = {service.pid for service in services(whole) if service.pid is not None}
+    close = reachable(serving | extra_pids, awaited(whole.connections, whole.listeners))
     files = FileReader(f"{prefix(root)}/proc", notes, limits, whole.devices, whole.mounts)
     return replace(
         whole,
@@ -65,17 +67,6 @@ def collect(
         unreadable=notes.unreadable(close),
         system=replace(whole.system, privileged=not notes.refused),
     )
-
-
-def _serving(snapshot: Snapshot) -> frozenset[int]:
-    """The processes that serve storage."""
-    try:
-        from ioflusher.machine import serving
-    except ImportError:
-        return frozenset()
-    inference = getattr(serving, "services", None)  # comes with the inference of who serves what
-    found = inference(snapshot) if inference is not None else ()
-    return frozenset(service.pid for service in found if service.pid is not None)
 
 
 def _look(root: Path, notes: Notes, limits: Limits, arguments: bool, progress: Progress | None) -> Snapshot:

@@ -2,32 +2,18 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ioflusher.kernel.fdinfo import parse_fdinfo
 from ioflusher.kernel.status import parse_process_status
-from ioflusher.kernel.task import PF_KTHREAD, parse_stat
 from ioflusher.machine.handles import DeviceNumbers
 from ioflusher.machine.notes import Limits, Notes, read_small, within
-from ioflusher.machine.process import Capabilities, DeviceHandle, Policy, Process, Thread
+from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Thread
+from ioflusher.machine.threads import GONE, read_threads
 from ioflusher.machine.tree import text_of
-
-# SCHED_* of include/uapi/linux/sched.h
-_POLICIES = {
-    None: Policy.UNKNOWN,
-    0: Policy.OTHER,
-    1: Policy.FIFO,
-    2: Policy.RR,
-    3: Policy.BATCH,
-    5: Policy.IDLE,
-    6: Policy.DEADLINE,
-    7: Policy.EXT,
-}
 
 # Character devices by which programs serve storage, or have the kernel do it.
 _SPECIAL = re.compile(rb"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|mapper/control|sg\d+|bsg/.+)")
-
-GONE = (FileNotFoundError, ProcessLookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +53,44 @@ class ProcessReader:
 
     def read(self, pid: int) -> Seen | None:
         """One process; None where it is gone, or nothing of it may be read (which is noted)."""
+        process = self.read_bare(pid)
+        if process is None:
+            return None
+        return Seen(process) if process.kernel_thread else self._program(process)
+
+    def read_bare(self, pid: int) -> Process | None:
+        """One process without its descriptors, program and namespaces; None as for `read`."""
+        threads = self._threads(pid)
+        if threads is None:
+            return None
         try:
-            ppid, threads = self._threads(pid)
             status = parse_process_status(read_small(f"{self.proc}/{pid}/status"))
         except GONE:
             return None
         except (OSError, ValueError) as error:
             self._note(pid, "status", error)
             return None
-        if not threads:
-            return None
+        ppid, found = threads
         sets = status.capabilities
-        process = Process(
+        return Process(
             pid=pid,
             ppid=ppid,
-            comm=threads[0].comm,
+            comm=found[0].comm,
             uid=status.uid,
-            threads=threads,
+            threads=found,
             capabilities=Capabilities(sets.effective, sets.permitted, sets.bounding),
             locked_kib=status.locked_kib,
             swapped_kib=status.swapped_kib,
             resident_kib=status.resident_kib,
             oom_score_adj=self._oom_score_adj(pid),
         )
-        return Seen(process) if threads[0].flags & PF_KTHREAD else self._program(process)
 
     def _program(self, bare: Process) -> Seen:
         """The rest of a process that runs a program."""
         pid = bare.pid
         sockets, handles = self._descriptors(pid)
-        process = Process(
-            pid=pid,
-            ppid=bare.ppid,
-            comm=bare.comm,
-            uid=bare.uid,
-            threads=bare.threads,
-            capabilities=bare.capabilities,
-            locked_kib=bare.locked_kib,
-            swapped_kib=bare.swapped_kib,
-            resident_kib=bare.resident_kib,
-            oom_score_adj=bare.oom_score_adj,
+        process = replace(
+            bare,
             exe=self._exe(pid),
             arguments=self.arguments(pid) if self._arguments else None,
             handles=handles,
@@ -114,33 +98,20 @@ class ProcessReader:
         )
         return Seen(process, sockets, self._namespace(pid, "net"))
 
-    def _threads(self, pid: int) -> tuple[int, tuple[Thread, ...]]:
-        """The parent's number, and the threads."""
-        directory = f"{self.proc}/{pid}/task"
-        tids = os.listdir(directory)
-        if len(tids) > self._limits.threads:
+    def _threads(self, pid: int) -> tuple[int, tuple[Thread, ...]] | None:
+        """The parent's number, and the threads, at least one; None as for `read`."""
+        try:
+            ppid, there, threads = read_threads(f"{self.proc}/{pid}", self._limits.threads)
+        except GONE:
+            return None
+        except (OSError, ValueError) as error:
+            self._note(pid, "task", error)
+            return None
+        if there > self._limits.threads:
             self._notes.of_process(
-                pid, "task", f"{len(tids)} threads; the first {self._limits.threads} are recorded"
+                pid, "task", f"{there} threads; the first {self._limits.threads} are recorded"
             )
-        ppid, threads = 0, []
-        for tid in sorted(map(int, tids))[: self._limits.threads]:
-            try:
-                stat = parse_stat(read_small(f"{directory}/{tid}/stat"))
-            except GONE:
-                continue
-            ppid = stat.ppid
-            threads.append(
-                Thread(
-                    stat.pid,
-                    text_of(stat.comm),
-                    stat.state,
-                    int(stat.flags),
-                    _POLICIES.get(stat.policy, Policy.UNKNOWN),
-                    stat.rt_priority,
-                    stat.nice,
-                )
-            )
-        return ppid, tuple(threads)
+        return (ppid, threads) if threads else None
 
     def _oom_score_adj(self, pid: int) -> int | None:
         try:
