@@ -85,6 +85,8 @@ _FIRST_FRAME = re.compile(
     r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
 )
 _TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?", re.A)
+# `journalctl -o export` writes its own fields around each message
+_JOURNAL_FIELD = re.compile(r"^_{0,2}[A-Z][A-Z0-9_]{2,63}=")
 _STACK_INLINE = re.compile(r"^(.*/stack)\s*[:=]\s*(\[<.*)$")
 _LOCKDEP = re.compile(
     r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking scenario"
@@ -136,6 +138,8 @@ class Reader:
         if not text:
             if draft := self._drafts.get(line.caller):
                 draft.gap = bool(draft.frames)
+            return
+        if text[:1] in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ" and _JOURNAL_FIELD.match(text):
             return
         if "/stack" in text and (with_head := _STACK_INLINE.match(text)):
             # "/proc/4350/stack : [<0>] func+0x1/0x2": head and first frame on one line

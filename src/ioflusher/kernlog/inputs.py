@@ -1,5 +1,6 @@
 """Where logs come from: files (compressed or not), standard input, the kernel's ring buffer, the journal."""
 
+import codecs
 import contextlib
 import io
 import os
@@ -53,6 +54,9 @@ def _decompressed(raw: io.FileIO, name: str) -> Iterator[Readable]:
     while len(head) < _LONGEST_MAGIC and (more := raw.read(_LONGEST_MAGIC - len(head))):
         head += more
     source = _Rejoined(head, raw)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield _Utf16(source)
+        return
     if head.isascii() and not head.startswith(b"BZh"):
         yield source
         return
@@ -64,6 +68,25 @@ def _decompressed(raw: io.FileIO, name: str) -> Iterator[Readable]:
         return
     with unpacked(magic, source, raw, name) as contents:
         yield contents
+
+
+class _Utf16:
+    """A text that Windows wrote, as bytes of UTF-8; what is no UTF-16 becomes question marks."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        self._rest = b""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The next piece; 0 at the end."""
+        piece = bytearray(65536)
+        while not self._rest and (size := self._source.readinto(memoryview(piece))):
+            self._rest = self._decoder.decode(piece[:size]).encode("utf-8", "replace")
+        given = self._rest[: len(buffer)]
+        buffer[: len(given)] = given
+        self._rest = self._rest[len(given) :]
+        return len(given)
 
 
 class _Rejoined(io.RawIOBase):

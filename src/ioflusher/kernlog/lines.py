@@ -28,20 +28,24 @@ _CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
 # taken off again and again until none fits: a console capture of a syslog has several
 _PREFIX = re.compile(
     "|".join((
-        r"\s*\[\s*(?P<seconds>\d{1,9}\.\d{3,9})(?:@\d+|,\d+)?\](?: ?\(\d+\)\[[^\]]*\])?",
+        r"\s*\[\s*(?P<seconds>\d{1,9}\.\d{3,9})(?:@\d+|,\d+| *< *\d+\.\d+>)?\](?: ?\(\d+\)\[[^\]]*\])?",
+        r"\s*\[ *[+<] *\d{1,9}\.\d{3,9}>?\]",  # dmesg --reltime, --show-delta
         r"\s*\[\s*(?P<caller>[TC]\d+)\]",
+        r"<\d{1,3}>1 \S{1,64} \S{1,255} kernel \S{1,128} \S{1,32} (?:-|\[[^\]]{0,256}\]) ",  # RFC 5424
         r"\s*<\d{1,3}>",
         r"\d{1,3},\d{1,12},(?P<micros>\d{1,15}),[^; ]{0,40};",  # /dev/kmsg
         rf"\s*\[[^\[\]<>]{{0,32}}{_CLOCK}[^\[\]<>]{{0,12}}\]",
         rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?: ?Z| ?[+-]\d\d:?\d\d)?(?= |$)",
         rf"[^\W\d]\w{{1,4}}\.? +\d{{1,2}},? (?:\d{{4}} )?{_CLOCK}(?= |$)",
-        rf"\d\d-\d\d +{_CLOCK}(?: +\S+){{0,3}} +[VDIWEF](?: *:| )",
+        rf"\d\d-\d\d +{_CLOCK}(?: +\S+){{0,3}} +[VDIWEF](?: *:| (?:[\w./-]{{1,32}} *: )?)",
+        rf"(?:\d{{4}}-\d\d-\d\dT{_CLOCK}Z? )?std(?:out|err) [FP] ",  # a container's log
+        r"(?:kern|user|daemon|syslog) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ",  # dmesg -x
         rf"{_CLOCK}(?= )",
         r"(?:[\w.-]{0,16}\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)\s+)?"
         r"\s?(?:[\w.:-]{1,64}\s+)?(?:kernel|klogd|vmunix|kern)(?:\[\d+\])?:(?= |$)",
         # a host alone counts only where the kernel's own time stamp follows
         r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\]|\d{1,3},\d{1,12},\d{1,15},)",
-        r"MESSAGE=",
+        r"MESSAGE=|data: (?=\{)",
         r"(?:[>|] ?)+(?=\s|\S)",
         r"\d*\.\d{6}\](?= )",
     ))
@@ -74,8 +78,10 @@ def clean(raw: bytes) -> str:
 def parse_line(raw: bytes) -> Line:
     """Take the log's own prefixes off a line; never fails."""
     text = clean(raw)
-    if text.startswith("{"):
-        text = _journal_message(raw) or text
+    if text.startswith(("{", "data: {")):
+        text = _json_message(raw.lstrip(b"\x1e").removeprefix(b"data: ")) or text
+    elif text.lstrip().startswith('"MESSAGE"') and (found := _PRETTY.match(text)):
+        text = _json_message(b"{" + found[0].encode() + b"}") or text
     seconds: float | None = None
     caller = ""
     for _ in range(8):
@@ -93,15 +99,19 @@ def parse_line(raw: bytes) -> Line:
     return Line(text.rstrip(), seconds, caller)
 
 
-def _journal_message(raw: bytes) -> str | None:
-    """The MESSAGE of a line of `journalctl -o json`, None where it is none."""
+# `journalctl -o json-pretty`
+_PRETTY = re.compile(r'^\s*"MESSAGE"\s*:\s*".*"(?=,?\s*$)')
+
+
+def _json_message(raw: bytes) -> str | None:
+    """The message of a line of `journalctl -o json` or of a container's log, None where it is none."""
     import json
 
     try:
         entry = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    message = entry.get("MESSAGE") if isinstance(entry, dict) else None
+    message = entry.get("MESSAGE", entry.get("log")) if isinstance(entry, dict) else None
     if isinstance(message, list):  # journald writes what is not valid UTF-8 as numbers
         try:
             message = bytes(message).decode("utf-8", "replace")
