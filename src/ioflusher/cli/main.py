@@ -13,6 +13,7 @@ from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
+    "audit": ("audit", "audit"),
     "container": ("container", "container"),
     "diagnose": ("diagnose", "diagnose"),
     "lab": ("lab", "lab"),
