@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
     "set": ("set_", "set_state"),
+    "snapshot": ("snapshot", "snapshot"),
     "status": ("status", "status"),
     "unit": ("unit", "unit"),
     "unset": ("set_", "unset_state"),
