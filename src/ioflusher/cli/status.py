@@ -13,10 +13,9 @@ from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
 from ioflusher.machine.collect_processes import ProcessReader
 from ioflusher.machine.handles import DeviceNumbers
-from ioflusher.machine.hidden import note_hidden
 from ioflusher.machine.notes import Limits, Notes
 from ioflusher.machine.process import Process, Thread
-from ioflusher.machine.snapshot import Unreadable
+from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 
 PROC = "/proc"
@@ -59,6 +58,8 @@ def status(
     if pids:
         processes, missing = named(reader, pids)
     else:
+        from ioflusher.machine.hidden import note_hidden
+
         note_hidden(PROC, notes)
         among = storage_servers() if serving else reader.pids()
         processes = existing(reader, among, chooser(flagged=flagged, kernel=kernel))

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from ioflusher.machine.process import Policy, Process, Thread
 from ioflusher.report.plain import printable
-from ioflusher.report.status import CAPABILITIES, covered, half_set, held_capabilities, scheduling
+from ioflusher.report.status import CAPABILITIES, coverage, held_capabilities, scheduling
 
 # where nobody's window is to be filled, lines are as long as they must be
 _WIDE = 200
@@ -26,12 +26,14 @@ def print_machine(processes: list[Process], console: Console) -> None:
     """A line a process, and what it adds up to."""
     if processes:
         console.print(_machine_table(processes))
-    whole = sum(process.covered and bool(process.living) for process in processes)
-    some = sum(covered(process) > 0 for process in processes) - whole
-    halves = sum(map(half_set, processes))
+    counts = [coverage(process) for process in processes]
+    some = sum(count.covered > 0 for count in counts)
+    whole = sum(
+        process.covered and count.covered > 0 for process, count in zip(processes, counts, strict=True)
+    )
+    halves = sum(count.half_set for count in counts)
     console.print(
-        f"{len(processes)} processes: {max(whole, 0)} covered, {max(some, 0)} in part, "
-        f"{halves} threads half set",
+        f"{len(processes)} processes: {whole} covered, {some - whole} in part, {halves} threads half set",
         style="bold",
     )
     if processes:
@@ -41,13 +43,13 @@ def print_machine(processes: list[Process], console: Console) -> None:
 
 def print_process(process: Process, console: Console) -> None:
     """One process with every thread."""
-    half = half_set(process)
+    counts = coverage(process)
     console.print(
         Text.assemble(
             (f"{process.pid} {printable(process.comm)}", "bold"),
             ": ",
-            (f"{covered(process)} of {len(process.living)} threads covered", _style(process)),
-            (f", {half} half set" if half else "", "bold red"),
+            (f"{counts.covered} of {counts.living} threads covered", _style(process)),
+            (f", {counts.half_set} half set" if counts.half_set else "", "bold red"),
         )
     )
     facts = Table.grid(padding=(0, 2))
@@ -90,12 +92,12 @@ def _machine_table(processes: list[Process]) -> Table:
     for heading in ("pid", "name", "covered", "half", "locked", "swapped", "oom", "scheduling", "caps"):
         table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
     for process in processes:
-        half = half_set(process)
+        counts = coverage(process)
         table.add_row(
             str(process.pid),
             Text(printable(process.comm)),
-            Text(f"{covered(process)}/{len(process.living)}", style=_style(process)),
-            Text(str(half), style="bold red") if half else "-",
+            Text(f"{counts.covered}/{counts.living}", style=_style(process)),
+            Text(str(counts.half_set), style="bold red") if counts.half_set else "-",
             _memory(process.locked_kib),
             _memory(process.swapped_kib),
             _UNKNOWN if process.oom_score_adj is None else str(process.oom_score_adj),
@@ -131,9 +133,10 @@ def _facts(process: Process) -> list[tuple[str, str]]:
 
 
 def _style(process: Process) -> str:
-    if half_set(process):
+    counts = coverage(process)
+    if counts.half_set:
         return "bold red"
-    if not covered(process):
+    if not counts.covered:
         return ""
     return "green" if process.covered else "yellow"
 
@@ -149,8 +152,9 @@ def _memory(kib: int | None) -> str:
 def _schedule(process: Process, *, counts: bool = False) -> str:
     kinds = scheduling(process)
     shown = [
-        f"{_policy(policy, priority, nice)}{f' ({count} threads)' if counts and len(kinds) > 1 else ''}"
-        for policy, priority, nice, count in kinds
+        _policy(kind.policy, kind.priority, kind.nice)
+        + (f" ({kind.threads} threads)" if counts and len(kinds) > 1 else "")
+        for kind in kinds
     ]
     if len(shown) > 3:
         shown = [*shown[:3], f"{len(shown) - 3} more"]
