@@ -1,1 +1,1 @@
-"""Experiments, diagnoses and audits rendered for the terminal, as JSON, SARIF and HTML."""
+"""Experiments rendered for the terminal, as JSON and as HTML."""

@@ -1,1 +1,0 @@
-"""The rules, by theme; `table.RULES` lists them all."""
