@@ -13,12 +13,14 @@ from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
 VERBS: dict[str, tuple[str, str]] = {
+    "audit": ("audit", "audit"),
     "container": ("container", "container"),
     "diagnose": ("diagnose", "diagnose"),
     "lab": ("lab", "lab"),
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
     "set": ("set_", "set_state"),
+    "snapshot": ("snapshot", "snapshot"),
     "status": ("status", "status"),
     "unit": ("unit", "unit"),
     "unset": ("set_", "unset_state"),

@@ -1,68 +1,146 @@
-"""`ioflusher status`: which threads of a process carry the IO_FLUSHER state."""
+"""`ioflusher status`: which threads of which processes carry the state, and what else protects them."""
 
-import json
+import gc
 import os
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
-from ioflusher.cli.comm import printable, text
-from ioflusher.flag import Bits, NoSuchProcessError, StateUnreadableError, ThreadState, thread_states
-from ioflusher.kernel.task import PF_IO_FLUSHER
+from ioflusher.errors import IoflusherError
+from ioflusher.flag import NoSuchProcessError
+from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
+from ioflusher.machine.collect_processes import ProcessReader
+from ioflusher.machine.handles import DeviceNumbers
+from ioflusher.machine.notes import Limits, Notes
+from ioflusher.machine.process import Process, Thread
+from ioflusher.machine.unreadable import Unreadable
+from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 
-PROC = Path("/proc")
+PROC = "/proc"
+EXIT_ERROR = 2
+
+
+def sort_key(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A key of SORT_KEYS, with + or - before it as ps takes it."""
+    if value.lstrip("+-") not in SORT_KEYS or len(value) - len(value.lstrip("+-")) > 1:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(SORT_KEYS)}, with - before it or not")
+    return value
 
 
 @click.command()
 @click.argument("pids", metavar="[PID]...", nargs=-1, type=click.IntRange(min=1))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(pids: tuple[int, ...], as_json: bool) -> None:
-    """Show the IO_FLUSHER state of every thread of the processes PID.
+@click.option("--flagged", is_flag=True, help="Only processes of which a thread carries a bit of the state.")
+@click.option("--serving", is_flag=True, help="Only processes that serve storage; finding them takes longer.")
+@click.option("--kernel", is_flag=True, help="Kernel threads too.")
+@click.option(
+    "--sort",
+    metavar="[-]KEY",
+    default="pid",
+    callback=sort_key,
+    help=f"Sort by {', '.join(SORT_KEYS)}; largest first with - before it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every thread.")
+def status(
+    pids: tuple[int, ...], flagged: bool, serving: bool, kernel: bool, sort: str, as_json: bool
+) -> None:
+    """Show the IO_FLUSHER state, and what else protects a process that serves storage.
 
-    Without PID: every process that has at least one thread with the state, or with one of its two bits.
-    Needs no privilege.
+    With PID: every thread of these processes. Without: a line for every process that runs a program. Needs no
+    privilege for what /proc shows to everybody, and says what it could not read.
     """
-    processes = {pid: thread_states(pid) for pid in pids} if pids else flagged_processes()
+    # The records live until the program ends: there is no garbage to look for among them.
+    gc.disable()
+    notes = Notes()
+    reader = ProcessReader(PROC, notes, DeviceNumbers("", notes), Limits())
+    missing: list[IoflusherError] = []
+    if pids:
+        processes, missing = named(reader, pids)
+    else:
+        from ioflusher.machine.hidden import note_hidden
+
+        note_hidden(PROC, notes)
+        among = storage_servers() if serving else reader.pids()
+        processes = existing(reader, among, chooser(flagged=flagged, kernel=kernel))
+    processes = sorted_by(processes, sort)
+    unreadable = notes.unreadable(pids)
     if as_json:
-        click.echo(json.dumps({"processes": [as_record(pid, threads) for pid, threads in processes.items()]}))
-        return
-    if not processes:
-        click.echo("no thread of a user process carries the IO_FLUSHER state")
-    for pid, threads in processes.items():
-        covered = sum(thread.io_flusher for thread in threads)
-        click.echo(f"{pid} {printable(threads[0].comm)}: {covered} of {len(threads)} threads covered")
-        for thread in threads if pids else ():
-            click.echo(
-                f"  {thread.tid:>8} {printable(thread.comm):<16} {thread.flags:#010x} {verdict(thread)}"
-            )
+        print_json(processes, unreadable)
+    else:
+        print_text(processes, unreadable, every_thread=bool(pids))
+    for error in missing:
+        complain(error)
+    if missing:
+        raise SystemExit(EXIT_ERROR)
 
 
-def flagged_processes() -> dict[int, tuple[ThreadState, ...]]:
-    """The user processes of which a thread carries a bit of the state, among those that may be read."""
-    found: dict[int, tuple[ThreadState, ...]] = {}
-    for pid in sorted(int(name) for name in os.listdir(PROC) if name.isdigit()):
-        try:
-            threads = thread_states(pid)
-        except (NoSuchProcessError, StateUnreadableError):
-            continue
-        if any(thread.flags & PF_IO_FLUSHER and not thread.flags.kernel_thread for thread in threads):
-            found[pid] = threads
-    return found
+def named(reader: ProcessReader, pids: Iterable[int]) -> tuple[list[Process], list[IoflusherError]]:
+    """The processes with these numbers, and an error for each that is not there."""
+    found: list[Process] = []
+    missing: list[IoflusherError] = []
+    for pid in dict.fromkeys(pids):
+        process = reader.read_bare(pid)
+        if process is not None:
+            found.append(process)
+        elif not os.path.exists(f"{PROC}/{pid}"):
+            missing.append(NoSuchProcessError(pid))
+    return found, missing
 
 
-def as_record(pid: int, threads: tuple[ThreadState, ...]) -> dict[str, Any]:
-    """The process as `--json` prints it."""
-    return {
-        "pid": pid,
-        "comm": text(threads[0].comm),
-        "threads": [
-            {"tid": t.tid, "comm": text(t.comm), "flags": int(t.flags), "io_flusher": t.io_flusher}
-            for t in threads
-        ],
-    }
+def existing(
+    reader: ProcessReader, pids: Iterable[int], wanted: Callable[[tuple[Thread, ...]], bool]
+) -> list[Process]:
+    """Those of the processes that are still there and of which the threads are wanted."""
+    found = (reader.read_bare(pid, wanted) for pid in pids)
+    return [process for process in found if process is not None]
 
 
-def verdict(thread: ThreadState) -> str:
-    """One word or two on the thread's state."""
-    return {Bits.BOTH: "io_flusher", Bits.ONE: "half set", Bits.NONE: "-"}[thread.bits]
+def chooser(*, flagged: bool, kernel: bool) -> Callable[[tuple[Thread, ...]], bool]:
+    """Whether a process with these threads is to be shown."""
+
+    def wanted(threads: tuple[Thread, ...]) -> bool:
+        if not kernel and threads[0].flags & PF_KTHREAD:
+            return False
+        return not flagged or any(thread.flags & PF_IO_FLUSHER for thread in threads)
+
+    return wanted
+
+
+def storage_servers() -> list[int]:
+    """The processes that serve storage on this machine."""
+    from ioflusher.machine.collect import collect
+    from ioflusher.machine.serving import services
+
+    return sorted({service.pid for service in services(collect()) if service.pid is not None})
+
+
+def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> None:
+    """One JSON object."""
+    import msgspec
+
+    record: dict[str, Any] = {"processes": [status_record(process) for process in processes]}
+    record["unreadable"] = unreadable
+    sys.stdout.buffer.write(msgspec.json.encode(record) + b"\n")
+
+
+def print_text(processes: list[Process], unreadable: tuple[Unreadable, ...], *, every_thread: bool) -> None:
+    """Tables for people; what could not be read goes to standard error."""
+    from ioflusher.report.plain import printable
+    from ioflusher.report.status_text import print_machine, print_process, status_console
+
+    console = status_console()
+    if every_thread:
+        for process in processes:
+            print_process(process, console)
+    else:
+        print_machine(processes, console)
+    for item in unreadable:
+        click.echo(f"ioflusher: could not read {printable(item.what)}: {printable(item.why)}", err=True)
+
+
+def complain(error: IoflusherError) -> None:
+    """An error on one process, as the program prints errors."""
+    click.echo(f"ioflusher: {error}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)

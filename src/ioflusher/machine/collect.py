@@ -19,6 +19,7 @@ from ioflusher.machine.collect_storage import collect_storage
 from ioflusher.machine.collect_system import read_memory, read_system
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.handles import DeviceNumbers
+from ioflusher.machine.hidden import note_hidden
 from ioflusher.machine.notes import Limits, Notes, prefix
 from ioflusher.machine.peers import awaited, kept_connections, kept_listeners, kept_remotes, reachable
 from ioflusher.machine.process import Process
@@ -108,6 +109,7 @@ def _processes(reader: ProcessReader, notes: Notes, limits: Limits, progress: Pr
             errno=error.errno,
             hint="expected the root of a machine, or of a recorded tree, with its proc/ and sys/",
         ) from error
+    note_hidden(reader.proc, notes)
     end = time.monotonic() + limits.seconds
     seen = []
     for done, pid in enumerate(pids):

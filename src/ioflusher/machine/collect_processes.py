@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ioflusher.kernel.fdinfo import parse_fdinfo
@@ -58,10 +59,15 @@ class ProcessReader:
             return None
         return Seen(process) if process.kernel_thread else self._program(process)
 
-    def read_bare(self, pid: int) -> Process | None:
-        """One process without its descriptors, program and namespaces; None as for `read`."""
+    def read_bare(
+        self, pid: int, wanted: Callable[[tuple[Thread, ...]], bool] | None = None
+    ) -> Process | None:
+        """One process without its descriptors, program and namespaces.
+
+        None as for `read`, and where its threads are not `wanted`: then no more of it is read.
+        """
         threads = self._threads(pid)
-        if threads is None:
+        if threads is None or not (wanted is None or wanted(threads[1])):
             return None
         try:
             status = parse_process_status(read_small(f"{self.proc}/{pid}/status"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ioflusher.machine.snapshot import Unreadable
+from ioflusher.machine.unreadable import Unreadable
 
 Result = TypeVar("Result")
 

@@ -13,6 +13,9 @@ from ioflusher.machine.services import (
     TcmuDevice,
 )
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
+from ioflusher.machine.unreadable import Unreadable
+
+__all__ = ["FORMAT", "VERSION", "Memory", "Snapshot", "System", "Unreadable"]
 
 FORMAT = "ioflusher-snapshot"
 VERSION = 1
@@ -62,21 +65,6 @@ class Memory:
     dirty_background_bytes: int | None = None
     dirty_ratio: int | None = None
     dirty_background_ratio: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Something that could not be read.
-
-    Attributes:
-        what: a path, or words such as "peers of Unix sockets".
-        why: the system's or our reason.
-        pid: the process it belongs to, None for the machine.
-    """
-
-    what: str
-    why: str
-    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

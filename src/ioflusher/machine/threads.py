@@ -16,7 +16,7 @@ _POLICIES = {
     b"6": Policy.DEADLINE,
     b"7": Policy.EXT,
 }
-_STAT_BYTES = 1024  # a line has at most 52 numbers of 20 digits; the last ones are not needed
+_STAT_BYTES = 1024  # a line has 52 fields; the fields up to 41 fit, however long its numbers are
 
 GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -30,40 +30,36 @@ def read_threads(directory: str, most: int) -> tuple[int, int, tuple[Thread, ...
         OSError: as the system says; FileNotFoundError or ProcessLookupError where the process is gone.
         ValueError: where a thread's stat line is none.
     """
-    tasks = os.open(f"{directory}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    tasks = os.open(f"{directory}/task", os.O_RDONLY | os.O_DIRECTORY)
     try:
         names = os.listdir(tasks)
         names.sort(key=int)
-        ppid, threads = 0, []
+        threads: list[Thread] = []
+        ppid = b"0"
         for name in names[:most]:
             try:
-                descriptor = os.open(f"{name}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=tasks)
+                descriptor = os.open(name + "/stat", os.O_RDONLY, dir_fd=tasks)
+                try:
+                    stat = os.read(descriptor, _STAT_BYTES)
+                finally:
+                    os.close(descriptor)
             except GONE:
                 continue
-            try:
-                stat = os.read(descriptor, _STAT_BYTES)
-            except GONE:
-                continue
-            finally:
-                os.close(descriptor)
             comm, fields = split_stat(stat)
-            if len(fields) > POLICY:
-                policy = _POLICIES.get(fields[POLICY], Policy.UNKNOWN)
-                priority, nice = int(fields[RT_PRIORITY]), int(fields[NICE])
-            else:
-                policy, priority, nice = Policy.UNKNOWN, 0, 0
-            ppid = int(fields[PPID])
+            if len(fields) <= POLICY:
+                raise ValueError(f"expected 41 fields or more, found {stat[:80]!r}")
             threads.append(
                 Thread(
                     int(name),
                     text_of(comm),
                     fields[STATE].decode(),
                     int(fields[FLAGS]),
-                    policy,
-                    priority,
-                    nice,
+                    _POLICIES.get(fields[POLICY], Policy.UNKNOWN),
+                    int(fields[RT_PRIORITY]),
+                    int(fields[NICE]),
                 )
             )
-        return ppid, len(names), tuple(threads)
+            ppid = fields[PPID]
+        return int(ppid), len(names), tuple(threads)
     finally:
         os.close(tasks)

@@ -1,1 +1,1 @@
-"""Experiments rendered for the terminal, as JSON and as HTML."""
+"""Experiments, diagnoses and audits rendered for the terminal, as JSON, SARIF and HTML."""

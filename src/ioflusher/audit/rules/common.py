@@ -1,0 +1,96 @@
+"""What all rules share: the form of their answers, and words for what they read."""
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject
+from ioflusher.audit.limits import Limits
+from ioflusher.audit.view import Daemon, View
+from ioflusher.machine.process import Thread
+
+# of threads, files and the like that are named one by one
+MOST_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding before it carries its rule's name and reason; see `finding.Finding`."""
+
+    severity: Severity
+    subject: Subject
+    summary: str
+    evidence: tuple[Evidence, ...]
+    remedy: Remedy
+
+
+Judge = Callable[[View, Limits], Iterator[Found]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: its identifier.
+        severity: the highest that it gives.
+        title: what it looks for, one line.
+        reason: why that matters, two sentences.
+        details: what it reads, when its severity is less, and when it keeps silent.
+        remedy: what to do, in general.
+        judge: the rule itself, a pure function.
+        thresholds: names of the `Limits` that it compares with.
+    """
+
+    name: str
+    severity: Severity
+    title: str
+    reason: str
+    details: str
+    remedy: str
+    judge: Judge
+    thresholds: tuple[str, ...] = ()
+
+
+def evidence_of_service(daemon: Daemon) -> tuple[Evidence, ...]:
+    """Why the process is taken for a daemon."""
+    return tuple(
+        Evidence(
+            f"{target.service.role.value} of {target.name}",
+            target.service.evidence + ("" if target.service.certain else " (one of several candidates)"),
+        )
+        for target in daemon.targets[:MOST_NAMED]
+    )
+
+
+def of_threads(daemon: Daemon, threads: Iterable[Thread]) -> tuple[Evidence, ...]:
+    """The flags of so many threads, and how many more there are."""
+    kept = tuple(threads)
+    named = tuple(
+        Evidence(
+            f"/proc/{daemon.process.pid}/task/{thread.tid}/stat field 9",
+            f"{thread.flags:#010x} {thread.comm}",
+        )
+        for thread in kept[:MOST_NAMED]
+    )
+    return (*named, *more(len(kept) - len(named), "thread"))
+
+
+def more(number: int, noun: str) -> tuple[Evidence, ...]:
+    """What is left out of a list of evidence."""
+    return (Evidence("and", f"{counted(number, noun)} more"),) if number > 0 else ()
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 thread", "2 threads"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def unit_install(daemon: Daemon, options: str = "") -> str:
+    """The command that puts `ioflusher run` in front of the daemon's service; ps names its unit."""
+    return f'ioflusher unit --install {options}"$(ps -o unit= -p {daemon.process.pid})"'
+
+
+def quoted(path: str) -> str:
+    """A path for the shell."""
+    return shlex.quote(path)

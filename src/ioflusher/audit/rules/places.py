@@ -1,0 +1,100 @@
+"""Rules on where a daemon's files lie: not on what it serves."""
+
+from collections.abc import Iterator
+
+from ioflusher.audit.finding import Evidence, Remedy, Severity
+from ioflusher.audit.limits import Limits
+from ioflusher.audit.rules.common import MOST_NAMED, Found, counted, evidence_of_service, more
+from ioflusher.audit.rules.memory import lock_memory
+from ioflusher.audit.view import Daemon, Target, View
+from ioflusher.machine.layers import Layer, Layers
+from ioflusher.machine.process import FileKind, FileUse
+
+MAPPED = frozenset({FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED})
+WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
+
+
+def executable_on_served(view: View, limits: Limits) -> Iterator[Found]:
+    """Daemons whose program lies on what they serve."""
+    return _on_served(view, "its executable", frozenset({FileKind.EXECUTABLE}))
+
+
+def library_on_served(view: View, limits: Limits) -> Iterator[Found]:
+    """Daemons with a library on what they serve."""
+    return _on_served(view, "a library of it", frozenset({FileKind.LIBRARY}))
+
+
+def log_on_served(view: View, limits: Limits) -> Iterator[Found]:
+    """Daemons that log to what they serve."""
+    return _on_served(view, "its log", frozenset({FileKind.LOG}))
+
+
+def file_on_served(view: View, limits: Limits) -> Iterator[Found]:
+    """Daemons with another open or mapped file on what they serve."""
+    kinds = frozenset({FileKind.WRITTEN, FileKind.READ, FileKind.MAPPED, FileKind.DEVICE})
+    return _on_served(view, "an open file of it", kinds)
+
+
+def _on_served(view: View, what: str, kinds: frozenset[FileKind]) -> Iterator[Found]:
+    for daemon in view.daemons:
+        hits = [hit for hit in files_on_served(view.layers, daemon) if hit[0].kind in kinds]
+        # what is mapped and locked is not read again
+        hits = [hit for hit in hits if not (hit[0].kind in MAPPED and daemon.memory_locked)]
+        if hits:
+            yield _finding(daemon, what, hits)
+
+
+def files_on_served(layers: Layers, daemon: Daemon) -> list[tuple[FileUse, Target]]:
+    """The files of a daemon that lie on what it serves, each with that."""
+    below: dict[Layer, frozenset[Layer]] = {}
+    hits = []
+    for file in daemon.process.files or ():
+        layer = layers.of_file(file)
+        if layer is None:
+            continue
+        if layer not in below:
+            below[layer] = layers.below(layer)
+        for target in daemon.targets:
+            # the device itself it holds open to control it
+            if target.layer in below[layer] and not (file.kind is FileKind.DEVICE and layer == target.layer):
+                hits.append((file, target))
+                break
+    return hits
+
+
+def _finding(daemon: Daemon, what: str, hits: list[tuple[FileUse, Target]]) -> Found:
+    writes = any(file.kind in WRITTEN for file, _ in hits)
+    mapped = all(file.kind in MAPPED for file, _ in hits)
+    base = Severity.ERROR if writes or mapped else Severity.WARNING
+    first, target = hits[0]
+    others = f" and {counted(len(hits) - 1, 'file')} more" if len(hits) > 1 else ""
+    pid = daemon.process.pid
+    return Found(
+        base.lowered(min(target.doubt for _, target in hits)),
+        daemon.subject,
+        f"{what} ({first.path}{others}) lies on {target.name}, which it serves",
+        (
+            *(
+                Evidence(f"/proc/{pid}, {file.kind.value} file", f"{file.path} on device {file.device}")
+                for file, _ in hits[:MOST_NAMED]
+            ),
+            *more(len(hits) - MOST_NAMED, "file"),
+            *evidence_of_service(daemon),
+        ),
+        _remedy(daemon, first.path, first.kind, mapped),
+    )
+
+
+def _remedy(daemon: Daemon, path: str, kind: FileKind, mapped: bool) -> Remedy:
+    if mapped:
+        locked = lock_memory(daemon)
+        return Remedy(
+            f"Install {path} on a file system that the daemon does not serve, and start it anew. Until then "
+            "lock its memory: pages that are locked are not read again.",
+            locked.commands,
+            unit=locked.unit[:1],
+        )
+    return Remedy(
+        f"Have the daemon keep {path} on a file system that it does not serve, and start it anew.",
+        unit=("StandardOutput=journal", "StandardError=journal") if kind is FileKind.LOG else (),
+    )

@@ -1,0 +1,75 @@
+"""The audit of one snapshot: every rule is asked, the configuration decides what counts."""
+
+from collections.abc import Callable, Iterator
+
+from ioflusher.audit.config import Config
+from ioflusher.audit.finding import Finding, Looked, Report, Suppressed
+from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.table import RULES
+from ioflusher.audit.view import View
+from ioflusher.machine.serving import Service, services
+from ioflusher.machine.snapshot import Snapshot
+
+DEFAULT = Config()
+
+Infer = Callable[[Snapshot], tuple[Service, ...]]
+
+
+def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = services) -> Report:
+    """Judge a machine.
+
+    Args:
+        snapshot: the machine.
+        config: what is off and accepted, and thresholds.
+        infer: who serves what on it; another function only for tests.
+    """
+    view = View(snapshot, infer(snapshot))
+    reasons = dict(config.off)
+    kept: list[Finding] = []
+    suppressed: list[Suppressed] = []
+    for rule in RULES:
+        for finding in _findings(rule, view, config):
+            reason = reasons.get(rule.name) or _accepted(finding, snapshot.system.hostname, config)
+            if reason is None:
+                kept.append(finding)
+            else:
+                suppressed.append(Suppressed(finding, reason))
+    kept.sort(key=lambda finding: -finding.severity.rank)  # stable: rules stay in the order of the table
+    return Report(
+        host=snapshot.system.hostname,
+        taken=snapshot.system.taken,
+        release=snapshot.system.release,
+        findings=tuple(kept),
+        suppressed=tuple(suppressed),
+        looked=_looked(view, config),
+    )
+
+
+def _findings(rule: Rule, view: View, config: Config) -> Iterator[Finding]:
+    for found in rule.judge(view, config.limits):
+        yield Finding(
+            rule=rule.name,
+            severity=found.severity,
+            subject=found.subject,
+            summary=found.summary,
+            reason=rule.reason,
+            evidence=found.evidence,
+            remedy=found.remedy,
+        )
+
+
+def _accepted(finding: Finding, host: str, config: Config) -> str | None:
+    return next((entry.reason for entry in config.suppress if entry.fits(finding, host)), None)
+
+
+def _looked(view: View, config: Config) -> Looked:
+    snapshot = view.snapshot
+    return Looked(
+        processes=len(snapshot.processes),
+        devices=len(snapshot.devices),
+        mounts=len(snapshot.mounts),
+        swaps=len(snapshot.swaps),
+        daemons=tuple(f"{daemon.subject.words}: {daemon.serves}" for daemon in view.daemons),
+        rules=tuple(rule.name for rule in RULES if rule.name not in dict(config.off)),
+        off=config.off,
+    )

@@ -1,0 +1,267 @@
+"""The table of all rules, in the order in which reports and documentation have them."""
+
+from ioflusher.audit.finding import Severity
+from ioflusher.audit.rules import limits, memory, places, services, state
+from ioflusher.audit.rules.common import Rule
+
+_ALL_BUT_FUSE = (
+    "A FUSE mount alone is passed over: the kernel does not wait for it in reclaim, and keeps its dirty "
+    "pages within a limit of their own (strictlimit)."
+)
+_SET = (
+    "`ioflusher set PID` for the daemon that runs; `ioflusher unit --install UNIT` or `ioflusher run -- "
+    "COMMAND` for good; in a daemon of your own `ioflusher.set_io_flusher(True)` before the first thread."
+)
+_LOCK = (
+    "`ioflusher set --lock-memory PID` for the daemon that runs. For good: mlockall(MCL_CURRENT | "
+    "MCL_FUTURE) in the daemon, with LimitMEMLOCK=infinity, or MemorySwapMax=0 for its unit."
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "uncovered",
+        Severity.ERROR,
+        "no thread of a daemon carries the IO_FLUSHER state",
+        "When such a thread needs memory, the kernel may write pages out to the very device that the daemon "
+        "serves, inside the daemon's own allocation. The daemon then waits for a write that only it can do, "
+        "and so does everybody else.",
+        "Reads the flags of every living thread; threads that the kernel runs for a process (io_uring, "
+        "vhost) are not judged here. It is an error for a daemon that each request needs and whose device "
+        "carries swap or a writable file system; a warning for one that only recovery needs (iscsid, "
+        "multipathd), or whose device nobody uses yet; a note for a FUSE daemon of root and for an NBD "
+        "client that merely holds its device. FUSE mounts of ordinary users and what nobody can write to are "
+        "passed over. NOFS with LOCAL_THROTTLE, a state made for FUSE, counts as whole for a FUSE daemon.",
+        _SET,
+        state.uncovered,
+    ),
+    Rule(
+        "partly-covered",
+        Severity.ERROR,
+        "some threads of a daemon carry the state, others do not",
+        "The state belongs to a thread, and only threads that are started later inherit it. One thread "
+        "without it is enough to wait for the daemon's own device, with a request or a lock in its hands "
+        "that the others need.",
+        "As `uncovered`. Typical is a daemon that sets the state in main after a library started its "
+        "threads.",
+        _SET,
+        state.partly_covered,
+    ),
+    Rule(
+        "half-set",
+        Severity.ERROR,
+        "a thread carries one of the state's two bits",
+        "PF_MEMALLOC_NOIO keeps a thread's allocations from starting I/O, PF_LOCAL_THROTTLE keeps it from "
+        "being paused for dirty pages that it must clean itself. With one of them the other way to wait for "
+        "itself is open.",
+        "Without LOCAL_THROTTLE it is a warning only: the kernel itself sets NOIO on a thread for the time "
+        "of some calls, so look again before you act. Severity falls as for `uncovered`.",
+        _SET,
+        state.half_set,
+    ),
+    Rule(
+        "worker-uncovered",
+        Severity.NOTE,
+        "a covered daemon's io_uring workers do not carry the state",
+        "A worker inherits the state from the thread that created it, and one that exists already keeps what "
+        "it has. Its allocations for the daemon's requests can start I/O on the daemon's own device.",
+        "Looked at only where all threads of the program carry the state.",
+        "Have the daemon started in the state (`ioflusher run`), or set the state before the first request "
+        "is submitted.",
+        state.worker_uncovered,
+    ),
+    Rule(
+        "cannot-set",
+        Severity.WARNING,
+        "a daemon without the state lacks CAP_SYS_RESOURCE to take it",
+        "prctl(PR_SET_IO_FLUSHER) needs CAP_SYS_RESOURCE in the effective set of the thread, in the first "
+        "user namespace. Daemons that meet EPERM there mostly go on without the state, and say nothing.",
+        "Reads the effective, permitted and bounding sets. Silent where all threads carry the state already: "
+        "a capability that was dropped afterwards is not missed. Severity falls as for `uncovered`.",
+        "`ioflusher unit --install UNIT` or `ioflusher run --user USER -- COMMAND`, which take the state "
+        "before they give the capability up; or AmbientCapabilities=CAP_SYS_RESOURCE. In a container: "
+        "`ioflusher container`.",
+        state.cannot_set,
+    ),
+    Rule(
+        "kernel-too-old",
+        Severity.ERROR,
+        "a kernel before 5.6 does not know the state",
+        "prctl(PR_SET_IO_FLUSHER) came with Linux 5.6. Before it nothing keeps a daemon's own allocations "
+        "from writing to its device.",
+        "Silent where any thread of the machine carries the state: distributions bring calls back to older "
+        "kernels. Severity is that of the daemon on which most depends.",
+        "A kernel of release 5.6 or later. `ioflusher run -- true` ends with status 0 where the call is "
+        "there.",
+        state.kernel_too_old,
+    ),
+    Rule(
+        "memory-not-locked",
+        Severity.ERROR,
+        "a daemon's memory may be swapped out",
+        "A page fault of the daemon then waits for the device that holds the swap, just when memory is "
+        "short. Where that is the daemon's own device, the wait never ends.",
+        "Compares VmLck with VmRSS. An error where swap lies on what the daemon serves, a warning where it "
+        "lies on another device, a note where it is compressed memory alone (zram). Silent without swap, in "
+        "a control group with memory.swap.max 0, and for an NBD client that merely holds its device. "
+        + _ALL_BUT_FUSE,
+        _LOCK,
+        memory.memory_not_locked,
+        ("unlocked_kib",),
+    ),
+    Rule(
+        "swapped-out",
+        Severity.ERROR,
+        "a part of a daemon's memory is swapped out now",
+        "The next request that touches that part waits until it is read back. On a device whose swap the "
+        "daemon serves itself, it waits for itself.",
+        "Reads VmSwap. Severity as for `memory-not-locked`.",
+        _LOCK,
+        memory.swapped_out,
+        ("swapped_kib",),
+    ),
+    Rule(
+        "swap-on-served",
+        Severity.ERROR,
+        "swap lies on a device whose daemon is not fit to carry it",
+        "Swap is written when memory is short, which is when the daemon's own allocations fall into reclaim. "
+        "A daemon that lacks the state, or whose own memory can go to that swap, then waits for itself.",
+        "Follows partitions, mapped devices, loop devices and files down to the device. Silent where every "
+        "thread of the daemon carries the state and its memory is locked: that is what it takes.",
+        "`swapoff` and swap on a disk of its own; or make the daemon fit: `ioflusher set --lock-memory PID`.",
+        memory.swap_on_served,
+    ),
+    Rule(
+        "executable-on-served",
+        Severity.ERROR,
+        "a daemon's executable lies on what it serves",
+        "Pages of a program are dropped when memory is short and read again when they are needed. To read "
+        "them the daemon would have to run the very code that is missing.",
+        "Silent where the daemon's memory is locked: such pages stay. A warning for a daemon that only "
+        "recovery needs.",
+        "Install it on another file system and start it anew; lock its memory until then.",
+        places.executable_on_served,
+    ),
+    Rule(
+        "library-on-served",
+        Severity.ERROR,
+        "a library of a daemon lies on what it serves",
+        "Pages of a library are dropped when memory is short and read again when they are needed. To read "
+        "them the daemon would have to run, and it waits in that very page fault.",
+        "As `executable-on-served`.",
+        "Install it on another file system, or link it statically; lock its memory until then.",
+        places.library_on_served,
+    ),
+    Rule(
+        "log-on-served",
+        Severity.ERROR,
+        "a daemon logs to what it serves",
+        "A line of log waits for the file system's journal or for dirty pages to be written, and both wait "
+        "for the daemon. The IO_FLUSHER state does not help against that.",
+        "A log is a regular file that is open for appending. A warning for a daemon that only recovery "
+        "needs.",
+        "Log to the journal or to a file on another disk.",
+        places.log_on_served,
+    ),
+    Rule(
+        "file-on-served",
+        Severity.ERROR,
+        "a daemon has another file open on what it serves",
+        "Reading or writing such a file makes a request to the daemon from within the daemon. While it waits "
+        "for the answer it does not give one.",
+        "An error for what is open for writing, or is a device on top of its own; for what is only read, a "
+        "warning. The served device itself, held open to control it, does not count. Mapped files do not "
+        "count where the daemon's memory is locked.",
+        "Keep the file on a file system that the daemon does not serve.",
+        places.file_on_served,
+    ),
+    Rule(
+        "oom-killable",
+        Severity.WARNING,
+        "the OOM killer may take a daemon",
+        "A daemon with much memory is a likely victim when memory is short. Without it the device fails or "
+        "stands still, and the memory that its dirty pages hold is never freed.",
+        "Reads oom_score_adj. A note where little depends on the daemon, or only recovery does. "
+        + _ALL_BUT_FUSE,
+        "`choom -n -1000 -p PID`; OOMScoreAdjust=-1000 in its unit.",
+        limits.oom_killable,
+        ("oom_score_adj",),
+    ),
+    Rule(
+        "memory-max",
+        Severity.WARNING,
+        "a hard limit of memory holds for a daemon",
+        "At its limit a control group reclaims from itself, on the daemon's own time, or its tasks are "
+        "killed. Both stop the device though the machine has memory left.",
+        "Reads memory.max (version 2) and memory.limit_in_bytes (version 1) from the daemon's group up to "
+        "the root. A note while no more than used_percent of the limit is used. " + _ALL_BUT_FUSE,
+        "MemoryMax=infinity for its unit and slices, and limits for those who use the device.",
+        limits.memory_max,
+        ("used_percent",),
+    ),
+    Rule(
+        "memory-high",
+        Severity.WARNING,
+        "a daemon is slowed down above a mark of memory",
+        "Above memory.high every task of the group reclaims and is put to sleep on its way out of the "
+        "kernel. The IO_FLUSHER state does not exempt it.",
+        "Reads memory.high from the daemon's group up to the root; version 1's soft limit slows nobody. A "
+        "note while no more than used_percent of the mark is used. " + _ALL_BUT_FUSE,
+        "MemoryHigh=infinity for its unit and slices.",
+        limits.memory_high,
+        ("used_percent",),
+    ),
+    Rule(
+        "small-reserve",
+        Severity.WARNING,
+        "the machine's reserve of memory is small for the queues that are served",
+        "When nothing can be reclaimed without I/O, socket buffers and the like for the requests in flight "
+        "come from the reserve below vm.min_free_kbytes. A daemon that finds it empty cannot finish the "
+        "writes that would fill it again.",
+        "Adds up, over the devices that processes here serve and that carry swap or files, nr_requests times "
+        "hardware queues times request_kib. That is a rule of thumb: 64 KiB a request sufficed for an nbd "
+        f"queue in the lab. At most {limits.MOST_RESERVE_PERCENT} percent of all memory is asked for. A "
+        "warning where swap is served, else a note.",
+        "`sysctl -w vm.min_free_kbytes=N`, and the same in /etc/sysctl.d; or a shorter queue.",
+        limits.small_reserve,
+        ("request_kib",),
+    ),
+    Rule(
+        "dirty-limits",
+        Severity.WARNING,
+        "one device's dirty pages may fill the machine's dirty limit while its daemon must dirty pages",
+        "Once pages of the served device fill the limit, balance_dirty_pages() pauses everybody who writes, "
+        "the daemon's own writes to its store among them. Those pages become clean only by the daemon's "
+        "writes.",
+        "Looks at daemons that store through the page cache, on another device and without the state, and at "
+        "the share of the limit that their devices may take (bdi/max_ratio, max_bytes, strict_limit), all "
+        "together. A warning where the limit is dirty_mib or less (in the lab 8 MiB froze at once, 32 MiB "
+        "were slow), else a note. FUSE has its own limit.",
+        "`echo N > /sys/block/NAME/bdi/max_ratio`, the state for the daemon, or O_DIRECT for its store.",
+        limits.dirty_limits,
+        ("dirty_mib",),
+    ),
+    Rule(
+        "daemon-gone",
+        Severity.ERROR,
+        "a device or mount is set up and its daemon is gone",
+        "Requests wait, and with them every task that needs a page from there or waits for its dirty pages. "
+        "Nobody will answer them.",
+        "A warning where nothing uses the device or only recovery needs the daemon. A note where the "
+        "snapshot was taken without the rights of root and the daemon may just not have been seen.",
+        "Start the daemon again; or take the device down, so that what waits gets an error.",
+        services.daemon_gone,
+    ),
+    Rule(
+        "unreadable",
+        Severity.WARNING,
+        "something that the audit needs could not be read",
+        "A rule that lacks a fact keeps silent, and silence must not look like health. What is listed here "
+        "was not judged.",
+        "A warning for facts about a daemon, and for a snapshot taken without the rights of root, in which "
+        "any other process may serve something; else a note.",
+        "Take the snapshot as root.",
+        services.unreadable,
+    ),
+)
+
+BY_NAME: dict[str, Rule] = {rule.name: rule for rule in RULES}

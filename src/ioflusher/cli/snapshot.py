@@ -1,0 +1,91 @@
+"""`ioflusher snapshot`: record this machine, so that it can be judged elsewhere and later."""
+
+import gc
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from ioflusher.cli.progress import ProgressLine
+from ioflusher.machine.codec import dump_snapshot
+from ioflusher.machine.collect import collect
+from ioflusher.machine.errors import SnapshotError
+from ioflusher.machine.notes import Limits
+
+
+@click.command()
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write there instead of to standard output; the file appears whole or not at all.",
+)
+@click.option(
+    "--arguments", is_flag=True, help="Record the command lines of all processes too. They may hold secrets."
+)
+@click.option(
+    "--root",
+    metavar="DIRECTORY",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("/"),
+    help="Read proc/ and sys/ below this directory, a recorded tree, instead of this machine.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Limits().seconds,
+    show_default=True,
+    help="Stop reading processes after so long, and say in the snapshot how many were left out.",
+)
+@click.option("--force", is_flag=True, help="Write to standard output even where that is a terminal.")
+def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, force: bool) -> None:
+    """Record this machine as JSON: what `audit` and `map` need, from /proc, /sys and its sockets.
+
+        ioflusher snapshot > host.json
+
+    Reads only. Records no environment and no command lines unless asked. Run it as root to have all of it;
+    what could not be read is in the snapshot, and told on standard error.
+    """
+    if output is None and sys.stdout.isatty() and not force:
+        raise click.UsageError(
+            "a snapshot is long JSON, not for a terminal: redirect it, as in "
+            "`ioflusher snapshot > host.json`, or use --output FILE or --force"
+        )
+    # The records live until the program ends: there is no garbage to look for among them.
+    gc.disable()
+    with ProgressLine("processes") as line:
+        taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=line.show)
+    data = dump_snapshot(taken)
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_whole(output, data)
+    if taken.unreadable:
+        click.echo(
+            f"ioflusher: {len(taken.unreadable)} things could not be read; they are listed in the snapshot"
+            + ("" if taken.system.privileged else " (some need root with CAP_SYS_PTRACE)"),
+            err=True,
+        )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees half of it; readable by its owner alone.
+
+    Raises:
+        SnapshotError: where it cannot be written.
+    """
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise SnapshotError(f"cannot write {path}: {error.strerror}", errno=error.errno) from error
