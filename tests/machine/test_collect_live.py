@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,78 @@ def test_this_process(tmp_path: Path) -> None:
     assert uses[own.exe].kind is FileKind.EXECUTABLE
     pairs = [{end.inode for end in c.ends} for c in snapshot.connections if c.family is Family.UNIX]
     assert inodes in pairs
+
+
+def test_processes_that_come_and_go() -> None:
+    """While programs start and end all the time, snapshots are made and nothing is noted of those."""
+    loop = subprocess.Popen(["sh", "-c", "while :; do /bin/true & /bin/true; done"])
+    try:
+        for _ in range(3):
+            snapshot = collect()
+            assert any(process.pid == loop.pid for process in snapshot.processes)
+            assert not [item for item in snapshot.unreadable if "No such" in item.why]
+    finally:
+        loop.kill()
+        loop.wait(timeout=30)
+
+
+def test_peers_of_unix_sockets(tmp_path: Path) -> None:
+    """A path of any bytes, an abstract name, a datagram socket that is named from one side alone."""
+    path = os.fsencode(tmp_path) + b"/a\xff\n.sock"
+    with (
+        socket.socket(socket.AF_UNIX) as by_path,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
+        socket.socket(socket.AF_UNIX) as first,
+        socket.socket(socket.AF_UNIX) as second,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as third,
+    ):
+        for server, name in ((by_path, path), (abstract, b"\0ioflusher %d" % os.getpid())):
+            server.bind(name)
+            server.listen()
+        log.bind(str(tmp_path / "log"))
+        accepted = []
+        for client, server in ((first, by_path), (second, abstract)):
+            client.connect(server.getsockname())
+            accepted.append(server.accept()[0])
+        third.connect(log.getsockname())
+        snapshot = collect(extra_pids=frozenset({os.getpid()}))
+        inodes = [os.fstat(s.fileno()).st_ino for s in (first, second, third)]
+        for end in accepted:
+            end.close()
+    names = {
+        near.inode: far.address
+        for connection in snapshot.connections
+        for near, far in (connection.ends, connection.ends[::-1])
+    }
+    assert [names[inode] for inode in inodes] == [
+        path.decode("utf-8", "backslashreplace"),
+        f"@ioflusher {os.getpid()}",
+        str(tmp_path / "log"),
+    ]
+
+
+def test_unprivileged() -> None:
+    """Another user gets a snapshot too; what it could not read is said once a kind."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    # loaded first: this installation may lie where only root may read
+    code = (
+        "import os, sys, pyroute2; from ioflusher.machine.serving import services;"
+        "from ioflusher.machine.collect import collect; services(collect());"
+        "from ioflusher.machine.codec import dump_snapshot;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "sys.stdout.buffer.write(dump_snapshot(collect()))"
+    )
+    with subprocess.Popen(["sleep", "300"]) as sleeper:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+        sleeper.kill()
+    assert done.returncode == 0, done.stderr
+    snapshot = load_snapshot(done.stdout)
+    assert not snapshot.system.privileged
+    other = next(process for process in snapshot.processes if process.pid == sleeper.pid)
+    assert (other.comm, other.uid, other.exe) == ("sleep", 0, None)
+    denied = [item.what for item in snapshot.unreadable if item.why == "Permission denied"]
+    assert any(what.startswith("/proc/PID/fd of ") for what in denied)
+    assert len(denied) == len(set(denied))
+    assert len(snapshot.unreadable) < 20
