@@ -120,6 +120,14 @@ def test_nbd_by_netlink(stranger: tuple[Process, ...]) -> None:
     assert brief(services(snapshot)) == {(20, "NBD server", "nbd0", True)}
 
 
+def test_nbd_client_that_kept_the_device_alone() -> None:
+    """A client by ioctl that closed its socket is known by the device that it holds."""
+    client = process(10, "attach", DeviceHandle("/dev/nbd0", "43:0"))
+    connections = (talk(("",), ("/run/nbd.sock", 20)),)
+    snapshot = replace(EMPTY, processes=(client, SERVER), devices=(BY_IOCTL,), connections=connections)
+    assert brief(services(snapshot)) == {(10, "NBD client", "nbd0", True), (20, "NBD server", "nbd0", True)}
+
+
 def test_nbd_by_netlink_with_two_servers() -> None:
     """Which of two servers has which of two devices is not known."""
     snapshot = replace(
@@ -320,7 +328,7 @@ WORDS = st.sampled_from(
 ENDS = st.builds(SocketEnd, st.integers(), WORDS, st.lists(st.integers(0, 3)).map(tuple))
 
 
-@settings(max_examples=200)
+@settings(deadline=None)
 @given(
     snapshot=st.builds(
         replace,

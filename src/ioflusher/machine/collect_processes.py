@@ -13,8 +13,10 @@ from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Threa
 from ioflusher.machine.threads import GONE, read_threads
 from ioflusher.machine.tree import text_of
 
-# Character devices by which programs serve storage, or have the kernel do it.
-_SPECIAL = re.compile(rb"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|mapper/control|sg\d+|bsg/.+)")
+# Devices by which programs serve storage, or have the kernel do it.
+_SPECIAL = re.compile(
+    rb"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Numbers of character devices by their names, from /sys/dev/char."""
+"""Numbers of devices by their names, from /sys/dev/char and /sys/dev/block."""
 
 import os
 
@@ -14,26 +14,28 @@ class DeviceNumbers:
     """
 
     def __init__(self, root: str, notes: Notes) -> None:
-        self._directory = f"{root}/sys/dev/char"
+        self._directories = (f"{root}/sys/dev/char", f"{root}/sys/dev/block")
         self._notes = notes
         self._numbers: dict[str, str] | None = None
 
     def of(self, path: str) -> str:
         """The device's number; "" where sysfs does not know it."""
         if self._numbers is None:
-            self._numbers = self._read()
+            self._numbers = {}
+            for directory in self._directories:
+                self._numbers |= self._read(directory)
         return self._numbers.get(path, "")
 
-    def _read(self) -> dict[str, str]:
+    def _read(self, directory: str) -> dict[str, str]:
         found = {}
         try:
-            names = os.listdir(self._directory)
+            names = os.listdir(directory)
         except OSError as error:
-            self._notes(self._directory, error.strerror or str(error))
+            self._notes(directory, error.strerror or str(error))
             return {}
         for number in names:
             try:
-                uevent = read_small(f"{self._directory}/{number}/uevent")
+                uevent = read_small(f"{directory}/{number}/uevent")
             except OSError:
                 continue  # unplugged meanwhile
             for line in uevent.split(b"\n"):

@@ -128,10 +128,10 @@ class MemoryLimit:
 
 @dataclass(frozen=True, slots=True)
 class DeviceHandle:
-    """A special character device that a process holds open, by which it serves something.
+    """A special device that a process holds open, by which it serves something.
 
     Attributes:
-        path: such as /dev/ublkc0, /dev/fuse, /dev/uio0, /dev/vduse/NAME.
+        path: such as /dev/ublkc0, /dev/fuse, /dev/uio0, /dev/vduse/NAME, /dev/nbd0 (its client).
         number: "major:minor".
         connection: for /dev/fuse, the connection's number where the kernel names it in fdinfo.
     """

@@ -25,11 +25,13 @@ def nbd_services(facts: Facts) -> Iterator[Service]:
             continue
         client = facts.process_of(device.serving_pid)
         pairs = _pairs(facts, client) if client is not None else []
-        if client is None or (not pairs and not facts.talks_abroad(client.pid) and facts.certain):
-            # gone; or a stranger that was given its number, without any socket
-            orphans.append(device)
-        else:
+        if client is not None and (pairs or facts.talks_abroad(client.pid)):
             yield from _of_client(facts, device, client, pairs)
+            continue
+        # Gone; or a stranger that was given its number; or a client that kept nothing but the device.
+        if client is not None and f"/dev/{device.name}" in {handle.path for handle in client.handles}:
+            yield _client(facts, device, client, essential=False)
+        orphans.append(device)
     yield from _of_orphans(facts, orphans)
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ioflusher.kernel import nbd
@@ -38,10 +39,12 @@ class Attachment:
         export: what the server said.
     """
 
-    def __init__(self, device: str, export: Export, fd: int) -> None:
+    def __init__(self, device: str, export: Export, fd: int, sockets: Sequence[socket.socket]) -> None:
         self.device = device
         self.export = export
         self._fd = fd
+        # The kernel has its own references. Ours tell everybody who looks which server has the device.
+        self._sockets = sockets
         self._result: OSError | None = None
         # Not Thread.join(): where a signal handler's exception interrupts it, the living thread is taken for
         # an ended one from then on (CPython 3.11, Thread._wait_for_tstate_lock).
@@ -101,6 +104,8 @@ class Attachment:
             fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
         finally:
             os.close(fd)
+            for sock in self._sockets:
+                sock.close()
 
     def __enter__(self) -> "Attachment":
         return self
@@ -136,10 +141,11 @@ def attach(
         try:
             limit_requests(device, export.block_size.maximum)
             configure(fd, device, export, sockets, block_size, timeout)
-        finally:
+            attachment = Attachment(device, export, fd, sockets)
+        except BaseException:
             for sock in sockets:
-                sock.close()  # the kernel holds its own references
-        attachment = Attachment(device, export, fd)
+                sock.close()
+            raise
     except BaseException:
         os.close(fd)
         raise
