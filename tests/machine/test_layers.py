@@ -85,3 +85,15 @@ def test_cyclic_tables_end() -> None:
     two = BlockDevice("dm-2", "254:2", 1, DeviceKind.DM, slaves=("dm-1",))
     layers = Layers(Snapshot(SYSTEM, Memory(), devices=(one, two)))
     assert layers.below(device_layer("dm-1")) == layers.above(device_layer("dm-1"))
+
+
+def test_a_mount_above_hides_what_is_below_it() -> None:
+    """A later mount at /a hides the older one at /a/b; one that was made upon it does not hide."""
+    root = Mount(1, 1, "8:1", "/", "/", "ext4", "/dev/sda1")
+    hidden = Mount(2, 1, "8:2", "/", "/a/b", "ext4", "/dev/sda2")
+    over = Mount(3, 1, "8:3", "/", "/a", "ext4", "/dev/sda3")
+    inside = Mount(4, 3, "8:4", "/", "/a/c", "ext4", "/dev/sda4")
+    layers = Layers(Snapshot(SYSTEM, Memory(), mounts=(root, hidden, over, inside)))
+    assert layers.of_path("/a/b/file") == file_system_layer("8:3")
+    assert layers.of_path("/a/c/file") == file_system_layer("8:4")
+    assert layers.of_path("/" + "x/" * 100_000) is None

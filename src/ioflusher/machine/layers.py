@@ -14,6 +14,8 @@ from ioflusher.machine.storage import BlockDevice, Mount, Swap
 
 # /proc and /sys write it behind the name of a file that was unlinked.
 _DELETED = " (deleted)"
+# PATH_MAX, include/uapi/linux/limits.h, with room for how bytes that are not UTF-8 are written here
+_LONGEST_PATH = 4 * 4096
 
 
 class LayerKind(Enum):
@@ -56,16 +58,42 @@ class Layers:
 
     @cached_property
     def _points(self) -> dict[tuple[int | None, str], Mount]:
-        """The topmost mount at each mount point, by name space."""
+        """The mount that a path meets at each mount point, by name space.
+
+        A mount is met where its parent is met: one at /a/b is hidden by a later one at /a. Where the parent
+        is not in the snapshot (file systems without storage are left out of other name spaces), it counts.
+        """
+        places: dict[tuple[int | None, str], list[Mount]] = defaultdict(list)
+        for mount in sorted(self.snapshot.mounts, key=lambda mount: len(mount.point)):
+            places[mount.namespace, mount.point].append(mount)
         points: dict[tuple[int | None, str], Mount] = {}
-        for mount in self.snapshot.mounts:
-            place = (mount.namespace, mount.point)
-            there = points.get(place)
-            hidden = there is not None and there.parent_id == mount.mount_id
-            over = there is None or mount.parent_id == there.mount_id or mount.mount_id > there.mount_id
-            if over and not hidden:
-                points[place] = mount
+        for place, mounts in places.items():
+            met = self._topmost(mounts, points)
+            if met is not None:
+                points[place] = met
         return points
+
+    def _topmost(self, mounts: list[Mount], points: dict[tuple[int | None, str], Mount]) -> Mount | None:
+        """Of the mounts at one point, the one on top; None where a mount at a shorter path hides them all."""
+        over = {mount.parent_id: mount for mount in mounts if mount.parent_id != mount.mount_id}
+        here = {mount.mount_id for mount in mounts}
+        met: Mount | None = None
+        for mount in mounts:
+            lowest = mount.parent_id not in here or mount.parent_id == mount.mount_id
+            if lowest and self._is_met(mount, points):
+                met = mount
+        for _ in mounts:
+            if met is None or met.mount_id not in over:
+                break
+            met = over[met.mount_id]
+        return met
+
+    def _is_met(self, mount: Mount, points: dict[tuple[int | None, str], Mount]) -> bool:
+        parent = self.mounts_by_id.get(mount.parent_id)
+        if parent is None or parent.namespace != mount.namespace:
+            return True
+        above = _longest(mount.point.rpartition("/")[0] or "/", mount.namespace, points)
+        return above is None or above.mount_id == parent.mount_id
 
     @cached_property
     def _first_namespace(self) -> int | None:
@@ -117,6 +145,8 @@ class Layers:
 
     def device_of_path(self, path: str) -> BlockDevice | None:
         """The block device that a name below /dev means, None where it is not one that is known."""
+        if not path.startswith("/dev/"):
+            return None
         if path.startswith("/dev/mapper/"):
             return self._mapped.get(path.removeprefix("/dev/mapper/"))
         return self.devices.get(path.removeprefix("/dev/").replace("/", "!"))
@@ -128,16 +158,12 @@ class Layers:
             device = self.device_of_path(path)
             if device is not None:
                 return device_layer(device.name)
-        space = self._first_namespace if namespace is None else namespace
-        place = path
-        while place.startswith("/"):
-            mount = self._points.get((space, place or "/"))
-            if mount is not None:
-                return file_system_layer(mount.number)
-            if place == "/":
-                break
-            place = place.rpartition("/")[0] or "/"
-        return None
+        mount = self.mount_of(path, namespace)
+        return file_system_layer(mount.number) if mount is not None else None
+
+    def mount_of(self, path: str, namespace: int | None = None) -> Mount | None:
+        """The mount that a path lies on: the longest mount point above it in that name space."""
+        return _longest(path, self._first_namespace if namespace is None else namespace, self._points)
 
     def of_file(self, file: FileUse) -> Layer | None:
         """The device that an open file is, or the file system that it lies on; None for unknown."""
@@ -180,6 +206,18 @@ class Layers:
         """The swap areas that lie on one of the layers directly."""
         wanted = frozenset(layers)
         return tuple(swap for swap in self.snapshot.swaps if self.of_swap(swap) in wanted)
+
+
+def _longest(path: str, namespace: int | None, points: dict[tuple[int | None, str], Mount]) -> Mount | None:
+    """What is mounted at the path itself or at the nearest directory above it."""
+    if len(path) > _LONGEST_PATH:
+        return None
+    while path.startswith("/"):
+        mount = points.get((namespace, path))
+        if mount is not None or path == "/":
+            return mount
+        path = path.rpartition("/")[0] or "/"
+    return None
 
 
 def _reached(start: Layer, steps: dict[Layer, frozenset[Layer]]) -> frozenset[Layer]:

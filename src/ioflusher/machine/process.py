@@ -194,3 +194,15 @@ class Process:
     def covered(self) -> bool:
         """Whether every living thread that runs the program carries the IO_FLUSHER state."""
         return all(thread.io_flusher for thread in self.living if not thread.kernel_worker)
+
+    @property
+    def memory_locked(self) -> bool | None:
+        """Whether all of its resident memory but for a MiB is locked; None for unknown."""
+        if not self.locked_kib:
+            return None if self.locked_kib is None else self.resident_kib == 0
+        return self.resident_kib is None or self.resident_kib - self.locked_kib <= 1024
+
+    @property
+    def never_swapped(self) -> bool:
+        """Whether a control group keeps its memory out of swap (memory.swap.max is 0)."""
+        return any(group.version == 2 and group.swap_max == 0 for group in self.cgroups or ())
