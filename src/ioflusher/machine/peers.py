@@ -14,7 +14,7 @@ def servers(connection: Connection, listening: frozenset[tuple[Family, str]]) ->
     """
     first, second = connection.ends
     for is_server in (
-        lambda end: not listening.isdisjoint(_listeners_of(connection.family, end.address)),
+        lambda end: is_listened_at(connection.family, end.address, listening),
         lambda end: connection.family is Family.UNIX and end.address != "",
     ):
         chosen = [end for end in (first, second) if is_server(end)]
@@ -26,6 +26,11 @@ def servers(connection: Connection, listening: frozenset[tuple[Family, str]]) ->
 def listening_addresses(listeners: Iterable[Listener]) -> frozenset[tuple[Family, str]]:
     """Where somebody waits for clients."""
     return frozenset((listener.family, listener.end.address) for listener in listeners)
+
+
+def is_listened_at(family: Family, address: str, listening: frozenset[tuple[Family, str]]) -> bool:
+    """Whether a socket with this address was made by a listener of `listening`."""
+    return not listening.isdisjoint(_listeners_of(family, address))
 
 
 def _listeners_of(family: Family, address: str) -> tuple[tuple[Family, str], ...]:
