@@ -130,10 +130,13 @@ def test_dirty_limits() -> None:
         dirty(replace(QUEUE, max_bytes=4 << 20), dirty_bytes=8 << 20),
         dirty(QUEUE, flags=COVERED, dirty_bytes=8 << 20),
         dirty(QUEUE, direct=True, dirty_bytes=8 << 20),
+        replace(
+            dirty(QUEUE, dirty_bytes=8 << 20), mounts=(replace(ROOT_MOUNT, fstype="tmpfs"), FILES_ON_NBD)
+        ),
     ],
 )
 def test_dirty_limits_that_leave_room(snapshot: Snapshot) -> None:
-    """A share below all, the state on the daemon, or a store past the page cache."""
+    """A share below all, the state on the daemon, a store past the page cache or in memory."""
     assert "dirty-limits" not in found(snapshot)
 
 

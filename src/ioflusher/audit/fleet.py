@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ioflusher.audit.config import Config
@@ -10,6 +11,9 @@ from ioflusher.audit.finding import Report, Severity
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import read_snapshot
 from ioflusher.machine.errors import SnapshotError
+
+# files that a process of a pool takes at a time: each takes a few milliseconds
+AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,9 @@ def audit_files(
             yield audit_file(name, config)
             progress()
         return
-    futures = [executor.submit(audit_file, name, config) for name in names]
-    for future in futures:
-        yield future.result()
+    judge = partial(audit_file, config=config)
+    for result in executor.map(judge, names, chunksize=AT_ONCE):
+        yield result
         progress()
 
 

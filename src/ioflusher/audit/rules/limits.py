@@ -7,8 +7,8 @@ from ioflusher.audit.limits import Limits
 from ioflusher.audit.rules.common import Found, counted, evidence_of_service, quoted
 from ioflusher.audit.view import Daemon, Stake, Target, View
 from ioflusher.kernel.flags import PF_LOCAL_THROTTLE
-from ioflusher.machine.layers import device_layer
-from ioflusher.machine.process import FileKind, MemoryLimit
+from ioflusher.machine.layers import Layer, device_layer
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving import TargetKind
 from ioflusher.machine.storage import BlockDevice
 
@@ -16,6 +16,8 @@ from ioflusher.machine.storage import BlockDevice
 MOST_RESERVE_PERCENT = 5
 # bdi/strict_limit: commit 8e9d5ead865a (6.2); the file was seen or was not, see Queue
 BUFFERED = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
+# nothing is written back there, and nobody is paused
+IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 
 
 def oom_killable(view: View, limits: Limits) -> Iterator[Found]:
@@ -190,8 +192,15 @@ def _writes_buffered(view: View, daemon: Daemon) -> tuple[Evidence, ...]:
     return tuple(
         Evidence(f"/proc/{daemon.process.pid}, {file.kind.value} file", file.path)
         for file in daemon.process.files or ()
-        if file.kind in BUFFERED and not file.direct and view.layers.of_file(file) not in own
+        if file.kind in BUFFERED and not file.direct and _has_dirty_pages(view, file, own)
     )
+
+
+def _has_dirty_pages(view: View, file: FileUse, own: set[Layer]) -> bool:
+    """Whether the file lies on a disk or server of another kind than what the daemon serves."""
+    layer = view.layers.of_file(file)
+    mounts = view.layers.mounts.get(layer.name, ()) if layer else ()
+    return layer not in own and not any(mount.fstype in IN_MEMORY for mount in mounts)
 
 
 def dirty_limits(view: View, limits: Limits) -> Iterator[Found]:

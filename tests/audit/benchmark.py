@@ -1,0 +1,113 @@
+"""How long a fleet takes, all cores beside one: python tests/audit/benchmark.py [MACHINES].
+
+Records this machine once, adds nbd daemons with many threads and files to it, writes it as MACHINES (1000)
+snapshots of hosts of their own, and judges them all with `--jobs 1` and with all cores, in turn. Prints
+medians.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ioflusher.machine.codec import dump_snapshot
+from ioflusher.machine.collect import collect
+from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
+from ioflusher.machine.services import Connection, Family, SocketEnd
+from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue
+
+DAEMONS, THREADS, FILES, PROCESSES = 4, 16, 60, 300
+ROUNDS = 5
+
+
+def machine() -> Snapshot:
+    """This machine with daemons, and processes enough for an ordinary server."""
+    live = collect()
+    first = 1 << 22  # above all process numbers
+    daemons = tuple(daemon(first + number * 100) for number in range(DAEMONS))
+    model = live.processes[-1]
+    others = tuple(
+        replace(model, pid=first - number, threads=(replace(model.threads[0], tid=first - number),))
+        for number in range(1, max(1, PROCESSES - len(live.processes)))
+    )
+    return replace(
+        live,
+        processes=(*live.processes, *sorted(others, key=lambda process: process.pid), *daemons),
+        devices=(*live.devices, *(device(number, first + number * 100) for number in range(DAEMONS))),
+        mounts=(*live.mounts, *(mount(number) for number in range(DAEMONS))),
+        connections=(*live.connections, *(connection(first + number * 100) for number in range(DAEMONS))),
+    )
+
+
+def daemon(pid: int) -> Process:
+    """An nbd server, half of whose threads lack the state."""
+    threads = tuple(
+        Thread(pid + number, f"worker-{number}", "S", 0x00580140 if number % 2 else 0x00400140)
+        for number in range(THREADS)
+    )
+    files = tuple(FileUse(f"/usr/lib/lib{number}.so", FileKind.LIBRARY, "8:1") for number in range(FILES))
+    sets = Capabilities((1 << 41) - 1, (1 << 41) - 1, (1 << 41) - 1)
+    return Process(pid, 1, "server", 0, threads, sets, 0, 0, 8000, 0, (), "/usr/bin/server", files=files)
+
+
+def device(number: int, pid: int) -> BlockDevice:
+    """What it serves."""
+    return BlockDevice(
+        f"nbd{number}", f"43:{number}", 1 << 30, DeviceKind.NBD, serving_pid=pid, queue=Queue(128, 1280, 1)
+    )
+
+
+def mount(number: int) -> Mount:
+    """A file system on it."""
+    return Mount(1 << 20 | number, 1, f"43:{number}", "/", f"/data/{number}", "ext4", f"/dev/nbd{number}")
+
+
+def connection(pid: int) -> Connection:
+    """Its socket, whose other end the kernel holds."""
+    return Connection(Family.UNIX, (SocketEnd(pid, "", (pid,)), SocketEnd(pid + 1, "", ())))
+
+
+def run(names: list[str], *options: str) -> tuple[float, float]:
+    """Seconds by the clock and on processors of one audit of all."""
+    command = [sys.executable, "-m", "ioflusher", "audit", "--json", *options, "--snapshot", *names]
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=600)
+    clock = time.perf_counter() - begin
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert len(json.loads(done.stdout)["hosts"]) == len(names), "every machine is judged"
+    return clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Make, measure in turn, print."""
+    machines = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    with tempfile.TemporaryDirectory() as directory:
+        model = machine()
+        names = []
+        for number in range(machines):
+            name = f"host{number}"
+            path = Path(directory) / f"{name}.json"
+            path.write_bytes(dump_snapshot(replace(model, system=replace(model.system, hostname=name))))
+            names.append(str(path))
+        size = sum(os.stat(name).st_size for name in names)
+        rounds = [(run(names, "--jobs", "1"), run(names)) for _ in range(ROUNDS)]
+    print(f"{machines} snapshots of {len(model.processes)} processes, {size / machines / 1024:.0f} KiB each")
+    one = statistics.median(first[0] for first, _ in rounds)
+    every = statistics.median(second[0] for _, second in rounds)
+    print(f"one job: {one:.2f} s, {machines / one:.0f} machines a second")
+    print(f"all cores: {every:.2f} s, {machines / every:.0f} machines a second")
+    cores = len(os.sched_getaffinity(0))
+    busy = statistics.median(second[1] / second[0] for _, second in rounds)
+    ratio = statistics.median(first[0] / second[0] for first, second in rounds)
+    print(f"{ratio:.2f} times as fast; {busy:.2f} of {cores} cores busy")
+
+
+if __name__ == "__main__":
+    main()
