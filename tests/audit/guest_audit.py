@@ -58,7 +58,7 @@ def rules() -> dict[str, str]:
 @contextmanager
 def daemon(*options: str) -> Iterator[int]:
     """A server of ours with the kernel's client on it; nothing of the client stays in user space."""
-    command = [PROGRAM, "nbd", "serve", "--unix", str(SOCKET), *options]
+    command = [str(PROGRAM), "nbd", "serve", "--unix", str(SOCKET), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -135,11 +135,11 @@ def buffered(disk: str) -> None:
         say("buffered", {name: finding["severity"] for name, finding in found.items()})
         say("dirty limits mended", mend(found["dirty-limits"]))
         shell(f"umount {files}")
-    for _ in range(50):
+    for _ in range(10):
         found = {entry["rule"]: entry for entry in printed()[1]["findings"]}
         if "daemon-gone" in found or not Path("/sys/block/nbd0/pid").exists():
             break
-        time.sleep(0.2)
+        time.sleep(0.5)
     say("gone", {name: finding["severity"] for name, finding in found.items()})
     if "daemon-gone" in found:
         say("gone mended", mend(found["daemon-gone"]))

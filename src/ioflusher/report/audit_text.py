@@ -56,8 +56,8 @@ def _report(report: Report, width: int) -> Iterator[Text]:
     yield Text(f"{printable(report.host)}: {_numbers(report.findings)}", "bold")
     yield from _prose(
         "looked at",
-        f"Linux {report.release} at {report.taken}: {counted(looked.processes, 'process')[:-1]}"
-        f"{'es' if looked.processes != 1 else 's'}, {counted(looked.devices, 'block device')}, "
+        f"Linux {report.release} at {report.taken}: {counted(looked.processes, 'process', 'processes')}, "
+        f"{counted(looked.devices, 'block device')}, "
         f"{counted(looked.mounts, 'mount')}, {counted(looked.swaps, 'swap area')}; "
         f"{counted(len(looked.rules), 'rule')} asked",
         width,

@@ -81,9 +81,9 @@ def more(number: int, noun: str) -> tuple[Evidence, ...]:
     return (Evidence("and", f"{counted(number, noun)} more"),) if number > 0 else ()
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: "1 thread", "2 threads"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def unit_install(daemon: Daemon, options: str = "") -> str:

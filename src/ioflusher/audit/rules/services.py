@@ -133,13 +133,17 @@ def _of_machine(view: View, remedy: Remedy) -> Iterator[Found]:
     if not shown and privileged:
         return
     pids = {entry.pid for entry in others}
-    without = "" if privileged else f"; they are of {len(pids)} processes that may serve something, or more"
+    without = (
+        ""
+        if privileged
+        else f", some of {counted(len(pids), 'process', 'processes')} that may serve something"
+    )
     yield Found(
         Severity.NOTE if privileged else Severity.WARNING,
         view.machine,
         f"{counted(len(shown), 'fact')} could not be read{without}",
         (
-            *([] if privileged else [Evidence("the snapshot", "taken without the rights of root")]),
+            *([] if privileged else [Evidence("the snapshot", "taken without all rights of root")]),
             *shown[:MOST_NAMED],
             *more(len(shown) - MOST_NAMED, "fact"),
         ),
