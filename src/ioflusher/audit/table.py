@@ -1,7 +1,7 @@
 """The table of all rules, in the order in which reports and documentation have them."""
 
 from ioflusher.audit.finding import Severity
-from ioflusher.audit.rules import limits, memory, places, services, state
+from ioflusher.audit.rules import cycles, limits, memory, places, services, state
 from ioflusher.audit.rules.common import Rule
 
 _ALL_BUT_FUSE = (
@@ -173,6 +173,21 @@ RULES: tuple[Rule, ...] = (
         "count where the daemon's memory is locked.",
         "Keep the file on a file system that the daemon does not serve.",
         places.file_on_served,
+    ),
+    Rule(
+        "cycle",
+        Severity.ERROR,
+        "a daemon waits for itself through other processes",
+        "Each process of such a circle waits for the next one, and the last one for the device that the "
+        "first serves. Under load, or when memory is short, none of them can go on.",
+        "Walks the storage graph (`ioflusher map` draws it): files, peers by local sockets, the reclaim and "
+        "swapped memory of processes that are no daemons themselves, such as a local server to which a "
+        "daemon forwards. What a daemon alone does to itself is left to the other rules. A warning where the "
+        "circle closes only through such a peer's memory; less where it is not certain or closes only in "
+        "recovery.",
+        "Move a store or log to another disk, or give the peer the state and locked memory: "
+        "`ioflusher set --lock-memory PID`.",
+        cycles.cycle,
     ),
     Rule(
         "oom-killable",

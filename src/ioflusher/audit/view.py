@@ -117,11 +117,6 @@ class Daemon:
             for played, served in names.items()
         )
 
-    @property
-    def memory_locked(self) -> bool | None:
-        """Whether all of its resident memory is locked but for a MiB; None for unknown."""
-        return self.locked_but(1024)
-
     def locked_but(self, kib: int) -> bool | None:
         """Whether all of its resident memory but so much is locked; None for unknown."""
         locked, resident = self.process.locked_kib, self.process.resident_kib
@@ -130,11 +125,6 @@ class Daemon:
         if locked == 0:
             return resident is not None and resident == 0
         return resident is None or resident - locked <= kib
-
-    @property
-    def never_swapped(self) -> bool:
-        """Whether a control group keeps its memory out of swap (memory.swap.max is 0)."""
-        return any(group.version == 2 and group.swap_max == 0 for group in self.process.cgroups or ())
 
     def severity(self, base: Severity) -> Severity:
         """A rule's severity for this daemon: less where less depends on it."""

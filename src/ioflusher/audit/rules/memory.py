@@ -50,7 +50,7 @@ def memory_not_locked(view: View, limits: Limits) -> Iterator[Found]:
         return
     for daemon in _judged(view):
         process = daemon.process
-        if daemon.never_swapped or daemon.locked_but(limits.unlocked_kib) is not False:
+        if process.never_swapped or daemon.locked_but(limits.unlocked_kib) is not False:
             continue
         own = any(target.swaps for target in daemon.targets)
         yield Found(
@@ -91,7 +91,8 @@ def swapped_out(view: View, limits: Limits) -> Iterator[Found]:
 def swap_on_served(view: View, limits: Limits) -> Iterator[Found]:
     """Swap on a device whose daemon is not fit to carry it."""
     for daemon in view.daemons:
-        fit = daemon.process.covered and (daemon.memory_locked or daemon.never_swapped)
+        process = daemon.process
+        fit = process.covered and (process.memory_locked or process.never_swapped)
         if fit or not daemon.worker:
             continue
         # a process may serve one device in two ways; the heavier one counts
@@ -104,7 +105,7 @@ def _swap_on(target: Target, daemon: Daemon) -> Found:
     process = daemon.process
     lacks = [
         *([] if process.covered else ["the state on every thread"]),
-        *([] if daemon.memory_locked or daemon.never_swapped else ["locked memory"]),
+        *([] if process.memory_locked or process.never_swapped else ["locked memory"]),
     ]
     names = ", ".join(swap.path for swap in target.swaps)
     return Found(

@@ -39,7 +39,7 @@ def _on_served(view: View, what: str, kinds: frozenset[FileKind]) -> Iterator[Fo
     for daemon in view.daemons:
         hits = [hit for hit in files_on_served(view.layers, daemon) if hit[0].kind in kinds]
         # what is mapped and locked is not read again
-        hits = [hit for hit in hits if not (hit[0].kind in MAPPED and daemon.memory_locked)]
+        hits = [hit for hit in hits if not (hit[0].kind in MAPPED and daemon.process.memory_locked)]
         if hits:
             yield _finding(daemon, what, hits)
 

@@ -1,0 +1,96 @@
+"""The rule on circles: a daemon that waits for itself through other processes."""
+
+from collections.abc import Iterator
+
+from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
+from ioflusher.audit.limits import Limits
+from ioflusher.audit.rules.common import MOST_NAMED, Found, more
+from ioflusher.audit.view import View
+from ioflusher.machine.cycles import cycle_through, find_cycles
+from ioflusher.machine.graph import storage_graph
+from ioflusher.machine.nodes import Cycle, Edge, Node, NodeKind, Reason
+
+_MEMORY = frozenset({Reason.RECLAIM, Reason.SWAPPED})
+
+
+def cycle(view: View, limits: Limits) -> Iterator[Found]:
+    """Circles of the storage graph that pass through two processes or more."""
+    if not view.daemons:
+        return
+    graph = storage_graph(view.snapshot, view.services)
+    nodes = {node.id: node for node in graph.nodes}
+    # a daemon's own memory has its own rules
+    daemons = {f"pid:{daemon.process.pid}" for daemon in view.daemons}
+    edges = [edge for edge in graph.edges if not (edge.reason in _MEMORY and edge.source in daemons)]
+    for circle in find_cycles(graph.nodes, edges):
+        way = _through_others(circle, edges, nodes)
+        if way is not None:
+            yield _finding(view, way, nodes)
+
+
+def _processes(names: Iterator[str], nodes: dict[str, Node]) -> list[str]:
+    return [name for name in names if nodes[name].kind is NodeKind.PROCESS]
+
+
+def _through_others(circle: Cycle, edges: list[Edge], nodes: dict[str, Node]) -> Cycle | None:
+    """The circle with a way round through two processes or more, None where there is none."""
+    on_way = _processes((edge.source for edge in circle.witness), nodes)
+    if len(on_way) > 1:
+        return circle
+    for name in _processes(iter(circle.nodes), nodes):
+        if name not in on_way:
+            other = cycle_through(circle, edges, name)
+            if len(_processes((edge.source for edge in other.witness), nodes)) > 1:
+                return other
+    return None
+
+
+def _finding(view: View, circle: Cycle, nodes: dict[str, Node]) -> Found:
+    way = circle.witness
+    served = next((edge for edge in way if edge.reason is Reason.SERVED), way[0])
+    first = nodes[served.target]
+    by_memory = any(edge.reason in _MEMORY for edge in way)
+    base = Severity.WARNING if by_memory else Severity.ERROR
+    light = min(
+        (target.light for d in view.daemons if d.process.pid == first.pid for target in d.targets), default=0
+    )
+    names = [nodes[edge.source] for edge in way]
+    return Found(
+        base.lowered(light + circle.recovery + (not circle.certain)),
+        Subject(SubjectKind.PROCESS, first.name, first.pid),
+        f"it waits for itself: {' -> '.join(_words(node) for node in (*names, names[0]))}",
+        (
+            *(
+                Evidence(
+                    f"{_words(nodes[edge.source])}, {edge.reason.value} {_words(nodes[edge.target])}",
+                    edge.evidence + ("" if edge.certain else " (not certain)"),
+                )
+                for edge in way[:MOST_NAMED]
+            ),
+            *more(len(way) - MOST_NAMED, "step"),
+        ),
+        _remedy(way, nodes),
+    )
+
+
+def _words(node: Node) -> str:
+    return node.name if node.pid is None else f"{node.name} ({node.pid})"
+
+
+def _remedy(way: tuple[Edge, ...], nodes: dict[str, Node]) -> Remedy:
+    bare = dict.fromkeys(
+        nodes[edge.source].pid
+        for edge in way
+        if edge.reason in _MEMORY and nodes[edge.source].pid is not None
+    )
+    if bare:
+        return Remedy(
+            "Give the processes whose memory closes the circle the state and locked memory; or have the "
+            "daemon do without them.",
+            commands=tuple(f"ioflusher set --lock-memory {pid}" for pid in bare),
+            unit=("LimitMEMLOCK=infinity",),
+        )
+    return Remedy(
+        "Break the circle at one place: move a store, a log or a program to a disk that none of these "
+        "processes serves, or a peer to another machine."
+    )
