@@ -5,6 +5,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from ioflusher.kernlog.fleet import (
     Progress,
     diagnose_file,
     diagnose_files,
+    diagnose_records,
     diagnose_source,
     results_as_json,
 )
@@ -42,6 +45,21 @@ DASK_TIMEOUT = 10
 @click.option("--dmesg", is_flag=True, help="Read this machine's kernel ring buffer.")
 @click.option("--journal", is_flag=True, help="Read the kernel's messages in this machine's journal.")
 @click.option("--boot", metavar="N", help="With --journal: which boot, as journalctl --boot takes it.")
+@click.option("--live", is_flag=True, help="Look into this machine's running kernel (extra drgn, root).")
+@click.option(
+    "--vmcore",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Look into a machine's memory dump (extra drgn).",
+)
+@click.option(
+    "--debug-info",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A kernel's debug information: vmlinux, or a directory like /usr/lib/debug.",
+)
 @click.option(
     "--daemon",
     "daemons",
@@ -62,6 +80,9 @@ def diagnose(
     dmesg: bool,
     journal: bool,
     boot: str | None,
+    live: bool,
+    vmcore: tuple[Path, ...],
+    debug_info: tuple[Path, ...],
     daemons: tuple[str, ...],
     everything: bool,
     as_json: bool,
@@ -80,16 +101,18 @@ def diagnose(
     if explain is not None:
         click.echo(explanation(explain))
         return
-    if not (logs or dmesg or journal):
-        raise click.UsageError("give a LOG, - for standard input, --dmesg or --journal")
+    sources = len(logs) + dmesg + journal + live + len(vmcore)
+    if not sources:
+        raise click.UsageError("give a LOG, - for standard input, --dmesg, --journal, --live or --vmcore")
     if boot is not None and not journal:
         raise click.UsageError("--boot belongs to --journal")
     options = Options(daemons, everything)
     results = []
-    for result in read_all(logs, dmesg, journal, boot, options, jobs, dask):
+    kernels = read_kernels(live, vmcore, debug_info, options)
+    for result in chain(kernels, read_all(logs, dmesg, journal, boot, options, jobs, dask)):
         results.append(result)
         if not as_json:
-            show(result, several=len(logs) + dmesg + journal > 1)
+            show(result, several=sources > 1)
     if as_json:
         import json
 
@@ -97,6 +120,19 @@ def diagnose(
     if html:
         write_html(html, tuple(results))
     sys.exit(exit_status(results))
+
+
+def read_kernels(
+    live: bool, dumps: tuple[Path, ...], debug_info: tuple[Path, ...], options: Options
+) -> Iterator[LogResult]:
+    """The results of looking into kernels themselves."""
+    if not live and not dumps:
+        return
+    from ioflusher.kernlog.kernel_memory import kernel_records, open_kernel
+
+    for dump in (*([None] if live else []), *dumps):
+        kernel = partial(open_kernel, dump, debug_info)
+        yield diagnose_records(str(dump or "the running kernel"), partial(kernel_records, kernel), options)
 
 
 def read_all(

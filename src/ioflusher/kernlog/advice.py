@@ -97,6 +97,8 @@ def who_completes(case: Case, finding: Finding) -> str | None:
                 return f"{case.name} itself"
             case _:
                 return f"{case.asker.part or 'the subsystem'}, which this thread is in the middle of"
+    if case.report.owner:
+        return f"{case.report.owner[0]} ({case.report.owner[1]}), which holds the lock"
     return _ACTORS.get(case.body.wait)
 
 

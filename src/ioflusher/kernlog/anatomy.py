@@ -212,7 +212,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             continue
         wait = _judge(role, primitive)
         # it gave up the processor in a function that the table does not list
-        return Wait.UNKNOWN if wait is Wait.RUNNING and sleeps and unlisted else wait
+        vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE
+        return Wait.UNKNOWN if vague and sleeps and unlisted else wait
     return primitive or Wait.UNKNOWN
 
 
@@ -233,6 +234,8 @@ def _judge(role: Role, primitive: Wait | None) -> Wait:
         return Wait.FS
     if role is Role.DRIVER:
         return Wait.COMPLETION
+    if role is Role.WORKER:
+        return Wait.IDLE  # a kernel thread between two pieces of work
     if role in _RECLAIM_WORK or role in _RUNS:
         return Wait.RUNNING
     return Wait.UNKNOWN

@@ -68,6 +68,9 @@ def daemon_named(comm: str | None, extra: tuple[str, ...] = ()) -> Daemon | None
         return None
     if any(_fits(name, comm) for name in extra):
         return Daemon(comm, "block", "named by you as a storage daemon")
+    # threads of the kernel are called after devices: jbd2/nbd0-8
+    if "/" in comm:
+        return None
     return next((daemon for daemon in known_daemons() if _fits(daemon.name, comm)), None)
 
 
@@ -177,10 +180,20 @@ def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:
     return any(step.role is Role.WORKER for step in body.outer)
 
 
-def asker_of(report: TaskReport, body: Anatomy, extra: tuple[str, ...] = ()) -> Asker:
-    """Who the thread of a stack is; `extra` are task names that the user knows as storage daemons."""
+def asker_of(
+    report: TaskReport, body: Anatomy, extra: tuple[str, ...] = (), served: str | None = None
+) -> Asker:
+    """Who the thread of a stack is.
+
+    Args:
+        report, body: the stack, and it taken apart.
+        extra: task names that the user knows as storage daemons.
+        served: the device whose requests the thread's process is known to complete, None for none.
+    """
     part = asking_part(body)
     daemon = daemon_named(report.comm, extra)
+    if served:
+        daemon = Daemon(report.comm or "?", "block", f"serves {served}")
     if daemon is None and any(step.role is Role.USER_FS_DAEMON for step in body.outer):
         daemon = Daemon(report.comm or "?", "fuse", "answers requests of a file system in user space")
     if daemon:

@@ -27,6 +27,8 @@ _KINDS = {
 def device_of(case: Case) -> str | None:
     """The device's name, else its kind in words, else None where the log names neither."""
     report = case.report
+    if report.device:
+        return report.device
     texts = [text for text in (report.workqueue, report.comm) if text]
     for text in texts:
         if found := _NAMED.search(text.replace("_", " ")):

@@ -16,7 +16,15 @@ from ioflusher.kernlog.devices import device_of
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, TaskRef
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
+from ioflusher.kernlog.records import (
+    DeviceServer,
+    Event,
+    EventKind,
+    LockdepReport,
+    Record,
+    Source,
+    TaskReport,
+)
 from ioflusher.kernlog.rules import judge
 from ioflusher.kernlog.waits import explain_stack, mark
 
@@ -67,6 +75,8 @@ class Diagnoser:
             case Event():
                 self._facts.learn_event(record)
                 self._count(record)
+            case DeviceServer():
+                self._facts.servers.append(record)
             case LockdepReport():
                 if len(self._lockdep) < MAX_GROUPS:
                     self._lockdep.setdefault((record.title, record.locks), record)
@@ -84,11 +94,12 @@ class Diagnoser:
     def _take_report(self, report: TaskReport) -> None:
         self._reports += 1
         body = dissect(report.frames, report.comm)
-        case = Case(report, body, asker_of(report, body, self._daemons))
+        served = self._facts.served_by(report.pid)
+        case = Case(report, body, asker_of(report, body, self._daemons, served))
         self._facts.learn_case(case)
         if not self._everything and not _matters(case):
             return
-        key = _likeness(report, body)
+        key = (*_likeness(report, body), served)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MAX_GROUPS:
@@ -186,6 +197,7 @@ def _likeness(report: TaskReport, body: Anatomy) -> tuple[object, ...]:
     return (
         name,
         report.source in (Source.LOCKUP, Source.DUMP),
+        report.device,
         *(step.frame.name for step in body.steps[:48]),
     )
 

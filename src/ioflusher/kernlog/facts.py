@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ioflusher.kernlog.anatomy import Reclaim, Wait
 from ioflusher.kernlog.askers import Service, families
 from ioflusher.kernlog.findings import Case
-from ioflusher.kernlog.records import Event, EventKind
+from ioflusher.kernlog.records import DeviceServer, Event, EventKind
 from ioflusher.kernlog.roles import Role
 
 # a log holds more tasks than anybody reads; the sets below stay this small
@@ -38,6 +38,7 @@ class Facts:
         thread_waiters: family -> a task that works on it and waits for a new kernel thread.
         stuck: number of tasks that wait for I/O, outside reclaim or in it.
         families: every subsystem seen in a stack, and every device in trouble.
+        servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         osd: a Ceph OSD's own threads were seen, so its messenger threads serve a disk of this machine.
     """
@@ -56,6 +57,7 @@ class Facts:
     thread_waiters: dict[str, Case] = field(default_factory=dict)
     stuck: int = 0
     families: set[str] = field(default_factory=set)
+    servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     osd: bool = False
 
@@ -126,6 +128,10 @@ class Facts:
     def _remember_families(self, names: tuple[str, ...]) -> None:
         if len(self.families) < MAX_REMEMBERED:
             self.families.update(names)
+
+    def served_by(self, pid: int | None) -> str | None:
+        """The device whose requests a process completes, None for none and where nothing told."""
+        return next((server.device for server in self.servers if server.pid == pid), None)
 
     @property
     def exhausted(self) -> bool:

@@ -40,7 +40,7 @@ class Kind(Enum):
 class Confidence(Enum):
     """How sure a finding is."""
 
-    CERTAIN = "certain"  # the log itself shows both ends
+    CERTAIN = "certain"  # the log or the memory itself shows both ends
     PROBABLE = "probable"  # one end is shown, the other follows from what the task is known to be
     POSSIBLE = "possible"  # something that would decide it is missing
 

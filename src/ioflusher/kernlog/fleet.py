@@ -9,6 +9,7 @@ from ioflusher.kernlog.console import read_records
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
 from ioflusher.kernlog.inputs import LogUnreadableError, opened
+from ioflusher.kernlog.records import Record
 from ioflusher.kernlog.scan import Readable, relevant_lines
 
 if TYPE_CHECKING:
@@ -77,6 +78,17 @@ def diagnose_source(
             name, diagnosis, f"{name} {reason}", "give the text of a kernel log, dmesg or console"
         )
     return LogResult(name, diagnosis)
+
+
+def diagnose_records(name: str, records: Callable[[], Iterable[Record]], options: Options) -> LogResult:
+    """Diagnose what is no text: a kernel's memory. What is wrong with it is in the result."""
+    diagnoser = Diagnoser(options.daemons, options.everything)
+    try:
+        for record in records():
+            diagnoser.take(record)
+    except LogUnreadableError as error:
+        return LogResult(name, diagnoser.result(), str(error), error.hint)
+    return LogResult(name, diagnoser.result())
 
 
 def diagnose_files(

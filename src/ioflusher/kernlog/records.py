@@ -5,6 +5,9 @@ from enum import Enum
 
 from ioflusher.kernlog.frames import Frame
 
+# an offset for what stands in no log
+NO_PLACE = -1
+
 
 class Source(Enum):
     """What made the kernel (or a tool) print a stack."""
@@ -39,6 +42,7 @@ class TaskReport:
         seconds: the kernel's time stamp of the first line, None without one.
         line: number of the first line from 1, None behind the part of a long log in which lines are counted.
         offset: of the first line's first byte in the (decompressed) log.
+        device: of the request or page that it waits for; only a kernel's memory tells, a log does not.
     """
 
     comm: str | None
@@ -55,6 +59,22 @@ class TaskReport:
     seconds: float | None
     line: int | None
     offset: int
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceServer:
+    """Which process completes a block device's requests; only a kernel's memory tells.
+
+    Attributes:
+        device: its name, such as "nbd0".
+        pid: the process.
+        comm: its name.
+    """
+
+    device: str
+    pid: int
+    comm: str
 
 
 class EventKind(Enum):
@@ -133,4 +153,4 @@ class LockdepReport:
 
 _RECLAIMS = frozenset({"do_try_to_free_pages", "try_to_free_pages", "try_to_free_mem_cgroup_pages"})
 
-Record = TaskReport | Event | LockdepReport
+Record = TaskReport | Event | LockdepReport | DeviceServer

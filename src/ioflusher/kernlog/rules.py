@@ -42,6 +42,43 @@ def judge(case: Case, facts: Facts) -> Finding:
     return plain_finding(case, facts)
 
 
+def own_device(case: Case, facts: Facts) -> Finding | None:
+    """The kernel's memory shows the device that is waited for, and that this very process serves it."""
+    body, device = case.body, case.report.device
+    if not any(server.device == device and server.pid == case.report.pid for server in facts.servers):
+        return None
+    if body.reclaim is Reclaim.DIRECT and body.wait is not Wait.RUNNING:
+        kind = recursion_kind(case)
+        why = f"its allocation waits in reclaim for {device}, whose requests its own process completes"
+    elif body.wait is Wait.DIRTY_THROTTLE:
+        kind = Kind.THROTTLED_DAEMON
+        why = f"its write was stopped for the dirty pages of {device}, which its own process has to write"
+    else:
+        return None
+    owner = case.report.owner
+    if owner:
+        why += f"; on its way there, {owner[0]} ({owner[1]}) holds the lock"
+    holder = facts.reclaiming.get(owner[1]) if owner else None
+    return Finding(kind, True, Confidence.CERTAIN, f"in the kernel's memory: {why}", other=holder)
+
+
+def anothers_device(case: Case, facts: Facts) -> Finding | None:
+    """A daemon's allocation waits for a device that its process does not serve: a slow device, to it."""
+    device, asker = case.report.device, case.asker
+    servers = [server for server in facts.servers if server.device == device]
+    own = any(server.pid == case.report.pid for server in servers)
+    if not device or asker.service is not Service.DAEMON or own or case.body.reclaim is not Reclaim.DIRECT:
+        return None
+    names = ", ".join(f"{server.comm} ({server.pid})" for server in servers)
+    who = f"{names} serves" if servers else "the kernel's own driver serves"
+    return Finding(
+        Kind.RECLAIM_BEHIND_DEVICE,
+        False,
+        Confidence.CERTAIN,
+        f"its allocation waits in reclaim for {device}, which {who}",
+    )
+
+
 def io_thread_in_reclaim(case: Case, facts: Facts) -> Finding | None:
     """A thread that others need for their I/O waits for I/O below its own allocation."""
     body, asker = case.body, case.asker
@@ -329,6 +366,8 @@ RULES: tuple[Rule, ...] = (
     shrinker_inversion,
     thaw_behind_reclaim,
     thread_maker_in_reclaim,
+    own_device,
+    anothers_device,
     lock_owner_in_reclaim,
     needed_behind_an_allocation,
     file_server_in_own_mount,

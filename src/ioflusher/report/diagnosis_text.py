@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode
 from ioflusher.kernlog.findings import Confidence
+from ioflusher.kernlog.records import NO_PLACE
 from ioflusher.kernlog.roles import Role
 from ioflusher.kernlog.waits import MarkedFrame
 from ioflusher.report.plain import printable
 
 SURENESS = {
-    Confidence.CERTAIN: "certain: the log shows both ends",
+    Confidence.CERTAIN: "certain: both ends of the wait are shown",
     Confidence.PROBABLE: "probable",
     Confidence.POSSIBLE: "possible",
 }
@@ -94,11 +95,12 @@ def subject(episode: Episode) -> str:
 
 def _tasks(episode: Episode) -> str:
     first = episode.tasks[0]
-    place = f"line {first.line}" if first.line is not None else f"byte {first.offset}"
+    place = f", line {first.line}" if first.line is not None else f", byte {first.offset}"
+    place = "" if first.offset == NO_PLACE else place
     state = f", state {first.state}" if first.state else ""
     blocked = f", blocked for more than {first.blocked_seconds} s" if first.blocked_seconds else ""
     others = f"; {episode.count} stacks alike" if episode.count > 1 else ""
-    return f"{first.name}{state}{blocked}, {place}{others}"
+    return f"{first.name}{state}{blocked}{place}{others}"
 
 
 def _state(episode: Episode) -> str:
