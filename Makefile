@@ -1,12 +1,13 @@
 # make demo     everything set up, then a real kernel freezes without the IO_FLUSHER state and lives with it
 # make test     everything set up, then every test, those in virtual machines included
+# make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make matrix   every scenario, ten runs of each half (hours under emulation)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test matrix setup lint clean
+.PHONY: demo test aarch64 matrix setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -16,6 +17,11 @@ test: setup lint
 	tools/packages test
 	$(BIN)/ioflusher lab setup
 	$(BIN)/python -m pytest
+
+aarch64: setup
+	tools/packages aarch64
+	$(BIN)/python -m tests.flag.aarch64.machine
+	$(BIN)/python -m pytest tests/flag/aarch64
 
 lint: setup
 	$(BIN)/ruff check

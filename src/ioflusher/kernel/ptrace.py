@@ -19,6 +19,8 @@ PTRACE_EVENT_STOP = 128
 
 # include/uapi/linux/elf.h
 NT_PRSTATUS = 1
+NT_ARM_SVE = 0x405  # since 4.15: the scalable vector registers of arm64
+NT_ARM_SSVE = 0x40B  # since 5.19: the same in streaming mode (SME)
 
 # include/uapi/linux/wait.h
 WALL = 0x40000000  # also for threads that are not children, which traced ones are not

@@ -10,6 +10,8 @@
  *   ignored   threads in epoll_wait, while ignored signals come all the time
  *   exec      executes itself again and again
  *   births    a thread that starts short threads all the time
+ *   vectors   computes in vector registers and makes a call now and then
+ *   endless   the same without any call
  *   sleeper   sleeps
  *
  * Prints "ready". On SIGTERM to its process group prints a line of its own and exits with 0 if all was well.
@@ -27,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -174,6 +177,63 @@ static int do_births(void)
 	return 0;
 }
 
+#ifdef __aarch64__
+#define LANES(n) __asm__(".arch_extension sve\n\tcntd %0" : "=r"(n))
+#define COMPUTE(sum, rounds)                                                                          \
+	__asm__ volatile(".arch_extension sve\n\t"                                                    \
+			 "ptrue p0.d\n\t"                                                             \
+			 "mov z0.d, #1\n\t"                                                           \
+			 "mov z1.d, #0\n"                                                             \
+			 "1: add z1.d, p0/m, z1.d, z0.d\n\t"                                          \
+			 "subs %1, %1, #1\n\t"                                                        \
+			 "b.ne 1b\n\t"                                                                \
+			 "ptrue p0.d\n\t"                                                             \
+			 "uaddv d0, p0, z1.d\n\t"                                                     \
+			 "fmov %0, d0"                                                                \
+			 : "=r"(sum), "+r"(rounds)                                                    \
+			 :                                                                            \
+			 : "v0", "v1", "cc")
+#else
+#define LANES(n) (n = 1)
+#define COMPUTE(sum, rounds)                                                                          \
+	__asm__ volatile("pcmpeqd %%xmm0, %%xmm0\n\t"                                                 \
+			 "psrlq $63, %%xmm0\n\t"                                                      \
+			 "pxor %%xmm1, %%xmm1\n"                                                      \
+			 "1: paddq %%xmm0, %%xmm1\n\t"                                                \
+			 "decq %1\n\t"                                                                \
+			 "jnz 1b\n\t"                                                                 \
+			 "movq %%xmm1, %0"                                                            \
+			 : "=r"(sum), "+r"(rounds)                                                    \
+			 :                                                                            \
+			 : "xmm0", "xmm1", "cc")
+#endif
+
+/* The sum is built in a vector register whose lanes a lost register would set back. */
+static int do_vectors(int endless)
+{
+	long computed = 0, wrong = 0;
+	uint64_t lanes;
+
+#ifdef __aarch64__
+	if (!(getauxval(AT_HWCAP) & HWCAP_SVE)) {
+		printf("no sve\n");
+		return 77;
+	}
+#endif
+	LANES(lanes);
+	ready();
+	for (; !stopping; computed++) {
+		uint64_t sum, rounds = 300000;
+
+		COMPUTE(sum, rounds);
+		wrong += sum != lanes * 300000;
+		if (!endless)
+			usleep(100);
+	}
+	printf("%ld computed, %ld wrong\n", computed, wrong);
+	return computed == 0 || wrong;
+}
+
 static int do_exec(char **argv)
 {
 	usleep(3000);
@@ -199,6 +259,8 @@ int main(int argc, char **argv)
 		return do_handler();
 	if (!strcmp(what, "ignored"))
 		return do_ignored();
+	if (!strcmp(what, "vectors") || !strcmp(what, "endless"))
+		return do_vectors(*what == 'e');
 	if (!strcmp(what, "births"))
 		return do_births();
 	if (!strcmp(what, "exec")) {

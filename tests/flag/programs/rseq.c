@@ -18,6 +18,14 @@
 
 #define CPUS 256
 
+#ifdef __x86_64__
+#define JUMP "jmp"
+#define SCRATCH "rax", "rbx", "rcx"
+#elif defined __aarch64__
+#define JUMP "b"
+#define SCRATCH "x13", "x14"
+#endif
+
 static atomic_int stopping;
 static struct { long count; char pad[56]; } counters[CPUS];
 
@@ -38,6 +46,7 @@ static int count_once(struct rseq *rs)
 		"3: .long 0, 0\n\t"
 		".quad 1f, 2f - 1f, 4f\n\t"
 		".popsection\n\t"
+#ifdef __x86_64__
 		"leaq 3b(%%rip), %%rax\n\t"
 		"movq %%rax, %c[cs](%[rs])\n\t"
 		"1:\n\t"
@@ -51,16 +60,33 @@ static int count_once(struct rseq *rs)
 		"movq %%rbx, (%[counter])\n\t"
 		"2:\n\t"
 		"jmp %l[done]\n\t"
+#else
+		"adrp x13, 3b\n\t"
+		"add x13, x13, :lo12:3b\n\t"
+		"str x13, [%[rs], %c[cs]]\n\t"
+		"1:\n\t"
+		"ldr w13, [%[rs], %c[id]]\n\t"
+		"cmp w13, %w[cpu]\n\t"
+		"b.ne 4f\n\t"
+		"ldr x14, [%[counter]]\n\t"
+		"mov x13, #300\n\t"
+		"5: subs x13, x13, #1\n\t"
+		"b.ne 5b\n\t"
+		"add x14, x14, #1\n\t"
+		"str x14, [%[counter]]\n\t"
+		"2:\n\t"
+		"b %l[done]\n\t"
+#endif
 		".pushsection __rseq_failure, \"ax\"\n\t"
 		".long %c[signature]\n\t"
 		"4:\n\t"
-		"jmp %l[aborted]\n\t"
+		JUMP " %l[aborted]\n\t"
 		".popsection\n\t"
 		:
 		: [rs] "r"(rs), [cpu] "r"(cpu), [counter] "r"(counter),
 		  [cs] "i"(offsetof(struct rseq, rseq_cs)), [id] "i"(offsetof(struct rseq, cpu_id)),
 		  [signature] "i"(RSEQ_SIG)
-		: "rax", "rbx", "rcx", "memory", "cc"
+		: SCRATCH, "memory", "cc"
 		: done, aborted);
 done:
 	return 1;

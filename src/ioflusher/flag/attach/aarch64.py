@@ -10,11 +10,15 @@ restart_syscall, as the kernel would have it.
 import struct
 from errno import EINTR
 
-from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, signed
+from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, ReadRegisters, signed
 from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.ptrace import NT_ARM_SSVE, NT_ARM_SVE
 
 _FORMAT = "=34Q"  # x0 to x30, sp, pc, pstate
-_SP, _PC = 31, 32
+_SP, _PC, _PSTATE = 31, 32, 33
+# arch/arm64/include/uapi/asm/ptrace.h, PSR_BTYPE_MASK: the thread is about to land from an indirect branch,
+# and where code is guarded (BTI), the kernel's own library too, it may land on few instructions only
+_BTYPE = 0xC00
 
 # include/uapi/asm-generic/unistd.h
 _NUMBERS = {CallName.PRCTL: 167, CallName.MLOCKALL: 230}
@@ -80,8 +84,17 @@ class AArch64:
         enter = list(resume)
         enter[:5] = (*call.arguments, 0, 0, 0, 0, 0)[:5]
         enter[8], enter[_PC] = self.number(call.name), slot
+        enter[_PSTATE] &= ~_BTYPE
         code = _code(resume, slot)
         return Detour(code=code, enter=struct.pack(_FORMAT, *enter), resume=struct.pack(_FORMAT, *resume))
+
+    def at_stake(self, read: ReadRegisters) -> bool:
+        """See `arch.Architecture`.
+
+        A system call leaves of the scalable vector registers the lower 128 bits and zeros, and ends the
+        streaming mode (Documentation/arch/arm64/sve.rst and sme.rst, "System call behaviour").
+        """
+        return _sve(read(NT_ARM_SSVE, _SVE_MOST)) is not None or bool(_sve(read(NT_ARM_SVE, _SVE_MOST)))
 
     def result(self, registers: bytes) -> int:
         """See `arch.Architecture`."""
@@ -91,6 +104,28 @@ class AArch64:
         """See `arch.Architecture`."""
         last = _CODE_SIZE - 4
         return code[:last] == _SVC + _loads() and code[last + 3] & 0xFC == 0x14
+
+
+# arch/arm64/include/uapi/asm/ptrace.h, struct user_sve_header: size, max_size, vl, max_vl, flags
+_SVE_HEADER = struct.Struct("=IIHHH2x")
+_SVE_PT_REGS_SVE = 1  # in use; else the set holds the ordinary vector registers
+_SVE_MOST = 16 + 256 * 32 + 32 * 17 + 32  # bytes of the set with vectors of 2048 bits
+
+
+def _sve(registers: bytes) -> bytes | None:
+    """What a call would destroy, empty where that is zeros alone; None where the registers are not in use.
+
+    The set has 32 registers of `vl` bytes, then 16 predicates and FFR of an eighth of that.
+    """
+    if len(registers) < _SVE_HEADER.size:
+        return None
+    _, _, vl, _, flags = _SVE_HEADER.unpack_from(registers)
+    if not flags & _SVE_PT_REGS_SVE:
+        return None
+    vectors = registers[_SVE_HEADER.size :][: 32 * vl]
+    predicates = registers[_SVE_HEADER.size + 32 * vl :][: 17 * vl // 8]
+    upper = b"".join(vectors[place + 16 : place + vl] for place in range(0, len(vectors), vl))
+    return (upper + predicates).strip(b"\0")
 
 
 def _remembers(blocked: Blocked) -> bool:

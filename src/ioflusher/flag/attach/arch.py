@@ -6,6 +6,7 @@ the rest of the code runs only if we die in between. So the thread goes on unhar
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -61,6 +62,9 @@ class Detour:
     resume: bytes
 
 
+ReadRegisters = Callable[[int, int], bytes]
+
+
 class Architecture(Protocol):
     """One processor family's part.
 
@@ -102,6 +106,13 @@ class Architecture(Protocol):
 
     def detour(self, registers: bytes, call: Call, slot: int, blocked: Blocked | None) -> Detour:
         """The detour by the code at `slot` of a thread with these registers."""
+
+    def at_stake(self, read: ReadRegisters) -> bool:
+        """Whether the stopped thread's registers hold what a system call would destroy.
+
+        `read` gives a register set of the thread by its number, NT_*, at most so many bytes of it; empty
+        where the processor or the kernel has no such set.
+        """
 
     def result(self, registers: bytes) -> int:
         """What the call returned: 0 or more, or a negative errno."""

@@ -11,12 +11,11 @@ from ioflusher.flag.attach.inject import Injector, check_filters
 from ioflusher.flag.attach.outcome import Outcome, Refused, ThreadOutcome
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.flag.threads import ThreadState, thread_state
-from ioflusher.kernel.blocked import Blocked, parse_syscall
+from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.status import TaskStatus, parse_status
 
 _PATIENCE = 0.05  # seconds; a thread that takes longer to stop is left for later
-_NBD_DO_IT = 0xAB03  # include/uapi/linux/nbd.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +106,7 @@ class Caller:
         lacking = status.capabilities.missing(CAP_SYS_RESOURCE)
         if call.name is CallName.PRCTL and "effective" in lacking:
             raise Refused(Outcome.NOT_PERMITTED, "it lacks CAP_SYS_RESOURCE; start it under `ioflusher run`")
-        blocked: Blocked | None = None
-        with suppress(PermissionError):
-            blocked = parse_syscall(_read(f"{directory}/syscall"))
-        if blocked and blocked.number == self._architecture.ioctl and blocked.arguments[1] == _NBD_DO_IT:
-            raise Refused(
-                Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
-            )
-        return Pending(Tracee(state.tid), state, call, status, blocked)
+        return Pending(Tracee(state.tid), state, call, status, self._injector.blocked(state.tid))
 
     def _seize(self, pending: Pending) -> None:
         try:

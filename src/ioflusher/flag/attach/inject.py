@@ -11,11 +11,13 @@ from ioflusher.flag.attach.outcome import Outcome, Refused
 from ioflusher.flag.attach.slots import Slots
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.kernel import seccomp
-from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.blocked import Blocked, parse_syscall
+from ioflusher.kernel.nbd import NBD_DO_IT
 from ioflusher.kernel.ptrace import Stop
 from ioflusher.kernel.seccomp import Action
 from ioflusher.kernel.status import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, TaskStatus, parse_status
 
+_ONLY_COMPUTES = "it computes in vector registers that a call destroys, and makes no call itself"
 _PAUSE = 0.0002  # seconds; to leave a restartable sequence, which is a few instructions long
 
 
@@ -34,7 +36,6 @@ class Injector:
         """Wait until the thread that was asked to stop did; signals on the way are handed on.
 
         A wait that ended with EINTR because of the stop is made to go on.
-
 
         False where the deadline passed: the thread still may stop later.
 
@@ -63,6 +64,11 @@ class Injector:
         """
         while True:
             registers, position = self._look(tracee, blocked)
+            if self._architecture.at_stake(tracee.other_registers):
+                blocked = self._to_next_call(tracee, deadline)
+                if not self.stop(tracee, blocked, deadline):
+                    raise Refused(Outcome.TIMED_OUT, _ONLY_COMPUTES)
+                continue
             if position.instruction is None and tracee.in_restartable_sequence(position.address):
                 if time.monotonic() > deadline:
                     raise Refused(Outcome.TIMED_OUT, "it never left its restartable sequence (rseq)")
@@ -76,6 +82,43 @@ class Injector:
             blocked = None  # it went on since then
             if not self.stop(tracee, blocked, deadline):
                 raise Refused(Outcome.TIMED_OUT, "it was busy with signals")
+
+    def _to_next_call(self, tracee: Tracee, deadline: float) -> Blocked | None:
+        """Let the thread make a system call of its own and ask it to stop there; which call that is.
+
+        There the registers that a call destroys hold nothing of value. None where it cannot be known.
+
+        Raises:
+            Refused: where it makes none in time, or one that must not be interrupted.
+            ProcessLookupError: where the thread ended.
+        """
+        tracee.go_on_to_call()
+        while (report := tracee.wait(deadline)) is not None:
+            if report.stop is Stop.GONE:
+                raise ProcessLookupError
+            if report.stop is Stop.SYSCALL:
+                blocked = self.blocked(tracee.tid)
+                tracee.interrupt()
+                tracee.go_on()
+                return blocked
+            tracee.go_on_to_call(report.signal)
+        raise Refused(Outcome.TIMED_OUT, _ONLY_COMPUTES)
+
+    def blocked(self, tid: int) -> Blocked | None:
+        """The system call that the thread waits in, None where it is in none or that cannot be known.
+
+        Raises:
+            Refused: where it must not be interrupted.
+        """
+        try:
+            blocked = parse_syscall(Path(f"{self._directory}/{tid}/syscall").read_bytes())
+        except PermissionError:
+            return None
+        if blocked and blocked.number == self._architecture.ioctl and blocked.arguments[1] == NBD_DO_IT:
+            raise Refused(
+                Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
+            )
+        return blocked
 
     def _look(self, tracee: Tracee, blocked: Blocked | None) -> tuple[bytes, Position]:
         """The stopped thread's registers and where it is."""

@@ -9,7 +9,7 @@ import signal
 import struct
 import time
 from contextlib import suppress
-from errno import EINVAL, EIO
+from errno import EINVAL, EIO, ENODEV
 
 from ioflusher.flag.attach.arch import WORD, words_of
 from ioflusher.flag.threads import thread_state
@@ -111,10 +111,10 @@ class Tracee:
         self._goes_on()
         ptrace(PTRACE_CONT, self.tid, 0, number)
 
-    def go_on_to_call(self) -> None:
-        """Let the stopped thread go on to the next entry or exit of a system call."""
+    def go_on_to_call(self, number: int = 0) -> None:
+        """As `go_on`, to the next entry or exit of a system call."""
         self._goes_on()
-        ptrace(PTRACE_SYSCALL, self.tid)
+        ptrace(PTRACE_SYSCALL, self.tid, 0, number)
 
     def let_go(self, number: int = 0) -> None:
         """Stop tracing the stopped thread; it goes on, with a signal where `number` is not 0.
@@ -127,6 +127,15 @@ class Tracee:
     def registers(self, size: int) -> bytes:
         """The stopped thread's registers; shorter than `size` where it runs 32-bit code."""
         return ptrace_get_registers(self.tid, NT_PRSTATUS, size)
+
+    def other_registers(self, note: int, size: int) -> bytes:
+        """Another register set of the stopped thread (NT_*), at most `size` bytes; empty without one."""
+        try:
+            return ptrace_get_registers(self.tid, note, size)
+        except OSError as error:
+            if error.errno in (EINVAL, ENODEV):  # the kernel, the processor
+                return b""
+            raise
 
     def set_registers(self, registers: bytes) -> None:
         """Change the stopped thread's registers."""

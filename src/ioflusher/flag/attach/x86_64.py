@@ -9,7 +9,7 @@ runs first, and how much of a timed wait is left.
 import struct
 from errno import EINTR
 
-from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, signed
+from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, ReadRegisters, signed
 from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.ptrace import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS
 
@@ -93,6 +93,10 @@ class X8664:
         enter = dict(resume, rip=slot, rax=self.number(call.name), orig_rax=_NO_CALL)
         enter.update(zip(_ARGUMENTS, (*call.arguments, 0, 0, 0, 0, 0)[:5], strict=False))
         return Detour(code=_code(resume), enter=_pack(enter), resume=_pack(resume))
+
+    def at_stake(self, read: ReadRegisters) -> bool:
+        """See `arch.Architecture`; the kernel keeps all but rax, rcx and r11, and we do the rest."""
+        return False
 
     def result(self, registers: bytes) -> int:
         """See `arch.Architecture`."""
