@@ -1,13 +1,14 @@
 # make demo     everything set up, then a real kernel freezes without the IO_FLUSHER state and lives with it
 # make test     everything set up, then every test, those in virtual machines included
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
+# make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
 # make matrix   every scenario, ten runs of each half (hours under emulation)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test aarch64 matrix setup lint clean
+.PHONY: demo test aarch64 thousand matrix setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -22,6 +23,10 @@ aarch64: setup
 	tools/packages aarch64
 	$(BIN)/python -m tests.flag.aarch64.machine
 	$(BIN)/python -m pytest tests/flag/aarch64
+
+thousand: setup
+	$(BIN)/ioflusher lab exec --timeout 7200 -- $(CURDIR)/$(BIN)/python tests/flag/benchmark.py threads \
+		--rounds 100 --wait-ms 3000 --feed-ms 1500
 
 lint: setup
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
     python tests/flag/benchmark.py scope     needs python-prctl and CAP_SYS_RESOURCE (a guest has it)
     python tests/flag/benchmark.py threads   needs gcc; without CAP_SYS_RESOURCE the kernel refuses each
                                              thread's call at its end, all before it is done
+    make thousand                            the same 100 times in a guest, where the state is really set
 
 Both sides of `scope` do the same: read the state, set it, set what was there before.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from ioflusher import io_flusher
 from ioflusher.flag.attach import caller, put_state
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
 
 ROUNDS = 31
 LOOPS = 3000
@@ -80,34 +82,45 @@ def scope() -> None:
         print(f"{name:<40} median {statistics.median(times):8.0f} ns, ioflusher / this {ratio:.2f}")
 
 
-def threads() -> None:
-    """Time to put the state on a process with THREADS threads in every kind of wait."""
-    vars(caller)["CAP_SYS_RESOURCE"] = 0  # have the call made also where it will be refused
+def threads(rounds: int, wait_ms: int, feed_ms: int) -> None:
+    """Time to put the state on THREADS threads in every kind of wait, and to take it away again."""
+    permitted = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
+    if not permitted:
+        vars(caller)["CAP_SYS_RESOURCE"] = 0  # have the call made also where it will be refused
     source = Path(__file__).parent / "programs/waits.c"
+    taken: list[float] = []
+    outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         program = f"{directory}/waits"
-        subprocess.run(["gcc", "-O2", "-pthread", "-o", program, str(source)], check=True, timeout=120)
-        process = subprocess.Popen(
-            [program, str(THREADS - 1), "150", "50"], stdout=subprocess.PIPE, text=True
-        )
+        subprocess.run(["gcc", "-O2", "-pthread", "-o", program, str(source)], check=True, timeout=600)
+        command = [program, str(THREADS - 1), str(wait_ms), str(feed_ms)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == "ready\n"
-            taken = []
-            for number in range(ROUNDS):
-                result = put_state(process.pid, number % 2 == 0)
+            for number in range(rounds):
+                result = put_state(process.pid, number % 2 == 0 or not permitted, timeout=60)
                 taken.append(1000 * result.seconds / len(result.threads))
-                outcomes = Counter(thread.outcome.name for thread in result.threads)
+                outcomes.update(thread.outcome.name for thread in result.threads)
+                if sys.stderr.isatty():
+                    print(f"\r{number + 1} of {rounds}", end="", file=sys.stderr)
+            time.sleep(2 * wait_ms / 1000)
         finally:
             process.terminate()
-            output, _ = process.communicate(timeout=60)
-    print(f"{THREADS} threads: median {statistics.median(taken):.3f} ms a thread, most {max(taken):.3f} ms")
-    print(
-        f"outcomes of the last round: {dict(outcomes)}; failures seen by the program: {output.count('FAIL')}"
-    )
+            output, _ = process.communicate(timeout=600)
+    print(f"{THREADS} threads, {rounds} times: {dict(outcomes)}")
+    print(f"median {statistics.median(taken):.3f} ms a thread, most {max(taken):.3f} ms")
+    print(f"the program ended with status {process.returncode}, {output.count('FAIL')} calls of it went wrong")
+    print("kind, threads, rounds, fewest of one thread, most ms late\n" + output, end="")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=["scope", "threads"])
-    {"scope": scope, "threads": threads}[parser.parse_args(sys.argv[1:]).what]()
+    what = parser.add_subparsers(dest="what", required=True)
+    what.add_parser("scope")
+    of_threads = what.add_parser("threads")
+    of_threads.add_argument("--rounds", type=int, default=31)
+    of_threads.add_argument("--wait-ms", type=int, default=150, help="how long timed waits last")
+    of_threads.add_argument("--feed-ms", type=int, default=50, help="how often others get what they wait for")
+    words = vars(parser.parse_args())
+    {"scope": scope, "threads": threads}[words.pop("what")](**words)

@@ -24,10 +24,10 @@ pytestmark = [
     pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="registers are not known"),
 ]
 # Under emulation everything takes ten times as long: there, fewer threads that wait longer.
-THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "170 150 50").split()
+THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
 ARM = os.uname().machine == "aarch64"
-ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "6"))
-FLOODED_ROUNDS = max(1, 4 * (ROUNDS - 2))  # where a signal comes every few microseconds
+ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "20"))
+FLOODED_ROUNDS = min(16, max(1, 4 * (ROUNDS - 2)))  # where a signal comes every few microseconds
 
 
 def outcomes(result: ProcessOutcome) -> dict[Outcome, int]:

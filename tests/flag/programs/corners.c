@@ -130,7 +130,8 @@ static void *epoll_forever(void *unused)
 
 	(void)unused;
 	for (;;)
-		if (epoll_wait(e, &event, 1, -1) == -1)
+		/* on a busy machine SIGTERM may reach this thread, not the first */
+		if (epoll_wait(e, &event, 1, -1) == -1 && !stopping)
 			interrupted++;
 	return NULL;
 }
