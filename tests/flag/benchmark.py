@@ -1,9 +1,10 @@
 """What the state costs: a scope against python-prctl, and a thread of a running process.
 
     python tests/flag/benchmark.py scope     needs python-prctl and CAP_SYS_RESOURCE (a guest has it)
-    python tests/flag/benchmark.py threads   needs gcc; without CAP_SYS_RESOURCE the kernel refuses each
+    python tests/flag/benchmark.py threads PROGRAM    without CAP_SYS_RESOURCE the kernel refuses each
                                              thread's call at its end, all before it is done
-    make thousand                            the same 100 times in a guest, where the state is really set
+    make thousand                            compiles PROGRAM; the same 100 times here and in a guest,
+                                             where the state is really set
 
 Both sides of `scope` do the same: read the state, set it, set what was there before.
 """
@@ -12,7 +13,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,32 +82,26 @@ def scope() -> None:
         print(f"{name:<40} median {statistics.median(times):8.0f} ns, ioflusher / this {ratio:.2f}")
 
 
-def threads(rounds: int, wait_ms: int, feed_ms: int) -> None:
+def threads(program: Path, rounds: int, wait_ms: int, feed_ms: int) -> None:
     """Time to put the state on THREADS threads in every kind of wait, and to take it away again."""
     permitted = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
     if not permitted:
         vars(caller)["CAP_SYS_RESOURCE"] = 0  # have the call made also where it will be refused
-    source = Path(__file__).parent / "programs/waits.c"
     taken: list[float] = []
     outcomes: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as directory:
-        program = f"{directory}/waits"
-        subprocess.run(["gcc", "-O2", "-pthread", "-o", program, str(source)], check=True, timeout=600)
-        command = [program, str(THREADS - 1), str(wait_ms), str(feed_ms)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "ready\n"
-            for number in range(rounds):
-                result = put_state(process.pid, number % 2 == 0 or not permitted, timeout=60)
-                taken.append(1000 * result.seconds / len(result.threads))
-                outcomes.update(thread.outcome.name for thread in result.threads)
-                if sys.stderr.isatty():
-                    print(f"\r{number + 1} of {rounds}", end="", file=sys.stderr)
-            time.sleep(2 * wait_ms / 1000)
-        finally:
-            process.terminate()
-            output, _ = process.communicate(timeout=600)
+    command = [str(program), str(THREADS - 1), str(wait_ms), str(feed_ms)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for number in range(rounds):
+            result = put_state(process.pid, number % 2 == 0 or not permitted, timeout=60)
+            taken.append(1000 * result.seconds / len(result.threads))
+            outcomes.update(thread.outcome.name for thread in result.threads)
+        time.sleep(2 * wait_ms / 1000)
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=600)
     print(f"{THREADS} threads, {rounds} times: {dict(outcomes)}")
     print(f"median {statistics.median(taken):.3f} ms a thread, most {max(taken):.3f} ms")
     print(f"the program ended with status {process.returncode}, {output.count('FAIL')} calls of it went wrong")
@@ -119,6 +113,7 @@ if __name__ == "__main__":
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("scope")
     of_threads = what.add_parser("threads")
+    of_threads.add_argument("program", type=Path, help="tests/flag/programs/waits.c, compiled")
     of_threads.add_argument("--rounds", type=int, default=31)
     of_threads.add_argument("--wait-ms", type=int, default=150, help="how long timed waits last")
     of_threads.add_argument("--feed-ms", type=int, default=50, help="how often others get what they wait for")
