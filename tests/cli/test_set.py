@@ -1,6 +1,8 @@
 """`ioflusher set` and `unset`: what they print, and their exit statuses, on a real process."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +67,18 @@ def test_one_that_does_not_exist_does_not_stop_the_others(sleeper: int) -> None:
     assert done.returncode == 1
     assert "4194305" in done.stderr
     assert f"{sleeper} sleep: 1 was clear" in done.stdout
+
+
+def test_one_that_only_waits_to_be_collected() -> None:
+    """A process that ended is no process any more, though it still has a number; JSON tells of it too."""
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    done = ioflusher("set", "--json", str(ended.pid))
+    assert ended.wait(30) == 0
+    assert (done.returncode, f"no process {ended.pid}" in done.stderr) == (1, True)
+    assert json.loads(done.stdout)["processes"] == []
+    (error,) = json.loads(done.stdout)["errors"]
+    assert (error["pid"], error["errno"]) == (ended.pid, errno.ESRCH)
 
 
 @pytest.mark.parametrize("words", [(), ("x",), ("0",), ("--timeout", "0", "1")])

@@ -12,7 +12,6 @@ Both sides of `scope` do the same: read the state, set it, set what was there be
 import argparse
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -104,7 +103,9 @@ def threads(program: Path, rounds: int, wait_ms: int, feed_ms: int) -> None:
         output, _ = process.communicate(timeout=600)
     print(f"{THREADS} threads, {rounds} times: {dict(outcomes)}")
     print(f"median {statistics.median(taken):.3f} ms a thread, most {max(taken):.3f} ms")
-    print(f"the program ended with status {process.returncode}, {output.count('FAIL')} calls of it went wrong")
+    print(
+        f"the program ended with status {process.returncode}, {output.count('FAIL')} calls of it went wrong"
+    )
     print("kind, threads, rounds, fewest of one thread, most ms late\n" + output, end="")
 
 
@@ -118,4 +119,7 @@ if __name__ == "__main__":
     of_threads.add_argument("--wait-ms", type=int, default=150, help="how long timed waits last")
     of_threads.add_argument("--feed-ms", type=int, default=50, help="how often others get what they wait for")
     words = vars(parser.parse_args())
-    {"scope": scope, "threads": threads}[words.pop("what")](**words)
+    if words.pop("what") == "scope":
+        scope()
+    else:
+        threads(**words)

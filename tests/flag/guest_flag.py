@@ -7,13 +7,17 @@ The calls go past the library where the kernel's own rules are asked for.
 import ctypes
 import errno
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 
 import ioflusher
 
@@ -60,9 +64,9 @@ def python(code: str, *before: str) -> str:
 def rules() -> None:
     """kernel/sys.c, PR_SET_IO_FLUSHER and PR_GET_IO_FLUSHER."""
     say("at first", [prctl(PR_GET, 0, 0, 0, 0), bits()])
-    say("set to 2", prctl(PR_SET, 2, 0, 0, 0))
+    say("set to 2 and -1", [prctl(PR_SET, state, 0, 0, 0) for state in (2, (1 << 64) - 1)])
     say("set, unused arguments", [prctl(PR_SET, 1, *rest) for rest in ((1, 0, 0), (0, 1, 0), (0, 0, 1))])
-    say("get, unused arguments", [prctl(PR_GET, *rest) for rest in ((1, 0, 0, 0), (0, 0, 0, 1))])
+    say("get, unused arguments", [prctl(PR_GET, *(int(n == place) for n in range(4))) for place in range(4)])
     say("untouched by errors", bits())
     ioflusher.set_io_flusher(True)
     say("set", [prctl(PR_GET, 0, 0, 0, 0), bits(), ioflusher.get_io_flusher()])
@@ -73,6 +77,14 @@ def rules() -> None:
     raw += "print(libc.prctl({}, 0, 0, 0), ctypes.get_errno())"
     say("without capability, set", python(raw.format(f"{PR_SET}, 1"), *without))
     say("without capability, get", python(raw.format(f"{PR_GET}, 0"), *without))
+    say("without capability, wrong arguments", python(raw.format(f"{PR_SET}, 7"), *without))
+    root_there = ("unshare", "--user", "--map-root-user")
+    say("root of a user namespace, set", python(raw.format(f"{PR_SET}, 1"), *root_there))
+    why = "import ioflusher\ntry: ioflusher.set_io_flusher(True)\n"
+    why += (
+        "except ioflusher.NotPermittedError as e: print(e.errno, list(e.missing), 'user namespace' in e.hint)"
+    )
+    say("root of a user namespace, the library", python(why, *root_there))
     library = "import ioflusher; print(ioflusher.get_io_flusher())"
     say("without capability, the library reads", python(library, *without))
 
@@ -137,6 +149,34 @@ def scopes() -> None:
     say("scopes", [*seen, bits()])
     with ioflusher.flusher_executor(3) as executor:
         say("a pool's workers", sorted(set(executor.map(lambda _: bits(), range(30)))))
+    for method in ("fork", "forkserver", "spawn"):
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(1, context, initializer=ioflusher.flush_worker) as processes:
+            say(f"a process pool's worker, {method}", processes.submit(bits).result(timeout=120))
+
+
+def followed(pid: int) -> list[object]:
+    """How many threads a process has, and whether all of them carry the state."""
+    found = ioflusher.coverage(pid)
+    return [len(found.threads), found.complete]
+
+
+def runtime(how: str) -> None:
+    """Node, which starts threads before its program's first line, and more of them later."""
+    before = [PROGRAM, "run", "--"] if how == "run" else []
+    script = str(Path(__file__).with_name("programs") / "threads.js")
+    node = subprocess.Popen([*before, "node", script], stdin=PIPE, stdout=PIPE, text=True)
+    assert node.stdin is not None
+    assert node.stdout is not None
+    seen: list[object] = [node.stdout.readline().strip(), followed(node.pid)]
+    if how == "set":
+        seen.append(subprocess.run([PROGRAM, "set", str(node.pid)], stdout=sys.stderr, timeout=60).returncode)
+        seen.append(followed(node.pid))
+    node.stdin.write("more\n")
+    node.stdin.flush()
+    seen += [node.stdout.readline().strip(), followed(node.pid)]
+    seen.append(node.communicate(timeout=60)[0].strip().partition(" rounds, ")[2])
+    say(f"node under {how}", [*seen, node.returncode])
 
 
 def launcher() -> None:
@@ -161,3 +201,6 @@ if __name__ == "__main__":
     inheritance()
     scopes()
     launcher()
+    if shutil.which("node"):
+        runtime("run")
+        runtime("set")

@@ -76,21 +76,22 @@ def change(
     if not dry_run:
         protect_ourselves()
     results: list[ProcessOutcome] = []
-    failed = False
+    errors: list[dict[str, Any]] = []
     for pid in pids:
         try:
             result = put_state(pid, state, lock_memory=lock_memory, timeout=timeout, dry_run=dry_run)
         except FlagError as error:
             # The other processes shall get their turn.
-            failed = True
+            errors.append({"pid": pid, "error": str(error), "errno": error.errno, "hint": error.hint})
             complain(error)
             continue
         results.append(result)
         if not as_json:
             show(result, verbose)
     if as_json:
-        click.echo(json.dumps({"processes": [as_record(result) for result in results]}))
-    if failed or not (dry_run or all(result.complete for result in results)):
+        processes = [as_record(result) for result in results]
+        click.echo(json.dumps({"processes": processes, "errors": errors}))
+    if errors or not (dry_run or all(result.complete for result in results)):
         raise SystemExit(EXIT_INCOMPLETE)
 
 
@@ -116,7 +117,9 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
     counts = Counter(thread.outcome for thread in result.threads)
     summary = ", ".join(f"{count} {wording(outcome, result.state)}" for outcome, count in counts.items())
     took = f"{result.seconds:.3f} s"
-    click.echo(f"{result.pid} {printable(result.threads[0].comm)}: {summary} ({took})")
+    # A process that ended before any of its threads was looked at has none to tell of.
+    name = printable(result.threads[0].comm) if result.threads else "-"
+    click.echo(f"{result.pid} {name}: {summary or Outcome.GONE.value} ({took})")
     quiet = (Outcome.DONE, Outcome.ALREADY, Outcome.GONE, Outcome.WOULD)
     for thread in result.threads:
         if verbose or thread.outcome not in quiet:

@@ -105,11 +105,13 @@ def coverage(pid: int | None = None, *, proc: Path = Path("/proc")) -> Coverage:
     """For every living thread of process `pid` (None: this process) whether it carries the state.
 
     Raises:
-        NoSuchProcessError: where there is no such process, or it ended meanwhile.
+        NoSuchProcessError: where there is no such process, or it ended, if only meanwhile.
         StateUnreadableError: where /proc may not be read.
     """
     states = thread_states(pid, proc=proc)
     living = tuple(state for state in states if not state.ended)
+    if not living:
+        raise NoSuchProcessError(states[0].tid)
     return Coverage(pid=os.getpid() if pid is None else pid, threads=living)
 
 

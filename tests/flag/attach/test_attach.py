@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.flag.attach.conftest import CALLED, PERMITTED, Start, finish, stopped
 
 from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
-from ioflusher.flag.attach import Outcome, ProcessOutcome, put_state
+from ioflusher.flag.attach import Outcome, ProcessOutcome, put_state, tracee
 from ioflusher.kernel.ptrace import PTRACE_SEIZE
 
 pytestmark = [
@@ -26,6 +27,7 @@ pytestmark = [
 # Under emulation everything takes ten times as long: there, fewer threads that wait longer.
 THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
 ARM = os.uname().machine == "aarch64"
+DEADLY_STEP = int(os.environ.get("IOFLUSHER_DEADLY_STEP", "1"))
 ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "20"))
 FLOODED_ROUNDS = min(16, max(1, 4 * (ROUNDS - 2)))  # where a signal comes every few microseconds
 
@@ -51,6 +53,47 @@ def test_every_kind_of_wait_goes_on(start: Start) -> None:
     assert status == 0, output
     # kind, threads, rounds, the fewest rounds of one thread, lateness: every thread went on
     assert all(int(line.split()[3]) > 0 for line in output.splitlines()), output
+
+
+def dies_after(calls: int, pid: int, state: bool) -> bool:
+    """A tool that kills itself right after so many calls that change something; whether it came to that."""
+    tool = os.fork()
+    if tool:
+        return os.waitpid(tool, 0)[1] == signal.SIGKILL
+    left = calls
+
+    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            nonlocal left
+            result = call(*arguments)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+    try:
+        for room, name in ((tracee, "ptrace"), (tracee, "ptrace_set_registers"), (os, "pwrite")):
+            setattr(room, name, deadly(getattr(room, name)))
+        put_state(pid, state)
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.usefixtures("asked")
+def test_whatever_call_the_tool_dies_after_the_target_lives_on(start: Start) -> None:
+    """Each step of the work on each kind of wait is once the tool's last: no thread stays behind."""
+    process = start("waits", "34", WAIT_MS, FEED_MS, "interruptible")
+    calls = 1
+    while dies_after(calls, process.pid, calls % 2 == 0 or not PERMITTED) and calls < 400:
+        assert process.poll() is None
+        calls += DEADLY_STEP
+    assert calls > 17 * 6  # seize, interrupt, write, go, call, let go: for every kind
+    time.sleep(2 * int(WAIT_MS) / 1000)
+    assert {state.state for state in thread_states(process.pid)} <= {"S", "R"}
+    status, output = finish(process)
+    assert (status, "FAIL" in output) == (0, False), output
 
 
 @pytest.mark.usefixtures("asked")

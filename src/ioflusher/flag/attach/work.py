@@ -61,6 +61,8 @@ class Work:
         """Do it all; the body of the tracing thread."""
         try:
             states = thread_states(self._pid, proc=self._proc)
+            if all(state.ended for state in states):
+                raise NoSuchProcessError(self._pid)
             if states[0].flags.kernel_thread:
                 raise FlagError(f"{self._pid} is a kernel thread", hint="the kernel minds its own threads")
             if states[0].tid != self._pid:
