@@ -26,15 +26,10 @@ TRIGGERS = (
     *(b"CPU: 1 PID: 2 Comm: x ", b"a D 1 ", b"kernel ", b"  ", b"12:34:56 ", b"[1.000000] ", b"[<0>] "),
     *(b"+0x1/0x2 ", b"f+0x1", b"x/y.c:1 ", b"> ", b"(&a){+.} ", b" --> ", b"Out of memory: ", b": ", b"rcu "),
     *(b"soft lockup - CPU#1 stuck for [", b"/proc/1/stack ", b"#1 [ff] ", b"at ff ", b"(a) from ", b"\x1b["),
-    *(
-        b"&lt;",
-        b'{"MESSAGE":',
-        b"Workqueue: ",
-        b"? ",
-        b"I/O error, dev ",
-        b"server x not responding ",
-        b"[[[",
-    ),
+    *(b"&lt;", b'{"MESSAGE":', b"Workqueue: ", b"? ", b"I/O error, dev ", b"[[[", b'"MESSAGE" : "'),
+    *(b"server x not responding ", b'{"log":"', b"-> #1 (", b'[58] "x" ', b">>> stack_trace(1) "),
+    *(b"<6>1 2020-01-01T00:00:00Z h k - - - ", b"<6>[ 1.0] ", b"locks held by ", b" __dta_x_1"),
+    *(b"kern  :err   : ", b"stdout F ", b"at ffff"),
 )
 
 rubbish = st.binary(max_size=400)
