@@ -64,7 +64,7 @@ def _episode(number: int, episode: Episode) -> Iterator[str]:
         ("why", episode.why),
         ("needs", episode.needs),
         ("device", episode.device),
-        ("daemon", f"{episode.daemon}{_state(episode)}" if episode.daemon else None),
+        ("daemon", f"{episode.daemon}{daemon_state(episode)}" if episode.daemon else None),
         ("cycle", " -> ".join(episode.cycle)),
         ("missing", episode.missing),
         *(("kernel", note) for note in (version, *episode.notes)),
@@ -103,7 +103,8 @@ def _tasks(episode: Episode) -> str:
     return f"{first.name}{state}{blocked}{place}{others}"
 
 
-def _state(episode: Episode) -> str:
+def daemon_state(episode: Episode) -> str:
+    """Whether the daemon carried the state, as the end of a sentence; empty where the log does not tell."""
     match episode.tasks[0].io_flusher:
         case True:
             return ", which carried the IO_FLUSHER state"
@@ -115,13 +116,23 @@ def _state(episode: Episode) -> str:
 def _stack(chain: tuple[MarkedFrame, ...]) -> Iterator[str]:
     """The stack from the system call inwards, one line for each step that says something."""
     yield "   stack, from the outside in:"
+    for depth, label, step in outside_in(chain):
+        yield printable(f"     {label:<17} {'  ' * depth}{function_text(step)}")
+
+
+def outside_in(chain: tuple[MarkedFrame, ...]) -> Iterator[tuple[int, str, MarkedFrame]]:
+    """The steps that say something, from the system call inwards: depth, a role where it begins, step."""
     previous = None
     depth = 0
     for step in reversed(chain):
         if step.role is None or step.role in _QUIET or not step.frame.reliable:
             continue
-        label = step.label if step.role is not previous else ""
-        depth += step.role is not previous
+        begins = step.role is not previous
+        depth += begins
         previous = step.role
-        module = f" [{step.frame.module}]" if step.frame.module else ""
-        yield printable(f"     {label:<17} {'  ' * min(depth - 1, 12)}{step.frame.function}(){module}")
+        yield min(depth - 1, 12), step.label if begins else "", step
+
+
+def function_text(step: MarkedFrame) -> str:
+    """A function with its module: "nbd_queue_rq() [nbd]"."""
+    return f"{step.frame.function}()" + (f" [{step.frame.module}]" if step.frame.module else "")
