@@ -30,7 +30,8 @@ section.recursion { border-color: var(--red); }
 .sure, dt, .role, .doubtful, .event { color: var(--quiet); } .sure { font-weight: normal; font-size: .9rem; }
 .event { font-size: .9rem; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dd { margin: 0; overflow-wrap: anywhere; } dd.remedy { background: var(--shade); padding: 0 .5rem; margin-left: -.5rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
+dd.remedy { background: var(--shade); padding: 0 .5rem; margin-left: -.5rem; }
 summary { cursor: pointer; }
 table { border-collapse: collapse; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
 .list td { border-top: 1px solid #8884; } .list td:first-child { white-space: nowrap; }
