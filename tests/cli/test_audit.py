@@ -110,6 +110,15 @@ def test_json_has_the_promised_shape(files: dict[str, str]) -> None:
     assert len(answer["errors"]) == 4
 
 
+def test_standard_input_is_one_of_the_files(files: dict[str, str]) -> None:
+    """As `ssh host ioflusher snapshot | ioflusher audit --snapshot -` needs it."""
+    command = [sys.executable, "-m", "ioflusher", "audit", "--json", "--snapshot", "-", files["well"]]
+    data = Path(files["note"]).read_bytes()
+    done = subprocess.run(command, input=data, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert [host["host"] for host in json.loads(done.stdout)["hosts"]] == ["note", "well"]
+
+
 def test_suppressed_findings_are_shown(files: dict[str, str], tmp_path: Path) -> None:
     """In every form, with the reason; they do not count for the status."""
     config = tmp_path / "ours.toml"
