@@ -17,9 +17,9 @@ from ioflusher.kernel.sockets import (
     parse_tcp,
     parse_unix,
 )
-from ioflusher.machine import sock_diag
-from ioflusher.machine.notes import Limits, Notes, Result, prefix, read_text, within
+from ioflusher.machine.notes import Limits, Notes, Result, prefix, read_text
 from ioflusher.machine.services import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
+from ioflusher.machine.sock_diag import unix_sockets
 from ioflusher.machine.tree import text_of
 
 Holders = Mapping[int, tuple[int, ...]]
@@ -79,13 +79,12 @@ class SocketReader:
     def read(self) -> Sockets:
         """Those of the namespace that /proc/net shows."""
         net = f"{self._proc}/net"
-        unix = self._ask(sock_diag.unix_sockets, "Unix sockets by sock_diag") if self._live else None
-        tcp = self._ask(sock_diag.tcp_sockets, "TCP sockets by sock_diag") if self._live else None
+        unix = self._with_peers() if self._live else None
         if unix is None:
             unix = self._unix_text(net)
             if unix:
                 self._notes("peers of Unix sockets", "only sock_diag of the running machine tells them")
-        return Sockets(unix, self._tcp_text(net) if tcp is None else tcp, self._netlink_text(net))
+        return Sockets(unix, self._tcp_text(net), self._netlink_text(net))
 
     def read_other(self, pid: int) -> Sockets:
         """Those of another namespace, of which `pid` is a process; without the peers of Unix sockets."""
@@ -101,12 +100,15 @@ class SocketReader:
         number = link.partition("[")[2].rstrip("]")
         return int(number) if number.isdecimal() else None
 
-    def _ask(self, question: Callable[[], Result], what: str) -> Result | None:
+    def _with_peers(self) -> tuple[UnixSocket, ...] | None:
+        """The Unix sockets by sock_diag; None where it does not tell."""
         try:
-            return within(self._limits.answer_seconds * 5, question)
-        except Exception as error:  # pyroute2 raises errors of its own beside OSError
-            self._notes(what, str(error) or type(error).__name__)
-            return None
+            return unix_sockets(self._limits.answer_seconds)
+        except OSError as error:
+            self._notes("Unix sockets by sock_diag", error.strerror or str(error))
+        except ValueError as error:
+            self._notes("Unix sockets by sock_diag", str(error))
+        return None
 
     def _unix_text(self, net: str) -> tuple[UnixSocket, ...]:
         return self._parsed(f"{net}/unix", parse_unix)

@@ -1,7 +1,7 @@
 """The kernel's NBD client set up over generic netlink: nobody has to stay for the device to live.
 
 Source: drivers/block/nbd.c (nbd_genl_connect), include/uapi/linux/nbd-netlink.h; since 4.12. Needs the
-package pyroute2, which is loaded when it is called.
+package pyroute2 (the extra `netlink`).
 """
 
 import errno
@@ -86,7 +86,7 @@ def _request(command: NbdGenlCommand, attributes: list[tuple[NbdAttr, object]], 
     except ImportError as error:
         raise AttachError(
             f"cannot {what} over netlink: the package pyroute2 is missing",
-            hint="pip install pyroute2, or use --ioctl, which needs nothing",
+            hint="pip install 'ioflusher[netlink]', or use --ioctl, which needs nothing",
         ) from error
     layout = _message_layout()
     message = layout()

@@ -1,0 +1,115 @@
+"""Messages of sock_diag(7) about Unix sockets: the request, and what the kernel answers.
+
+include/uapi/linux/{netlink,sock_diag,unix_diag}.h, net/unix/diag.c. All numbers are in the machine's order.
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+
+from ioflusher.kernel.sockets import TCP_LISTEN, UnixSocket
+
+AF_UNIX = 1
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+
+NLMSG_NOOP = 1
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_REQUEST = 0x01
+NLM_F_DUMP_INTR = 0x10  # the list changed while it was written
+NLM_F_DUMP = 0x300
+
+UDIAG_SHOW_NAME = 0x01
+UDIAG_SHOW_PEER = 0x04
+UNIX_DIAG_NAME = 0
+UNIX_DIAG_PEER = 2
+
+ALL_STATES = 0xFFFFFFFF
+
+_MAX_ERRNO = 4095  # include/linux/err.h
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_REQUEST = struct.Struct("=BBHIIIII")  # struct unix_diag_req
+_MESSAGE = struct.Struct("=BBBBIII")  # struct unix_diag_msg: family, type, state, pad, ino, cookie[2]
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_NUMBER = struct.Struct("=I")
+_ERROR = struct.Struct("=i")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one datagram of the kernel holds.
+
+    Attributes:
+        sockets: those in it that have a number.
+        done: whether it is the last one.
+        interrupted: whether sockets came or went meanwhile, so that some may be missing or doubled.
+    """
+
+    sockets: tuple[UnixSocket, ...]
+    done: bool
+    interrupted: bool
+
+
+def unix_request(sequence: int) -> bytes:
+    """The datagram that asks for all Unix sockets of the network namespace, with names and peers."""
+    show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER
+    body = _REQUEST.pack(AF_UNIX, 0, 0, ALL_STATES, 0, show, 0xFFFFFFFF, 0xFFFFFFFF)
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
+
+
+def parse_unix_answer(data: bytes) -> Answer:
+    """The sockets in one datagram of the kernel's answer.
+
+    Raises:
+        OSError: the kernel refused: ENOENT where it was built without CONFIG_UNIX_DIAG.
+        ValueError: where the datagram is cut off or of another kind.
+    """
+    sockets: list[UnixSocket] = []
+    done = interrupted = False
+    at = 0
+    while at < len(data):
+        if len(data) - at < _HEADER.size:
+            raise ValueError(f"expected a netlink header of {_HEADER.size} bytes, found {len(data) - at}")
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
+        if not _HEADER.size <= length <= len(data) - at:
+            raise ValueError(f"expected a message of {length} bytes, found {len(data) - at}")
+        interrupted |= bool(flags & NLM_F_DUMP_INTR)
+        if kind in (NLMSG_ERROR, NLMSG_DONE):
+            done = True
+            error = _ERROR.unpack_from(data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
+            if not -_MAX_ERRNO <= error <= 0:
+                raise ValueError(f"expected an error number or 0, found {error}")
+            if error:
+                raise OSError(-error, os.strerror(-error))
+        elif kind == SOCK_DIAG_BY_FAMILY:
+            found = _socket(data, at + _HEADER.size, at + length)
+            if found.inode:
+                sockets.append(found)
+        elif kind != NLMSG_NOOP:
+            raise ValueError(f"expected messages of type {SOCK_DIAG_BY_FAMILY}, found {kind}")
+        at += (length + 3) & ~3
+    return Answer(tuple(sockets), done, interrupted)
+
+
+def _socket(data: bytes, at: int, end: int) -> UnixSocket:
+    """The socket in the message between two places of the datagram."""
+    if end - at < _MESSAGE.size:
+        raise ValueError(f"expected a socket of {_MESSAGE.size} bytes, found {end - at}")
+    _, _, state, _, inode, _, _ = _MESSAGE.unpack_from(data, at)
+    name, peer = b"", 0
+    at += _MESSAGE.size
+    while end - at >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not _ATTRIBUTE.size <= length <= end - at:
+            raise ValueError(f"expected an attribute of {length} bytes, found {end - at}")
+        if kind == UNIX_DIAG_NAME:
+            name = data[at + _ATTRIBUTE.size : at + length]
+        elif kind == UNIX_DIAG_PEER and length >= _ATTRIBUTE.size + _NUMBER.size:
+            peer = _NUMBER.unpack_from(data, at + _ATTRIBUTE.size)[0]
+        at += (length + 3) & ~3
+    # as the kernel's text has it: the NULs of an abstract name as @, none at the end of a path
+    name = name.replace(b"\0", b"@") if name.startswith(b"\0") else name.rstrip(b"\0")
+    return UnixSocket(inode, name, state == TCP_LISTEN, peer or None)
