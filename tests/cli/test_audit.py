@@ -1,8 +1,6 @@
 """`ioflusher audit`: reports, exit statuses, fleets, hostile names."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +14,6 @@ from tests.audit.machines import BARE, COVERED, DAEMON, SWAP_ON_NBD, WELL, machi
 
 from ioflusher.audit.table import RULES
 from ioflusher.cli.audit import audit
-from ioflusher.errors import IoflusherError
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.snapshot import Snapshot
 
@@ -111,30 +108,6 @@ def test_json_has_the_promised_shape(files: dict[str, str]) -> None:
     assert [host["host"] for host in answer["hosts"]] == ["bad", "well"] * 4
     assert answer["hosts"][1]["looked"]["daemons"] == ["server (7): NBD client and NBD server of /dev/nbd0"]
     assert len(answer["errors"]) == 4
-
-
-def _killed(name: str, config: object) -> None:
-    """What a worker does whose memory the kernel wants back."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_worker_is_told(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error with a hint, not a report without the machines that it had."""
-    _killed.__module__, _killed.__qualname__ = "ioflusher.audit.fleet", "audit_file"
-    monkeypatch.setattr("ioflusher.audit.fleet.audit_file", _killed)
-    result = call("--jobs", "2", "--snapshot", *[files["well"]] * 10)
-    assert isinstance(result.exception, IoflusherError)
-    assert "was killed" in str(result.exception)
-    assert result.stdout == ""
-
-
-def test_standard_input_is_one_of_the_files(files: dict[str, str]) -> None:
-    """As `ssh host ioflusher snapshot | ioflusher audit --snapshot -` needs it."""
-    command = [sys.executable, "-m", "ioflusher", "audit", "--json", "--snapshot", "-", files["well"]]
-    data = Path(files["note"]).read_bytes()
-    done = subprocess.run(command, input=data, capture_output=True, timeout=60)
-    assert done.returncode == 1
-    assert [host["host"] for host in json.loads(done.stdout)["hosts"]] == ["note", "well"]
 
 
 def test_suppressed_findings_are_shown(files: dict[str, str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ioflusher.kernel.cgroup import Membership, parse_cgroup, parse_limit
 from ioflusher.kernel.fdinfo import O_APPEND, FdInfo, parse_fdinfo
 from ioflusher.kernel.meminfo import parse_meminfo
-from ioflusher.kernel.status import parse_process_status
+from ioflusher.kernel.process_status import parse_process_status
 from ioflusher.kernel.task import parse_stat
 
 NAMES = st.binary(max_size=15).filter(lambda name: b"\0" not in name)

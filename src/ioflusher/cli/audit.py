@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ioflusher.cli.source import STANDARD_INPUT, snapshot_option, snapshots_from
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ MOST_WIDTH = 110
 
 
 @click.command()
-@snapshot_option
-@click.argument("more", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--snapshot", "snapshots", metavar="FILE", multiple=True, help="Judge a recorded machine.")
+@click.argument("more", metavar="[FILE]...", nargs=-1)
 @click.option(
     "--config",
     "config_path",
@@ -53,8 +52,8 @@ MOST_WIDTH = 110
 @click.option("--list-rules", is_flag=True, help="Print one line for each rule.")
 @click.option("--explain", metavar="RULE", help="Print why a rule is there, what it reads, and the remedy.")
 def audit(
-    snapshots: tuple[Path, ...],
-    more: tuple[Path, ...],
+    snapshots: tuple[str, ...],
+    more: tuple[str, ...],
     config_path: Path | None,
     form: str,
     as_json: bool,
@@ -94,8 +93,8 @@ def judge_this_machine(config: "Config") -> "Judged":
     return Judged(None, run_audit(collect(), config))
 
 
-def judge_files(files: tuple[Path, ...], config: "Config", jobs: int | None) -> "list[Judged]":
-    """Judge recorded machines, many at once where there are many; - is standard input.
+def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "list[Judged]":
+    """Judge recorded machines, many at once where there are many.
 
     Raises:
         IoflusherError: where a process of the pool was killed.
@@ -103,14 +102,8 @@ def judge_files(files: tuple[Path, ...], config: "Config", jobs: int | None) -> 
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    from ioflusher.audit.fleet import audit_file, audit_files
+    from ioflusher.audit.fleet import audit_files
 
-    if STANDARD_INPUT in files:
-        return [
-            judge_standard_input(config) if file == STANDARD_INPUT else audit_file(str(file), config)
-            for file in files
-        ]
-    names = [str(file) for file in files]
     workers = min(len(names), jobs or len(os.sched_getaffinity(0)))
     with progress_bar(len(names)) as progress:
         if workers == 1 or len(names) < POOL_FROM:
@@ -123,19 +116,6 @@ def judge_files(files: tuple[Path, ...], config: "Config", jobs: int | None) -> 
                 "a process that judged snapshots was killed",
                 hint="memory may have been short: try --jobs 1",
             ) from error
-
-
-def judge_standard_input(config: "Config") -> "Judged":
-    """Judge the machine whose snapshot comes by standard input."""
-    from ioflusher.audit.fleet import Judged
-    from ioflusher.audit.run import audit as run_audit
-    from ioflusher.machine.errors import SnapshotError
-
-    try:
-        ((name, snapshot),) = snapshots_from((STANDARD_INPUT,))
-    except SnapshotError as error:
-        return Judged("standard input", None, str(error), error.hint)
-    return Judged(name, run_audit(snapshot, config))
 
 
 @contextlib.contextmanager

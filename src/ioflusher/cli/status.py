@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+import msgspec
 
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
@@ -15,6 +16,7 @@ from ioflusher.machine.collect_processes import ProcessReader
 from ioflusher.machine.handles import DeviceNumbers
 from ioflusher.machine.notes import Limits, Notes
 from ioflusher.machine.process import Process, Thread
+from ioflusher.machine.shares import read_processes
 from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 
@@ -50,8 +52,7 @@ def status(
     With PID: every thread of these processes. Without: a line for every process that runs a program. Needs no
     privilege for what /proc shows to everybody, and says what it could not read.
     """
-    # The records live until the program ends: there is no garbage to look for among them.
-    gc.disable()
+    gc.disable()  # the records live until the program ends: there is no garbage to look for
     notes = Notes()
     reader = ProcessReader(PROC, notes, DeviceNumbers("", notes), Limits())
     missing: list[IoflusherError] = []
@@ -62,13 +63,14 @@ def status(
 
         note_hidden(PROC, notes)
         among = storage_servers() if serving else reader.pids()
-        processes = existing(reader, among, chooser(flagged=flagged, kernel=kernel))
+        processes = read_processes(reader, among, chooser(flagged=flagged, kernel=kernel), notes)
     processes = sorted_by(processes, sort)
     unreadable = notes.unreadable(pids)
     if as_json:
         print_json(processes, unreadable)
     else:
         print_text(processes, unreadable, every_thread=bool(pids))
+    gc.freeze()  # nor is there any when it ends
     for error in missing:
         complain(error)
     if missing:
@@ -86,14 +88,6 @@ def named(reader: ProcessReader, pids: Iterable[int]) -> tuple[list[Process], li
         elif not os.path.exists(f"{PROC}/{pid}"):
             missing.append(NoSuchProcessError(pid))
     return found, missing
-
-
-def existing(
-    reader: ProcessReader, pids: Iterable[int], wanted: Callable[[tuple[Thread, ...]], bool]
-) -> list[Process]:
-    """Those of the processes that are still there and of which the threads are wanted."""
-    found = (reader.read_bare(pid, wanted) for pid in pids)
-    return [process for process in found if process is not None]
 
 
 def chooser(*, flagged: bool, kernel: bool) -> Callable[[tuple[Thread, ...]], bool]:
@@ -117,8 +111,6 @@ def storage_servers() -> list[int]:
 
 def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> None:
     """One JSON object."""
-    import msgspec
-
     record: dict[str, Any] = {"processes": [status_record(process) for process in processes]}
     record["unreadable"] = unreadable
     sys.stdout.buffer.write(msgspec.json.encode(record) + b"\n")

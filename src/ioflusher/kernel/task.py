@@ -66,14 +66,14 @@ STATE, PPID, FLAGS, NICE, RT_PRIORITY, POLICY = 0, 1, 6, 16, 37, 38
 
 
 def split_stat(stat: bytes) -> tuple[bytes, list[bytes]]:
-    """The name in a stat line, and the fields after it, of which the first is the state; the cheap way.
+    """The name in a stat line, and the fields after it from the state to the policy; the cheap way.
 
     Raises:
         ValueError: where the text is not such a line.
     """
     # A name may hold spaces, newlines and parentheses: it ends at the last parenthesis of the text.
     opening, closing = stat.find(b"("), stat.rfind(b")")
-    fields = stat[closing + 1 :].split()
+    fields = stat[closing + 1 :].split(None, POLICY + 1)  # what is left of the line is the last of them
     if not 0 < opening < closing or len(fields) < 7:
         raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {stat[:80]!r}")
     return stat[opening + 1 : closing], fields

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ioflusher.kernel.fdinfo import parse_fdinfo
-from ioflusher.kernel.status import parse_process_status
+from ioflusher.kernel.process_status import parse_process_status
 from ioflusher.machine.handles import DeviceNumbers
 from ioflusher.machine.notes import Limits, Notes, read_small, within
 from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Thread
@@ -14,9 +14,7 @@ from ioflusher.machine.threads import GONE, read_threads
 from ioflusher.machine.tree import text_of
 
 # Devices by which programs serve storage, or have the kernel do it.
-_SPECIAL = re.compile(
-    rb"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
-)
+_SPECIAL = r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,16 @@ class ProcessReader:
 
     def read(self, pid: int) -> Seen | None:
         """One process; None where it is gone, or nothing of it may be read (which is noted)."""
-        process = self.read_bare(pid)
-        if process is None:
+        directory = self._open(pid)
+        if directory is None:
             return None
-        return Seen(process) if process.kernel_thread else self._program(process)
+        try:
+            process = self._bare(pid, directory, None)
+            if process is None:
+                return None
+            return Seen(process) if process.kernel_thread else self._program(process, directory)
+        finally:
+            os.close(directory)
 
     def read_bare(
         self, pid: int, wanted: Callable[[tuple[Thread, ...]], bool] | None = None
@@ -68,11 +72,32 @@ class ProcessReader:
 
         None as for `read`, and where its threads are not `wanted`: then no more of it is read.
         """
-        threads = self._threads(pid)
+        directory = self._open(pid)
+        if directory is None:
+            return None
+        try:
+            return self._bare(pid, directory, wanted)
+        finally:
+            os.close(directory)
+
+    def _open(self, pid: int) -> int | None:
+        """Its directory, by which all else is read: no other process that gets its number is taken for it."""
+        try:
+            return os.open(f"{self.proc}/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+        except GONE:
+            return None
+        except OSError as error:
+            self._notes.of_process(pid, "", error)
+            return None
+
+    def _bare(
+        self, pid: int, directory: int, wanted: Callable[[tuple[Thread, ...]], bool] | None
+    ) -> Process | None:
+        threads = self._threads(pid, directory)
         if threads is None or not (wanted is None or wanted(threads[1])):
             return None
         try:
-            status = parse_process_status(read_small(f"{self.proc}/{pid}/status"))
+            status = parse_process_status(read_small("status", directory))
         except GONE:
             return None
         except (OSError, ValueError) as error:
@@ -90,26 +115,26 @@ class ProcessReader:
             locked_kib=status.locked_kib,
             swapped_kib=status.swapped_kib,
             resident_kib=status.resident_kib,
-            oom_score_adj=self._oom_score_adj(pid),
+            oom_score_adj=self._oom_score_adj(pid, directory),
         )
 
-    def _program(self, bare: Process) -> Seen:
+    def _program(self, bare: Process, directory: int) -> Seen:
         """The rest of a process that runs a program."""
         pid = bare.pid
-        sockets, handles = self._descriptors(pid)
+        sockets, handles = self._descriptors(pid, directory)
         process = replace(
             bare,
-            exe=self._exe(pid),
+            exe=self._exe(pid, directory),
             arguments=self.arguments(pid) if self._arguments else None,
             handles=handles,
-            mount_namespace=self._namespace(pid, "mnt"),
+            mount_namespace=self._namespace(pid, directory, "mnt"),
         )
-        return Seen(process, sockets, self._namespace(pid, "net"))
+        return Seen(process, sockets, self._namespace(pid, directory, "net"))
 
-    def _threads(self, pid: int) -> tuple[int, tuple[Thread, ...]] | None:
+    def _threads(self, pid: int, directory: int) -> tuple[int, tuple[Thread, ...]] | None:
         """The parent's number, and the threads, at least one; None as for `read`."""
         try:
-            ppid, there, threads = read_threads(f"{self.proc}/{pid}", self._limits.threads)
+            ppid, there, threads = read_threads(directory, self._limits.threads)
         except GONE:
             return None
         except (OSError, ValueError) as error:
@@ -121,77 +146,75 @@ class ProcessReader:
             )
         return (ppid, threads) if threads else None
 
-    def _oom_score_adj(self, pid: int) -> int | None:
+    def _oom_score_adj(self, pid: int, directory: int) -> int | None:
         try:
-            return int(read_small(f"{self.proc}/{pid}/oom_score_adj"))
+            return int(read_small("oom_score_adj", directory))
         except GONE:
             return None
         except (OSError, ValueError) as error:
             self._note(pid, "oom_score_adj", error)
             return None
 
-    def _descriptors(self, pid: int) -> tuple[tuple[int, ...], tuple[DeviceHandle, ...]]:
+    def _descriptors(self, pid: int, directory: int) -> tuple[tuple[int, ...], tuple[DeviceHandle, ...]]:
         """Its sockets and special devices."""
-        directory = f"{self.proc}/{pid}/fd"
-        sockets: set[int] = set()
-        handles: list[DeviceHandle] = []
         try:
-            names = os.listdir(directory)
+            descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
+            try:
+                links = self._links(pid, descriptors)
+            finally:
+                os.close(descriptors)
         except GONE:
             return (), ()
         except OSError as error:
             self._notes.of_process(pid, "fd", error)
             return (), ()
+        sockets = {int(link[8:-1]) for _, link in links if link.startswith("socket:[")}
+        special = [(name, link) for name, link in links if re.fullmatch(_SPECIAL, link, re.DOTALL)]
+        handles = {self._handle(pid, directory, name, link) for name, link in special}
+        known = sorted(handles, key=lambda handle: (handle.path, handle.connection or 0))
+        return tuple(sorted(sockets)), tuple(known)
+
+    def _links(self, pid: int, descriptors: int) -> list[tuple[str, str]]:
+        """Those of its descriptors that may matter, each with what it leads to."""
+        names = os.listdir(descriptors)
         if len(names) > self._limits.descriptors:
             self._notes.of_process(
                 pid, "fd", f"{len(names)} descriptors; {self._limits.descriptors} were looked at"
             )
             names = names[: self._limits.descriptors]
+        links = []
         for name in names:
             try:
-                link = os.readlink(f"{directory}/{name}")
+                link = os.readlink(name, dir_fd=descriptors)
             except GONE:
                 continue  # closed meanwhile
-            except OSError as error:  # root without CAP_SYS_PTRACE may list them and read none
-                self._notes.of_process(pid, "fd", error)
-                break
-            if link.startswith("socket:["):
-                sockets.add(int(link[8:-1]))
-            elif link.startswith("/dev/"):
-                handle = self._handle(pid, name, os.fsencode(link))
-                if handle is not None:
-                    handles.append(handle)
-        handles.sort(key=lambda handle: (handle.path, handle.connection or 0))
-        return tuple(sorted(sockets)), tuple(dict.fromkeys(handles))
+            # root without CAP_SYS_PTRACE may list them and read none: that is the caller's error
+            if link.startswith(("socket:[", "/dev/")):
+                links.append((name, link))
+        return links
 
-    def _handle(self, pid: int, descriptor: str, link: bytes) -> DeviceHandle | None:
-        if not _SPECIAL.fullmatch(link):
-            return None
+    def _handle(self, pid: int, directory: int, descriptor: str, link: str) -> DeviceHandle:
         connection = None
-        if link == b"/dev/fuse":
+        if link == "/dev/fuse":
             try:
-                connection = parse_fdinfo(
-                    read_small(f"{self.proc}/{pid}/fdinfo/{descriptor}")
-                ).fuse_connection
-            except GONE:
-                return None
+                connection = parse_fdinfo(read_small(f"fdinfo/{descriptor}", directory)).fuse_connection
             except (OSError, ValueError) as error:
                 self._note(pid, "fdinfo", error)
-        path = text_of(link)
+        path = text_of(os.fsencode(link))
         return DeviceHandle(path, self._numbers.of(path), connection)
 
-    def _exe(self, pid: int) -> str | None:
+    def _exe(self, pid: int, directory: int) -> str | None:
         try:
-            return text_of(os.readlink(os.fsencode(f"{self.proc}/{pid}/exe")))
+            return text_of(os.fsencode(os.readlink("exe", dir_fd=directory)))
         except GONE:
             return None
         except OSError as error:
             self._notes.of_process(pid, "exe", error)
             return None
 
-    def _namespace(self, pid: int, kind: str) -> int | None:
+    def _namespace(self, pid: int, directory: int, kind: str) -> int | None:
         try:
-            link = os.readlink(f"{self.proc}/{pid}/ns/{kind}")  # "mnt:[4026531841]"
+            link = os.readlink(f"ns/{kind}", dir_fd=directory)  # "mnt:[4026531841]"
         except GONE:
             return None
         except OSError as error:

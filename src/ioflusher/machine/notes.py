@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,15 @@ class Limits:
     text_bytes: int = 16 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What `Notes` hold: (what, why) of the machine, ((name, why), pids) of processes, and `refused`."""
+
+    machine: list[tuple[str, str]]
+    processes: list[tuple[tuple[str, str], list[int]]]
+    refused: bool
+
+
 class Notes:
     """Collects what could not be read. Calling it notes something of the machine."""
 
@@ -54,6 +62,17 @@ class Notes:
             why = why.strerror or str(why)
         self._processes.setdefault((name, why), []).append(pid)
 
+    def noted(self) -> Noted:
+        """All that was noted, to be merged elsewhere."""
+        return Noted(list(self._machine), list(self._processes.items()), self.refused)
+
+    def merge(self, noted: Noted) -> None:
+        """Take over what was noted elsewhere; what was noted here too counts once."""
+        self._machine |= dict.fromkeys(noted.machine)
+        for kind, pids in noted.processes:
+            self._processes.setdefault(kind, []).extend(pids)
+        self.refused |= noted.refused
+
     def unreadable(self, apart: Iterable[int] = ()) -> tuple[Unreadable, ...]:
         """The records: one a kind, and one for each process of `apart`."""
         apart = frozenset(apart)
@@ -62,10 +81,10 @@ class Notes:
             pids = sorted(set(noted))
             alone = [pid for pid in pids if pid in apart or len(pids) == 1]
             others = len(pids) - len(alone)
-            records += [Unreadable(f"/proc/{pid}/{name}", why, pid) for pid in alone]
+            records += [Unreadable(f"/proc/{pid}/{name}".rstrip("/"), why, pid) for pid in alone]
             if others:
                 many = "process" if others == 1 else "processes"
-                records.append(Unreadable(f"/proc/PID/{name} of {others} {many}", why))
+                records.append(Unreadable(f"{f'/proc/PID/{name}'.rstrip('/')} of {others} {many}", why))
         return tuple(sorted(records, key=lambda record: (record.pid or 0, record.what, record.why)))
 
 
@@ -85,13 +104,15 @@ def read_text(path: str, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def read_small(path: str | bytes) -> bytes:
+def read_small(path: str | bytes, directory: int | None = None) -> bytes:
     """A file of /proc that is shorter than a page, in one read; the cheap way.
+
+    `path` may be relative to `directory`, a descriptor.
 
     Raises:
         OSError: as the system says.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY, dir_fd=directory)
     try:
         return os.read(descriptor, 8192)
     finally:
@@ -105,6 +126,8 @@ def within(seconds: float, action: Callable[[], Result]) -> Result:
         TimeoutError: where it did not.
         Exception: what `action` raises.
     """
+    import threading  # costs a millisecond, and most programs never wait
+
     results: list[Result] = []
     errors: list[Exception] = []
 

@@ -4,7 +4,6 @@ import os
 
 from ioflusher.kernel.task import FLAGS, NICE, POLICY, PPID, RT_PRIORITY, STATE, split_stat
 from ioflusher.machine.process import Policy, Thread
-from ioflusher.machine.tree import text_of
 
 # SCHED_* of include/uapi/linux/sched.h, as the text has them
 _POLICIES = {
@@ -21,16 +20,16 @@ _STAT_BYTES = 1024  # a line has 52 fields; the fields up to 41 fit, however lon
 GONE = (FileNotFoundError, ProcessLookupError)
 
 
-def read_threads(directory: str, most: int) -> tuple[int, int, tuple[Thread, ...]]:
+def read_threads(process: int, most: int) -> tuple[int, int, tuple[Thread, ...]]:
     """The parent's number, how many threads there are, and the first `most` of them by number.
 
-    `directory` is the process's own below /proc. Threads that end meanwhile are left out.
+    `process` is a descriptor of its directory below /proc. Threads that end meanwhile are left out.
 
     Raises:
         OSError: as the system says; FileNotFoundError or ProcessLookupError where the process is gone.
         ValueError: where a thread's stat line is none.
     """
-    tasks = os.open(f"{directory}/task", os.O_RDONLY | os.O_DIRECTORY)
+    tasks = os.open("task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=process)
     try:
         names = os.listdir(tasks)
         names.sort(key=int)
@@ -51,7 +50,7 @@ def read_threads(directory: str, most: int) -> tuple[int, int, tuple[Thread, ...
             threads.append(
                 Thread(
                     int(name),
-                    text_of(comm),
+                    comm.decode("utf-8", "backslashreplace"),
                     fields[STATE].decode(),
                     int(fields[FLAGS]),
                     _POLICIES.get(fields[POLICY], Policy.UNKNOWN),
