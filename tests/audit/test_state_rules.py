@@ -127,6 +127,8 @@ def test_who_is_needed_weighs() -> None:
     )
     for service, severity in services:
         assert severities(bare(), service)["uncovered"] == severity, service
+    holder = found(bare(), services[2][0])["uncovered"]
+    assert holder.remedy.commands == (), "a thread inside NBD_DO_IT cannot be made to call"
 
 
 def test_fuse_mounts_of_ordinary_users_are_let_be() -> None:
@@ -152,6 +154,9 @@ def test_the_capability_is_missing() -> None:
         "AmbientCapabilities=CAP_SYS_RESOURCE",
         "CapabilityBoundingSet=CAP_SYS_RESOURCE",
     )
+    useless = found(machine({"threads": threads(BARE), "capabilities": NONE}))["uncovered"].remedy
+    assert useless.commands == (), "what the kernel would refuse is not advised"
+    assert useless.lasting == ('ioflusher unit --install "$(ps -o unit= -p 7)"',)
     assert not found(machine({"capabilities": NONE}))
     for enough in (EFFECTIVE_ONLY, DAEMON.capabilities):
         assert "cannot-set" not in found(machine({"threads": threads(BARE), "capabilities": enough}))

@@ -48,8 +48,26 @@ def _threads(daemon: Daemon, bits: int) -> tuple[Thread, ...]:
     return tuple(thread for thread in daemon.threads if bits_of(thread, daemon) == bits)
 
 
+def lacks_capability(daemon: Daemon) -> bool:
+    """Whether it is known that the kernel would refuse it the state."""
+    sets = daemon.process.capabilities
+    return sets is not None and not sets.effective >> CAP_SYS_RESOURCE & 1
+
+
 def _set_state(daemon: Daemon) -> Remedy:
     pid = daemon.process.pid
+    if lacks_capability(daemon):
+        return Remedy(
+            "It lacks CAP_SYS_RESOURCE, so the state cannot be put on it as it runs (see cannot-set): have "
+            "it started in the state.",
+            lasting=(unit_install(daemon),),
+        )
+    if not daemon.worker:
+        return Remedy(
+            "Its thread stays inside NBD_DO_IT, where it is left alone: start the client anew under "
+            "`ioflusher run`. Only a client that connects again by itself (nbd-client -persist) needs it.",
+            lasting=(unit_install(daemon),),
+        )
     return Remedy(
         "Put the state on every thread that runs; then have the daemon started in it. A thread that holds an "
         "nbd device by ioctl (inside NBD_DO_IT) is left alone: start its daemon anew under `ioflusher run`.",
@@ -126,7 +144,7 @@ def cannot_set(view: View, limits: Limits) -> Iterator[Found]:
     for daemon in _judged(view):
         sets = daemon.process.capabilities
         whole = all(bits_of(thread, daemon) == 2 for thread in daemon.threads)
-        if sets is None or whole or sets.effective >> CAP_SYS_RESOURCE & 1:
+        if sets is None or whole or not lacks_capability(daemon):
             continue
         masks = (("CapEff", sets.effective), ("CapPrm", sets.permitted), ("CapBnd", sets.bounding))
         missing = [name for name, mask in masks if not mask >> CAP_SYS_RESOURCE & 1]
