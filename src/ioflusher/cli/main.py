@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "container": ("container", "container"),
     "diagnose": ("diagnose", "diagnose"),
     "lab": ("lab", "lab"),
+    "map": ("map_", "map_"),
     "nbd": ("nbd", "nbd"),
     "run": ("run", "run"),
     "set": ("set_", "set_state"),

@@ -166,9 +166,7 @@ class Daemons:
             return False
         bare = [t for t in process.living if not t.kernel_worker and not t.io_flusher]
         threads = len([t for t in process.living if not t.kernel_worker])
-        self._draft.add(
-            Node(RECLAIM, NodeKind.RECLAIM, "memory reclaim", "an allocation that makes room by writing")
-        )
+        self._draft.add(Node(RECLAIM, NodeKind.RECLAIM, "memory reclaim", "writes other pages out"))
         evidence = f"{len(bare)} of {threads} threads do not carry the IO_FLUSHER state: " + _named(
             f"{thread.tid} ({thread.comm}, flags {thread.flags:#010x})" for thread in bare
         )

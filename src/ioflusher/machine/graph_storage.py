@@ -40,7 +40,7 @@ def add_storage(draft: Draft, layers: Layers, served: frozenset[str]) -> None:
     for number, mounts in layers.mounts.items():
         draft.add(_file_system(number, mounts))
     if snapshot.swaps:
-        draft.add(Node(SWAPPED, NodeKind.SWAPPED, "swapped-out memory", "read back from swap when needed"))
+        draft.add(Node(SWAPPED, NodeKind.SWAPPED, "swapped-out memory", "read back when it is needed"))
     for device in snapshot.devices:
         _below_device(draft, layers, device)
     for number, mounts in layers.mounts.items():

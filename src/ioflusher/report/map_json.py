@@ -1,0 +1,70 @@
+"""The storage graph as JSON."""
+
+from typing import Any
+
+from ioflusher.machine.nodes import Coverage, Cycle, Edge, Graph, Node
+from ioflusher.machine.snapshot import Snapshot
+from ioflusher.report.map_view import state_of
+
+
+def map_record(snapshot: Snapshot, graph: Graph) -> dict[str, Any]:
+    """The whole graph: {"host", "taken", "kernel", "nodes": [...], "edges": [...], "cycles": [...]}."""
+    return {
+        "host": snapshot.system.hostname,
+        "taken": snapshot.system.taken,
+        "kernel": snapshot.system.release,
+        "nodes": [_node(node) for node in graph.nodes],
+        "edges": [_edge(edge) for edge in graph.edges],
+        "cycles": [_cycle(cycle) for cycle in graph.cycles],
+    }
+
+
+def _node(node: Node) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "id": node.id,
+        "kind": node.kind.value,
+        "name": node.name,
+        "detail": node.detail,
+    }
+    if node.number is not None:
+        record["number"] = node.number
+    if node.pid is not None:
+        record["pid"] = node.pid
+    if node.coverage is not None:
+        record["coverage"] = _coverage(node.coverage)
+    return record
+
+
+def _coverage(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "state": state_of(coverage).value,
+        "threads": coverage.threads,
+        "covered": coverage.covered,
+        "half_set": coverage.half_set,
+        "memory_locked": coverage.locked,
+        "locked_kib": coverage.locked_kib,
+        "resident_kib": coverage.resident_kib,
+        "swapped_kib": coverage.swapped_kib,
+    }
+
+
+def _edge(edge: Edge) -> dict[str, Any]:
+    return {
+        "source": edge.source,
+        "target": edge.target,
+        "reason": edge.reason.value,
+        "need": edge.need.value,
+        "certain": edge.certain,
+        "evidence": edge.evidence,
+    }
+
+
+def _cycle(cycle: Cycle) -> dict[str, Any]:
+    return {
+        "nodes": list(cycle.nodes),
+        "daemons": list(cycle.daemons),
+        "recovery": cycle.recovery,
+        "certain": cycle.certain,
+        "shortest": cycle.shortest,
+        "witness": [_edge(edge) for edge in cycle.witness],
+    }
