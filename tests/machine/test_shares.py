@@ -1,0 +1,83 @@
+"""Processes read on several processors: the same as read on one, whatever becomes of the children."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from tests.machine.recorded import Recorded
+
+from ioflusher.machine import shares
+from ioflusher.machine.collect_processes import ProcessReader
+from ioflusher.machine.handles import DeviceNumbers
+from ioflusher.machine.notes import Limits, Notes
+from ioflusher.machine.process import Process
+
+# pytest may have threads; the program has none when it forks
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+PIDS = list(range(800, 830))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """Thirty processes on a machine with three processors, each worth a share."""
+    machine = Recorded(tmp_path)
+    for pid in PIDS:
+        machine.process(pid, b"daemon \xff\n", threads={pid: b"main", pid + 1000: b"worker"})
+    machine.write("proc/803/status", "rubbish\n")
+    machine.write("proc/804/oom_score_adj", "rubbish\n")
+    machine.write("proc/loadavg", "0.00 0.00 0.00 1/900 7\n")
+    monkeypatch.setattr(shares, "THREADS_EACH", 300)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    return machine
+
+
+def read(machine: Recorded) -> tuple[dict[int, Process], Notes]:
+    """All processes by number, and what was noted."""
+    notes = Notes()
+    proc = f"{machine.root}/proc"
+    reader = ProcessReader(proc, notes, DeviceNumbers(str(machine.root), notes), Limits())
+    found = shares.read_processes(reader, PIDS, lambda threads: threads[0].tid != 805, notes)
+    assert len({process.pid for process in found}) == len(found)
+    return {process.pid: process for process in found}, notes
+
+
+def test_the_same_as_on_one_processor(machine: Recorded) -> None:
+    """The records, and the notes, are those of a single reader."""
+    with mock.patch("os.fork", wraps=os.fork) as fork:
+        several, noted = read(machine)
+        assert fork.call_count == 2
+        (machine.root / "proc/loadavg").unlink()
+        alone, noted_alone = read(machine)
+        assert fork.call_count == 2
+    assert several == alone
+    assert sorted(several) == [pid for pid in PIDS if pid not in (803, 805)]
+    assert noted.unreadable() == noted_alone.unreadable()
+    assert len(noted.unreadable()) == 2
+
+
+def test_a_child_that_fails_is_made_good(machine: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a child cannot bring home is read again."""
+    whole, _ = read(machine)
+
+    def fail(notes: Notes) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Notes, "noted", fail)
+    again, notes = read(machine)
+    assert again == whole
+    assert len(notes.unreadable()) == 2
+
+
+def test_shares_are_of_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in threads, and every process is in one of them."""
+    counts = {1: 600, 2: 300, 3: 200, 4: 100, 5: 1}
+    for pid, count in counts.items():
+        for tid in range(count):
+            (tmp_path / f"{pid}/task/{tid}").mkdir(parents=True)
+    (tmp_path / "loadavg").write_text("0 0 0 1/6000 9\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    parts = shares._shares(str(tmp_path), [*counts])
+    assert sorted(pid for part in parts for pid in part) == [*counts]
+    assert sorted(sum(counts[pid] for pid in part) for part in parts) == [600, 601]
