@@ -5,7 +5,7 @@ def parse_block_majors(text: bytes) -> dict[int, str]:
     """Driver names by major number, of block devices. Lines of another form are passed over.
 
     "nbd" (43), "loop" (7), "md" (9) and "sd" (8 and more) have numbers of their own; device-mapper, zram,
-    ublk-block, bcache and virtblk are given one when they load; blkext (259) is shared: NVMe disks and
+    bcache and virtblk are given one when they load; blkext (259) is shared: NVMe and ublk disks, and
     partitions beyond a driver's own range.
     """
     majors = {}

@@ -11,7 +11,6 @@ _SECTOR = 512  # the unit of the attribute "size", whatever the device's own is
 # The driver that registered the major number, as /proc/devices names it (register_blkdev in the driver).
 _DRIVERS = {
     "nbd": DeviceKind.NBD,
-    "ublk-block": DeviceKind.UBLK,
     "loop": DeviceKind.LOOP,
     "zram": DeviceKind.ZRAM,
     "device-mapper": DeviceKind.DM,
@@ -74,6 +73,10 @@ def _kind(tree: Tree, base: str, number: str, majors: dict[int, str]) -> DeviceK
     driver = majors.get(int(number.partition(":")[0]), "")
     if driver in _DRIVERS:
         return _DRIVERS[driver]
+    # ublk's disks have the shared number too; the driver counts ublkbN and its server's ublkcN alike
+    name = base.rpartition("/")[2]
+    if name.startswith("ublkb") and tree.exists(f"sys/class/ublk-char/ublkc{name[5:]}"):
+        return DeviceKind.UBLK
     subsystem = tree.link(f"{base}/device/subsystem")
     if subsystem is not None:
         return _SUBSYSTEMS.get(subsystem.rpartition("/")[2], DeviceKind.OTHER)

@@ -25,7 +25,11 @@ class Storage:
 
 def collect_storage(root: Path, note: Note) -> Storage:
     """What the machine below `root` stores on. `note(what, why)` is called for all that could not be read."""
-    tree = Tree(root, note)
+    return storage_in(Tree(root, note))
+
+
+def storage_in(tree: Tree) -> Storage:
+    """The same, read through `tree`."""
     devices = collect_block(tree)
     names = Devices(tree, devices)
     mounts = collect_mounts(tree, names)

@@ -29,6 +29,11 @@ def split_address(address: str) -> tuple[str, str]:
     return host.strip("[]"), port
 
 
+def join_address(host: str, port: str) -> str:
+    """The opposite of `split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Facts:
     """Indexes over one snapshot.
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ioflusher.machine.facts import Facts, distinct
+from ioflusher.machine.facts import Facts, distinct, join_address
 from ioflusher.machine.process import Process
 from ioflusher.machine.serving import Role, Service, TargetKind
 from ioflusher.machine.storage import Mount
@@ -133,6 +133,14 @@ def _by_what_is_left(
             yield _fuse(None, number, evidence, certain=facts.certain)
 
 
+def server_address(mount: Mount) -> tuple[str, str] | None:
+    """Host and port of the server of a file system that is mounted over TCP; None for others."""
+    if mount.fstype not in _PORTS or (mount.fstype == "9p" and mount.option("trans") not in (None, "tcp")):
+        return None
+    host = mount.option("addr") or mount.source
+    return host.strip("[]"), mount.option("port") or _PORTS[mount.fstype]
+
+
 def file_server_services(facts: Facts) -> Iterator[Service]:
     """Servers on this machine of file systems that it mounts over a network protocol."""
     done: set[str] = set()
@@ -140,12 +148,11 @@ def file_server_services(facts: Facts) -> Iterator[Service]:
         if mount.fstype not in _PORTS or mount.number in done:
             continue
         done.add(mount.number)
-        if mount.fstype == "9p" and mount.option("trans") in ("unix", "virtio", "fd", "xen", "rdma", "usbg"):
+        address = server_address(mount)
+        if address is None:
             yield from _of_socket(facts, mount)
-            continue
-        host = mount.option("addr") or mount.source
-        port = mount.option("port") or _PORTS[mount.fstype]
-        yield from _of_address(facts, mount, host.strip("[]"), port)
+        else:
+            yield from _of_address(facts, mount, *address)
 
 
 def _of_socket(facts: Facts, mount: Mount) -> Iterator[Service]:
@@ -168,7 +175,7 @@ def _of_address(facts: Facts, mount: Mount, host: str, port: str) -> Iterator[Se
     """By TCP: whoever holds the server's end of the kernel's connection, else who listens there."""
     if not facts.is_local(host):
         return
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = join_address(host, port)
     ends = [own for own, other in facts.connections_at(address) if not other.pids]
     pids = distinct(pid for end in ends for pid in end.pids)
     what = f"holds the server's end of the kernel's connection to {address}"

@@ -7,13 +7,14 @@ the kernel alone holds the sockets.
 
 from collections.abc import Iterator
 
-from ioflusher.machine.facts import Facts, distinct, split_address
+from ioflusher.machine.facts import Facts, distinct, join_address, split_address
 from ioflusher.machine.process import Process
+from ioflusher.machine.serve_files import server_address
 from ioflusher.machine.services import SocketEnd
 from ioflusher.machine.serving import Role, Service, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 
-# Ports at which the kernel's own clients of other protocols are served
+# Ports at which the kernel's own clients of other protocols are served: RPC, NFS, SMB, 9p, iSCSI, NVMe
 _OTHER_PORTS = frozenset(("111", "2049", "20048", "445", "139", "564", "3260", "860", "4420"))
 
 
@@ -92,15 +93,28 @@ def _of_client(
         yield _service(device, pid, Role.NBD_SERVER, evidence, certain=certain)
 
 
+def _addresses_of_others(facts: Facts) -> set[str]:
+    """Addresses of servers with which the kernel speaks something else than NBD."""
+    others = {address for session in facts.snapshot.iscsi for address in session.addresses}
+    for mount in facts.snapshot.mounts:
+        address = server_address(mount)
+        if address is not None:
+            others.add(join_address(*address))
+        elif mount.fstype == "9p":
+            others.add(mount.source)
+    return others
+
+
 def _of_orphans(facts: Facts, devices: list[BlockDevice]) -> Iterator[Service]:
     """Devices without a client: their servers hold the peers of sockets that the kernel alone holds."""
     if not devices:
         return
-    others = {address for session in facts.snapshot.iscsi for address in session.addresses}
-    others |= {mount.source for mount in facts.snapshot.mounts if mount.fstype == "9p"}
+    others = _addresses_of_others(facts)
     candidates: dict[int, tuple[SocketEnd, SocketEnd]] = {}
+    sockets = 0
     for kernel, server in facts.kernel_ends:
         if others.isdisjoint((kernel.address, server.address)) and not _of_another_protocol(kernel, server):
+            sockets += 1
             for pid in server.pids:
                 candidates.setdefault(pid, (kernel, server))
     abroad = any(
@@ -109,8 +123,10 @@ def _of_orphans(facts: Facts, devices: list[BlockDevice]) -> Iterator[Service]:
         and split_address(remote.peer)[1] not in _OTHER_PORTS
         for remote in facts.snapshot.remotes
     )
+    # nbd_start_device: a hardware queue a connection. With fewer sockets, some device has lost its own.
+    wanted = sum(device.queue.hardware_queues or 1 for device in devices)
     groups = {pair[1].pids for pair in candidates.values()}
-    certain = facts.certain and len(groups) == 1 and not abroad
+    certain = facts.certain and len(groups) == 1 and not abroad and sockets >= wanted
     for device in devices:
         for pid in distinct(candidates):
             kernel, server = candidates[pid]
