@@ -92,10 +92,12 @@ def _draw_half(half: Half, requests: "Axes", memory: "Axes") -> None:
     if half.outcome is Outcome.FROZEN:
         for axes in (requests, memory):
             axes.axvline(half.when_s, color=colour, ls=":", lw=1.2)
+        # at the top, where neither curve is at that time
         requests.annotate(
-            " frozen from here on",
-            (half.when_s, half.completed),
-            xytext=(6, 10),
+            "frozen from here on",
+            (half.when_s, 1),
+            xycoords=requests.get_xaxis_transform(),
+            xytext=(6, -12),
             textcoords="offset points",
             color=colour,
         )
