@@ -50,7 +50,7 @@ def play(name: str, report: Path) -> dict[str, Any]:
     pytest.fail("no contrast: " + " | ".join(told))
 
 
-@pytest.mark.parametrize("name", ["swap-on-nbd", "ext4-on-nbd-throttled"])
+@pytest.mark.parametrize("name", ["swap-on-nbd", "ext4-on-nbd-throttled", "ext4-on-nbdkit-throttled"])
 def test_frozen_without_and_alive_with(name: str, tmp_path: Path) -> None:
     """The command's own JSON: frozen in the daemon's own wait without, finished and verified with."""
     record = play(name, tmp_path)

@@ -30,6 +30,9 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
         ('use = "swap"', 'use = "xfs"', "does not go with device.use 'xfs'", "goes with"),
         ('name = "swap-on-nbd"', 'name = "../evil"', "expected small letters", None),
         ("[machine]", "[machine", "not TOML", None),
+        ("lock_memory = true", 'command = ["serve"]', "found neither", '"{socket}"'),
+        ("lock_memory = true", 'command = ["s", "{socket}", "{file}"]', "{socket} and {remote}", None),
+        ("[daemon]", '[daemon]\ncommand = ["s", "{socket}", "{remote}"]', "options of our own server", None),
     ],
 )
 def test_mistakes_are_named(old: str, new: str, says: str, hints: str | None) -> None:

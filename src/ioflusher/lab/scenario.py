@@ -59,11 +59,14 @@ class DaemonTable:
             "file": buffered writes into a file on another disk of the machine.
         lock_memory: whether it calls mlockall().
         realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
+        command: another NBD server than ours, in the foreground, with {socket}, the Unix socket to listen on,
+            and {file} or {remote} (an NBD URI), its store. The state is set just before it is executed.
     """
 
     store: typing.Literal["remote", "file"]
     lock_memory: bool = False
     realtime: int = 0
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,27 @@ def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
             f"{origin}: workload.kind {work!r} does not go with device.use {use!r}",
             hint='"anonymous" goes with "swap", "files" with a file system',
         )
+    _check_command(scenario.daemon, origin)
     return scenario
+
+
+def _check_command(daemon: DaemonTable, origin: str) -> None:
+    """Another server's command must say where it listens and stores, and nothing that it cannot be told."""
+    if not daemon.command:
+        return
+    store = "{file}" if daemon.store == "file" else "{remote}"
+    found = re.findall(r"\{\w*\}", " ".join(daemon.command))
+    if sorted(set(found)) != sorted({"{socket}", store}):
+        said = ", ".join(found) or "neither"
+        raise ScenarioError(
+            f"{origin}: daemon.command: expected {{socket}} and {store} in it, found {said}",
+            hint='as in ["nbdkit", "-f", "-U", "{socket}", "file", "{file}"]',
+        )
+    if daemon.lock_memory or daemon.realtime:
+        raise ScenarioError(
+            f"{origin}: daemon.lock_memory and daemon.realtime are options of our own server",
+            hint="put what the other server has for it into daemon.command",
+        )
 
 
 def _table(kind: Any, raw: dict[str, Any], origin: str, where: str) -> Any:

@@ -1,5 +1,7 @@
 """An experiment on a terminal: the story in ten lines, then the evidence."""
 
+from collections import Counter
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -114,7 +116,8 @@ def _flags(half: Half) -> str:
     if not half.threads:
         return "unknown"
     covered = sum(thread.io_flusher for thread in half.threads)
-    words = ", ".join(f"{thread.flags:#010x}" for thread in half.threads)
+    counts = Counter(thread.flags for thread in half.threads)
+    words = ", ".join(f"{flags:#010x}{f' x{n}' if n > 1 else ''}" for flags, n in counts.items())
     return f"{covered} of {len(half.threads)} threads carry the state ({words})"
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ioflusher.flag import set_io_flusher
@@ -41,15 +42,24 @@ def become_observer() -> None:
     set_oom_score_adj(-1000)
 
 
-def become_ordinary() -> None:
-    """In a child, before it executes its program: nothing of the observer's privileges is left."""
-    set_io_flusher(False)
+def become_ordinary(state: bool = False) -> None:
+    """In a child, before it executes its program: nothing of the observer's privileges is left.
+
+    `state` is for a daemon that does not set the IO_FLUSHER state itself.
+    """
+    set_io_flusher(state)
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     set_oom_score_adj(0)
 
 
 def daemon_argv(job: ScenarioJob, scenario: Scenario) -> list[str]:
-    """The daemon's command. The two halves differ in one word, `--io-flusher` or `--no-io-flusher`."""
+    """The daemon's command. The two halves differ in one word, `--io-flusher` or `--no-io-flusher`.
+
+    A command of the scenario's own is the same in both: the state is set before it is executed, or not.
+    """
+    if scenario.daemon.command:
+        places = {"{socket}": SOCKET, "{file}": str(STORE / "image"), "{remote}": job.remote}
+        return [replaced(word, places) for word in scenario.daemon.command]
     argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
     argv += (
         ["--remote", job.remote] if scenario.daemon.store == "remote" else ["--file", str(STORE / "image")]
@@ -60,6 +70,13 @@ def daemon_argv(job: ScenarioJob, scenario: Scenario) -> list[str]:
     if scenario.daemon.realtime:
         argv += ["--realtime", str(scenario.daemon.realtime)]
     return argv
+
+
+def replaced(word: str, places: dict[str, str]) -> str:
+    """The word with each placeholder replaced."""
+    for name, value in places.items():
+        word = word.replace(name, value)
+    return word
 
 
 @dataclass(slots=True)
@@ -73,11 +90,13 @@ class Stage:
     client: subprocess.Popen[bytes] | None = None
     reader: subprocess.Popen[bytes] | None = None
 
-    def spawn(self, argv: list[str], *, stdin: bool = False, stdout: bool = False) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, argv: list[str], *, stdin: bool = False, stdout: bool = False, state: bool = False
+    ) -> subprocess.Popen[bytes]:
         """Start an ordinary process, with pipes where asked; its errors go to the console."""
         return subprocess.Popen(
             argv,
-            preexec_fn=become_ordinary,
+            preexec_fn=partial(become_ordinary, state),
             bufsize=0,
             stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE if stdout else None,
@@ -110,14 +129,13 @@ class Stage:
             self.step("mount", "-t", "ext4", "/dev/vdb", str(STORE))
             with (STORE / "image").open("wb") as image:
                 image.truncate(self.scenario.device.size)
-        self.daemon = self.spawn(daemon_argv(self.job, self.scenario), stdout=True)
-        assert self.daemon.stdout is not None
-        if not select.select([self.daemon.stdout], [], [], SETUP_DEADLINE_S)[0]:
-            raise SetupFailed(f"the daemon was not listening after {SETUP_DEADLINE_S:g} s")
-        line = os.read(self.daemon.stdout.fileno(), 4096).decode("utf-8", "backslashreplace").strip()
-        if not line.startswith("listening on "):
-            raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
-        uri = line.removeprefix("listening on ")
+        argv = daemon_argv(self.job, self.scenario)
+        if self.scenario.daemon.command:
+            self.daemon = self.spawn(argv, state=self.job.io_flusher)
+            uri = await_socket(self.daemon)
+        else:
+            self.daemon = self.spawn(argv, stdout=True)
+            uri = await_uri(self.daemon)
         self.client = self.spawn([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri])
         deadline = time.monotonic() + SETUP_DEADLINE_S
         while int(Path("/sys/block/nbd0/size").read_text()) == 0:
@@ -185,6 +203,29 @@ def play(job: ScenarioJob, events: EventPort) -> None:
     assert stage.daemon is not None
     observer = Observer(stage.daemon.pid, events)
     watch(stage, observer, worker)
+
+
+def await_uri(daemon: subprocess.Popen[bytes]) -> str:
+    """Where our daemon listens, as it says itself."""
+    assert daemon.stdout is not None
+    if not select.select([daemon.stdout], [], [], SETUP_DEADLINE_S)[0]:
+        raise SetupFailed(f"the daemon was not listening after {SETUP_DEADLINE_S:g} s")
+    line = os.read(daemon.stdout.fileno(), 4096).decode("utf-8", "backslashreplace").strip()
+    if not line.startswith("listening on "):
+        raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
+    return line.removeprefix("listening on ")
+
+
+def await_socket(daemon: subprocess.Popen[bytes]) -> str:
+    """Wait until another server has its Unix socket; returns the socket's URI."""
+    deadline = time.monotonic() + SETUP_DEADLINE_S
+    while not Path(SOCKET).is_socket():
+        if daemon.poll() is not None:
+            raise SetupFailed(f"{daemon.args!r} ended with status {daemon.returncode}; see the console")
+        if time.monotonic() > deadline:
+            raise SetupFailed(f"{daemon.args!r} had no socket {SOCKET} after {SETUP_DEADLINE_S:g} s")
+        time.sleep(0.1)
+    return f"nbd+unix:///?socket={SOCKET}"
 
 
 def await_ready(worker: subprocess.Popen[bytes]) -> None:
