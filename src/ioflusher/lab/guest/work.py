@@ -30,49 +30,57 @@ def ready() -> None:
 def pattern(number: int, size: int) -> bytes:
     """Content of chunk `number`: 64 bytes that differ from chunk to chunk, repeated."""
     block = hashlib.sha512(number.to_bytes(8, "little")).digest()
-    return block * (size // len(block))
+    return (block * -(-size // len(block)))[:size]
+
+
+def pieces(size: int, chunk: int) -> list[tuple[int, int]]:
+    """Place and length of each chunk of `size` bytes; the last one may be shorter."""
+    return [(at, min(chunk, size - at)) for at in range(0, size, chunk)]
 
 
 def anonymous(order: dict[str, Any]) -> None:
     """Fill memory once, then read it all back: what did not fit went through swap and returns."""
-    size, chunk, pause = order["size"], order["chunk"], order["pause_s"]
+    size, pause = order["size"], order["pause_s"]
+    chunks = pieces(size, order["chunk"])
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     ready()
-    for number, at in enumerate(range(0, size, chunk)):
-        memory[at : at + chunk] = pattern(number, chunk)
+    for number, (at, length) in enumerate(chunks):
+        memory[at : at + length] = pattern(number, length)
         time.sleep(pause)
     say(phase="written", bytes=size)
     wrong = sum(
-        memory[at : at + chunk] != pattern(number, chunk) for number, at in enumerate(range(0, size, chunk))
+        memory[at : at + length] != pattern(number, length) for number, (at, length) in enumerate(chunks)
     )
     say(phase="verified", bytes=size, wrong_chunks=wrong)
 
 
 def files(order: dict[str, Any]) -> None:
     """Write files, sync them, drop the page cache, and read them back from the device."""
-    size, file_size, chunk = order["size"], order["file_size"], order["chunk"]
-    chunk = min(chunk, file_size)
-    paths = [os.path.join(order["directory"], f"file{n}") for n in range(size // file_size)]
+    size = order["size"]
+    plan = [
+        (os.path.join(order["directory"], f"file{n}"), [length for _, length in pieces(whole, order["chunk"])])
+        for n, (_, whole) in enumerate(pieces(size, order["file_size"]))
+    ]
     ready()
     number = 0
-    for path in paths:
+    for path, lengths in plan:
         with open(path, "wb", buffering=0) as file:
-            for _ in range(file_size // chunk):
-                file.write(pattern(number, chunk))
+            for length in lengths:
+                file.write(pattern(number, length))
                 number += 1
                 if order["pause_s"]:
                     time.sleep(order["pause_s"])
     os.sync()
-    say(phase="written", bytes=number * chunk)
+    say(phase="written", bytes=size)
     with open("/proc/sys/vm/drop_caches", "w") as drop:
         drop.write("3")
     wrong = number = 0
-    for path in paths:
+    for path, lengths in plan:
         with open(path, "rb", buffering=0) as file:
-            for _ in range(file_size // chunk):
-                wrong += file.read(chunk) != pattern(number, chunk)
+            for length in lengths:
+                wrong += file.read(length) != pattern(number, length)
                 number += 1
-    say(phase="verified", bytes=number * chunk, wrong_chunks=wrong)
+    say(phase="verified", bytes=size, wrong_chunks=wrong)
 
 
 def read(path: str) -> None:
