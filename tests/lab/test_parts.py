@@ -14,6 +14,7 @@ from ioflusher.lab.channel import ChannelReader, Event, parse_event
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.experiment import disk_sizes, guest_for
 from ioflusher.lab.guest.play import daemon_argv
+from ioflusher.lab.guest.work import pattern, pieces
 from ioflusher.lab.initramfs import load_order, newc
 from ioflusher.lab.job import ExecJob, ScenarioJob, dump_job, load_job
 from ioflusher.lab.kernels import busybox, bzimage_release, find_kernel, is_static
@@ -158,3 +159,14 @@ def test_sizes() -> None:
     for wrong in ("", "M", "-1M", "1.5G", "1P"):
         with pytest.raises(LabError, match="not a size"):
             parse_size(wrong)
+
+
+@given(st.integers(0, 4096), st.integers(1, 5000))
+def test_pieces_cover_the_whole(size: int, chunk: int) -> None:
+    """Chunks lie end to end, none is empty or longer than asked; each has its own content."""
+    chunks = pieces(size, chunk)
+    assert [at for at, _ in chunks] == list(range(0, size, chunk))
+    assert sum(length for _, length in chunks) == size
+    assert all(0 < length <= chunk for _, length in chunks)
+    assert len(pattern(1, chunk)) == chunk
+    assert chunk < 8 or pattern(1, chunk) != pattern(2, chunk)

@@ -56,9 +56,9 @@ def anonymous(order: dict[str, Any]) -> None:
 
 def files(order: dict[str, Any]) -> None:
     """Write files, sync them, drop the page cache, and read them back from the device."""
-    size = order["size"]
+    size, directory, chunk = order["size"], order["directory"], order["chunk"]
     plan = [
-        (os.path.join(order["directory"], f"file{n}"), [length for _, length in pieces(whole, order["chunk"])])
+        (os.path.join(directory, f"file{n}"), [length for _, length in pieces(whole, chunk)])
         for n, (_, whole) in enumerate(pieces(size, order["file_size"]))
     ]
     ready()
