@@ -33,12 +33,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return machine
 
 
-def read(machine: Recorded) -> tuple[dict[int, Process], Notes]:
-    """All processes by number, and what was noted."""
+def read(machine: Recorded, *more: int, without: int = 805) -> tuple[dict[int, Process], Notes]:
+    """All processes by number but one, and what was noted."""
     notes = Notes()
     proc = f"{machine.root}/proc"
     reader = ProcessReader(proc, notes, DeviceNumbers(str(machine.root), notes), Limits())
-    found = shares.read_processes(reader, PIDS, lambda threads: threads[0].tid != 805, notes)
+    pids = [*PIDS, *more]
+    found = shares.read_processes(reader, pids, lambda threads: threads[0].tid != without, notes)
     assert len({process.pid for process in found}) == len(found)
     return {process.pid: process for process in found}, notes
 
@@ -57,6 +58,16 @@ def test_the_same_as_on_one_processor(machine: Recorded) -> None:
     assert len(noted.unreadable()) == 2
 
 
+def test_the_threads_of_a_large_process_are_shared(machine: Recorded) -> None:
+    """It comes back whole, in order, under its main thread's name; wanted or not by all its threads."""
+    threads = {4000: b"main"} | {4001 + number: b"worker" for number in range(900)}
+    machine.process(4000, b"main", threads=threads)
+    found, _ = read(machine, 4000)
+    assert found[4000].comm == "main"
+    assert [thread.tid for thread in found[4000].threads] == [*threads]
+    assert 4000 not in read(machine, 4000, without=4000)[0]
+
+
 def test_a_child_that_fails_is_made_good(machine: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a child cannot bring home is read again."""
     whole, _ = read(machine)
@@ -71,13 +82,17 @@ def test_a_child_that_fails_is_made_good(machine: Recorded, monkeypatch: pytest.
 
 
 def test_shares_are_of_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in threads, and every process is in one of them."""
-    counts = {1: 600, 2: 300, 3: 200, 4: 100, 5: 1}
+    """Counted in threads; every process is in one of them, or a part of it in each where it is very large."""
+    monkeypatch.setattr(shares, "THREADS_EACH", 300)
+    counts = {1: 590, 2: 300, 3: 200, 4: 100, 5: 1, 6: 700}
     for pid, count in counts.items():
         for tid in range(count):
             (tmp_path / f"{pid}/task/{tid}").mkdir(parents=True)
     (tmp_path / "loadavg").write_text("0 0 0 1/6000 9\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     parts = shares._shares(str(tmp_path), [*counts])
-    assert sorted(pid for part in parts for pid in part) == [*counts]
-    assert sorted(sum(counts[pid] for pid in part) for part in parts) == [600, 601]
+    pieces = [(pid, 0, 1) for pid in range(1, 6)] + [(6, 0, 2), (6, 1, 2)]
+    assert sorted(piece for part in parts for piece in part) == pieces
+    sizes = sorted(sum(counts[pid] // of for pid, _, of in part) for part in parts)
+    assert sum(sizes) == 590 + 601 + 700
+    assert sizes[1] - sizes[0] <= 100

@@ -57,7 +57,7 @@ def status(
     reader = ProcessReader(PROC, notes, DeviceNumbers("", notes), Limits())
     missing: list[IoflusherError] = []
     if pids:
-        processes, missing = named(reader, pids)
+        processes, missing = named(reader, pids, notes)
     else:
         from ioflusher.machine.hidden import note_hidden
 
@@ -77,17 +77,15 @@ def status(
         raise SystemExit(EXIT_ERROR)
 
 
-def named(reader: ProcessReader, pids: Iterable[int]) -> tuple[list[Process], list[IoflusherError]]:
+def named(
+    reader: ProcessReader, pids: Iterable[int], notes: Notes
+) -> tuple[list[Process], list[IoflusherError]]:
     """The processes with these numbers, and an error for each that is not there."""
-    found: list[Process] = []
-    missing: list[IoflusherError] = []
-    for pid in dict.fromkeys(pids):
-        process = reader.read_bare(pid)
-        if process is not None:
-            found.append(process)
-        elif not os.path.exists(f"{PROC}/{pid}"):
-            missing.append(NoSuchProcessError(pid))
-    return found, missing
+    asked = list(dict.fromkeys(pids))
+    found = read_processes(reader, asked, lambda _: True, notes)
+    absent = set(asked) - {process.pid for process in found}
+    gone = [pid for pid in asked if pid in absent and not os.path.exists(f"{PROC}/{pid}")]
+    return found, [NoSuchProcessError(pid) for pid in gone]
 
 
 def chooser(*, flagged: bool, kernel: bool) -> Callable[[tuple[Thread, ...]], bool]:

@@ -16,6 +16,8 @@ from ioflusher.machine.tree import text_of
 # Devices by which programs serve storage, or have the kernel do it.
 _SPECIAL = r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
 
+Wanted = Callable[[tuple[Thread, ...]], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -58,7 +60,7 @@ class ProcessReader:
         if directory is None:
             return None
         try:
-            process = self._bare(pid, directory, None)
+            process = self._bare(pid, directory)
             if process is None:
                 return None
             return Seen(process) if process.kernel_thread else self._program(process, directory)
@@ -66,17 +68,18 @@ class ProcessReader:
             os.close(directory)
 
     def read_bare(
-        self, pid: int, wanted: Callable[[tuple[Thread, ...]], bool] | None = None
+        self, pid: int, wanted: Wanted | None = None, part: tuple[int, int] = (0, 1)
     ) -> Process | None:
         """One process without its descriptors, program and namespaces.
 
-        None as for `read`, and where its threads are not `wanted`: then no more of it is read.
+        None as for `read`, and where its threads are not `wanted`: then no more of it is read. `part` (n, m)
+        takes of its threads from n on each m-th; its name is then that of the first of these.
         """
         directory = self._open(pid)
         if directory is None:
             return None
         try:
-            return self._bare(pid, directory, wanted)
+            return self._bare(pid, directory, wanted, part)
         finally:
             os.close(directory)
 
@@ -91,9 +94,9 @@ class ProcessReader:
             return None
 
     def _bare(
-        self, pid: int, directory: int, wanted: Callable[[tuple[Thread, ...]], bool] | None
+        self, pid: int, directory: int, wanted: Wanted | None = None, part: tuple[int, int] = (0, 1)
     ) -> Process | None:
-        threads = self._threads(pid, directory)
+        threads = self._threads(pid, directory, part)
         if threads is None or not (wanted is None or wanted(threads[1])):
             return None
         try:
@@ -131,10 +134,12 @@ class ProcessReader:
         )
         return Seen(process, sockets, self._namespace(pid, directory, "net"))
 
-    def _threads(self, pid: int, directory: int) -> tuple[int, tuple[Thread, ...]] | None:
+    def _threads(
+        self, pid: int, directory: int, part: tuple[int, int]
+    ) -> tuple[int, tuple[Thread, ...]] | None:
         """The parent's number, and the threads, at least one; None as for `read`."""
         try:
-            ppid, there, threads = read_threads(directory, self._limits.threads)
+            ppid, there, threads = read_threads(directory, self._limits.threads, part)
         except GONE:
             return None
         except (OSError, ValueError) as error:

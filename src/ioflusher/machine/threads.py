@@ -20,10 +20,13 @@ _STAT_BYTES = 1024  # a line has 52 fields; the fields up to 41 fit, however lon
 GONE = (FileNotFoundError, ProcessLookupError)
 
 
-def read_threads(process: int, most: int) -> tuple[int, int, tuple[Thread, ...]]:
+def read_threads(
+    process: int, most: int, part: tuple[int, int] = (0, 1)
+) -> tuple[int, int, tuple[Thread, ...]]:
     """The parent's number, how many threads there are, and the first `most` of them by number.
 
-    `process` is a descriptor of its directory below /proc. Threads that end meanwhile are left out.
+    `process` is a descriptor of its directory below /proc; `part` (n, m) takes from thread n on each m-th.
+    Threads that end meanwhile are left out.
 
     Raises:
         OSError: as the system says; FileNotFoundError or ProcessLookupError where the process is gone.
@@ -35,7 +38,7 @@ def read_threads(process: int, most: int) -> tuple[int, int, tuple[Thread, ...]]
         names.sort(key=int)
         threads: list[Thread] = []
         ppid = b"0"
-        for name in names[:most]:
+        for name in names[part[0] : most : part[1]]:
             try:
                 descriptor = os.open(name + "/stat", os.O_RDONLY, dir_fd=tasks)
                 try:
