@@ -95,7 +95,7 @@ class Lab:
             return Accelerator.TCG
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         key = (qemu.qemu_version(), self.kernel.release, os.uname().release, boot_id)
-        file = cache_directory() / "accelerator.json"
+        file = cache_directory() / f"accelerator-{self.kernel.release}.json"
         known = qemu.remembered_accelerator(file, key)
         if known is not None:
             return known
