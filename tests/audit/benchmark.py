@@ -1,7 +1,7 @@
 """How long a fleet takes, all cores beside one: python tests/audit/benchmark.py [MACHINES].
 
-Records this machine once, adds nbd daemons with many threads and files to it, writes it as MACHINES (1000)
-snapshots of hosts of their own, and judges them all with `--jobs 1` and with all cores, in turn. Prints
+Makes a server of 300 processes, four of them nbd daemons with many threads and files, writes it as MACHINES
+(1000) snapshots of hosts of their own, and judges them all with `--jobs 1` and with all cores in turn. Prints
 medians.
 """
 
@@ -28,22 +28,33 @@ ROUNDS = 5
 
 
 def machine() -> Snapshot:
-    """This machine with daemons, and processes enough for an ordinary server."""
+    """An ordinary server: this machine's disks and mounts, and processes of which a few serve nbd devices."""
     live = collect()
-    first = 1 << 22  # above all process numbers
-    daemons = tuple(daemon(first + number * 100) for number in range(DAEMONS))
-    model = live.processes[-1]
-    others = tuple(
-        replace(model, pid=first - number, threads=(replace(model.threads[0], tid=first - number),))
-        for number in range(1, max(1, PROCESSES - len(live.processes)))
-    )
+    numbers = range(DAEMONS)
+    others = tuple(bystander(pid) for pid in range(1, PROCESSES + 1))
     return replace(
         live,
-        processes=(*live.processes, *sorted(others, key=lambda process: process.pid), *daemons),
-        devices=(*live.devices, *(device(number, first + number * 100) for number in range(DAEMONS))),
-        mounts=(*live.mounts, *(mount(number) for number in range(DAEMONS))),
-        connections=(*live.connections, *(connection(first + number * 100) for number in range(DAEMONS))),
+        processes=(*others, *(daemon(pid_of(number)) for number in numbers)),
+        devices=(*live.devices, *(device(number) for number in numbers)),
+        mounts=(*live.mounts, *(mount(number) for number in numbers)),
+        connections=tuple(connection(pid_of(number)) for number in numbers),
+        remotes=(),
+        listeners=(),
+        netlink=(),
+        unreadable=(),
     )
+
+
+def pid_of(number: int) -> int:
+    """The process number of a daemon; its threads follow it."""
+    return 10_000 + number * 100
+
+
+def bystander(pid: int) -> Process:
+    """A process with a few threads that serves nothing."""
+    threads = tuple(Thread(pid * 10 + number, f"thread-{number}", "S", 0x00400140) for number in range(4))
+    none = Capabilities(0, 0, (1 << 41) - 1)
+    return Process(pid, 1, "bystander", 1000, threads, none, 0, 0, 9000, 0, exe="/usr/bin/bystander")
 
 
 def daemon(pid: int) -> Process:
@@ -57,11 +68,11 @@ def daemon(pid: int) -> Process:
     return Process(pid, 1, "server", 0, threads, sets, 0, 0, 8000, 0, (), "/usr/bin/server", files=files)
 
 
-def device(number: int, pid: int) -> BlockDevice:
+def device(number: int) -> BlockDevice:
     """What it serves."""
-    return BlockDevice(
-        f"nbd{number}", f"43:{number}", 1 << 30, DeviceKind.NBD, serving_pid=pid, queue=Queue(128, 1280, 1)
-    )
+    queue = Queue(128, 1280, 1)
+    name = f"nbd{number}"
+    return BlockDevice(name, f"43:{number}", 1 << 30, DeviceKind.NBD, serving_pid=pid_of(number), queue=queue)
 
 
 def mount(number: int) -> Mount:
