@@ -36,6 +36,7 @@ class Wait(Enum):
     SERVER = "server"  # a network file system
     FROZEN = "frozen"  # a file system that somebody froze
     THREAD = "thread"  # a kernel thread that has to be made first
+    OOM = "oom"  # a process that is killed for its memory
     SOCKET = "socket"
     RECLAIM_THROTTLE = "reclaim-throttle"
     DIRTY_THROTTLE = "dirty-throttle"
@@ -122,6 +123,7 @@ _SPEAKING: dict[Role, Wait] = {
     Role.FS_WAIT: Wait.FS,
     Role.FREEZE_WAIT: Wait.FROZEN,
     Role.THREAD_WAIT: Wait.THREAD,
+    Role.OOM_WAIT: Wait.OOM,
     Role.IDLE: Wait.IDLE,
 }
 _THREADS_BEGIN = {Role.SYSCALL, Role.WORKER, Role.PAGE_FAULT}

@@ -109,6 +109,7 @@ _FAMILIES = {
     "nvme_core": "nvme",
     "nvme_fabrics": "nvme",
     "zsmalloc": "zram",
+    "cachefiles": "fscache",
     "zcommon": "zfs",
     "zavl": "zfs",
     "usb_storage": "usb",
@@ -166,7 +167,8 @@ _BLOCK_COMPLETERS = {
     "rdma",
 }
 _TARGETS = {"iscsi_target_mod", "target_core_mod", "target_core_user"}
-_COMPLETERS = _BLOCK_COMPLETERS | _TARGETS | {"ceph", "nfs", "cifs", "gfs2", "ocfs2", "9p", "fuse", "zfs"}
+_NETWORKED = {"ceph", "nfs", "cifs", "gfs2", "ocfs2", "9p", "fuse", "zfs", "fscache"}
+_COMPLETERS = _BLOCK_COMPLETERS | _TARGETS | _NETWORKED
 _KERNEL_THREAD = re.compile(
     r"^(?:kworker/|loop\d|nbd\d|ceph-|md\d|drbd|rpciod|xprtiod|nfsiod|cifsd|scsi_eh_|iscsi_q|jbd2/|kdmflush"
     r"|kcryptd|dmcrypt_write|xfsaild|flush-|bdi-|txg_|z_|zvol|spl_|arc_|o2net|dlm_|usb-storage|hub_|khubd)"
@@ -194,6 +196,8 @@ def asker_of(
     daemon = daemon_named(report.comm, extra)
     if served:
         daemon = Daemon(report.comm or "?", "block", f"serves {served}")
+    if daemon and daemon.serves == "fuse" and any(step.role is Role.USER_FS for step in body.outer):
+        daemon = None  # it uses such a file system, whatever its name
     if daemon is None and any(step.role is Role.USER_FS_DAEMON for step in body.outer):
         daemon = Daemon(report.comm or "?", "fuse", "answers requests of a file system in user space")
     if daemon:

@@ -35,6 +35,7 @@ class Role(Enum):
     DIRECT_COMPACTION = "direct-compaction"  # an allocation moves pages itself, to make a larger run
     COMPACTION = "compaction"
     OOM = "oom"
+    OOM_WAIT = "oom-wait"  # waits until somebody has been killed
     PAGE_OUT = "page-out"  # reclaim writes a page
     SWAP_OUT = "swap-out"
     SWAP_IN = "swap-in"
