@@ -128,7 +128,7 @@ class Diagnoser:
             kind=finding.kind,
             recursion=finding.recursion,
             confidence=finding.confidence,
-            sentence=explain_stack(case.report.frames).sentence,
+            sentence=explain_stack(case.report.frames, case.report.comm).sentence,
             why=finding.why,
             missing=finding.missing,
             tasks=tuple(group.tasks),

@@ -58,6 +58,9 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
     if body.reclaim is Reclaim.FORCED:
         why = f"it was asked to free memory and waits for {what}; no allocation of its own waits"
         return Finding(kind, False, Confidence.PROBABLE, why)
+    if body.wait is Wait.OOM:
+        why = "its memory cgroup is full, nothing in it could be reclaimed: the OOM killer has to make room"
+        return Finding(kind, False, Confidence.PROBABLE, why)
     if body.wait is Wait.DIRTY_THROTTLE:
         why = (
             "its write was stopped until dirty pages have been written, and nothing shows "

@@ -57,9 +57,14 @@ class StackExplanation:
     self_wait: bool
 
 
-def explain_stack(frames: tuple[Frame, ...]) -> StackExplanation:
-    """Say why a thread stands where it stands; frames are innermost first. Never fails."""
-    body = dissect(frames)
+def explain_stack(frames: tuple[Frame, ...], comm: str | None = None) -> StackExplanation:
+    """Say why a thread stands where it stands. Never fails.
+
+    Args:
+        frames: innermost first.
+        comm: the task's name; None where it is not known.
+    """
+    body = dissect(frames, comm)
     kind = _kind_of(body)
     return StackExplanation(kind, mark(frames), _sentence(kind, body), kind in SELF_WAITS)
 

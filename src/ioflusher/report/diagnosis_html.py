@@ -8,13 +8,13 @@ from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.roles import Role
 from ioflusher.kernlog.waits import MarkedFrame
 from ioflusher.report.diagnosis_text import (
-    SURENESS,
     counted,
     daemon_state,
     function_text,
     headline,
     outside_in,
     subject,
+    sureness,
 )
 from ioflusher.report.plain import printable
 
@@ -84,7 +84,7 @@ def _contents(names: list[str], episodes: tuple[Episode, ...]) -> Iterator[str]:
 def _episode(name: str, episode: Episode) -> Iterator[str]:
     kind, verdict = ("recursion", "recursion") if episode.recursion else ("other", "no recursion")
     yield f'<section class="{kind}" id="{name}"><h3><span class="mark">{_safe(episode.kind.value)}</span>'
-    yield f'{verdict} <span class="sure">{_safe(SURENESS[episode.confidence])}</span></h3>'
+    yield f'{verdict} <span class="sure">{_safe(sureness(episode))}</span></h3>'
     yield f"<p><strong>{_safe(subject(episode))}</strong>: {_safe(episode.sentence)}.</p>"
     yield f"<p>Why: {_safe(episode.why)}.</p><dl>"
     facts = (

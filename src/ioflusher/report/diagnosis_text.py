@@ -10,11 +10,6 @@ from ioflusher.kernlog.roles import Role
 from ioflusher.kernlog.waits import MarkedFrame
 from ioflusher.report.plain import printable
 
-SURENESS = {
-    Confidence.CERTAIN: "certain: both ends of the wait are shown",
-    Confidence.PROBABLE: "probable",
-    Confidence.POSSIBLE: "possible",
-}
 WIDTH = 100
 _QUIET = {Role.SCHEDULE, Role.WAIT_BIT}
 
@@ -49,6 +44,13 @@ def headline(diagnosis: Diagnosis, name: str | None = None) -> str:
     return f"{where}no reclaim recursion and no task that waits; {read}"
 
 
+def sureness(episode: Episode) -> str:
+    """The confidence, and for a recursion what makes it certain."""
+    if episode.recursion and episode.confidence is Confidence.CERTAIN:
+        return "certain: both ends of the wait are shown"
+    return episode.confidence.value
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 stack", "2 stacks"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -56,7 +58,7 @@ def counted(number: int, noun: str) -> str:
 
 def _episode(number: int, episode: Episode) -> Iterator[str]:
     verdict = "recursion" if episode.recursion else "no recursion"
-    yield f"{number}. {episode.kind.value}: {verdict}, {SURENESS[episode.confidence]}"
+    yield f"{number}. {episode.kind.value}: {verdict}, {sureness(episode)}"
     version = f"Linux {episode.kernel}" if episode.kernel else None
     facts = (
         ("who", _tasks(episode)),
