@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode
 from ioflusher.kernlog.fleet import Options, diagnose_file
 
@@ -130,3 +131,41 @@ def test_a_log_packed_with_zstd(tmp_path: Path) -> None:
     assert program, "tools/packages test installs zstd"
     subprocess.run([program, "-q", str(LOG), "-o", str(tmp_path / "log")], check=True, timeout=60)
     expect_the_same(tmp_path / "log")
+
+
+def test_pykdump_prints_stacks_too() -> None:
+    """crash's extension names the task with PID=, CPU= and CMD= and prints frames without sizes."""
+    head = "    PID=1026  CPU=2 CMD=msgr-worker-1\n"
+    frames = "".join(f"      #{number:<3} {name}+0x2a\n" for number, name in enumerate(PYKDUMP.split()))
+    diagnosis = diagnose_log(
+        (head + frames + "      #20  system_call_fastpath+0x16, 477 bytes of data\n").encode()
+    )
+    assert diagnosis.recursion
+    assert diagnosis.episodes[0].chain[-1].frame.function == "system_call_fastpath"
+
+
+PYKDUMP = (
+    "__schedule schedule io_schedule wait_on_page_bit shrink_page_list shrink_inactive_list "
+    "try_to_free_pages __alloc_pages_nodemask sk_page_frag_refill tcp_sendmsg sock_sendmsg"
+)
+HISTORY = (
+    "write to 0xffffffff8b7174d8 of 8 bytes by task 6396 on cpu 103:",
+    " read-write (marked) to 0xffff88804451d800 of 8 bytes by task 4821 on cpu 1:",
+    "read to 0xffff88804451d800 of 8 bytes by interrupt on cpu 1:",
+    "Freed by task 5:",
+    "Second to last potentially related work creation:",
+    "page last free pid 1 tgid 1 stack trace:",
+    "Uninit was created at:",
+    "  backtrace (crc 1234abcd):",
+    "[1/387729] ALLOC: PFN:0xbffff~0xc0000 (1 page, 4KB) PID:68 [loop0] 00:09:46.3 (uptime)",
+)
+
+
+@pytest.mark.parametrize("head", HISTORY)
+def test_history_is_no_wait(head: str) -> None:
+    """Where a sanitizer says that memory was used, allocated or freed, nobody waits."""
+    names = "xfs_buf_iowait xfs_bwrite xfs_reclaim_inode super_cache_scan shrink_slab do_try_to_free_pages "
+    names += "__alloc_pages_slowpath kmem_cache_alloc lo_rw_aio loop_queue_work kthread_worker_fn kthread"
+    frames = "".join(f"  {name}+0x2d0/0x344\n" for name in names.split())
+    assert diagnose_log(("Call Trace:\n" + frames).encode()).recursion
+    assert not diagnose_log(f"{head}\n{frames}".encode()).recursion

@@ -1,7 +1,5 @@
 """What would have prevented an episode, and what is known of the kernel that it happened on."""
 
-import re
-
 from ioflusher.kernlog.anatomy import Wait
 from ioflusher.kernlog.askers import Service
 from ioflusher.kernlog.findings import Case, Finding, Kind
@@ -74,10 +72,9 @@ _NOTES: tuple[tuple[tuple[int, int], tuple[int, int], frozenset[str] | None, str
 
 def kernel_notes(case: Case, families: tuple[str, ...]) -> tuple[str, ...]:
     """What is known of the log's kernel version that bears on a recursion; empty without a version."""
-    found = re.match(r"(\d+)\.(\d+)", case.report.kernel or "")
-    if not found:
+    version = case.kernel_version
+    if version is None:
         return ()
-    version = (int(found[1]), int(found[2]))
     return tuple(
         note
         for begin, end, about, note in _NOTES

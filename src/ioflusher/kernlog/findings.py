@@ -1,5 +1,6 @@
 """What a diagnosis says: kinds of episodes, and one task's finding."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -93,6 +94,12 @@ class Case:
     @property
     def _sleeps(self) -> bool:
         return bool(self.body.steps) and self.body.steps[0].role is Role.SCHEDULE
+
+    @property
+    def kernel_version(self) -> tuple[int, int] | None:
+        """The kernel's version and patch level, None where the log does not say."""
+        found = re.match(r"(\d+)\.(\d+)", self.report.kernel or "")
+        return (int(found[1]), int(found[2])) if found else None
 
     @property
     def name(self) -> str:

@@ -69,10 +69,11 @@ _CRASH = re.compile(
 )
 _CRASH_BARE = re.compile(rf"^\s*(?P<function>{_SYMBOL}) at f[0-9a-f]{{15}}{_MODULE}\s*$")
 # drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
+# PyKdump, and its last frame: "#13  evict+0xa9", "#18  system_call_fastpath+0x16, 477 bytes of data"
 _DRGN = re.compile(
     rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+)?(?P<function>{_SYMBOL})"
-    rf"(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
-    rf"{_MODULE}(?:\s+(?:\(.*|in .*))?\s*$"
+    rf"(?:\+0x(?P<offset>[0-9a-f]{{1,8}})(?:/0x(?P<size>[0-9a-f]{{1,8}}))?)?"
+    rf"{_MODULE}(?:\s+(?:\(.*|in .*)|, \d+ bytes of data)?\s*$"
 )
 # 32-bit ARM: "[<c0>] (schedule) from [<c1>] (schedule_timeout+0x1f6/0x2f0)", or the same without addresses
 _ARM = re.compile(

@@ -76,11 +76,15 @@ _PROC = re.compile(
 
 
 _HEX = frozenset("0123456789abcdef")
-# where memory was allocated or freed: history, nobody waits there
+# where memory was allocated, freed, read or written: history, nobody waits there
 _HISTORY = re.compile(
-    r"^\s*(?:(?:Allocated|Freed) by task (?P<tid>\d+)|(?:Last|Second to last) potentially "
-    r"related work|backtrace:)"
+    r"^\s*(?:(?:Allocated|Freed|(?:(?:race at unknown origin|read|write|read-write|assert no \w+)"
+    r"(?: \(.{1,20}\))? to 0x[0-9a-f]+ of \d+ bytes)) by (?:task (?P<tid>\d+)|interrupt)"
+    r"|(?:Last|Second to last) potentially related work|backtrace\b.{0,20}:"
+    r"|page last (?:allocated|free)|Uninit was (?:stored|created)|\[\d+/\d+\] (?:ALLOC|FREE): PFN)"
 )
+# crash's extension PyKdump
+_PYKDUMP = re.compile(r"^\s*PID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
 _VENDOR = re.compile(r"^Task name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
 _PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
@@ -104,7 +108,9 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
     if "Task name:" in text and (found := _VENDOR.search(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]))
-    if text[:1] in "AFLSb " and (found := _HISTORY.match(text)):
+    if "PID=" in text and (found := _PYKDUMP.match(text)):
+        return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
+    if text[:1] in "AFLSUabprw[ " and (found := _HISTORY.match(text)):
         return Head(Source.DUMP, None, None, int(found["tid"]) if found["tid"] else None)
     if "COMMAND:" in text and (found := _CRASH.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))

@@ -1,6 +1,7 @@
 """What a stack is when no recursion can be shown: a hang of another kind, and which."""
 
 from ioflusher.kernlog.anatomy import Reclaim, Wait
+from ioflusher.kernlog.askers import Service
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.waits import awaited
@@ -60,6 +61,9 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
         return Finding(kind, False, Confidence.PROBABLE, why)
     if body.wait is Wait.OOM:
         why = "its memory cgroup is full, nothing in it could be reclaimed: the OOM killer has to make room"
+        return Finding(kind, False, Confidence.PROBABLE, why)
+    if body.wait is Wait.DIRTY_THROTTLE and case.asker.service is Service.KERNEL:
+        why = "this kernel worker is stopped for dirty pages of the device that it writes to, which is slow"
         return Finding(kind, False, Confidence.PROBABLE, why)
     if body.wait is Wait.DIRTY_THROTTLE:
         why = (

@@ -328,12 +328,18 @@ def sender_to_a_device_of_ours(case: Case, facts: Facts) -> Finding | None:
     )
 
 
+_LOOP_IS_LOCAL = (4, 13)
+
+
 def throttled_server(case: Case, facts: Facts) -> Finding | None:
-    """A thread that cleans dirty pages is stopped until dirty pages have been cleaned."""
-    if case.body.wait is not Wait.DIRTY_THROTTLE or case.asker.service not in (
-        Service.DAEMON,
-        Service.KERNEL,
-    ):
+    """A thread that cleans dirty pages is stopped until dirty pages have been cleaned.
+
+    The kernel's loop workers are stopped for pages of the device below only, which need nothing of theirs:
+    since Linux 4.13 they carry PF_LOCAL_THROTTLE (then called PF_LESS_THROTTLE) themselves.
+    """
+    service, version = case.asker.service, case.kernel_version
+    before = service is Service.KERNEL and version is not None and version < _LOOP_IS_LOCAL
+    if case.body.wait is not Wait.DIRTY_THROTTLE or not (service is Service.DAEMON or before):
         return None
     return Finding(
         Kind.THROTTLED_DAEMON,
