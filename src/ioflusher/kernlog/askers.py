@@ -171,7 +171,7 @@ _NETWORKED = {"ceph", "nfs", "cifs", "gfs2", "ocfs2", "9p", "fuse", "zfs", "fsca
 _COMPLETERS = _BLOCK_COMPLETERS | _TARGETS | _NETWORKED
 _KERNEL_THREAD = re.compile(
     r"^(?:kworker/|loop\d|nbd\d|ceph-|md\d|drbd|rpciod|xprtiod|nfsiod|cifsd|scsi_eh_|iscsi_q|jbd2/|kdmflush"
-    r"|kcryptd|dmcrypt_write|xfsaild|flush-|bdi-|txg_|z_|zvol|spl_|arc_|o2net|dlm_|usb-storage|hub_|khubd)"
+    r"|kcryptd|dmcrypt_write|xfsaild|flush-|bdi-|txg_|z_|zvol|spl_|arc_|o2net|dlm_|usb-storage|hub_|khubd|kslowd)"
 )
 
 
@@ -211,7 +211,7 @@ def asker_of(
         completer = completer or _queues_family(report.workqueue)
         if completer and Role.WRITEBACK not in roles:
             return Asker(Service.KERNEL, part or completer, None)
-        if report.comm and re.match(r"loop\d|nbd\d|drbd|scsi_eh_|rpciod|cifsd|md\d", report.comm):
+        if report.comm and re.match(r"loop\d|nbd\d|drbd|scsi_eh_|rpciod|cifsd|md\d|kslowd", report.comm):
             return Asker(Service.KERNEL, part or report.comm, None)
     if Role.WRITEBACK in roles or any(_WRITES_PAGES.search(step.frame.name) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)

@@ -6,7 +6,7 @@ length needs constant memory. Lines that it does not know end nothing: logs inte
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ioflusher.kernlog.events import event_of
 from ioflusher.kernlog.frames import Frame, parse_frame
@@ -106,6 +106,8 @@ _OWNER = re.compile(
     r"[\w-]{1,16},? ?(?:likely )?"
     r"(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
 )
+# the registers of an oops or a warning: whoever has its instruction pointer in the kernel runs
+_RAN = "RIP: 0010:"
 _ENDS = ("Code: ", "---[ end trace", "Kernel panic")
 
 
@@ -197,6 +199,8 @@ class Reader:
         elif ("race" in text and _TRACE_BEGINS.match(text)) or ("queue: " in text and _QUEUE.match(text)):
             draft = self._begin(Head(source=Source.BARE), line, raw)
             yield from self._take_detail(draft, line, raw)
+        elif _RAN in text:
+            self._begin(Head(source=Source.DUMP), line, raw)
 
     def _take_head(self, head: Head, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
@@ -225,6 +229,8 @@ class Reader:
             draft.in_irq = False
         elif "</TASK>" in text:
             draft.complete = True
+        elif _RAN in text and not draft.frames and draft.head.source is Source.BARE:
+            draft.head = replace(draft.head, source=Source.DUMP)
         elif draft.frames and text.lstrip().startswith(_ENDS):
             yield from self._end(line.caller)
         elif "race" in text and _TRACE_BEGINS.match(text) and draft.frames:

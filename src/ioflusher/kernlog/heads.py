@@ -122,7 +122,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
-    if text[-1:] in _HEX and (found := _OLD.match(text)):
+    # "(NOTLB)" stands at the end in Linux 2.6
+    if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.match(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
         tid = found["tid"] or found["pid"] or found["bare"]
