@@ -58,6 +58,8 @@ FORMS = {
     "console with colours": "\x1b[32m[{s:12.6f}]\x1b[0m \x1b[33m{m}\x1b[0m\x1b[K",
     "console, carriage returns": "[{s:12.6f}] {m}\r",
     "console, double spaced": "[{s:12.6f}] {m}\r\r\n",
+    "mail, quoted printable": "[{s:12.6f}] {m}=20",
+    "mail, quoted printable, cited": "> > [{s:12.6f}] {m}=20=20",
     "console recorded with time": "[2026-11-25 01:02:03] [{s:12.6f}] {m}",
     "journal short": "Nov 25 01:02:03 box kernel: {m}",
     "journal short-precise": "Nov 25 01:02:03.123456 box kernel: {m}",

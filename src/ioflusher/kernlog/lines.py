@@ -21,6 +21,8 @@ class Line(NamedTuple):
     caller: str = ""
 
 
+# a mail's blanks at the end of a line, and where it broke one
+_QUOTED_PRINTABLE = re.compile(r"(?:=20|=C2=A0)*=?$")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
 
@@ -68,6 +70,8 @@ def clean(raw: bytes) -> str:
         import html  # some milliseconds, for the few logs that were copied out of a web page
 
         text = html.unescape(text)
+    if text.endswith(("=", "=20", "=A0")):
+        text = _QUOTED_PRINTABLE.sub("", text)
     if text.isprintable():
         return text
     if "\x1b" in text:
