@@ -70,8 +70,8 @@ def clean(raw: bytes) -> str:
         import html  # some milliseconds, for the few logs that were copied out of a web page
 
         text = html.unescape(text)
-    if text.endswith(("=", "=20", "=A0")):
-        text = _QUOTED_PRINTABLE.sub("", text)
+    if text.endswith(("=", "=20", "=A0")) or "=C2=A0" in text:
+        text = _QUOTED_PRINTABLE.sub("", text).replace("=C2=A0", " ")
     if text.isprintable():
         return text
     if "\x1b" in text:
