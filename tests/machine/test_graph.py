@@ -95,7 +95,7 @@ def test_overlay_directories() -> None:
         ("fs:0:50", "LOWER", "fs:8:0"),
         ("fs:0:50", "UPPER", "fs:8:0"),
     }
-    assert unknown(graph) == ["lowerdir of an overlay"]  # the relative path
+    assert unknown(graph) == ["lower layers of an overlay"]  # the relative path
 
 
 def test_swap_areas() -> None:

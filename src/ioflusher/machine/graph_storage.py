@@ -148,8 +148,10 @@ def _below_overlay(
             if below is not None:
                 target = f"fs:{below}"
             else:
-                why = f"mountinfo names {path}; on no mount that the snapshot shows"
-                target = draft.unknown(f"{key}:{number}", f"{key} of an overlay", why)
+                what = "lower layers" if reason is Reason.LOWER else "upper layer"
+                target = draft.unknown(
+                    f"{what}:{number}", f"{what} of an overlay", "on no mount that is seen"
+                )
             draft.edge(f"fs:{number}", target, reason, f"mountinfo names {path} as {key}")
 
 

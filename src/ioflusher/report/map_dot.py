@@ -132,13 +132,15 @@ def _lines(drawn: Layout, picture: Picture, title: str) -> Iterator[str]:
 
 def _box(box: Box, note: str | None, *, again: bool = False) -> str:
     shape, fill, border = _KINDS[box.kind]
+    rows = [f"<b>{_text(box.title)}</b>"]
     style, sign, width = "filled,diagonals" if box.kind is NodeKind.SWAP else "filled", "", 1.0
     if box.state is not None:
         fill, border, style, sign = STATES[box.state]
         width = 1.6
+    if box.kind is NodeKind.DEVICE:
+        rows.insert(0, '<font point-size="4"> </font>')  # below the cylinder's lid
     if box.kind is NodeKind.UNKNOWN or again:
         style = "filled,dashed"
-    rows = [f"<b>{_text(box.title)}</b>"]
     for line in (*box.lines, *([note] if note else [])):
         mark = f"{sign} " if sign and "covered" in line else ""
         rows.append(f'<font point-size="9" color="{FAINT}">{mark}{_text(line)}</font>')

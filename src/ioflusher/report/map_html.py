@@ -9,7 +9,7 @@ from ioflusher.machine.nodes import Graph, Node, NodeKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_dot import STATES, render_svg
 from ioflusher.report.map_view import picture, short, state_of
-from ioflusher.report.map_words import headline, name_of, remedies, steps, title
+from ioflusher.report.map_words import headline, name_of, others, remedies, steps, title
 from ioflusher.report.plain import printable
 
 
@@ -58,6 +58,7 @@ def _record(snapshot: Snapshot, graph: Graph, everything: bool) -> dict[str, Any
                 "title": title(cycle, number, nodes),
                 "steps": list(steps(cycle, nodes)),
                 "shortest": cycle.shortest,
+                "others": list(others(cycle, graph, nodes, " \N{RIGHTWARDS ARROW} ")),
                 "remedies": list(remedies(cycle, graph.edges, nodes)),
             }
             for number, cycle in enumerate(graph.cycles, 1)

@@ -8,7 +8,7 @@ from rich.text import Text
 from ioflusher.machine.nodes import Graph, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import Arrow, Box, Picture, State, picture
-from ioflusher.report.map_words import headline, remedies, steps, title
+from ioflusher.report.map_words import headline, others, remedies, steps, title
 from ioflusher.report.plain import printable
 
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
@@ -61,6 +61,8 @@ def render_text(
             yield Text.assemble(f"  {sentence}  ", (f"({evidence})", "dim"))
         if not cycle.shortest:
             yield Text("  there may be a shorter way round: not all were tried", "dim")
+        for path in others(cycle, graph, nodes, signs.arrow):
+            yield Text.assemble(("  also    ", "bold"), path)
         for remedy in remedies(cycle, graph.edges, nodes):
             yield Text.assemble(("  remedy  ", "bold"), remedy)
 

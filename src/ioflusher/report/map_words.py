@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from ioflusher.machine.cycles import cycle_through
 from ioflusher.machine.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
 from ioflusher.report.map_view import short
 from ioflusher.report.plain import printable
@@ -49,8 +50,6 @@ _REMEDIES = {
     Reason.WRITTEN: "move the file that it writes",
     Reason.READ: "move the file that it reads",
     Reason.OPEN_DEVICE: "have it use another device",
-    Reason.PEER: "cure the peer, or do without it",
-    Reason.REMOTE: "do without it",
 }
 
 
@@ -110,6 +109,17 @@ def steps(cycle: Cycle, nodes: dict[str, Node]) -> Iterator[tuple[str, str]]:
     for edge in cycle.witness:
         source, target = name_of(nodes[edge.source]), name_of(nodes[edge.target])
         yield f"{source} {verb(edge, nodes)} {target}", printable(edge.evidence)
+
+
+def others(cycle: Cycle, graph: Graph, nodes: dict[str, Node], arrow: str) -> Iterator[str]:
+    """The shortest way round through each further daemon of the cycle, for the first few of them."""
+    told = {edge.source for edge in cycle.witness}
+    left = [daemon for daemon in cycle.daemons if daemon not in told]
+    for daemon in left[:MOST_DAEMONS]:
+        way = cycle_through(cycle, graph.edges, daemon).witness
+        yield arrow.join(name_of(nodes[edge.source]) for edge in (*way, way[0]))
+    if len(left) > MOST_DAEMONS:
+        yield f"and ways of {len(left) - MOST_DAEMONS} more processes"
 
 
 def remedies(cycle: Cycle, edges: Iterable[Edge], nodes: dict[str, Node]) -> Iterator[str]:
