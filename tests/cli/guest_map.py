@@ -68,7 +68,7 @@ def answer(started: subprocess.Popen[str], request: str = "") -> None:
 
 
 def serve_with_a_log(device: str, socket: str, log: str) -> None:
-    """A covered daemon with locked memory, server and client in one as qemu-nbd is; its log is its mistake."""
+    """A covered daemon with locked memory, server and client in one, as qemu-nbd is; its log is at fault."""
     from ioflusher import set_io_flusher
     from ioflusher.harden import lock_memory
     from ioflusher.nbd.backends import MemoryBackend
