@@ -86,3 +86,28 @@ def test_what_could_not_be_read_is_told(tmp_path: Path) -> None:
     done = run("--root", tmp_path)
     assert b"could not be read" in done.stderr
     assert load_snapshot(done.stdout).unreadable
+
+
+@pytest.mark.parametrize("words", [["snapshot"], ["status", "--json"], ["status"]])
+@pytest.mark.live
+def test_a_full_disk_is_an_error(words: list[str]) -> None:
+    """Told in a line, with status 2."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*PROGRAM[:-1], *words], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 2
+    assert b"cannot write to standard output: No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.live
+def test_a_reader_that_goes_away() -> None:
+    """The program ends without a word on it, as others do."""
+    receive, send = os.pipe()
+    os.close(receive)
+    with open(send, "wb") as pipe:
+        done = subprocess.run(
+            [*PROGRAM[:-1], "status", "--json"], stdout=pipe, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr

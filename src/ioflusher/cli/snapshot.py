@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ioflusher.cli.output import writing_output
 from ioflusher.cli.progress import ProgressLine
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect import collect
@@ -61,8 +62,8 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
         taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=line.show)
     data = dump_snapshot(taken)
     if output is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        with writing_output():
+            sys.stdout.buffer.write(data)
     else:
         write_whole(output, data)
     if taken.unreadable:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from ioflusher.cli.output import writing_output
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
@@ -66,10 +67,11 @@ def status(
         processes = read_processes(reader, among, chooser(flagged=flagged, kernel=kernel), notes)
     processes = sorted_by(processes, sort)
     unreadable = notes.unreadable(pids)
-    if as_json:
-        print_json(processes, unreadable)
-    else:
-        print_text(processes, unreadable, every_thread=bool(pids))
+    with writing_output():
+        if as_json:
+            print_json(processes, unreadable)
+        else:
+            print_text(processes, unreadable, every_thread=bool(pids))
     gc.freeze()  # nor is there any when it ends
     for error in missing:
         complain(error)
