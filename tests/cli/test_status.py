@@ -111,6 +111,8 @@ def test_the_machine(sleeper: subprocess.Popen[bytes]) -> None:
     counts = [process["threads_living"] for process in everything]
     assert counts == sorted(counts, reverse=True)
     assert ioflusher("status", "--flagged").returncode == 0
+    serving = json.loads(ioflusher("status", "--json", "--serving").stdout)["processes"]
+    assert sleeper.pid not in [process["pid"] for process in serving]
     assert f"\n{sleeper.pid:>5} sleep" in ioflusher("status").stdout
 
 

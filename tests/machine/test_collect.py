@@ -255,6 +255,39 @@ def test_the_deadline_is_kept_and_said(machine: Recorded) -> None:
     assert any(item.what == "4 of 4 processes, from process 1 on" for item in snapshot.unreadable)
 
 
+def test_the_deadline_holds_for_the_second_step_too(machine: Recorded) -> None:
+    """Whose files nobody had time to look at is said."""
+    for pid in (812, 813):
+        machine.process(pid, b"daemon")
+        (machine.root / f"proc/{pid}/maps").unlink()
+        os.mkfifo(machine.root / f"proc/{pid}/maps")
+    limits = Limits(seconds=0.5, answer_seconds=0.6)
+    snapshot = collect(machine.root, extra_pids=frozenset({812, 813}), limits=limits)
+    assert (one(snapshot, 812).files, one(snapshot, 813).files) == ((), None)
+    assert any(item.what == "files and control groups of 1 processes" for item in snapshot.unreadable)
+    (machine.root / "proc/812/maps").open("wb").close()  # let the thread that waits end
+
+
+def test_other_network_namespaces(machine: Recorded) -> None:
+    """Their connections are read through a process in them; that Unix peers are missing is said."""
+    machine.link("proc/1/ns/net", "net:[4026531840]")
+    machine.process(812, b"daemon")
+    machine.process(900, b"container")
+    (machine.root / "proc/900/ns/net").unlink()
+    machine.link("proc/900/ns/net", "net:[4026532999]")
+    machine.tcp(("7F000001:0016", "0A000007:8888", 1, 4))
+    there = (machine.root / "proc/net/tcp").read_bytes()
+    machine.tcp()
+    machine.write("proc/900/net/tcp", there)
+    machine.write("proc/900/net/unix", (machine.root / "proc/net/unix").read_bytes())
+    machine.write("proc/900/net/netlink", (machine.root / "proc/net/netlink").read_bytes())
+    machine.descriptor(900, 3, b"socket:[4]")
+    snapshot = collect(machine.root, extra_pids=frozenset({900}))
+    (remote,) = snapshot.remotes
+    assert (remote.end.pids, remote.peer) == ((900,), "10.0.0.7:34952")
+    assert any("1 other network namespaces" in item.what for item in snapshot.unreadable)
+
+
 def test_a_root_without_proc_is_an_error(tmp_path: Path) -> None:
     """A wrong directory is told as such."""
     with pytest.raises(SnapshotError, match="cannot list"):

@@ -7,8 +7,8 @@ environments, and within bounds; what could not be read is in `Snapshot.unreadab
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ioflusher.machine.collect_cgroups import read_cgroups
@@ -46,22 +46,15 @@ def collect(
     Raises:
         SnapshotError: where `root` has no /proc. All else that cannot be read is in `Snapshot.unreadable`.
     """
-    limits = limits or Limits()
     notes = Notes()
-    whole = _look(root, notes, limits, arguments, progress)
+    limits = limits or Limits()
+    job = _Job(root, notes, limits, time.monotonic() + limits.seconds, progress)
+    whole = _look(job, arguments)
     serving = {service.pid for service in services(whole) if service.pid is not None}
     close = reachable(serving | extra_pids, awaited(whole.connections, whole.listeners))
-    files = FileReader(f"{prefix(root)}/proc", notes, limits, whole.devices, whole.mounts)
     return replace(
         whole,
-        processes=tuple(
-            replace(
-                process, files=files.read(process), cgroups=read_cgroups(prefix(root), process.pid, notes)
-            )
-            if process.pid in close and not process.kernel_thread
-            else process
-            for process in whole.processes
-        ),
+        processes=tuple(_look_closely(job, whole, close)),
         connections=kept_connections(whole.connections, close),
         remotes=kept_remotes(whole.remotes, close),
         listeners=kept_listeners(whole.listeners, close),
@@ -70,15 +63,35 @@ def collect(
     )
 
 
-def _look(root: Path, notes: Notes, limits: Limits, arguments: bool, progress: Progress | None) -> Snapshot:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One collection: `end` is when reading processes is over, by time.monotonic()."""
+
+    root: Path
+    notes: Notes
+    limits: Limits
+    end: float
+    progress: Progress | None
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self.end
+
+    def left_out(self, what: str) -> None:
+        """Note what nobody looked at, because the time is over."""
+        self.notes(what, f"not looked at: the {self.limits.seconds:g} s for reading processes were over")
+
+
+def _look(job: _Job, arguments: bool) -> Snapshot:
     """The first step: everything but files and control groups, and all connections."""
-    sockets = SocketReader(root, notes, limits)
-    reader = ProcessReader(
-        f"{prefix(root)}/proc", notes, DeviceNumbers(prefix(root), notes), limits, arguments=arguments
-    )
+    root, notes = job.root, job.notes
+    sockets = SocketReader(root, notes, job.limits)
+    numbers = DeviceNumbers(prefix(root), notes)
+    reader = ProcessReader(f"{prefix(root)}/proc", notes, numbers, job.limits, arguments=arguments)
     tree = Tree(root, notes)
     before = sockets.inodes()
-    seen = _processes(reader, notes, limits, progress)
+    seen = _processes(job, reader)
     talk = _talk(sockets, seen, before, notes)
     storage = collect_storage(root, notes)
     points = frozenset(mount.point for mount in storage.mounts if mount.fstype.startswith("fuse"))
@@ -99,7 +112,25 @@ def _look(root: Path, notes: Notes, limits: Limits, arguments: bool, progress: P
     )
 
 
-def _processes(reader: ProcessReader, notes: Notes, limits: Limits, progress: Progress | None) -> list[Seen]:
+def _look_closely(job: _Job, whole: Snapshot, close: frozenset[int]) -> Iterator[Process]:
+    """The second step: the processes, those in `close` with their files and control groups."""
+    root = prefix(job.root)
+    files = FileReader(f"{root}/proc", job.notes, job.limits, whole.devices, whole.mounts)
+    late = 0
+    for process in whole.processes:
+        if process.pid not in close or process.kernel_thread:
+            yield process
+        elif job.over:
+            late += 1
+            yield process
+        else:
+            groups = read_cgroups(root, process.pid, job.notes)
+            yield replace(process, files=files.read(process), cgroups=groups)
+    if late:
+        job.left_out(f"files and control groups of {late} processes")
+
+
+def _processes(job: _Job, reader: ProcessReader) -> list[Seen]:
     """Every process, lowest number first, as long as the time lasts."""
     try:
         pids = reader.pids()
@@ -109,21 +140,17 @@ def _processes(reader: ProcessReader, notes: Notes, limits: Limits, progress: Pr
             errno=error.errno,
             hint="expected the root of a machine, or of a recorded tree, with its proc/ and sys/",
         ) from error
-    note_hidden(reader.proc, notes)
-    end = time.monotonic() + limits.seconds
+    note_hidden(reader.proc, job.notes)
     seen = []
     for done, pid in enumerate(pids):
-        if time.monotonic() > end:
-            notes(
-                f"{len(pids) - done} of {len(pids)} processes, from process {pid} on",
-                f"not looked at: the {limits.seconds:g} s for reading processes were over",
-            )
+        if job.over:
+            job.left_out(f"{len(pids) - done} of {len(pids)} processes, from process {pid} on")
             break
         found = reader.read(pid)
         if found is not None:
             seen.append(found)
-        if progress is not None:
-            progress(done + 1, len(pids))
+        if job.progress is not None:
+            job.progress(done + 1, len(pids))
     return seen
 
 
@@ -142,7 +169,8 @@ def _talk(sockets: SocketReader, seen: list[Seen], before: frozenset[int] | None
     if before is not None:
         own = own.without_new(before, holders)
     assemble(own, holders, talk)
-    others = {number: pid for number, pid in namespaces.items() if number != sockets.own_namespace()}
+    first = sockets.own_namespace()
+    others = {number: pid for number, pid in namespaces.items() if first not in (None, number)}
     for pid in others.values():
         assemble(sockets.read_other(pid), holders, talk)
     if others:

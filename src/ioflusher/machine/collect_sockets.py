@@ -92,13 +92,18 @@ class SocketReader:
         return Sockets(self._unix_text(net), self._tcp_text(net), self._netlink_text(net))
 
     def own_namespace(self) -> int | None:
-        """The inode number of the network namespace that /proc/net shows; None for unknown."""
-        try:
-            link = os.readlink(f"{self._proc}/self/ns/net")
-        except OSError:
-            return None
-        number = link.partition("[")[2].rstrip("]")
-        return int(number) if number.isdecimal() else None
+        """The inode number of the network namespace that /proc/net shows; None for unknown.
+
+        A recorded tree was made by somebody in the first process's, as far as one can know.
+        """
+        for who in ("self", "1"):
+            try:
+                link = os.readlink(f"{self._proc}/{who}/ns/net")
+            except OSError:
+                continue
+            number = link.partition("[")[2].rstrip("]")
+            return int(number) if number.isdecimal() else None
+        return None
 
     def _with_peers(self) -> tuple[UnixSocket, ...] | None:
         """The Unix sockets by sock_diag; None where it does not tell."""
