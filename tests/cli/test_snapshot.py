@@ -44,6 +44,25 @@ def test_a_file(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["host.json", "root"]
 
 
+def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
+    """A pipe stays a pipe, a link stays a link."""
+    Recorded(tmp_path / "root").machine()
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    receive = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("--root", tmp_path / "root", "-o", pipe).returncode == 0
+        assert load_snapshot(os.read(receive, 1 << 16)).system.hostname == "store7"
+    finally:
+        os.close(receive)
+    assert pipe.is_fifo()
+    file.write_text("old")
+    link.symlink_to(file)
+    assert run("--root", tmp_path / "root", "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert read_snapshot(file).system.hostname == "store7"
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     """An error that names the file, and nothing left behind."""
     Recorded(tmp_path / "root").machine()

@@ -77,15 +77,21 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that nobody ever sees half of it; readable by its owner alone.
 
+    A device or a pipe is written as it is, and where a link leads the file there is replaced.
+
     Raises:
         SnapshotError: where it cannot be written.
     """
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        place = path.resolve()
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
         with open(descriptor, "wb") as file:
             file.write(data)
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
