@@ -4,6 +4,7 @@ Prints one JSON line a check; the test outside (test_guest.py) holds them agains
 The calls go past the library where the kernel's own rules are asked for.
 """
 
+import asyncio
 import ctypes
 import errno
 import json
@@ -95,6 +96,13 @@ def cleared_bits() -> str:
     return bits()
 
 
+@ioflusher.without_io_flusher()
+async def async_child() -> str:
+    """What a child prints that an async function starts out of the state."""
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", SAY_BITS, stdout=PIPE)
+    return (await child.communicate())[0].decode().strip()
+
+
 def inheritance() -> None:
     """include/linux/sched.h: the flags are copied to a new task and kept across execve."""
     go = threading.Event()
@@ -133,6 +141,7 @@ def inheritance() -> None:
     say("cleared for a thread", in_thread(cleared_bits))
     with ioflusher.popen([sys.executable, "-c", SAY_BITS], state=False, stdout=subprocess.PIPE) as process:
         say("a child without it", process.communicate(timeout=60)[0].decode().strip())
+    say("an async child without it", asyncio.run(async_child()))
     ioflusher.set_io_flusher(False)
 
 

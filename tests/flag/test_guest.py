@@ -47,6 +47,7 @@ def test_inheritance(found: dict[str, Any]) -> None:
         assert found[heir] == SET, heir
     assert found["cleared for a thread"] == CLEAR
     assert found["a child without it"] == CLEAR
+    assert found["an async child without it"] == CLEAR
 
 
 def test_scopes_and_pools(found: dict[str, Any]) -> None:

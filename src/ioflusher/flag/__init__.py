@@ -24,6 +24,14 @@ from ioflusher.flag.state import get_io_flusher, set_io_flusher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ioflusher.flag.attach import (
+        IncompleteError,
+        Outcome,
+        ProcessOutcome,
+        StuckThreadError,
+        ThreadOutcome,
+        put_state,
+    )
     from ioflusher.flag.threads import (
         Bits,
         Coverage,
@@ -45,6 +53,12 @@ if TYPE_CHECKING:
 
 # name -> module of this room that has it
 _LATER = {
+    "IncompleteError": "attach",
+    "Outcome": "attach",
+    "ProcessOutcome": "attach",
+    "StuckThreadError": "attach",
+    "ThreadOutcome": "attach",
+    "put_state": "attach",
     "Bits": "threads",
     "Coverage": "threads",
     "CoverageError": "threads",
@@ -68,12 +82,17 @@ __all__ = [
     "FlagError",
     "FlusherScope",
     "FlusherThread",
+    "IncompleteError",
     "InvalidStateError",
     "NoSuchProcessError",
     "NotPermittedError",
     "NotSupportedError",
+    "Outcome",
+    "ProcessOutcome",
     "ScopeError",
     "StateUnreadableError",
+    "StuckThreadError",
+    "ThreadOutcome",
     "ThreadState",
     "call_cleared",
     "call_flushed",
@@ -85,6 +104,7 @@ __all__ = [
     "noio_restore",
     "noio_save",
     "popen",
+    "put_state",
     "require_coverage",
     "set_flusher_executor",
     "set_io_flusher",

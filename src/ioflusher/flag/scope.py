@@ -6,8 +6,8 @@ hands its own "before" to the one above it, so that nothing is lost and nothing 
 that as an error, tokens are meant for it. A scope left on another thread is refused.
 """
 
-import sys
 from _thread import _local
+from sys import _getframe
 
 from ioflusher.flag.errors import ScopeError
 from ioflusher.flag.state import get_io_flusher, set_io_flusher
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Self, TypeVar
 
     F = TypeVar("F", bound="Callable[..., Any]")
+
+# The system calls that a scope makes, their arguments whole so that none is put together while it counts.
+_GET = (PR_GET_IO_FLUSHER, ZERO, ZERO, ZERO, ZERO)
+_SET = (PR_SET_IO_FLUSHER, ONE, ZERO, ZERO, ZERO)
+_CLEAR = (PR_SET_IO_FLUSHER, ZERO, ZERO, ZERO, ZERO)
 
 # Code flags of `async def` functions, with and without `yield` (inspect.CO_COROUTINE, CO_ASYNC_GENERATOR).
 _ASYNC_CODE = 0x80 | 0x200
@@ -50,18 +55,18 @@ class FlusherScope:
     _before: "bool | None" = None  # None: not entered yet
 
     def __enter__(self) -> "Self":
-        if sys._getframe(1).f_code.co_flags & _ASYNC_CODE:
+        if _getframe(1).f_code.co_flags & _ASYNC_CODE:
             # Other tasks of the thread would run with the state during an await, and the function could go
             # on elsewhere after it.
             raise ScopeError("a scope cannot be entered inside an async function", _USE_THE_DECORATOR)
         if self._before is not None:
             raise ScopeError("this scope was entered before", "make a new one for every use: io_flusher()")
-        answer = prctl_raw(PR_GET_IO_FLUSHER, ZERO, ZERO, ZERO, ZERO)
+        answer = prctl_raw(*_GET)
         before = answer == 1 if answer != -1 else get_io_flusher()
         # Nothing is asked of the kernel that is so already: that needs no privilege.
         if before is not self._state:
             try:
-                if prctl_raw(PR_SET_IO_FLUSHER, ZERO if before else ONE, ZERO, ZERO, ZERO) == -1:
+                if prctl_raw(*(_CLEAR if before else _SET)) == -1:
                     set_io_flusher(not before)  # fails again, and says why
             except BaseException:
                 # Also a Ctrl-C just after the state was set: __exit__ is not called then.
@@ -72,7 +77,7 @@ class FlusherScope:
         _thread.scopes.append(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object = None, _error: object = None, _traceback: object = None) -> None:
         scopes = _thread.scopes
         if not scopes or scopes[-1] is not self:
             self._leave_late()
@@ -84,7 +89,7 @@ class FlusherScope:
         before = self._before
         if before is self._state and get_io_flusher() is before:
             return
-        if prctl_raw(PR_SET_IO_FLUSHER, ONE if before else ZERO, ZERO, ZERO, ZERO) == -1:
+        if prctl_raw(*(_SET if before else _CLEAR)) == -1:
             set_io_flusher(before is True)  # fails again, and says why
 
     def _leave_late(self) -> None:

@@ -32,13 +32,17 @@ def container_text(engine: Engine, *, lock_memory: bool, realtime: bool) -> str:
         options.append("--ulimit memlock=-1:-1")
     program = "docker" if engine is Engine.DOCKER else "sudo podman"
     command = " \\\n  ".join([f"{program} run", *options, "IMAGE ioflusher run -- COMMAND"])
-    note = (
-        "# Rootless containers cannot take the state: the kernel asks for the capability in the first user\n"
-        "# namespace. Start the daemon outside, or have the container started by root"
-        + (" (no --userns)" if engine is Engine.PODMAN else ", without userns-remap (or with --userns=host)")
-        + ".\n"
+    if engine is Engine.DOCKER:
+        outside = "without userns-remap (or with --userns=host)"
+    else:
+        outside = "without --userns"
+    notes = (
+        "# Rootless containers cannot take the state: the kernel asks for the capability in the first user",
+        f"# namespace. Start the daemon outside, or have root start the container, {outside}.",
+        "# The capability is effective for root only: where the image names a USER, add --user 0, and have",
+        "# `ioflusher run --user NAME` give root up afterwards.",
     )
-    return f"{note}{command}\n"
+    return "\n".join((*notes, command)) + "\n"
 
 
 def _compose(capabilities: list[str], lock_memory: bool) -> str:
@@ -47,6 +51,8 @@ def _compose(capabilities: list[str], lock_memory: bool) -> str:
         "  daemon:",
         "    image: IMAGE",
         '    command: ["ioflusher", "run", "--", "COMMAND"]',
+        "    # the capability is effective for root only; `ioflusher run --user NAME` gives root up",
+        '    user: "0"',
         "    cap_add:",
         *(f"      - {capability}" for capability in capabilities),
     ]

@@ -17,7 +17,7 @@ import pytest
 from tests.flag.attach.conftest import CALLED, PERMITTED, Start, finish, stopped
 
 from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
-from ioflusher.flag.attach import Outcome, ProcessOutcome, put_state, tracee
+from ioflusher.flag.attach import Outcome, ProcessOutcome, StuckThreadError, put_state, tracee
 from ioflusher.kernel.ptrace import PTRACE_SEIZE
 
 pytestmark = [
@@ -184,7 +184,8 @@ def test_uninterruptible_sleep_is_waited_for(start: Start) -> None:
     result = put_state(process.pid, True, timeout=0.2)
     assert outcomes(result) == {Outcome.TIMED_OUT: 1}
     assert "state D" in result.threads[0].detail
-    assert not result.complete
+    with pytest.raises(StuckThreadError, match="uninterruptible sleep"):
+        result.require_complete()
 
     end = threading.Timer(0.3, lambda: os.killpg(process.pid, signal.SIGTERM))
     end.start()

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from errno import EBUSY, EINVAL, EPERM
+
+from ioflusher.flag.errors import FlagError
 
 
 class Outcome(Enum):
@@ -71,5 +74,59 @@ class ProcessOutcome:
     @property
     def complete(self) -> bool:
         """Whether every thread that lives is as it should be, and memory is locked if asked for."""
+        return not self.left_out
+
+    @property
+    def left_out(self) -> tuple[ThreadOutcome, ...]:
+        """The threads that are not as they should be, and the locking of memory where that failed."""
         everything = (*self.threads, self.memory) if self.memory else self.threads
-        return all(thread.outcome in GOOD for thread in everything)
+        return tuple(thread for thread in everything if thread.outcome not in GOOD)
+
+    def require_complete(self) -> None:
+        """Raise where something was left out.
+
+        Raises:
+            StuckThreadError: where a thread could not be stopped in time.
+            IncompleteError: for any other reason.
+        """
+        if any(thread.outcome is Outcome.TIMED_OUT for thread in self.left_out):
+            raise StuckThreadError(self)
+        if self.left_out:
+            raise IncompleteError(self)
+
+
+_NOT_PERMITTED = (Outcome.NOT_PERMITTED, Outcome.DENIED, Outcome.FILTERED, Outcome.TRACED)
+
+
+class IncompleteError(FlagError):
+    """Not every thread of a running process could be changed.
+
+    Attributes:
+        outcome: what became of the process.
+        threads: the threads that were left out.
+    """
+
+    def __init__(self, outcome: ProcessOutcome) -> None:
+        self.outcome = outcome
+        self.threads = outcome.left_out
+        first = self.threads[0].outcome
+        number = EBUSY if first is Outcome.TIMED_OUT else EPERM if first in _NOT_PERMITTED else EINVAL
+        told = ", ".join(
+            f"{thread.tid} {thread.comm.decode('utf-8', 'backslashreplace')!r} {thread.outcome.value}"
+            f"{f' ({thread.detail})' if thread.detail else ''}"
+            for thread in self.threads
+        )
+        super().__init__(
+            f"{len(self.threads)} of {len(outcome.threads)} threads of process {outcome.pid} "
+            f"were left as they are: {told}",
+            errno=number,
+            hint=self.advice,
+        )
+
+    advice = "start the program under `ioflusher run`, which covers every thread from its first line on"
+
+
+class StuckThreadError(IncompleteError):
+    """A thread is in uninterruptible sleep (state D), or did not come to a stop for another reason."""
+
+    advice = "see /proc/TID/stack for what it waits for; try again, or give it more time"

@@ -1,0 +1,61 @@
+"""What became of a process, judged: complete, or an error that says which threads and why."""
+
+from errno import EBUSY, EINVAL, EPERM
+
+import pytest
+
+from ioflusher import FlagError
+from ioflusher.flag.attach import (
+    IncompleteError,
+    Outcome,
+    ProcessOutcome,
+    StuckThreadError,
+    ThreadOutcome,
+)
+
+
+def process(*outcomes: Outcome, memory: Outcome | None = None) -> ProcessOutcome:
+    """A process whose threads had these outcomes."""
+    threads = tuple(
+        ThreadOutcome(100 + number, b"work\x1b", outcome, "why") for number, outcome in enumerate(outcomes)
+    )
+    locked = ThreadOutcome(100, b"work", memory) if memory else None
+    return ProcessOutcome(100, True, threads, locked, 0.1)
+
+
+def test_complete() -> None:
+    """Done, already so and gone are fine; nothing is raised."""
+    process(Outcome.DONE, Outcome.ALREADY, Outcome.GONE, memory=Outcome.DONE).require_complete()
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kind", "number"),
+    [
+        ((Outcome.DONE, Outcome.NOT_PERMITTED), IncompleteError, EPERM),
+        ((Outcome.TRACED,), IncompleteError, EPERM),
+        ((Outcome.UNSUITABLE,), IncompleteError, EINVAL),
+        ((Outcome.TIMED_OUT, Outcome.DONE), StuckThreadError, EBUSY),
+    ],
+)
+def test_incomplete(outcomes: tuple[Outcome, ...], kind: type[IncompleteError], number: int) -> None:
+    """The error has its class, errno and hint, and its message names the threads and the reasons."""
+    with pytest.raises(FlagError) as caught:
+        process(*outcomes).require_complete()
+    assert type(caught.value) is kind
+    assert isinstance(caught.value, IncompleteError)
+    assert caught.value.errno == number
+    assert caught.value.hint
+    assert len(caught.value.threads) == 1
+    text = str(caught.value)
+    assert f"1 of {len(outcomes)} threads of process 100" in text
+    assert "(why)" in text
+    assert caught.value.threads[0].outcome.value in text
+    assert "\x1b" not in text
+
+
+def test_memory_counts() -> None:
+    """All threads have the state, but the memory could not be locked: that is not complete either."""
+    found = process(Outcome.DONE, memory=Outcome.FAILED)
+    assert not found.complete
+    with pytest.raises(IncompleteError):
+        found.require_complete()
