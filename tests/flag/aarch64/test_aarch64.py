@@ -16,7 +16,7 @@ DEADLINE_S = 600
 
 COMMAND = """cd /repository
 export PYTHONPATH=/site:/repository/src:/repository IOFLUSHER_PROGRAMS=/programs
-export IOFLUSHER_WAITS="51 1500 500" IOFLUSHER_ROUNDS=2
+export IOFLUSHER_WAITS="51 1500 500" IOFLUSHER_ROUNDS=2 IOFLUSHER_DEADLY_STEP=7
 uname -srm
 ioflusher() {{ {python} -m ioflusher "$@"; }}
 /programs/corners sleeper &

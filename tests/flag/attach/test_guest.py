@@ -9,7 +9,12 @@ from tests.lab.conftest import ioflusher
 
 HERE = Path(__file__).parent
 # 51 threads whose timed waits last 1.5 s, fed every 0.5 s: the guest is emulated
-SLOWLY = {"IOFLUSHER_WAITS": "51 1500 500", "IOFLUSHER_ROUNDS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+SLOWLY = {
+    "IOFLUSHER_WAITS": "51 1500 500",
+    "IOFLUSHER_ROUNDS": "2",
+    "IOFLUSHER_DEADLY_STEP": "7",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 
 @pytest.mark.vm
