@@ -50,6 +50,9 @@ def remedies(case: Case, finding: Finding) -> tuple[str, ...]:
             return ("look at the file system's daemon: cat /proc/$(pidof DAEMON)/task/*/stack",)
         case Kind.NETWORK_FS_WAIT:
             return ("look at the server and the network to it",)
+        case Kind.LOCK_WAIT | Kind.RECLAIM_BEHIND_LOCK if case.report.owner:
+            name, tid = case.report.owner
+            return (f"look at {name}, which holds the lock: cat /proc/{tid}/stack",)
         case Kind.LOCK_WAIT | Kind.RECLAIM_BEHIND_LOCK | Kind.WORK_WAIT:
             return ("find who holds it: echo t > /proc/sysrq-trigger, then diagnose that log",)
     return ()

@@ -180,7 +180,7 @@ def _matters(case: Case) -> bool:
     body, report = case.body, case.report
     if body.reclaim is Reclaim.DIRECT or body.wait is Wait.DIRTY_THROTTLE:
         return True
-    if body.reclaim is not None and body.wait is not Wait.RUNNING:
+    if body.reclaim is not None and body.wait not in (Wait.RUNNING, Wait.IDLE):
         return True
     if case.ran:
         return report.source is Source.LOCKUP

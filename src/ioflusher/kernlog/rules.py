@@ -63,11 +63,14 @@ def own_device(case: Case, facts: Facts) -> Finding | None:
 
 
 def anothers_device(case: Case, facts: Facts) -> Finding | None:
-    """A daemon's allocation waits for a device that its process does not serve: a slow device, to it."""
+    """An allocation waits for a device that its process does not serve: a slow device, to it."""
     device, asker = case.report.device, case.asker
     servers = [server for server in facts.servers if server.device == device]
     own = any(server.pid == case.report.pid for server in servers)
-    if not device or asker.service is not Service.DAEMON or own or case.body.reclaim is not Reclaim.DIRECT:
+    if not device or own or case.body.reclaim is not Reclaim.DIRECT:
+        return None
+    # whether another thread's name or work makes it needed is for the other rules to say
+    if asker.service not in (Service.DAEMON, Service.ORDINARY) or not (servers or asker.daemon):
         return None
     names = ", ".join(f"{server.comm} ({server.pid})" for server in servers)
     who = f"{names} serves" if servers else "the kernel's own driver serves"
