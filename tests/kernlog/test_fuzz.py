@@ -29,7 +29,7 @@ TRIGGERS = (
     *(b"&lt;", b'{"MESSAGE":', b"Workqueue: ", b"? ", b"I/O error, dev ", b"[[[", b'"MESSAGE" : "'),
     *(b"server x not responding ", b'{"log":"', b"-> #1 (", b'[58] "x" ', b">>> stack_trace(1) "),
     *(b"<6>1 2020-01-01T00:00:00Z h k - - - ", b"<6>[ 1.0] ", b"locks held by ", b" __dta_x_1"),
-    *(b"kern  :err   : ", b"stdout F ", b"at ffff"),
+    *(b"kern  :err   : ", b"stdout F ", b"at ffff", b"RIP: 0010:", b"PID=1 CPU=1 CMD=", b"=20", b"=C2=A0"),
 )
 
 rubbish = st.binary(max_size=400)

@@ -21,7 +21,9 @@ class Head:
     owner: tuple[str, int] | None = None
 
     def same_task(self, other: "Head") -> bool:
-        """Whether nothing speaks against both being of one task."""
+        """Whether nothing speaks against both being of one task's one stack."""
+        if self.source is Source.DUMP and other.source not in (Source.DUMP, Source.LOCKUP):
+            return False  # what is printed of a task that runs ends there; another task's stack begins
         known = self.tid is not None and other.tid is not None and self.tid == other.tid
         if known or self.comm is None or other.comm is None:
             return True
