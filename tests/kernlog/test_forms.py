@@ -59,6 +59,7 @@ FORMS = {
     "console, carriage returns": "[{s:12.6f}] {m}\r",
     "console, double spaced": "[{s:12.6f}] {m}\r\r\n",
     "mail, quoted printable": "[{s:12.6f}] {m}=20",
+    "mail, quoted printable, hard blanks": "[{s:12.6f}]=A0{m}=0A=",
     "mail, quoted printable, cited": "> > [{s:12.6f}] {m}=20=20",
     "console recorded with time": "[2026-11-25 01:02:03] [{s:12.6f}] {m}",
     "journal short": "Nov 25 01:02:03 box kernel: {m}",
@@ -144,6 +145,15 @@ def test_pykdump_prints_stacks_too() -> None:
     )
     assert diagnosis.recursion
     assert diagnosis.episodes[0].chain[-1].frame.function == "system_call_fastpath"
+
+
+@pytest.mark.parametrize("offset", ["", "+42", "+0x2a"])
+def test_crash_prints_offsets_where_asked(offset: str) -> None:
+    """Its "bt", "bt -s" and "bt -sx"."""
+    head = 'PID: 1026  TASK: ffff88e9c8ded100  CPU: 5   COMMAND: "msgr-worker-1"\n'
+    form = " #{} [ffffb36648bc79a0] {}{} at ffffffffb72636e3\n"
+    frames = "".join(form.format(number, name, offset) for number, name in enumerate(PYKDUMP.split()))
+    assert diagnose_log((head + frames).encode()).recursion
 
 
 PYKDUMP = (

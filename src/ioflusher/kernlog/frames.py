@@ -64,10 +64,12 @@ _DECODED = re.compile(
 # crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
 # "#" or the stack's address, and mail programs break the line behind "at"
 _CRASH = re.compile(
-    rf"^\s*(?:#?\d+\s+\[[0-9a-f]+\]\s+|#\d+\s+)(?P<function>{_SYMBOL})(?:\+\d+)? "
+    rf"^\s*(?:#?\d+\s+\[[0-9a-f]+\]\s+|#\d+\s+)(?P<function>{_SYMBOL})(?:\+(?:0x[0-9a-f]+|\d+))? "
     rf"(?:\(via [^)]*\) )?at(?: [0-9a-f]+{_MODULE})?\s*$"
 )
-_CRASH_BARE = re.compile(rf"^\s*(?P<function>{_SYMBOL}) at f[0-9a-f]{{15}}{_MODULE}\s*$")
+_CRASH_BARE = re.compile(
+    rf"^\s*(?P<function>{_SYMBOL})(?:\+(?:0x[0-9a-f]+|\d+))? at f[0-9a-f]{{15}}{_MODULE}\s*$"
+)
 # drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
 # PyKdump, and its last frame: "#13  evict+0xa9", "#18  system_call_fastpath+0x16, 477 bytes of data"
 _DRGN = re.compile(
@@ -103,6 +105,8 @@ def parse_frame(text: str) -> Frame | None:
             reliable = bool(offset) and not found["doubt"] and "(unreliable)" not in found["rest"]
             return Frame(found["function"], offset, size, found["module"], reliable)
         found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text) or _SIZELESS.match(text)
+        if found is None and " at" in text:  # crash's "bt -sx"
+            found = _CRASH.match(text) or _CRASH_BARE.match(text)
     elif " from " in text:
         found = _ARM.match(text)
     elif " at" in text and (crash := _CRASH.match(text) or _CRASH_BARE.match(text)):

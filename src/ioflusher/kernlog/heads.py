@@ -42,8 +42,8 @@ class Head:
 
 
 _HUNG = re.compile(
-    r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:is )?blocked (?:for more than|in I/O wait for more than)"
-    r"(?: (?P<seconds>\d+) seconds)?"
+    r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:(?:is )?blocked (?:for|in I/O wait for)|can't die for) "
+    r"more than(?: (?P<seconds>\d+) seconds)?"
 )
 _NEW = re.compile(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
 _NEW_TID = re.compile(r"\bpid:\s*(\d+)")
@@ -95,7 +95,7 @@ def parse_head(text: str) -> Head | None:
     """The task whose stack a line announces, or None."""
     if "state:" in text and (found := _NEW.search(text)):
         return _new_head(found, text)
-    if "blocked" in text and (found := _HUNG.search(text)):
+    if " more than" in text and (found := _HUNG.search(text)):
         seconds = found["seconds"]
         return Head(
             Source.HUNG_TASK,

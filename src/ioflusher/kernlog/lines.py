@@ -22,7 +22,7 @@ class Line(NamedTuple):
 
 
 # a mail's blanks at the end of a line, and where it broke one
-_QUOTED_PRINTABLE = re.compile(r"(?:=20|=C2=A0)*=?$")
+_QUOTED_PRINTABLE = re.compile(r"(?:=20|=C2=A0|=A0|=0D|=0A)*=?$")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
 
@@ -70,8 +70,8 @@ def clean(raw: bytes) -> str:
         import html  # some milliseconds, for the few logs that were copied out of a web page
 
         text = html.unescape(text)
-    if text.endswith(("=", "=20", "=A0")) or "=C2=A0" in text:
-        text = _QUOTED_PRINTABLE.sub("", text).replace("=C2=A0", " ")
+    if text.endswith(("=", "=20", "=A0", "=0A")) or "=A0" in text:
+        text = _QUOTED_PRINTABLE.sub("", text).replace("=C2=A0", " ").replace("=A0", " ")
     if text.isprintable():
         return text
     if "\x1b" in text:
