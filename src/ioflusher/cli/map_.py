@@ -111,13 +111,12 @@ def write_text(
             signs=ASCII if plain else UNICODE,
         )
     ]
-    if output is not None:
-        write("".join(f"{line.plain}\n" for line in lines), output)
-        return
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    if output is not None or plain or console.color_system is None:
+        text = "".join(f"{line.plain}\n" for line in lines)
+        write(text.encode("ascii", "backslashreplace").decode("ascii") if plain else text, output)
+        return
     for line in lines:
-        if plain:
-            line.plain = line.plain.encode("ascii", "backslashreplace").decode("ascii")
         console.print(line)
 
 

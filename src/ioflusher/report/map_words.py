@@ -115,8 +115,10 @@ def others(cycle: Cycle, graph: Graph, nodes: dict[str, Node], arrow: str) -> It
     """The shortest way round through each further daemon of the cycle, for the first few of them."""
     told = {edge.source for edge in cycle.witness}
     left = [daemon for daemon in cycle.daemons if daemon not in told]
+    members = frozenset(cycle.nodes)
+    within = [edge for edge in graph.edges if edge.source in members and edge.target in members]
     for daemon in left[:MOST_DAEMONS]:
-        way = cycle_through(cycle, graph.edges, daemon).witness
+        way = cycle_through(cycle, within, daemon).witness
         yield arrow.join(name_of(nodes[edge.source]) for edge in (*way, way[0]))
     if len(left) > MOST_DAEMONS:
         yield f"and ways of {len(left) - MOST_DAEMONS} more processes"

@@ -6,6 +6,8 @@ def printable(text: str) -> str:
 
     Lone surrogates, which stand for bytes that were not UTF-8, become \\udcXX.
     """
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
