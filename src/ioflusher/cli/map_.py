@@ -51,7 +51,8 @@ def map_(
         raise click.UsageError("--json and --format contradict each other")
     if kind in SINGLE and len(snapshots) > 1:
         raise click.UsageError(f"--format {kind} takes one machine; text, html and json take several")
-    maps = list(graphs(snapshots, what, cycles_only))
+    # the text has its own way to leave the rest out
+    maps = list(graphs(snapshots, what, cycles_only and kind != "text"))
     if kind == "text":
         write_text(maps, output, cycles_only=cycles_only, everything=everything)
     else:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from ioflusher.machine.layers import Layer, LayerKind
 from ioflusher.machine.nodes import Edge, Need, Node, NodeKind, Reason
 
+# Evidence of this length is enough, however many facts say the same.
+_LONG = 300
 _FLOORS = {kind: floor for floor, kind in enumerate(NodeKind)}
 
 
@@ -48,15 +50,13 @@ class Draft:
         need: Need = Need.WORK,
         certain: bool = True,
     ) -> None:
-        """Adds an edge; of two with the same reason the one that can wait sooner stays."""
+        """Adds an edge; of two with one reason the one that can wait sooner stays, of equals both facts."""
         new = Edge(source, target, reason, evidence, need, certain)
         old = self._edges.get((source, target, reason))
         if old is None or _rank(new) < _rank(old):
             self._edges[source, target, reason] = new
-
-    def describe(self, node: str, detail: str) -> None:
-        """Gives a node its details."""
-        self._nodes[node] = replace(self._nodes[node], detail=detail)
+        elif _rank(new) == _rank(old) and evidence not in old.evidence and len(old.evidence) < _LONG:
+            self._edges[source, target, reason] = replace(old, evidence=f"{old.evidence}; {evidence}")
 
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, by floor, else as they came."""
