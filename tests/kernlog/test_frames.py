@@ -27,6 +27,11 @@ from ioflusher.kernlog.frames import Frame, parse_frame, parse_proc_stack
             Frame("schedule", None, None, "dm_bufio", True),
         ),
         ("#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:1:2)", Frame("shrink_slab", 0x9C, 0x2A0, None, True)),
+        (
+            "#2  0xffffffff81e0f2ca in schedule () at kernel/sched/core.c:6634",
+            Frame("schedule", None, None, None, True),
+        ),
+        (" #3 [ffffb3] io_schedule+0xd0 at ffffffffb6a69ab0", Frame("io_schedule", None, None, None, True)),
         ("[<c08>] (schedule) from [<c07>] (foo+0x1/0x2)", Frame("schedule", None, None, None, True)),
     ],
 )

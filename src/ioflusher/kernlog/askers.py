@@ -175,11 +175,16 @@ _KERNEL_THREAD = re.compile(
 )
 
 
+_WORK = ("_work", "_workfn", "_work_fn", "_worker", "_thread")
+
+
 def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:
     """Whether a stack belongs to a thread of the kernel itself."""
     if report.workqueue or (report.comm and _KERNEL_THREAD.match(report.comm)):
         return True
-    return any(step.role is Role.WORKER for step in body.outer)
+    # a stack that was cut may end in the work itself: loop_queue_work()
+    cut = bool(body.outer) and body.outer[-1].frame.name.endswith(_WORK)
+    return cut or any(step.role is Role.WORKER for step in body.outer)
 
 
 def asker_of(

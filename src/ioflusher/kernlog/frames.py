@@ -71,9 +71,10 @@ _CRASH_BARE = re.compile(
     rf"^\s*(?P<function>{_SYMBOL})(?:\+(?:0x[0-9a-f]+|\d+))? at f[0-9a-f]{{15}}{_MODULE}\s*$"
 )
 # drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
+# gdb: "#2  0xffffffff81e0f2ca in schedule () at kernel/sched/core.c:6634"
 # PyKdump, and its last frame: "#13  evict+0xa9", "#18  system_call_fastpath+0x16, 477 bytes of data"
 _DRGN = re.compile(
-    rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+)?(?P<function>{_SYMBOL})"
+    rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+|0x[0-9a-f]+ in )?(?P<function>{_SYMBOL})"
     rf"(?:\+0x(?P<offset>[0-9a-f]{{1,8}})(?:/0x(?P<size>[0-9a-f]{{1,8}}))?)?"
     rf"{_MODULE}(?:\s+(?:\(.*|in .*)|, \d+ bytes of data)?\s*$"
 )
