@@ -1,84 +1,26 @@
 """Runs inside a guest, as root: starts the distribution's storage daemons, then says who serves what.
 
 Usage: guest_daemons.py TREE PROGRAMS: the directory of `packages.unpacked`, and one with the compiled ublk
-server. Prints one JSON object a line: {"snapshot": NAME, "services": [...], "whole": ...} for each look;
-{"root": ...}, a recording of the tree that the storage collector read; {"failed": WHAT, "why": ...} for a
-daemon that could not be set up, which is then missing from the services.
+server. Prints what `guest.play` prints, and {"root": ...}: a recording of what the storage collector read.
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from tests.machine.guest import BUS_NAMES, RUN, SIZE, image, lay_over, play, run, start, until, write
 from tests.machine.recording import record
 
-from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.collect import collect
-from ioflusher.machine.serving import services
-from ioflusher.machine.snapshot import Snapshot
-
-RUN = Path("/run")
 TARGET = Path("/sys/kernel/config/target")
-SIZE = 32 << 20
 KEY = "5ec4e7" * 21 + "00"  # of a disk that is never written
-BUS_NAMES = (
-    *("dbus-send", "--system", "--print-reply", "--dest=org.freedesktop.DBus", "/"),
-    "org.freedesktop.DBus.ListNames",
-)
-STARTED: dict[str, "subprocess.Popen[bytes]"] = {}
-
-
-def run(*command: str, timeout: float = 60) -> str:
-    """What the command prints; its failure is ours, with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.returncode}: {(done.stderr or done.stdout)[-400:]}")
-    return done.stdout
-
-
-def start(*command: str) -> None:
-    """A daemon in the foreground of its own; its output is kept for the case that it fails."""
-    name = Path(command[0]).name
-    with open(RUN / f"{name}.out", "ab") as out:
-        STARTED[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-
-
-def until(what: str, true: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def image(name: str) -> Path:
-    """An empty file in memory, as large as every disk here."""
-    path = RUN / name
-    with path.open("wb") as file:
-        file.truncate(SIZE)
-    return path
 
 
 def prepare(tree: str) -> None:
-    """The packages' files over the guest's own, file systems of the kernel, loopback, the bus, udev."""
-    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={tree}/usr:/usr", "/usr")
-    for directory in ("etc", "var"):
-        run("cp", "-an", f"{tree}/{directory}/.", f"/{directory}/")
-    write(Path("/etc/resolv.conf"), "")
-    # daemons that close every possible descriptor take seconds under emulation
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-    run("ip", "link", "set", "lo", "up")
+    """The packages' files, file systems of the kernel, the bus, udev."""
+    lay_over(tree)
     run("mount", "-t", "configfs", "configfs", "/sys/kernel/config")
     run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections")
     for directory in ("/run/dbus", "/run/lock", "/run/sshd"):
@@ -330,43 +272,17 @@ def kill_all() -> None:
     )
 
 
-def say(name: str, snapshot: Snapshot) -> None:
-    """The snapshot as the tests look at it."""
-    comms = {process.pid: process.comm for process in snapshot.processes}
-    found = [
-        {
-            **asdict(service),
-            "role": service.role.value,
-            "kind": service.kind.value,
-            "comm": comms.get(service.pid or 0),
-        }
-        for service in services(snapshot)
-    ]
-    text = dump_snapshot(snapshot)
-    print(json.dumps({"snapshot": name, "services": found, "whole": json.loads(text)}), flush=True)
-
-
 def main() -> None:
     tree, programs = sys.argv[1:]
     prepare(tree)
-    steps: list[Callable[[], None]] = [
+    steps = (
         *(nbdkit_by_ioctl, nbd_server_by_netlink, qemu_nbd, own_daemon, tcmu, tgt, lio, initiator, multipath),
-        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, vduse, layers, lambda: ublk(f"{programs}/ublk")),
-    ]
-    looks = {"all": steps, "two": [second_by_netlink], "gone": [kill_all]}
-    for name, before in looks.items():
-        for step in before:
-            begun = time.monotonic()
-            try:
-                step()
-            except Exception as error:  # the others shall be seen all the same
-                print(json.dumps({"failed": step.__name__, "why": str(error)}), flush=True)
-            print(step.__name__, round(time.monotonic() - begun, 1), file=sys.stderr)
-        begun = time.monotonic()
-        say(name, collect())
-        print("look:", name, round(time.monotonic() - begun, 1), file=sys.stderr)
-        if name == "all":
-            print(json.dumps({"root": record(Path("/"))}), flush=True)
+        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, vduse, layers, partial(ublk, f"{programs}/ublk")),
+    )
+    play("all", *steps)
+    print(json.dumps({"root": record(Path("/"))}), flush=True)
+    play("two", second_by_netlink)
+    play("gone", kill_all)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ from pathlib import Path
 from ioflusher.lab.kernels import cache_directory
 from ioflusher.lab.process import find_program, run
 
-# program of the package -> how the kernel's users know it is in docs/serving.md
 DAEMONS = (
     *("open-iscsi", "tgt", "tcmu-runner", "multipath-tools", "dbus-daemon", "dbus-bin", "udev"),
     *("nbd-client", "nbd-server", "nbdkit", "qemu-utils", "qemu-system-common"),
     *("sshfs", "openssh-sftp-server", "fuse-overlayfs", "ntfs-3g", "fuse3"),
     *("nfs-kernel-server", "nfs-ganesha", "nfs-ganesha-vfs"),
-    *("iproute2", "dmsetup", "btrfs-progs", "cryptsetup-bin"),
+    *("iproute2", "dmsetup", "btrfs-progs"),
 )
-CEPH = ("rbd-nbd", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common")
+CEPH = ("rbd-nbd", "ceph-mon", "ceph-osd", "ceph-common", "iproute2")
 
 _INSTALLED = re.compile(r"^Inst (\S+) .*?\((\S+) ", re.MULTILINE)
 

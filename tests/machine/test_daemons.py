@@ -1,16 +1,18 @@
 """The distribution's own storage daemons, started in a guest, are each found by collect() and services()."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.lab.conftest import ioflusher
-from tests.machine.packages import DAEMONS, unpacked
+from tests.machine.packages import CEPH, DAEMONS, unpacked
 
 from ioflusher.machine.codec import load_snapshot
 from ioflusher.machine.serving import services
@@ -57,29 +59,41 @@ class Look:
         return disk
 
 
-@pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
-    """What guest_daemons.py saw, by look; every daemon could be set up."""
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc: apt install gcc libc6-dev")
-    programs = tmp_path_factory.mktemp("programs")
-    subprocess.run(["gcc", "-O2", "-o", programs / "ublk", PROGRAMS / "ublk.c"], check=True, timeout=120)
-    tree = unpacked(DAEMONS)
+def looks_of(
+    script: str, packages: Sequence[str], modules: Sequence[str], *programs: Path
+) -> dict[str, Look]:
+    """What the script saw in a guest, by look; all that it started is there."""
+    tree = unpacked(packages)
     done = ioflusher(
-        *("lab", "exec", "--timeout", "400", "--share", str(tree), "--share", str(programs)),
-        *(word for module in MODULES for word in ("--load", module)),
+        *("lab", "exec", "--timeout", "400", "--memory", "1500M"),
+        *(word for directory in (tree, *programs) for word in ("--share", str(directory))),
+        *(word for module in modules for word in ("--load", module)),
         *("--", "env", f"PYTHONPATH={ROOT}/src:{ROOT}"),
-        *(sys.executable, "-m", "tests.machine.guest_daemons", str(tree), str(programs)),
+        *(sys.executable, "-m", f"tests.machine.{script}", str(tree), *map(str, programs)),
         timeout=500,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr.decode()
-    assert [line for line in lines if "failed" in line] == []
+    assert [line for line in lines if "failed" in line] == [], done.stderr.decode()
+    place = os.environ.get("IOFLUSHER_RECORD")
+    for line in lines:
+        if place and "root" in line:
+            Path(place).write_text(json.dumps(line["root"], indent=0) + "\n")
     return {
         line["snapshot"]: Look(load_snapshot(json.dumps(line["whole"]).encode()), line["services"])
         for line in lines
         if "snapshot" in line
     }
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
+    """What guest_daemons.py saw; IOFLUSHER_RECORD=FILE keeps its recording of the tree (roots/)."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc: apt install gcc libc6-dev")
+    programs = tmp_path_factory.mktemp("programs")
+    subprocess.run(["gcc", "-O2", "-o", programs / "ublk", PROGRAMS / "ublk.c"], check=True, timeout=120)
+    return looks_of("guest_daemons", DAEMONS, MODULES, programs)
 
 
 @pytest.fixture
@@ -206,3 +220,15 @@ def test_the_file_says_the_same(guest: dict[str, Look]) -> None:
         again = [(s.pid, s.role.value, s.target, s.evidence) for s in services(look.snapshot)]
         assert again == [(s["pid"], s["role"], s["target"], s["evidence"]) for s in look.services]
         assert look.snapshot.unreadable == ()
+
+
+def test_rbd_nbd() -> None:
+    """rbd-nbd, on a Ceph cluster of one store in memory, is both ends of its device."""
+    look = looks_of("guest_rbd", CEPH, ("nbd",))["all"]
+    assert look.of("NBD client", "nbd0") == [("rbd-nbd", *FOUND)]
+    assert look.of("NBD server", "nbd0") == [("rbd-nbd", *FOUND)]
+    # it stands on the cluster's daemons, which run here too
+    names = {process.pid: process.comm for process in look.snapshot.processes}
+    talks = [{names.get(pid) for end in c.ends for pid in end.pids} for c in look.snapshot.connections]
+    assert {"rbd-nbd", "ceph-mon"} in talks
+    assert {"rbd-nbd", "ceph-osd"} in talks
