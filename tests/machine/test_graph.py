@@ -218,11 +218,12 @@ def test_files_that_were_not_read() -> None:
 def test_reclaim_of_processes_that_are_not_covered(covered: int, reclaims: bool) -> None:
     """One thread without the state is enough; it may write to swap and writable file systems on devices."""
     snapshot = machine(
-        (nbd(0), SDA),
+        (nbd(0), SDA, SDB),
         (
             mount(30, "0:23", "/dev/shm", "tmpfs", "tmpfs"),
             Mount(31, 20, "8:0", "/", "/ro", "ext4", "/dev/sda", (("ro", ""),), namespace=1),
             mount(32, "0:70", "/photos", "host:", "fuse.sshfs"),
+            mount(33, "8:16", "/windows", "/dev/sdb", "fuseblk"),
         ),
         (swap_on(nbd(0)),),
         (daemon(5, covered=covered),),

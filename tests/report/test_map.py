@@ -121,7 +121,7 @@ def test_hostile_names() -> None:
     assert all(line.plain.isprintable() for line in render_text(snapshot, graph))
     svg = render_svg(picture(graph), EVIL)
     assert "<script" not in svg
-    assert "-> n0 \N{REVERSE SOLIDUS OPERATOR}N" in re.sub("&#45;&gt;", "->", svg)  # not a node's name
+    assert "-> n0 \N{SET MINUS}N" in re.sub("&#45;&gt;", "->", svg)  # not a node's name
     assert len(svg) < 100_000
     assert len(ElementTree.fromstring(svg)) == 2  # the style and the drawing
     page = render_html([(snapshot, graph)])
@@ -174,9 +174,20 @@ def test_large_pictures_have_few_arrows_back() -> None:
     graph = storage_graph(snapshot, tuple(serves(1000 + 10 * n, f"nbd{n}") for n in range(50)))
     drawn = layout(picture(graph))
     assert sum(line.back for line in drawn.lines) == 1
-    assert drawn.notes == {"reclaim": "50 more, not drawn"}
+    assert drawn.notes == {"reclaim": ("arrows to 50 more are not drawn",)}
     assert drawn.starts == 50
     assert len(drawn.front) == 50
+
+
+def test_what_many_need_is_written_in_their_boxes() -> None:
+    """Where ten processes need one file system and swap, their boxes say so and no hairball is drawn."""
+    processes = tuple(daemon(1000 + 10 * n, covered=2, locked=False) for n in range(10))
+    snapshot = machine(tuple(nbd(n) for n in range(11)), swaps=(swap_on(nbd(10)),), processes=processes)
+    graph = storage_graph(snapshot, tuple(serves(1000 + 10 * n, f"nbd{n}") for n in range(10)))
+    drawn = layout(picture(graph))
+    assert drawn.notes["pid:1000"] == ("executable: ext4 at /",)
+    assert drawn.notes["swapped"] == ("arrows of 10 more are not drawn", "arrows to 1 more are not drawn")
+    assert drawn.again == ()
 
 
 @pytest.mark.parametrize("long", ["a" * 10_000, "\n" * 10_000, "a\x1b" * 40, "b" * 49])

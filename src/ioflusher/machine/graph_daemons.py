@@ -46,11 +46,11 @@ class Daemons:
         self._services = services
         self._processes = {process.pid: process for process in layers.snapshot.processes}
         self._tcmu = {tcmu.uio: tcmu.name for tcmu in layers.snapshot.tcmu}
-        self._roles: defaultdict[int, list[str]] = defaultdict(list)
+        self._roles: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._own: defaultdict[int, set[str]] = defaultdict(set)
         for service in services:
             if service.pid is not None:
-                self._roles[service.pid].append(f"{service.role.value} of {service.target}")
+                self._roles[service.pid][service.role.value].append(self._called(service))
                 self._own[service.pid].add(_target_id(service))
 
     def add(self) -> None:
@@ -75,6 +75,11 @@ class Daemons:
                 self._draft.edge(RECLAIM, target, Reason.RECLAIM, evidence)
         self._nbd_without_server()
 
+    def _called(self, service: Service) -> str:
+        """What it serves, as people call it."""
+        mounts = self._layers.mounts.get(service.target) if service.kind is TargetKind.MOUNT else None
+        return mounts[0].point if mounts else service.target
+
     def _serve(self, service: Service) -> None:
         role = service.role.value
         if service.kind is TargetKind.DEVICE:
@@ -85,7 +90,9 @@ class Daemons:
             node = Node(f"kernel:{role}", NodeKind.KERNEL_SERVER, f"the kernel's {role}", "no process")
             who = self._draft.add(node)
         elif service.pid is None:
-            who = self._draft.unknown(f"server:{target}", f"no {role}", f"nobody serves {service.target}")
+            who = self._draft.unknown(
+                f"server:{target}", f"no {role}", f"nobody serves {self._called(service)}"
+            )
         else:
             who = self._process(service.pid)
         need = Need.WORK if service.essential else Need.RECOVERY
@@ -104,9 +111,9 @@ class Daemons:
         node = f"pid:{pid}"
         if node in self._draft:
             return node
-        roles = list(dict.fromkeys(self._roles.get(pid, ())))
-        more = f" and {len(roles) - MOST_NAMED} more" if len(roles) > MOST_NAMED else ""
-        detail = ", ".join(roles[:MOST_NAMED]) + more or "a peer of a daemon"
+        roles: dict[str, list[str]] = self._roles.get(pid, defaultdict(list))
+        detail = ", ".join(f"{role} of {_named(dict.fromkeys(found))}" for role, found in roles.items())
+        detail = detail or "a peer of a daemon"
         return self._draft.add(
             Node(node, NodeKind.PROCESS, process.comm, detail, pid=pid, coverage=_coverage(process))
         )

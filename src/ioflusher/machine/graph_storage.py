@@ -11,6 +11,7 @@ from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 
 SWAPPED = "swapped"
 
+_FUSE = frozenset(("fuse", "fuseblk"))
 _NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "lustre"))
 # File systems on devices whose number is anonymous, "0:N": something is behind them, told or not.
 _ON_DEVICES = frozenset(("btrfs", "bcachefs", "zfs", "ubifs", "jffs2"))
@@ -124,7 +125,7 @@ def _below_file_system(
         return
     if fstype in _NETWORK:
         _add_server(draft, source, mounts[0])
-    elif fstype.partition(".")[0] in ("fuse", "fuseblk"):
+    elif fstype.partition(".")[0] in _FUSE:
         target = draft.unknown(f"daemon:{source}", "a FUSE daemon", f"of {fstype} at {mounts[0].point}")
         draft.edge(source, target, Reason.SERVED, "no process is known to serve it", certain=False)
     elif not number.startswith("0:") or fstype in _ON_DEVICES:
@@ -220,8 +221,8 @@ def writable_targets(layers: Layers, served: frozenset[str]) -> list[tuple[str, 
     """Where reclaim may have to write before it gets a page: nodes, each with the evidence.
 
     Every swap area; every file system that is mounted writable and lies on a block device; and network file
-    systems that a process of this machine serves. Other FUSE file systems are left out: their pages are
-    copied before they are written, and reclaim does not wait for the daemon (fs/fuse/file.c).
+    systems that are served from this machine. FUSE is left out: its pages are copied before they are
+    written, and reclaim does not wait for the daemon (fs/fuse/file.c).
     """
     found = [
         (f"swap:{swap.path}", f"pages of programs may be written to {swap.path}")
@@ -229,7 +230,7 @@ def writable_targets(layers: Layers, served: frozenset[str]) -> list[tuple[str, 
     ]
     for number, mounts in layers.mounts.items():
         writable = next((mount for mount in mounts if not mount.read_only), None)
-        if writable is None:
+        if writable is None or writable.fstype.partition(".")[0] in _FUSE:
             continue
         device = layers.by_number.get(number)
         on_device = (

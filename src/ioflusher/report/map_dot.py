@@ -119,9 +119,9 @@ def _lines(drawn: Layout, picture: Picture, title: str) -> Iterator[str]:
     yield f'  subgraph cluster_all {{ peripheries=0; labelloc=t; fontsize=15; fontcolor="{INK}";'
     yield f"  label={_quoted(title)};"
     for box in drawn.boxes:
-        yield f"  {names[box.id]} {_box(box, drawn.notes.get(box.id))};"
+        yield f"  {names[box.id]} {_box(box, drawn.notes.get(box.id, ()))};"
     for box in drawn.again:
-        yield f"  {names[box.id]} {_box(box, None, again=True)};"
+        yield f"  {names[box.id]} {_box(box, (), again=True)};"
     if drawn.front:
         yield f"  {{ rank=same; {' '.join(names[node] + ';' for node in drawn.front)} }}"
     for line in drawn.lines:
@@ -130,7 +130,7 @@ def _lines(drawn: Layout, picture: Picture, title: str) -> Iterator[str]:
     yield "}"
 
 
-def _box(box: Box, note: str | None, *, again: bool = False) -> str:
+def _box(box: Box, notes: tuple[str, ...], *, again: bool = False) -> str:
     shape, fill, border = _KINDS[box.kind]
     rows = [f"<b>{_text(box.title)}</b>"]
     style, sign, width = "filled,diagonals" if box.kind is NodeKind.SWAP else "filled", "", 1.0
@@ -141,8 +141,8 @@ def _box(box: Box, note: str | None, *, again: bool = False) -> str:
         rows.insert(0, '<font point-size="4"> </font>')  # below the cylinder's lid
     if box.kind is NodeKind.UNKNOWN or again:
         style = "filled,dashed"
-    for line in (*box.lines, *([note] if note else [])):
-        mark = f"{sign} " if sign and "covered" in line else ""
+    for line in (*box.lines, *notes):
+        mark = f"{sign} " if sign and line.endswith(("covered", "half set")) else ""
         rows.append(f'<font point-size="9" color="{FAINT}">{mark}{_text(line)}</font>')
     if box.cycle and not again:
         border, width = CYCLE, 2.6
@@ -214,7 +214,7 @@ def _text(text: str) -> str:
     Graphviz takes \\N for the node's name, and how often a backslash must be doubled depends on the place and
     the version: the sign that looks like it means nothing to anybody.
     """
-    return escape(text).replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
+    return escape(text).replace("\\", "\N{SET MINUS}")
 
 
 def _quoted(text: str) -> str:

@@ -1,6 +1,6 @@
 """What a drawn picture needs beyond the boxes: one direction, and no hairball."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from ioflusher.machine.nodes import Need, NodeKind, Reason
@@ -10,6 +10,8 @@ from ioflusher.report.map_view import Arrow, Box, Picture
 MOST_BACK = 12
 # More needs at start than this, and none is drawn.
 MOST_STARTS = 12
+# More processes than this that need one and the same thing, and it is written in their boxes.
+MOST_TO_ONE = 6
 
 _STORAGE = frozenset((NodeKind.SWAP, NodeKind.MOUNT, NodeKind.FILE_SYSTEM, NodeKind.DEVICE))
 # arrows between neighbours whose shapes say it
@@ -44,7 +46,7 @@ class Layout:
         again: stand-ins at the far end for storage that daemons need, so that no arrow leads back to it; by
             the identifier that lines use, "again:" and the box's own.
         lines: all arrows but those that notes tell of.
-        notes: for some boxes, what is not drawn.
+        notes: for some boxes, lines on what is not drawn.
         starts: how many needs at start are not drawn.
         front: processes that serve storage themselves: they stand in one column.
     """
@@ -52,7 +54,7 @@ class Layout:
     boxes: tuple[Box, ...]
     again: tuple[Box, ...]
     lines: tuple[Line, ...]
-    notes: dict[str, str]
+    notes: dict[str, tuple[str, ...]]
     starts: int
     front: tuple[str, ...]
 
@@ -63,26 +65,34 @@ def layout(picture: Picture) -> Layout:
     by_id = {box.id: box for box in picture.boxes}
     again: dict[str, Box] = {}
     lines: list[Line] = []
-    missing: Counter[str] = Counter()
-    closing = [a for a in picture.arrows if _back(a, kinds) and a.cycle]
-    crowded = len(closing) > MOST_BACK
+    notes: defaultdict[str, list[str]] = defaultdict(list)
+    left, come = Counter[str](), Counter[str]()
     starts = sum(a.need is Need.START for a in picture.arrows)
-    for arrow in picture.arrows:
-        if arrow.need is Need.START and starts > MOST_STARTS:
-            continue
-        if not _back(arrow, kinds):
+    arrows = [a for a in picture.arrows if a.need is not Need.START or starts <= MOST_STARTS]
+    crowded = sum(bool(_back(a, kinds) and a.cycle) for a in arrows) > MOST_BACK
+    needed = Counter(a.target for a in arrows if _is_need(a, kinds))
+    for arrow in arrows:
+        if _is_need(arrow, kinds) and needed[arrow.target] > MOST_TO_ONE:
+            if kinds[arrow.target] in _HUBS:
+                come[arrow.target] += 1
+            else:
+                notes[arrow.source].append(f"{arrow.label}: {by_id[arrow.target].title}")
+        elif not _back(arrow, kinds):
             lines.append(_line(arrow, kinds, back=False))
         elif arrow.cycle and (arrow.witness or not crowded):
             lines.append(_line(arrow, kinds, back=True))
         elif kinds[arrow.source] in _HUBS:
-            missing[arrow.source] += 1
+            left[arrow.source] += 1
         else:
             box = by_id[arrow.target]
             stand_in = replace(box, id=f"again:{box.id}", lines=box.lines[:1])
             again[stand_in.id] = stand_in
             line = _line(arrow, kinds, back=False)
             lines.append(replace(line, arrow=replace(arrow, target=stand_in.id)))
-    notes = {hub: f"{count} more, not drawn" for hub, count in missing.items()}
+    for hub, count in come.items():
+        notes[hub].append(f"arrows of {count} more are not drawn")
+    for hub, count in left.items():
+        notes[hub].append(f"arrows to {count} more are not drawn")
     front = dict.fromkeys(
         arrow.target
         for arrow in picture.arrows
@@ -92,10 +102,16 @@ def layout(picture: Picture) -> Layout:
         boxes=picture.boxes,
         again=tuple(again.values()),
         lines=tuple(lines),
-        notes=notes,
+        notes={box: tuple(found) for box, found in notes.items()},
         starts=starts if starts > MOST_STARTS else 0,
         front=tuple(front),
     )
+
+
+def _is_need(arrow: Arrow, kinds: dict[str, NodeKind]) -> bool:
+    """Whether a process needs storage or memory, and no cycle is closed by that."""
+    target = kinds[arrow.target]
+    return kinds[arrow.source] is NodeKind.PROCESS and target in _STORAGE | _HUBS and not arrow.cycle
 
 
 def _back(arrow: Arrow, kinds: dict[str, NodeKind]) -> bool:

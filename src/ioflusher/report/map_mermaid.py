@@ -39,7 +39,7 @@ def _lines(picture: Picture, title: str) -> Iterator[str]:
     yield f"%% {printable(title).translate(_SPECIAL)}"
     yield "flowchart LR"
     for box in boxes:
-        yield f"  {names[box.id]}{_box(box, drawn.notes.get(box.id))}"
+        yield f"  {names[box.id]}{_box(box, drawn.notes.get(box.id, ()))}"
     for line in drawn.lines:
         arrow = line.arrow
         yield f"  {names[arrow.source]} {_arrow(line)} {names[arrow.target]}"
@@ -63,9 +63,9 @@ def _members(boxes: tuple[Box, ...]) -> Iterator[tuple[str, list[Box]]]:
     yield "vague", [b for b in boxes if b.kind is NodeKind.UNKNOWN or b.id.startswith("again:")]
 
 
-def _box(box: Box, note: str | None) -> str:
+def _box(box: Box, notes: tuple[str, ...]) -> str:
     opening, closing = _SHAPES[box.kind]
-    extra = [note] if note else []
+    extra = list(notes)
     if box.cycle and not box.id.startswith("again:"):
         extra.append(f"cycle {box.cycle}")
     title = f"<b>{box.title.translate(_SPECIAL)}</b>"
