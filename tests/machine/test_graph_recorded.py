@@ -79,7 +79,7 @@ def test_layers_of_a_real_machine() -> None:
 
 
 def test_its_cycle() -> None:
-    """An NFS server whose own mount its reclaim may write to, and no other: nothing else has pages at risk."""
+    """An NFS server whose own mount its reclaim may write to, and no other: no other has pages at risk."""
     _, graph = recorded("debian-daemons")
     (cycle,) = graph.cycles
     names = {node.id: node.name for node in graph.nodes}
