@@ -33,6 +33,29 @@ def shrinker_inversion(case: Case, facts: Facts) -> Finding | None:
     )
 
 
+def own_nfs_server_behind_shrinkers(case: Case, facts: Facts) -> Finding | None:
+    """A shrinker waits for an NFS server's answer, and this machine's NFS server for every shrinker."""
+    body = case.body
+    if body.wait is Wait.SHRINKERS and "nfsd" in families(body.outer):
+        other = facts.nfs_shrinker
+    elif body.reclaim is not None and body.wait is Wait.SERVER:
+        shrinks = any(step.role is Role.SHRINKER for step in body.inner)
+        other = facts.shrinker_waiters.get("nfsd") if shrinks else None
+    else:
+        return None
+    if other is None:
+        return None
+    return Finding(
+        Kind.SHRINKER_INVERSION,
+        True,
+        Confidence.PROBABLE,
+        f"it and {other.name} wait for each other: one is in a shrinker and waits for an NFS server, the "
+        "other has this machine's NFS server in hand and waits until every shrinker has ended",
+        "whether the server that is waited for is this machine's own",
+        other,
+    )
+
+
 def _lock_owners(steps: tuple[Step, ...]) -> tuple[str, ...]:
     """The drivers and devices of a stack; an unmount waits for shrinkers, but holds nothing of theirs."""
     return families(tuple(step for step in steps if step.role in (Role.BLOCK, Role.DRIVER)))
@@ -112,6 +135,15 @@ def thread_maker_in_reclaim(case: Case, facts: Facts) -> Finding | None:
         other = facts.thread_maker if shared else None
     else:
         return None
+    if other is None and body.reclaim is Reclaim.DIRECT and body.wait is Wait.WORK:
+        return Finding(
+            recursion_kind(case),
+            True,
+            Confidence.POSSIBLE,
+            "its allocation waits in reclaim for a work queue's work, and work queues get their threads from "
+            "nobody but it",
+            "whether that work, or what it waits for, waits for a new thread",
+        )
     if other is None:
         return None
     return Finding(

@@ -38,6 +38,7 @@ class Facts:
         thread_waiters: family -> a task that works on it and waits for a new kernel thread.
         stuck: number of tasks that wait for I/O, outside reclaim or in it.
         families: every subsystem seen in a stack, and every device in trouble.
+        nfs_shrinker: a task in a shrinker that waits for a file server's answer.
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         osd: a Ceph OSD's own threads were seen, so its messenger threads serve a disk of this machine.
@@ -57,6 +58,7 @@ class Facts:
     thread_waiters: dict[str, Case] = field(default_factory=dict)
     stuck: int = 0
     families: set[str] = field(default_factory=set)
+    nfs_shrinker: Case | None = None
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     osd: bool = False
@@ -82,6 +84,8 @@ class Facts:
                 self.blocked_reclaim.setdefault(name, case)
                 if shrinks and body.wait in _HELD:
                     self.blocked_shrinkers.setdefault(name, case)
+            if shrinks and body.wait is Wait.SERVER:
+                self.nfs_shrinker = self.nfs_shrinker or case
         if body.reclaim is Reclaim.DIRECT:
             self._learn_direct(case)
         elif "nfsd" in families(body.outer) and body.wait in (Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.LOCK):

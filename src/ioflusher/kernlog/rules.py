@@ -16,6 +16,7 @@ from ioflusher.kernlog.between import (
     lock_owner_in_reclaim,
     needed_behind_an_allocation,
     own_daemon_stuck,
+    own_nfs_server_behind_shrinkers,
     reclaimers_behind_an_allocation,
     shrinker_inversion,
     thaw_behind_reclaim,
@@ -217,12 +218,8 @@ _SILENT = {None, Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.
 def unlisted_inside_itself(case: Case, facts: Facts) -> Finding | None:
     """As `inside_itself`, for a subsystem that the table does not list: its functions share a first word."""
     body = case.body
-    if (
-        body.reclaim is not Reclaim.DIRECT
-        or body.wait is not Wait.LOCK
-        or case.asker.part
-        or not _same_names(case)
-    ):
+    in_lock = body.reclaim is Reclaim.DIRECT and body.wait is Wait.LOCK
+    if not in_lock or case.asker.part or not _same_names(case):
         return None
     return Finding(
         Kind.SHRINKER_RECURSION,
@@ -373,6 +370,7 @@ def throttled_in_reclaim(case: Case, facts: Facts) -> Finding | None:
 
 RULES: tuple[Rule, ...] = (
     shrinker_inversion,
+    own_nfs_server_behind_shrinkers,
     thaw_behind_reclaim,
     thread_maker_in_reclaim,
     own_device,
