@@ -4,6 +4,7 @@ Prints one JSON line a check; the test outside (test_guest.py) holds them agains
 """
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -13,8 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ioflusher.audit.run import audit
 from ioflusher.machine.collect import collect
+from ioflusher.nbd import netlink
+from ioflusher.nbd.backends import MemoryBackend
+from ioflusher.nbd.server import Server
 
 PROGRAM = Path(sys.executable).with_name("ioflusher")
 HERE = Path("/tmp/audit")
@@ -50,9 +56,14 @@ def printed(*options: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, answer
 
 
-def rules() -> dict[str, str]:
-    """What an audit of the machine as it is now finds: severity by rule."""
-    return {finding.rule: finding.severity.value for finding in audit(collect()).findings}
+def findings() -> dict[str, dict[str, Any]]:
+    """What an audit of the machine as it is now finds, by rule, without the start of another program."""
+    return {finding.rule: msgspec.to_builtins(finding) for finding in audit(collect()).findings}
+
+
+def severities(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Severity by rule."""
+    return {rule: finding["severity"] for rule, finding in found.items()}
 
 
 @contextmanager
@@ -86,7 +97,7 @@ def mend(finding: dict[str, Any]) -> bool:
     """Carry a finding's remedy out as it is printed; whether the finding is gone then."""
     for command in finding["remedy"]["commands"]:
         shell(command)
-    return finding["rule"] not in rules()
+    return finding["rule"] not in findings()
 
 
 def careless() -> None:
@@ -96,14 +107,14 @@ def careless() -> None:
         confine(pid)
         shell(f"mkswap {DEVICE} && swapon {DEVICE}")
         status, answer = printed()
-        say("careless", [status, {entry["rule"]: entry["severity"] for entry in answer["findings"]}])
-        say("daemons", [pid, answer["hosts"][0]["looked"]["daemons"]])
         found = {entry["rule"]: entry for entry in answer["findings"]}
+        say("careless", [status, severities(found)])
+        say("daemons", [pid, answer["hosts"][0]["looked"]["daemons"]])
         say("swapped off", mend(found.pop("swap-on-served")))
         shell(f"swapon {DEVICE}")
-        say("swapped on again", "swap-on-served" in rules())
+        say("swapped on again", "swap-on-served" in findings())
         say("mended", {name: mend(finding) for name, finding in found.items()})
-        say("in the end", rules())
+        say("in the end", severities(findings()))
         shell(f"swapoff {DEVICE}")
         shell(f"ioflusher nbd detach {DEVICE}")
     GROUP.rmdir()
@@ -120,6 +131,33 @@ def hardened() -> None:
         shell(f"ioflusher nbd detach {DEVICE}")
 
 
+def misplaced() -> None:
+    """This very process serves a file system, and has a log, a store and code of its own on it."""
+    with Server(MemoryBackend(64 << 20)) as server:
+        address = server.listen_unix(str(SOCKET))
+        server.start()
+        netlink.attach(DEVICE, address)
+        files = HERE / "served"
+        files.mkdir()
+        shell(f"mkfs.ext4 -q {DEVICE} && mount {DEVICE} {files} && cp /bin/true {files}/code")
+        with (
+            (files / "log").open("a"),
+            (files / "store").open("wb"),
+            (files / "code").open("rb") as code,
+            mmap.mmap(code.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+        ):
+            code.close()
+            here = {name: entry for name, entry in findings().items() if name.endswith("on-served")}
+            say("misplaced", severities(here))
+            say("misplaced, whose", list({entry["subject"]["pid"] == os.getpid() for entry in here.values()}))
+            say("code locked", mend(here["library-on-served"]))
+            say("log and store still there", {"log-on-served", "file-on-served"} <= findings().keys())
+        say("put right", [name for name in findings() if name.endswith("on-served")])
+        shell(f"umount {files}")
+        netlink.detach(DEVICE)
+    SOCKET.unlink(missing_ok=True)
+
+
 def buffered(disk: str) -> None:
     """A file system whose daemon stores through the page cache, under a small dirty limit; then it dies."""
     store = HERE / "disk"
@@ -130,17 +168,16 @@ def buffered(disk: str) -> None:
         files = HERE / "files"
         files.mkdir()
         shell(f"mkfs.ext4 -q {DEVICE} && mount {DEVICE} {files}")
-        _, answer = printed()
-        found = {entry["rule"]: entry for entry in answer["findings"]}
-        say("buffered", {name: finding["severity"] for name, finding in found.items()})
+        found = findings()
+        say("buffered", severities(found))
         say("dirty limits mended", mend(found["dirty-limits"]))
         shell(f"umount {files}")
     for _ in range(10):
-        found = {entry["rule"]: entry for entry in printed()[1]["findings"]}
+        found = findings()
         if "daemon-gone" in found or not Path("/sys/block/nbd0/pid").exists():
             break
         time.sleep(0.5)
-    say("gone", {name: finding["severity"] for name, finding in found.items()})
+    say("gone", severities(found))
     if "daemon-gone" in found:
         say("gone mended", mend(found["daemon-gone"]))
 
@@ -152,10 +189,11 @@ def main() -> None:
         for path in Path("/sys/block").glob("vd*")
         if (path / "size").read_text().strip() == str((80 << 20) // 512)
     )
-    say("quiet", printed()[1]["findings"])
+    say("quiet", severities(findings()))
     careless()
     hardened()
     buffered(disk)
+    misplaced()  # the last: from then on this process carries the state, and would hand it on
 
 
 main()

@@ -24,7 +24,7 @@ def found() -> dict[str, Any]:
 
 def test_a_quiet_machine_is_clean(found: dict[str, Any]) -> None:
     """A real kernel with nothing served gives no findings at all."""
-    assert found["quiet"] == []
+    assert found["quiet"] == {}
 
 
 def test_a_careless_daemon_under_swap(found: dict[str, Any]) -> None:
@@ -56,6 +56,19 @@ def test_every_remedy_as_printed_mends(found: dict[str, Any]) -> None:
 def test_a_hardened_daemon_is_clean(found: dict[str, Any]) -> None:
     """Swap on the device of a daemon with the state, locked memory and protection: status 0."""
     assert found["hardened"] == [0, [], 1]
+
+
+def test_files_on_what_they_serve(found: dict[str, Any]) -> None:
+    """A log, a store and mapped code are found each by its rule; locking and closing put them right."""
+    assert found["misplaced"] == {
+        "library-on-served": "error",
+        "log-on-served": "error",
+        "file-on-served": "error",
+    }
+    assert found["misplaced, whose"] == [True]
+    assert found["code locked"]
+    assert found["log and store still there"]
+    assert found["put right"] == []
 
 
 def test_dirty_limits_and_a_daemon_that_died(found: dict[str, Any]) -> None:
