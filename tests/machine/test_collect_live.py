@@ -1,5 +1,6 @@
 """collect() on this machine."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.machine import collect_sockets
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.collect import collect
 from ioflusher.machine.process import FileKind
@@ -108,3 +110,20 @@ def test_unprivileged() -> None:
     assert any(what.startswith("/proc/PID/fd of ") for what in denied)
     assert len(denied) == len(set(denied))
     assert len(snapshot.unreadable) < 20
+
+
+def test_without_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel or a container refuses it, sockets come from /proc and the lack of peers is said."""
+
+    def refuse(seconds: float) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(collect_sockets, "unix_sockets", refuse)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0ioflusher without {os.getpid()}")
+        server.listen()
+        snapshot = collect(extra_pids=frozenset({os.getpid()}))
+    said = {item.what: item.why for item in snapshot.unreadable}
+    assert said["Unix sockets by sock_diag"] == "Operation not permitted"
+    assert "peers of Unix sockets" in said
+    assert f"@ioflusher without {os.getpid()}" in {item.end.address for item in snapshot.listeners}
