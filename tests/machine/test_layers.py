@@ -97,3 +97,18 @@ def test_a_mount_above_hides_what_is_below_it() -> None:
     assert layers.of_path("/a/b/file") == file_system_layer("8:3")
     assert layers.of_path("/a/c/file") == file_system_layer("8:4")
     assert layers.of_path("/" + "x/" * 100_000) is None
+
+
+def test_overlays_of_containers() -> None:
+    """The directories of a container's root are paths of the host, whatever they would mean inside it."""
+    host = Mount(1, 1, "8:1", "/", "/", "ext4", "/dev/sda1", namespace=1)
+    options = (("lowerdir", "/layers/a:/layers/b"), ("upperdir", "/layers/up:1"))
+    inside = Mount(9, 8, "0:60", "/", "/", "overlay", "overlay", options, namespace=2)
+    layers = Layers(Snapshot(SYSTEM, Memory(), mounts=(host, inside)))
+    root = file_system_layer("8:1")
+    assert list(layers.of_overlay(inside)) == [
+        ("upperdir", "/layers/up:1", root),
+        ("lowerdir", "/layers/a", root),
+        ("lowerdir", "/layers/b", root),
+    ]
+    assert layers.below(file_system_layer("0:60")) == {file_system_layer("0:60"), root}

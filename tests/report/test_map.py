@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph import storage_graph
 from ioflusher.machine.nodes import Graph
 from ioflusher.machine.serving import Role
-from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.snapshot import Snapshot, Unreadable
 from ioflusher.report.map_dot import render_dot, render_svg
 from ioflusher.report.map_html import render_html
 from ioflusher.report.map_json import map_record
@@ -195,3 +196,14 @@ def test_long_names_are_cut(long: str) -> None:
     """A long name keeps its ends and stays short."""
     assert len(short(long)) <= 60
     assert "..." in short(long)
+
+
+def test_what_could_not_be_read_is_told() -> None:
+    """Text and page say what the graph may lack; the record lists all of it."""
+    entries = tuple(Unreadable(f"/proc/{n}/fd\x1b", "Permission denied", n) for n in range(9))
+    snapshot, graph = replace(SWAP_ON_NBD, unreadable=entries), example("swap")[1]
+    said = text(snapshot, graph)
+    assert "not read: /proc/0/fd\\x1b: Permission denied" in said
+    assert "and 5 more, which --json lists" in said
+    assert "/proc/3/fd" in render_html([(snapshot, graph)])
+    assert len(map_record(snapshot, graph)["unreadable"]) == 9

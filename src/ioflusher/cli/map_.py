@@ -1,6 +1,7 @@
 """`ioflusher map`: what waits for what, from swap and mounts to daemons, and where that is a circle."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ def map_(
 
 def graphs(files: Sequence[Path], what: str | None, cycles_only: bool) -> Iterator[tuple[Snapshot, Graph]]:
     """Each machine with its graph, or the part of it that was asked for."""
+    if what is not None and not files and what.startswith("/dev/"):
+        what = os.path.realpath(what)  # names such as /dev/disk/by-id/... and /dev/mapper/... are links
     for _, snapshot in snapshots_from(files):
         graph = storage_graph(snapshot)
         if what is not None:
@@ -87,7 +90,8 @@ def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) ->
     from ioflusher.report.plain import printable
 
     ((snapshot, graph),) = maps
-    title = f"{printable(snapshot.system.hostname)}: {headline(graph)}"
+    unread = f"; {len(snapshot.unreadable)} things could not be read" if snapshot.unreadable else ""
+    title = f"{printable(snapshot.system.hostname)}: {headline(graph)}{unread}"
     render = {"dot": render_dot, "svg": render_svg, "mermaid": render_mermaid}[kind]
     return render(picture(graph, everything=everything), title)
 

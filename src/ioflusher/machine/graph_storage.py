@@ -1,7 +1,5 @@
 """The storage half of the graph: swap and mounts, file systems, block devices, down to disks and servers."""
 
-import re
-
 from ioflusher.machine.draft import Draft
 from ioflusher.machine.facts import split_address
 from ioflusher.machine.layers import Layers, device_layer
@@ -116,9 +114,8 @@ def _below_file_system(
         if named is not None:
             draft.edge(source, f"dev:{named.name}", Reason.LIES_ON, f"mountinfo names {mount.source}")
             device = named
-    if fstype == "overlay":
-        for options, namespace in dict.fromkeys((mount.options, mount.namespace) for mount in mounts):
-            _below_overlay(draft, layers, number, dict(options), namespace)
+    for mount in {(mount.options, mount.namespace): mount for mount in mounts}.values():
+        _below_overlay(draft, layers, mount)
     if fstype == "tmpfs" and SWAPPED in draft:
         draft.edge(source, SWAPPED, Reason.SWAPPED, "pages of a tmpfs go to swap when memory is short")
     if device is not None or source in served or any(mount.devices for mount in mounts):
@@ -135,25 +132,16 @@ def _below_file_system(
         draft.edge(source, target, Reason.LIES_ON, f"no known block device has the number {number}")
 
 
-def _below_overlay(
-    draft: Draft, layers: Layers, number: str, options: dict[str, str], namespace: int | None
-) -> None:
-    """Its directories, by the paths that it was mounted with: often the host's, not the container's."""
-    for key, reason in (("upperdir", Reason.UPPER), ("workdir", Reason.UPPER), ("lowerdir", Reason.LOWER)):
-        value = options.get(key, "")
-        # only lowerdir is a list; a colon that belongs to a name is written \: there
-        parts = re.split(r"(?<!\\):", value) if reason is Reason.LOWER else [value]
-        for path in (part.replace("\\:", ":") for part in parts if part):
-            met = (layers.mount_of(path), layers.mount_of(path, namespace))
-            below = next((mount.number for mount in met if mount and mount.number != number), None)
-            if below is not None:
-                target = f"fs:{below}"
-            else:
-                what = "lower layers" if reason is Reason.LOWER else "upper layer"
-                target = draft.unknown(
-                    f"{what}:{number}", f"{what} of an overlay", "on no mount that is seen"
-                )
-            draft.edge(f"fs:{number}", target, reason, f"mountinfo names {path} as {key}")
+def _below_overlay(draft: Draft, layers: Layers, mount: Mount) -> None:
+    for option, path, layer in layers.of_overlay(mount):
+        reason = Reason.LOWER if option == "lowerdir" else Reason.UPPER
+        if layer is not None:
+            target = draft.layer(layer)
+        else:
+            what = "lower layers" if reason is Reason.LOWER else "upper layer"
+            name, why = f"{what} of an overlay", "on no mount that is seen"
+            target = draft.unknown(f"{what}:{mount.number}", name, why)
+        draft.edge(f"fs:{mount.number}", target, reason, f"mountinfo names {path} as {option}")
 
 
 def _add_server(draft: Draft, source: str, mount: Mount) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -134,14 +134,25 @@ class Layers:
         device = self.by_number.get(mount.number) or self.device_of_path(mount.source)
         if device is not None:
             layers.add(device_layer(device.name))
-        if mount.fstype == "overlay":
-            for name in ("upperdir", "workdir", "lowerdir"):
-                # a colon that belongs to a name is written \:
-                for part in re.split(r"(?<!\\):", mount.option(name) or ""):
-                    layer = self.of_path(part.replace("\\:", ":"), mount.namespace) if part else None
-                    if layer is not None:
-                        layers.add(layer)
+        layers |= {layer for _, _, layer in self.of_overlay(mount) if layer is not None}
         return layers
+
+    def of_overlay(self, mount: Mount) -> Iterator[tuple[str, str, Layer | None]]:
+        """An overlay's directories: option, path, and the file system that it lies on, None for unknown.
+
+        The paths are those that it was mounted with: often the host's, not those of the container that it
+        is the root of.
+        """
+        if mount.fstype != "overlay":
+            return
+        for option in ("upperdir", "workdir", "lowerdir"):
+            value = mount.option(option) or ""
+            # only lowerdir is a list; a colon that belongs to a name is written \: there
+            parts = re.split(r"(?<!\\):", value) if option == "lowerdir" else [value]
+            for path in (part.replace("\\:", ":") for part in parts if part):
+                met = (self.mount_of(path), self.mount_of(path, mount.namespace))
+                below = next((m.number for m in met if m is not None and m.number != mount.number), None)
+                yield option, path, None if below is None else file_system_layer(below)
 
     def device_of_path(self, path: str) -> BlockDevice | None:
         """The block device that a name below /dev means, None where it is not one that is known."""

@@ -9,7 +9,7 @@ from ioflusher.machine.nodes import Graph, Node, NodeKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_dot import STATES, render_svg
 from ioflusher.report.map_view import picture, short, state_of
-from ioflusher.report.map_words import headline, name_of, others, remedies, steps, title
+from ioflusher.report.map_words import headline, name_of, not_read, others, remedies, steps, title
 from ioflusher.report.plain import printable
 
 
@@ -50,6 +50,7 @@ def _record(snapshot: Snapshot, graph: Graph, everything: bool) -> dict[str, Any
         "kernel": printable(system.release),
         "taken": printable(system.taken),
         "headline": headline(graph),
+        "not_read": not_read(snapshot),
         "svg": svg,
         "trouble": printable(trouble),
         "left_out": drawn.left_out,

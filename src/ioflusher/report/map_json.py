@@ -8,7 +8,7 @@ from ioflusher.report.map_view import state_of
 
 
 def map_record(snapshot: Snapshot, graph: Graph) -> dict[str, Any]:
-    """The whole graph: {"host", "taken", "kernel", "nodes": [...], "edges": [...], "cycles": [...]}."""
+    """The whole graph: nodes, edges, cycles, what could not be read, and whose it is."""
     return {
         "host": snapshot.system.hostname,
         "taken": snapshot.system.taken,
@@ -16,6 +16,9 @@ def map_record(snapshot: Snapshot, graph: Graph) -> dict[str, Any]:
         "nodes": [_node(node) for node in graph.nodes],
         "edges": [_edge(edge) for edge in graph.edges],
         "cycles": [_cycle(cycle) for cycle in graph.cycles],
+        "unreadable": [
+            {"what": entry.what, "why": entry.why, "pid": entry.pid} for entry in snapshot.unreadable
+        ],
     }
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from ioflusher.machine.nodes import Graph, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import Arrow, Box, Picture, State, picture
-from ioflusher.report.map_words import headline, others, remedies, steps, title
+from ioflusher.report.map_words import headline, not_read, others, remedies, steps, title
 from ioflusher.report.plain import printable
 
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
@@ -45,6 +45,7 @@ def render_text(
     where = printable(f"{system.hostname}, Linux {system.release}, {system.taken}")
     yield Text(where, "bold")
     yield Text(headline(graph), _CYCLE if graph.cycles else "bold green")
+    yield from (Text(f"not read: {line}", "yellow") for line in not_read(snapshot))
     if not only_cycles:
         drawn = picture(graph, everything=everything)
         yield Text("")

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from ioflusher.machine.cycles import cycle_through
 from ioflusher.machine.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
+from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import short
 from ioflusher.report.plain import printable
 
 MOST_DAEMONS = 12
+MOST_UNREAD = 4
 
 # What a step of the way round is, as "nbd0 {is served by} nbd-server (812)".
 _VERBS = {
@@ -82,13 +84,22 @@ def headline(graph: Graph) -> str:
     daemons = sum(node.kind is NodeKind.PROCESS for node in graph.nodes)
     caught = sum(len(cycle.daemons) for cycle in graph.cycles)
     if not daemons:
-        return "no process of this machine serves storage to it"
+        return "no process of this machine is seen to serve storage to it"
     people = f"{daemons} process{'es' if daemons > 1 else ''} in the I/O path"
     if not caught:
         return f"{people}, no cycle"
     cycles = f"{len(graph.cycles)} cycle{'s' if len(graph.cycles) > 1 else ''}"
     who = "it" if caught == daemons == 1 else f"{caught} of them"
     return f"{people}, {cycles}: {who} can wait for {'themselves' if caught > 1 else 'itself'}"
+
+
+def not_read(snapshot: Snapshot) -> list[str]:
+    """What the graph may lack because it could not be read, in a few lines."""
+    entries = snapshot.unreadable
+    lines = [printable(f"{entry.what[:200]}: {entry.why[:200]}") for entry in entries[:MOST_UNREAD]]
+    if len(entries) > MOST_UNREAD:
+        lines.append(f"and {len(entries) - MOST_UNREAD} more, which --json lists")
+    return lines
 
 
 def title(cycle: Cycle, number: int, nodes: dict[str, Node]) -> str:
