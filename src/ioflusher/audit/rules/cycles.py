@@ -18,11 +18,18 @@ def cycle(view: View, limits: Limits) -> Iterator[Found]:
     if not view.daemons:
         return
     graph = storage_graph(view.snapshot, view.services)
-    nodes = {node.id: node for node in graph.nodes}
+    members = {name for circle in graph.cycles for name in circle.nodes}
+    nodes = {node.id: node for node in graph.nodes if node.id in members}
     # a daemon's own memory has its own rules
     daemons = {f"pid:{daemon.process.pid}" for daemon in view.daemons}
-    edges = [edge for edge in graph.edges if not (edge.reason in _MEMORY and edge.source in daemons)]
-    for circle in find_cycles(graph.nodes, edges):
+    edges = [
+        edge
+        for edge in graph.edges
+        if edge.source in members
+        and edge.target in members
+        and not (edge.reason in _MEMORY and edge.source in daemons)
+    ]
+    for circle in find_cycles(tuple(nodes.values()), edges) if edges else ():
         way = _through_others(circle, edges, nodes)
         if way is not None:
             yield _finding(view, way, nodes)
