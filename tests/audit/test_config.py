@@ -1,5 +1,6 @@
 """The configuration: what it may say, what it does, and what is refused with which words."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,17 @@ def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert default_path({"HOME": str(tmp_path)}) == own
     assert default_path({"XDG_CONFIG_HOME": str(own.parent.parent)}) == own
     assert default_path({}) == tmp_path / "etc.toml"
+
+
+def test_a_home_that_may_not_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user's after sudo: the system's file counts, and there is no traceback."""
+
+    def denied(path: object, *arguments: object, **options: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(configuration, "SYSTEM_FILE", tmp_path / "none")
+    monkeypatch.setattr(os, "stat", denied)
+    assert default_path({"HOME": str(tmp_path)}) is None
 
 
 def test_the_default_changes_nothing() -> None:

@@ -78,10 +78,13 @@ class Config:
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The file to read where none is named: the user's own if it is there, else the system's, else None."""
+    """The file to read where none is named: the user's own if it is there, else the system's, else None.
+
+    A directory that may not be searched, as another user's home after sudo, counts as one without it.
+    """
     home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
     candidates = [Path(home) / "ioflusher" / "audit.toml"] if home.startswith("/") else []
-    return next((path for path in (*candidates, SYSTEM_FILE) if path.is_file()), None)
+    return next((path for path in (*candidates, SYSTEM_FILE) if os.path.isfile(path)), None)
 
 
 def read_config(path: Path | None) -> Config:

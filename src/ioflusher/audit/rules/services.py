@@ -132,12 +132,7 @@ def _of_machine(view: View, remedy: Remedy) -> Iterator[Found]:
     shown = [Evidence(entry.what, entry.why) for entry in machine + ([] if privileged else others)] + unknown
     if not shown and privileged:
         return
-    pids = {entry.pid for entry in others}
-    without = (
-        ""
-        if privileged
-        else f", some of {counted(len(pids), 'process', 'processes')} that may serve something"
-    )
+    without = "" if privileged else "; processes may serve something without being seen"
     yield Found(
         Severity.NOTE if privileged else Severity.WARNING,
         view.machine,
