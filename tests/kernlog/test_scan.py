@@ -39,6 +39,12 @@ def test_a_short_log_around_a_stack_is_given_out_whole() -> None:
     assert all(data[line.offset :].startswith(line.data) for line in found)
 
 
+def test_empty_lines_are_given_out() -> None:
+    """They part stacks, so they matter."""
+    data = STACK + b"\n" + STACK
+    assert [line.data + b"\n" for line in lines(data)] == data.splitlines(keepends=True)
+
+
 def test_a_log_without_anything_is_passed_over() -> None:
     """Noise alone is no line that matters."""
     assert lines(NOISE * 10000) == []

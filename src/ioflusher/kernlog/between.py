@@ -2,7 +2,7 @@
 
 from ioflusher.kernlog.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.askers import Service, asking_part, families
-from ioflusher.kernlog.facts import MAKES_THREADS, THAWS, Facts
+from ioflusher.kernlog.facts import MAKES_THREADS, THAWS, Facts, awaits_thaw
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.kinds import recursion_kind
 from ioflusher.kernlog.roles import Role
@@ -105,7 +105,7 @@ def needed_behind_an_allocation(case: Case, facts: Facts) -> Finding | None:
 
 def thaw_behind_reclaim(case: Case, facts: Facts) -> Finding | None:
     """Reclaim holds a file system's s_umount and waits for its thaw; who thaws waits for s_umount."""
-    if case.body.reclaim is not None and case.body.wait is Wait.FROZEN:
+    if awaits_thaw(case.body):
         other = facts.thawer
     elif any(step.frame.name in THAWS for step in case.body.steps) and case.body.wait is Wait.LOCK:
         other = facts.frozen_reclaim

@@ -80,6 +80,7 @@ class _Draft:
                 self.complete = True
 
 
+_INNERMOST = {"__schedule", "schedule", "__switch_to"}
 _FIRST_FRAME = re.compile(
     r"^(?:entry_SYSCALL|entry_SYSENTER|entry_INT80|system_call|sysenter|ret_from_fork|kernel_thread_helper"
     r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
@@ -167,8 +168,11 @@ class Reader:
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
         first = bool(_FIRST_FRAME.match(frame.function))
-        # text without time stamps has stacks of several tasks with a line on each between them
-        ended = draft and (draft.parted or (draft.complete and not first))
+        # text without time stamps has stacks of several tasks with a line on each between them; stamped
+        # ones go on behind a remark, unless a stack begins there
+        anew = first or line.seconds is None or frame.function in _INNERMOST
+        parted = draft is not None and draft.parted and anew
+        ended = draft and (parted or (draft.complete and not first))
         if draft and ended and frame.reliable and draft.lockdep is None:
             yield from self._end(line.caller)
             draft = None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ioflusher.kernlog.anatomy import Reclaim, Wait
+from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait
 from ioflusher.kernlog.askers import Service, families
 from ioflusher.kernlog.findings import Case
 from ioflusher.kernlog.records import DeviceServer, Event, EventKind
@@ -17,6 +17,18 @@ THAWS = frozenset({"thaw_super", "thaw_super_locked", "freeze_super", "thaw_bdev
 MAKES_THREADS = frozenset({"kthreadd", "create_kthread"})
 _HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK}
 _STUCK = {Wait.IO, Wait.WRITEBACK, Wait.MEMPOOL, Wait.TAG, Wait.PAGE_LOCK, Wait.FS}
+
+
+def awaits_thaw(body: Anatomy) -> bool:
+    """Whether a stack is in reclaim and waits until a frozen file system is thawed.
+
+    The compiler may have put sb_start_intwrite() into its callers; what is left of it is the per-processor
+    semaphore that freezing takes.
+    """
+    if body.reclaim is None:
+        return False
+    taken = any(step.frame.name in ("percpu_rwsem_wait", "__percpu_down_read") for step in body.inner)
+    return body.wait is Wait.FROZEN or (body.wait is Wait.LOCK and taken)
 
 
 @dataclass(slots=True)
@@ -38,6 +50,7 @@ class Facts:
         thread_waiters: family -> a task that works on it and waits for a new kernel thread.
         stuck: number of tasks that wait for I/O, outside reclaim or in it.
         families: every subsystem seen in a stack, and every device in trouble.
+        in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
         nfs_shrinker: a task in a shrinker that waits for a file server's answer.
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
@@ -58,6 +71,7 @@ class Facts:
     thread_waiters: dict[str, Case] = field(default_factory=dict)
     stuck: int = 0
     families: set[str] = field(default_factory=set)
+    in_shrinker: Case | None = None
     nfs_shrinker: Case | None = None
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
@@ -84,6 +98,8 @@ class Facts:
                 self.blocked_reclaim.setdefault(name, case)
                 if shrinks and body.wait in _HELD:
                     self.blocked_shrinkers.setdefault(name, case)
+            if shrinks and body.wait is not Wait.SHRINKERS:
+                self.in_shrinker = self.in_shrinker or case
             if shrinks and body.wait is Wait.SERVER:
                 self.nfs_shrinker = self.nfs_shrinker or case
         if body.reclaim is Reclaim.DIRECT:
@@ -95,7 +111,7 @@ class Facts:
     def _learn_meeting(self, case: Case) -> None:
         """Waits that only mean something together with another task's."""
         body = case.body
-        if body.wait is Wait.FROZEN and body.reclaim is not None:
+        if awaits_thaw(body):
             self.frozen_reclaim = self.frozen_reclaim or case
         elif body.wait is Wait.LOCK and any(step.frame.name in THAWS for step in body.steps):
             self.thawer = self.thawer or case

@@ -71,6 +71,10 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
             "that it has to write them"
         )
         return Finding(kind, False, Confidence.PROBABLE, why, _SERVES)
+    if body.wait is Wait.SHRINKERS and facts.in_shrinker is not None:
+        other = facts.in_shrinker
+        why = f"it waits for {what}, and {other.name} is in one and waits itself"
+        return Finding(kind, False, Confidence.PROBABLE, why, other=other)
     if body.wait is Wait.SHRINKERS:
         missing = "the task whose shrinker does not end: its stack is not in the log"
         return Finding(kind, False, Confidence.POSSIBLE, f"it waits for {what}, outside reclaim", missing)

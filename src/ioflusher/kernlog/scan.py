@@ -179,13 +179,12 @@ class _Lines:
         self._line = self._line + newlines if count and self._line is not None else None
 
     def take(self, data: bytes, offset: int) -> Iterator[RawLine]:
-        """The lines that end in this piece."""
+        """The lines that end in this piece, empty ones too: they part stacks."""
         first, *others = data.split(b"\n")
         self._go_on(first, offset)
         offset += len(first) + 1
         for piece in others:
-            if self._rest:
-                yield RawLine(self._rest, self._line, self._rest_at)
+            yield RawLine(self._rest, self._line, self._rest_at)
             self._line = self._line + 1 if self._line is not None else None
             self._rest, self._rest_at = piece[:MAX_RAW_LINE], offset
             offset += len(piece) + 1
