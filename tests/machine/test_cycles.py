@@ -5,7 +5,7 @@ from dataclasses import replace
 import networkx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.machine.graphs import SWAP_ON_NBD, TWO_DAEMONS, daemon, machine, mount, nbd, serves, swap_on
+from tests.machine.graphs import SWAP_ON_NBD, TWO_DAEMONS, daemon, machine, mount, nbd, serves, swap_on, talk
 
 from ioflusher.machine.cycles import cycle_through, find_cycles
 from ioflusher.machine.graph import storage_graph
@@ -61,6 +61,18 @@ def test_through_another_daemon() -> None:
     (cycle,) = graph.cycles
     assert cycle.daemons == ("pid:100", "pid:200")
     assert way(cycle) == ["dev:nbd0", "pid:100", "fs:43:1", "dev:nbd1", "pid:200", "fs:43:0"]
+
+
+def test_through_a_peer() -> None:
+    """A hardened daemon that forwards to another process waits with it, where that lacks the state."""
+    processes = (daemon(5, covered=2), daemon(6, "store"))
+    stores = (talk(5, 6, "127.0.0.1:9000"),)
+    for peer, waits in ((processes[1], True), (daemon(6, "store", covered=2), False)):
+        snapshot = machine((nbd(0),), (), (swap_on(nbd(0)),), (processes[0], peer), stores)
+        graph = storage_graph(snapshot, (serves(5, "nbd0"),))
+        assert [way(cycle) for cycle in graph.cycles] == (
+            [["dev:nbd0", "pid:5", "pid:6", "reclaim", "swap:/dev/nbd0"]] if waits else []
+        )
 
 
 def test_only_in_recovery() -> None:
