@@ -138,7 +138,7 @@ def ways_round(edges: tuple[Edge, ...]) -> list[list[list[Edge]]]:
     return found
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(small_graphs())
 def test_none_is_missed_and_none_invented(edges: tuple[Edge, ...]) -> None:
     """Every way round lies in a reported cycle; every witness is one, and the shortest of its kind."""
