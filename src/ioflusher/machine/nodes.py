@@ -31,7 +31,7 @@ class Reason(Enum):
     BIND = "mount of a part of"
     SWAP = "swap on"
     LIES_ON = "lies on"
-    MEMBER = "lies, with others, on"
+    MEMBER = "has among its devices"
     PARTITION = "partition of"
     DM = "mapped to"
     RAID = "array member"

@@ -17,7 +17,7 @@ _VERBS = {
     Reason.BIND: "is a mount of a part of",
     Reason.SWAP: "lies on",
     Reason.LIES_ON: "lies on",
-    Reason.MEMBER: "lies, with others, on",
+    Reason.MEMBER: "has among its devices",
     Reason.PARTITION: "is a partition of",
     Reason.DM: "is mapped to",
     Reason.RAID: "is an array with",
