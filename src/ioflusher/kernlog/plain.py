@@ -71,6 +71,10 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
             "that it has to write them"
         )
         return Finding(kind, False, Confidence.PROBABLE, why, _SERVES)
+    if body.wait is Wait.MEMPOOL:
+        why = "its allocation waits, without reclaim, for a reserve that requests under way give back"
+        missing = "whether those requests wait for this thread themselves"
+        return Finding(kind, False, Confidence.PROBABLE, why, missing)
     if body.wait is Wait.SHRINKERS and facts.in_shrinker is not None:
         other = facts.in_shrinker
         why = f"it waits for {what}, and {other.name} is in one and waits itself"
