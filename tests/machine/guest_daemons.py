@@ -197,6 +197,22 @@ def ganesha() -> None:
     run("mount", "-t", "nfs4", "-o", "soft,port=12049", "127.0.0.1:/x", f"{RUN}/ganesha-mount")
 
 
+def samba() -> None:
+    for directory in (RUN / "share", RUN / "cifs", RUN / "samba", Path("/var/lib/samba/private")):
+        directory.mkdir(exist_ok=True, parents=True)
+    write(
+        RUN / "smb.conf",
+        "[global]\nmap to guest = Bad User\ndisable spoolss = yes\nload printers = no\ninterfaces = lo\n"
+        "bind interfaces only = yes\ndisable netbios = yes\nsmb ports = 445\n"
+        f"[x]\npath = {RUN}/share\nguest ok = yes\nread only = no\n",
+    )
+    run("smbd", "-D", "-s", f"{RUN}/smb.conf", "-l", str(RUN))
+    until("smbd", lambda: ":445" in run("ss", "-tln"))
+    run("modprobe", "cifs")
+    options = "ip=127.0.0.1,unc=\\\\127.0.0.1\\x,guest,sec=none,vers=3.1.1"
+    run("mount", "-i", "-t", "cifs", "-o", options, "//127.0.0.1/x", f"{RUN}/cifs")
+
+
 def ublk(program: str) -> None:
     start(program, str(SIZE >> 9))
     until("ublkb0", lambda: Path("/sys/block/ublkb0").exists())
@@ -277,7 +293,7 @@ def main() -> None:
     prepare(tree)
     steps = (
         *(nbdkit_by_ioctl, nbd_server_by_netlink, qemu_nbd, own_daemon, tcmu, tgt, lio, initiator, multipath),
-        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, vduse, layers, partial(ublk, f"{programs}/ublk")),
+        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, samba, vduse, layers, partial(ublk, f"{programs}/ublk")),
     )
     play("all", *steps)
     print(json.dumps({"root": record(Path("/"))}), flush=True)

@@ -19,7 +19,7 @@ DAEMONS = (
     *("open-iscsi", "tgt", "tcmu-runner", "multipath-tools", "dbus-daemon", "dbus-bin", "udev"),
     *("nbd-client", "nbd-server", "nbdkit", "qemu-utils", "qemu-system-common"),
     *("sshfs", "openssh-sftp-server", "fuse-overlayfs", "ntfs-3g", "fuse3"),
-    *("nfs-kernel-server", "nfs-ganesha", "nfs-ganesha-vfs"),
+    *("nfs-kernel-server", "nfs-ganesha", "nfs-ganesha-vfs", "samba"),
     *("iproute2", "dmsetup", "btrfs-progs"),
 )
 CEPH = ("rbd-nbd", "ceph-mon", "ceph-osd", "ceph-common", "iproute2")

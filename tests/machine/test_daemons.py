@@ -72,6 +72,7 @@ def looks_of(
         *(sys.executable, "-m", f"tests.machine.{script}", str(tree), *map(str, programs)),
         timeout=500,
     )
+    print(done.stderr.decode())  # how long each step took
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr.decode()
     assert [line for line in lines if "failed" in line] == [], done.stderr.decode()
@@ -165,10 +166,11 @@ def test_fuse(all_: Look, point: str, daemon: str) -> None:
     assert all_.of("FUSE daemon", all_.number(point)) == [(daemon, *FOUND)]
 
 
-def test_nfs_from_this_machine(all_: Look) -> None:
-    """The kernel's server and nfs-ganesha, each mounted where it runs."""
+def test_file_systems_mounted_where_they_are_served(all_: Look) -> None:
+    """NFS by the kernel's server and by nfs-ganesha, CIFS by smbd."""
     assert all_.of("file server", all_.number("/run/nfs")) == [(None, True, True, True)]
     assert all_.of("file server", all_.number("/run/ganesha-mount")) == [("ganesha.nfsd", *FOUND)]
+    assert all_.of("file server", all_.number("/run/cifs")) == [("smbd", *FOUND)]
 
 
 def test_ublk_and_vduse(all_: Look) -> None:

@@ -204,6 +204,8 @@ def _number_of_device(tree: Tree, path: str, devices: Devices) -> str | None:
     device = devices.at(path)
     if device is not None:
         return device.number
+    if not path.startswith("/dev/"):
+        return None  # a look at it may wait for a daemon that no longer answers
     try:
         info = os.stat(tree.place(path))
     except OSError:
