@@ -141,6 +141,21 @@ def test_nbd_by_netlink_with_two_servers() -> None:
     }
 
 
+def test_nbd_for_who_may_not_look() -> None:
+    """Without privilege a socket without a holder may be anybody's: no process is suspected for it."""
+    snapshot = replace(
+        EMPTY,
+        system=replace(EMPTY.system, privileged=False),
+        processes=(CLIENT, process(30, "firefox")),
+        devices=(BY_IOCTL,),
+        connections=(talk(("",), ("", 30)),),
+    )
+    assert brief(services(snapshot)) == {
+        (10, "NBD client", "nbd0", False),
+        (None, "NBD server", "nbd0", False),
+    }
+
+
 @pytest.mark.parametrize("privileged", [True, False])
 def test_a_device_whose_daemon_is_gone(privileged: bool) -> None:
     """Nobody there is a service of nobody; who may not look does not claim it."""

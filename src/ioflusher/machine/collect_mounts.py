@@ -12,6 +12,7 @@ from ioflusher.machine.tree import Tree, text_of
 LARGEST_MOUNTINFO = 1 << 26
 # What others see besides: a machine with many containers has the same few file systems thousands of times.
 LARGEST_FOREIGN_MOUNTS = 20_000
+_TRIES = 4
 
 # Options that say what a file system stands on; all others may hold secrets and are dropped.
 KEPT_OPTIONS = frozenset(
@@ -58,8 +59,10 @@ def collect_mounts(tree: Tree, devices: Devices) -> tuple[Mount, ...]:
     own, first = _own_namespace(tree)
     mounts = [_mount(line, first, btrfs, devices) for line in _lines(tree, own)]
     room = LARGEST_FOREIGN_MOUNTS
-    for namespace, pid in _namespaces(tree, first).items():
-        lines = [line for line in _lines(tree, pid) if line.fstype not in _NO_STORAGE]
+    for namespace, pids in _namespaces(tree, first).items():
+        # the first one may be gone by now
+        every = next((lines for pid in pids[:_TRIES] if (lines := _lines(tree, pid))), [])
+        lines = [line for line in every if line.fstype not in _NO_STORAGE]
         if len(lines) > room:
             tree.note(
                 "mounts of other namespaces", f"more than {LARGEST_FOREIGN_MOUNTS}: the rest was left out"
@@ -89,9 +92,9 @@ def _namespace(tree: Tree, pid: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _namespaces(tree: Tree, first: int | None) -> dict[int, str]:
-    """Mount namespaces other than the first, each with one process in it."""
-    found: dict[int, str] = {}
+def _namespaces(tree: Tree, first: int | None) -> dict[int, list[str]]:
+    """Mount namespaces other than the first, each with the processes in it."""
+    found: dict[int, list[str]] = {}
     if first is None:
         return found
     try:
@@ -101,7 +104,7 @@ def _namespaces(tree: Tree, first: int | None) -> dict[int, str]:
     for name in sorted((name for name in names if name.isdigit()), key=int):
         namespace = _namespace(tree, name)
         if namespace is not None and namespace != first:
-            found.setdefault(namespace, name)
+            found.setdefault(namespace, []).append(name)
     return found
 
 

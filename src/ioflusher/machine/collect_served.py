@@ -56,7 +56,10 @@ def collect_tcmu(tree: Tree) -> tuple[TcmuDevice, ...]:
         hba, name = parsed
         serial = tree.text(f"{CORE}/user_{hba}/{name}/wwn/vpd_unit_serial")
         if serial is None:
-            tree.note(f"unit serial of the tcmu device user_{hba}/{name}", f"no such file below /{CORE}")
+            tree.note(
+                f"unit serial of the tcmu device user_{hba}/{name}",
+                f"/{CORE}/user_{hba}/{name} does not tell it",
+            )
         found.append(TcmuDevice(uio, f"tcm-user/{hba}/{name}", wwid_suffix(serial or "")))
     return tuple(found)
 

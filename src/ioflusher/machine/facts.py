@@ -84,7 +84,8 @@ class Facts:
 
     def _find_local_hosts(self) -> frozenset[str]:
         """Addresses of this machine, as far as its sockets have them."""
-        ends = [end for connection in self.snapshot.connections for end in connection.ends]
+        tcp = (found for found in self.snapshot.connections if found.family is Family.TCP)
+        ends = [end for connection in tcp for end in connection.ends]
         ends += [remote.end for remote in self.snapshot.remotes]
         ends += [listener.end for listener in self.snapshot.listeners if listener.family is Family.TCP]
         return frozenset(split_address(end.address)[0] for end in ends) - {"0.0.0.0", "::", ""}

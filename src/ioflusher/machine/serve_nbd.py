@@ -6,6 +6,7 @@ the kernel alone holds the sockets.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ioflusher.machine.facts import Facts, distinct, join_address, split_address
 from ioflusher.machine.process import Process
@@ -32,6 +33,8 @@ def nbd_services(facts: Facts) -> Iterator[Service]:
         # Gone; or a stranger that was given its number; or a client that kept nothing but the device.
         if client is not None and f"/dev/{device.name}" in {handle.path for handle in client.handles}:
             yield _client(facts, device, client, essential=False)
+        elif client is not None and not facts.certain:
+            yield replace(_client(facts, device, client, essential=False), certain=False)
         orphans.append(device)
     yield from _of_orphans(facts, orphans)
 
@@ -112,7 +115,8 @@ def _of_orphans(facts: Facts, devices: list[BlockDevice]) -> Iterator[Service]:
     others = _addresses_of_others(facts)
     candidates: dict[int, tuple[SocketEnd, SocketEnd]] = {}
     sockets = 0
-    for kernel, server in facts.kernel_ends:
+    # who may not look at other users' processes takes their sockets for the kernel's
+    for kernel, server in facts.kernel_ends if facts.certain else ():
         if others.isdisjoint((kernel.address, server.address)) and not _of_another_protocol(kernel, server):
             sockets += 1
             for pid in server.pids:
@@ -137,4 +141,6 @@ def _of_orphans(facts: Facts, devices: list[BlockDevice]) -> Iterator[Service]:
             yield _service(device, pid, Role.NBD_SERVER, evidence, certain=certain)
         if not candidates and not abroad:
             evidence = f"{device.name} is set up, and no socket that the kernel alone holds has a peer"
+            if not facts.certain:
+                evidence = f"{device.name} is set up, and who serves it cannot be seen without privilege"
             yield _service(device, None, Role.NBD_SERVER, evidence, certain=facts.certain)
