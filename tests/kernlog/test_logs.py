@@ -88,6 +88,12 @@ def test_the_first_episode_is_of_its_kind(name: str, kind: Kind) -> None:
     assert diagnosis(name).episodes[0].kind is kind
 
 
+def test_a_thread_that_lost_the_processor_on_its_way_to_sleep_waits() -> None:
+    """preempt_schedule_notrace() inside schedule() hides no lock."""
+    episodes = {episode.kind: episode for episode in diagnosis("neg_cma_drain_wireless").episodes}
+    assert episodes[Kind.LOCK_WAIT].sentence == "it waits for a lock, outside memory reclaim"
+
+
 def test_who_waits_for_shrinkers_waits_for_the_one_that_the_log_shows() -> None:
     """A mount behind drop_caches, whose stack is there; a mail's remark inside it parts nothing."""
     reclaims, _, mounts = diagnosis("pos_f2fs_thaw_drop_caches").episodes

@@ -196,6 +196,7 @@ def _next_allocation(steps: tuple[Step, ...], begin: int) -> int | None:
 
 def _wait_of(steps: tuple[Step, ...]) -> Wait:
     primitive: Wait | None = None
+    steps = _going_to_sleep(steps)
     # a driver's own function at the very end: it is the one that waits, or /proc would not show it there
     sleeps = bool(steps) and steps[0].row is None and steps[0].frame.module is not None
     unlisted = False
@@ -217,6 +218,14 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE
         return Wait.UNKNOWN if vague and sleeps and unlisted else wait
     return primitive or Wait.UNKNOWN
+
+
+def _going_to_sleep(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Without the frames of a thread that lost the processor when it was about to sleep anyway."""
+    lost = next((i for i, step in enumerate(steps) if step.role is Role.PREEMPTED), None)
+    if lost is None:
+        return steps
+    return next((steps[i:] for i in range(lost, len(steps)) if steps[i].role is Role.SCHEDULE), steps)
 
 
 def _judge(role: Role, primitive: Wait | None) -> Wait:
