@@ -24,7 +24,7 @@ from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue
 
 DAEMONS, THREADS, FILES, PROCESSES = 4, 16, 60, 300
-ROUNDS = 5
+ROUNDS = 3
 
 
 def machine() -> Snapshot:
