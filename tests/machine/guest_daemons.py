@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 from tests.machine.guest import BUS_NAMES, RUN, SIZE, image, lay_over, play, run, start, until, write
@@ -213,8 +212,8 @@ def samba() -> None:
     run("mount", "-i", "-t", "cifs", "-o", options, "//127.0.0.1/x", f"{RUN}/cifs")
 
 
-def ublk(program: str) -> None:
-    start(program, str(SIZE >> 9))
+def ublk() -> None:
+    start(f"{sys.argv[2]}/ublk", str(SIZE >> 9))
     until("ublkb0", lambda: Path("/sys/block/ublkb0").exists())
 
 
@@ -289,11 +288,10 @@ def kill_all() -> None:
 
 
 def main() -> None:
-    tree, programs = sys.argv[1:]
-    prepare(tree)
+    prepare(sys.argv[1])
     steps = (
         *(nbdkit_by_ioctl, nbd_server_by_netlink, qemu_nbd, own_daemon, tcmu, tgt, lio, initiator, multipath),
-        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, samba, vduse, layers, partial(ublk, f"{programs}/ublk")),
+        *(sshfs, fuse_overlayfs, ntfs, nfs, ganesha, samba, vduse, layers, ublk),
     )
     play("all", *steps)
     print(json.dumps({"root": record(Path("/"))}), flush=True)
