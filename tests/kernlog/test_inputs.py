@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.fleet import LogResult, Options, diagnose_file, diagnose_files
-from ioflusher.kernlog.inputs import LogUnreadableError, kernel_ring_buffer, opened
+from ioflusher.kernlog.inputs import kernel_ring_buffer, opened
 
 LOG = (Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt").read_bytes()
 

@@ -12,9 +12,9 @@ import pytest
 from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis
+from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.findings import Confidence, Kind
 from ioflusher.kernlog.fleet import Options, diagnose_records
-from ioflusher.kernlog.inputs import LogUnreadableError
 from ioflusher.kernlog.kernel_edges import first_answer
 from ioflusher.kernlog.kernel_memory import kernel_records, open_kernel
 from ioflusher.kernlog.records import DeviceServer, TaskReport

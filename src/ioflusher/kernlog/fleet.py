@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ioflusher.kernlog.console import read_records
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
-from ioflusher.kernlog.inputs import LogUnreadableError, opened
+from ioflusher.kernlog.errors import LogUnreadableError
+from ioflusher.kernlog.inputs import opened
 from ioflusher.kernlog.records import Record
 from ioflusher.kernlog.scan import Readable, relevant_lines
 

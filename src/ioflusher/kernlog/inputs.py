@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ioflusher.errors import IoflusherError
+from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.scan import Readable
 
 KMSG = Path("/dev/kmsg")
 _LONGEST_MAGIC = 6
-
-
-class LogUnreadableError(IoflusherError):
-    """A log could not be opened or read to its end."""
 
 
 @contextlib.contextmanager

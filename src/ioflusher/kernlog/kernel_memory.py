@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.inputs import LogUnreadableError
 from ioflusher.kernlog.kernel_edges import DEVICES, LOCK_OWNERS, Object, Program, first_answer, text_of
 from ioflusher.kernlog.records import NO_PLACE, DeviceServer, Event, EventKind, Record, Source, TaskReport
 

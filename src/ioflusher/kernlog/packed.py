@@ -10,7 +10,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 
-from ioflusher.kernlog.inputs import LogUnreadableError
+from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.scan import Readable
 
 DAMAGED = "it is damaged or cut short: what came before the damage was read"
