@@ -62,5 +62,6 @@ def unpacked(packages: Sequence[str]) -> Path:
             )
         for unused in ("usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(tree / unused, ignore_errors=True)
-        tree.rename(place)
+        if not place.is_dir():  # another run may have been faster
+            tree.rename(place)
     return place

@@ -187,6 +187,28 @@ def test_partitions_nvme_and_bcache(collect: Collect) -> None:
     assert device(storage, "bcache0").slaves == ("sdb", "sda")
 
 
+def test_backing_files(collect: Collect) -> None:
+    """A loop device's file, any bytes in its name; a zram's device, and a zram without one."""
+    at = "sys/devices/virtual/block"
+    storage, notes = collect(
+        {
+            "proc/devices": "Block devices:\n  7 loop\n252 zram\n",
+            **block("loop0", "7:0", f"{at}/loop0", loop__backing_file="/a b\xff (deleted)\n"),
+            **block("loop1", "7:1", f"{at}/loop1"),
+            **block("zram0", "252:0", f"{at}/zram0", backing_dev="/dev/nbd0\n"),
+            **block("zram1", "252:1", f"{at}/zram1", backing_dev="none\n", ro="1\n"),
+        }
+    )
+    assert notes == {}
+    found = {device.name: (device.backing_file, device.read_only) for device in storage.devices}
+    assert found == {
+        "loop0": ("/a b\\xff (deleted)", False),
+        "loop1": (None, False),
+        "zram0": ("/dev/nbd0", False),
+        "zram1": (None, True),
+    }
+
+
 def test_iscsi_addresses(collect: Collect) -> None:
     """IPv6 in brackets; where there is no connection now, the address that it was told to connect to."""
     base = "sys/class/iscsi_connection/connection"

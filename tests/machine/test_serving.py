@@ -388,7 +388,7 @@ def test_any_snapshot_gets_an_answer(snapshot: Snapshot) -> None:
         assert service.evidence
 
 
-def test_many_mounts_take_linear_time() -> None:
+def test_many_mounts_and_daemons() -> None:
     """10,000 FUSE mounts and as many daemons give one service each."""
     many = 10_000
     snapshot = replace(

@@ -61,6 +61,7 @@ def services(snapshot: "Snapshot") -> tuple[Service, ...]:
     loop, zram, md and bcache have no daemon: what they stand on is in BlockDevice. docs/serving.md has each
     fact and where the kernel tells it.
     """
+    # here, because these modules make the records above
     from ioflusher.machine.facts import Facts
     from ioflusher.machine.serve_devices import dm_services, tcmu_services, ublk_services, vduse_services
     from ioflusher.machine.serve_files import file_server_services, fuse_services
