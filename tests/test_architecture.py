@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"flag", "harden", "kernel"},
     "__main__": {"cli"},
 }
+# the same inside `machine`, whose records lie beside these three
+INSIDE_MACHINE = {"serving": {"serving"}, "collect": {"collect", "serving"}, "graph": {"graph", "serving"}}
 THIRD_PARTY_FREE = {"errors", "kernel", "flag", "harden", "__init__"}
 MAX_LINES_OF_A_FILE = 420
 MAX_LINES_OF_A_FUNCTION = 65
@@ -67,6 +69,19 @@ def test_imports_run_downwards(path: Path) -> None:
         if target in (own, "errors", "__version__"):
             continue
         assert target in ALLOWED[own], f"{own} must not import {target} ({name})"
+
+
+@pytest.mark.parametrize("inside", [*INSIDE_MACHINE, "records"])
+def test_the_rooms_inside_machine(inside: str) -> None:
+    """Inference and graph are pure: neither they nor the records import what reads the machine."""
+    pattern = "*.py" if inside == "records" else f"{inside}/*.py"
+    files = list((PACKAGE / "machine").glob(pattern))
+    assert len(files) > 3
+    for path in files:
+        for name in imported_modules(path):
+            parts = name.split(".")
+            if parts[:2] == ["ioflusher", "machine"] and parts[2] in INSIDE_MACHINE:
+                assert parts[2] in INSIDE_MACHINE.get(inside, ()), f"{path} must not import {name}"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))

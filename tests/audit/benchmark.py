@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.collect import collect
+from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.snapshot import Snapshot

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ioflusher.audit.run import audit
-from ioflusher.machine.collect import collect
+from ioflusher.machine.collect.machine import collect
 from ioflusher.nbd import netlink
 from ioflusher.nbd.backends import MemoryBackend
 from ioflusher.nbd.server import Server

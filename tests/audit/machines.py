@@ -9,7 +9,7 @@ from ioflusher.audit.finding import Finding, Report
 from ioflusher.audit.run import audit
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, SocketEnd
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue, Swap
 

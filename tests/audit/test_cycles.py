@@ -5,7 +5,7 @@ from dataclasses import replace
 from ioflusher.audit.finding import Finding
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
     BARE,

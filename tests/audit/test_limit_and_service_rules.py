@@ -8,7 +8,7 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.limits import Limits
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
-from ioflusher.machine.serving import Role, TargetKind
+from ioflusher.machine.serving.service import Role, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Queue
 from tests.audit.machines import (

@@ -7,7 +7,7 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.limits import Limits
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, MemoryLimit
-from ioflusher.machine.serving import Role
+from ioflusher.machine.serving.service import Role
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 from tests.audit.machines import (
     BARE,

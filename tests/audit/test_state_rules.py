@@ -6,7 +6,7 @@ import pytest
 
 from ioflusher.audit.rules.state import parse_release
 from ioflusher.machine.process import Capabilities, Thread
-from ioflusher.machine.serving import Role
+from ioflusher.machine.serving.service import Role
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
     BARE,

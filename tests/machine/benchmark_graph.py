@@ -26,7 +26,7 @@ def measure(size: int) -> dict[str, float]:
     import networkx
     from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
 
-    from ioflusher.machine.graph import storage_graph
+    from ioflusher.machine.graph.build import storage_graph
     from ioflusher.machine.process import FileKind, FileUse
     from ioflusher.report.map_text import render_text
 

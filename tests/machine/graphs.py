@@ -3,7 +3,7 @@
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 

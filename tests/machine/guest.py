@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.collect import collect
-from ioflusher.machine.serving import services
+from ioflusher.machine.collect.machine import collect
+from ioflusher.machine.serving.infer import services
 
 RUN = Path("/run")
 SIZE = 32 << 20

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
-from ioflusher.machine.collect_storage import storage_in
-from ioflusher.machine.tree import LARGEST_ATTRIBUTE, Tree
+from ioflusher.machine.collect.storage import storage_in
+from ioflusher.machine.collect.tree import LARGEST_ATTRIBUTE, Tree
 
 
 class Recording(TypedDict):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.machine import collect_sockets
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
-from ioflusher.machine.collect import collect
+from ioflusher.machine.collect import sockets as collect_sockets
+from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.process import FileKind
 from ioflusher.machine.services import Family
 
@@ -92,8 +92,8 @@ def test_unprivileged() -> None:
         pytest.skip("only root can become somebody else")
     # loaded first: this installation may lie where only root may read
     code = (
-        "import os, sys, pyroute2; from ioflusher.machine.serving import services;"
-        "from ioflusher.machine.collect import collect; services(collect());"
+        "import os, sys, pyroute2; from ioflusher.machine.serving.infer import services;"
+        "from ioflusher.machine.collect.machine import collect; services(collect());"
         "from ioflusher.machine.codec import dump_snapshot;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         "sys.stdout.buffer.write(dump_snapshot(collect()))"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.machine.recording import Recorder, Recording, lay_out, record
 
-from ioflusher.machine.collect_storage import Storage, collect_storage, storage_in
+from ioflusher.machine.collect.storage import Storage, collect_storage, storage_in
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 
 ROOTS = Path(__file__).with_name("roots")

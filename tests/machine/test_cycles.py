@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.machine.graphs import SWAP_ON_NBD, TWO_DAEMONS, daemon, machine, mount, nbd, serves, swap_on, talk
 
-from ioflusher.machine.cycles import cycle_through, find_cycles
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Cycle, Edge, Graph, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.cycles import cycle_through, find_cycles
+from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Need, Node, NodeKind, Reason
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving import Role
+from ioflusher.machine.serving.service import Role
 
 LOG = FileUse("/mnt/daemon.log", FileKind.LOG, "43:0", 30)
 ON_NBD = (mount(30, "43:0", "/mnt", "/dev/nbd0"),)

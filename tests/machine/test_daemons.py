@@ -15,7 +15,7 @@ from tests.lab.conftest import ioflusher
 from tests.machine.packages import CEPH, DAEMONS, unpacked
 
 from ioflusher.machine.codec import load_snapshot
-from ioflusher.machine.serving import services
+from ioflusher.machine.serving.infer import services
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 

@@ -6,8 +6,8 @@ import pytest
 from tests.machine.graphs import ROOT, SWAP_ON_NBD, daemon, machine, mount, nbd, serves, swap_on, talk
 
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Graph, Need, NodeKind, Reason
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph, Need, NodeKind, Reason
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
 from ioflusher.machine.services import (
     Connection,
@@ -18,7 +18,7 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving import Role, Service
+from ioflusher.machine.serving.service import Role, Service
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 

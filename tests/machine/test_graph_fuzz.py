@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.machine.graphs import SYSTEM
 from tests.machine.test_cycles import assert_is_a_way
 
-from ioflusher.machine.graph import storage_graph
+from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import (
     Connection,
@@ -18,7 +18,7 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 

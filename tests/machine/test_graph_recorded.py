@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ioflusher.machine.codec import load_snapshot
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Graph, Need, NodeKind, Reason
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph, Need, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_dot import render_svg
 from ioflusher.report.map_html import render_html

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.machine.hidden import note_hidden
-from ioflusher.machine.notes import Notes
+from ioflusher.machine.collect.hidden import note_hidden
+from ioflusher.machine.collect.notes import Notes
 from ioflusher.machine.snapshot import Unreadable
 
 ALL = b"Name:\tx\nCapEff:\t000001ffffffffff\n"

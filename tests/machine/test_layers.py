@@ -1,8 +1,8 @@
 """Which device or file system lies on which, over hand-built machines."""
 
-from ioflusher.machine.layers import Layers, device_layer, file_system_layer
+from ioflusher.machine.graph.layers import Layers, device_layer, file_system_layer
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 

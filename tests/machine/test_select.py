@@ -4,9 +4,9 @@ import pytest
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
 
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Graph
-from ioflusher.machine.select import only_cycles, select
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.storage import Swap
 
 MACHINE = machine(

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioflusher.machine.process import DeviceHandle, Process, Thread
-from ioflusher.machine.serve_devices import MULTIPATHD_SOCKET
 from ioflusher.machine.services import (
     Connection,
     Family,
@@ -19,7 +18,9 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving import Role, Service, services
+from ioflusher.machine.serving.devices import MULTIPATHD_SOCKET
+from ioflusher.machine.serving.infer import services
+from ioflusher.machine.serving.service import Role, Service
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount
 

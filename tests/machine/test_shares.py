@@ -7,10 +7,10 @@ from unittest import mock
 import pytest
 from tests.machine.recorded import Recorded
 
-from ioflusher.machine import shares
-from ioflusher.machine.collect_processes import ProcessReader
-from ioflusher.machine.handles import DeviceNumbers
-from ioflusher.machine.notes import Limits, Notes
+from ioflusher.machine.collect import shares
+from ioflusher.machine.collect.handles import DeviceNumbers
+from ioflusher.machine.collect.notes import Limits, Notes
+from ioflusher.machine.collect.processes import ProcessReader
 from ioflusher.machine.process import Process
 
 # pytest may have threads; the program has none when it forks

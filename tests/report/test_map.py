@@ -13,9 +13,9 @@ from tests.machine.graphs import SWAP_ON_NBD, TWO_DAEMONS, daemon, machine, moun
 from tests.machine.test_graph_fuzz import SNAPSHOTS
 
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Graph
-from ioflusher.machine.serving import Role
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.serving.service import Role
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 from ioflusher.report.map_dot import render_dot, render_svg
 from ioflusher.report.map_html import render_html

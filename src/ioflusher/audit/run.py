@@ -7,7 +7,8 @@ from ioflusher.audit.finding import Finding, Looked, Report, Suppressed
 from ioflusher.audit.rules.common import Rule
 from ioflusher.audit.table import RULES
 from ioflusher.audit.view import View
-from ioflusher.machine.serving import Service, services
+from ioflusher.machine.serving.infer import services
+from ioflusher.machine.serving.service import Service
 from ioflusher.machine.snapshot import Snapshot
 
 DEFAULT = Config()

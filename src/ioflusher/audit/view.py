@@ -6,9 +6,9 @@ from enum import IntEnum
 from functools import cached_property
 
 from ioflusher.audit.finding import Severity, Subject, SubjectKind
-from ioflusher.machine.layers import Layer, LayerKind, Layers
+from ioflusher.machine.graph.layers import Layer, LayerKind, Layers
 from ioflusher.machine.process import Process, Thread
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import DeviceKind, Mount, Swap
 

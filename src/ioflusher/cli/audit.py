@@ -88,7 +88,7 @@ def judge_this_machine(config: "Config") -> "Judged":
     """Collect and judge."""
     from ioflusher.audit.fleet import Judged
     from ioflusher.audit.run import audit as run_audit
-    from ioflusher.machine.collect import collect
+    from ioflusher.machine.collect.machine import collect
 
     return Judged(None, run_audit(collect(), config))
 

@@ -10,9 +10,9 @@ import click
 
 from ioflusher.cli.source import snapshot_option, snapshots_from
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Graph
-from ioflusher.machine.select import only_cycles, select
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.snapshot import Snapshot
 
 EXIT_CYCLE = 1

@@ -11,9 +11,9 @@ import click
 from ioflusher.cli.output import writing_output
 from ioflusher.cli.progress import ProgressLine
 from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.collect import collect
+from ioflusher.machine.collect.machine import collect
+from ioflusher.machine.collect.notes import Limits
 from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.notes import Limits
 
 
 @click.command()

@@ -36,7 +36,7 @@ def snapshots_from(files: Sequence[Path], root: Path = Path("/")) -> Iterator[tu
         SnapshotError: a file is no snapshot, or the live machine has no /proc.
     """
     if not files:
-        from ioflusher.machine.collect import collect
+        from ioflusher.machine.collect.machine import collect
 
         yield "this machine", collect(root)
     for file in files:

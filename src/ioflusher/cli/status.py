@@ -13,11 +13,11 @@ from ioflusher.cli.output import writing_output
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
-from ioflusher.machine.collect_processes import ProcessReader
-from ioflusher.machine.handles import DeviceNumbers
-from ioflusher.machine.notes import Limits, Notes
+from ioflusher.machine.collect.handles import DeviceNumbers
+from ioflusher.machine.collect.notes import Limits, Notes
+from ioflusher.machine.collect.processes import ProcessReader
+from ioflusher.machine.collect.shares import read_processes
 from ioflusher.machine.process import Process, Thread
-from ioflusher.machine.shares import read_processes
 from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 
@@ -60,7 +60,7 @@ def status(
     if pids:
         processes, missing = named(reader, pids, notes)
     else:
-        from ioflusher.machine.hidden import note_hidden
+        from ioflusher.machine.collect.hidden import note_hidden
 
         note_hidden(PROC, notes)
         among = storage_servers() if serving else reader.pids()
@@ -103,8 +103,8 @@ def chooser(*, flagged: bool, kernel: bool) -> Callable[[tuple[Thread, ...]], bo
 
 def storage_servers() -> list[int]:
     """The processes that serve storage on this machine."""
-    from ioflusher.machine.collect import collect
-    from ioflusher.machine.serving import services
+    from ioflusher.machine.collect.machine import collect
+    from ioflusher.machine.serving.infer import services
 
     return sorted({service.pid for service in services(collect()) if service.pid is not None})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.process import find_program, run
-from ioflusher.machine.nodes import Need, NodeKind
+from ioflusher.machine.graph.nodes import Need, NodeKind
 from ioflusher.report.map_layout import Layout, Line, layout
 from ioflusher.report.map_view import Box, Picture, State
 from ioflusher.report.plain import printable

@@ -5,7 +5,7 @@ from typing import Any
 
 from ioflusher import __version__
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.nodes import Graph, Node, NodeKind
+from ioflusher.machine.graph.nodes import Graph, Node, NodeKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_dot import STATES, render_svg
 from ioflusher.report.map_view import picture, short, state_of

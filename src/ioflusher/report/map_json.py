@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ioflusher.machine.nodes import Coverage, Cycle, Edge, Graph, Node
+from ioflusher.machine.graph.nodes import Coverage, Cycle, Edge, Graph, Node
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import state_of
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from ioflusher.machine.nodes import Need, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Need, NodeKind, Reason
 from ioflusher.report.map_view import Arrow, Box, Picture
 
 # More arrows back than this in one picture, and only those of the ways round that are told are drawn.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ioflusher.machine.nodes import Need, NodeKind
+from ioflusher.machine.graph.nodes import Need, NodeKind
 from ioflusher.report.map_dot import CYCLE, INK, STATES
 from ioflusher.report.map_layout import Line, layout
 from ioflusher.report.map_view import Box, Picture, State

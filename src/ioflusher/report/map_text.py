@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from ioflusher.machine.nodes import Graph, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Graph, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import Arrow, Box, Picture, State, picture
 from ioflusher.report.map_words import headline, not_read, others, remedies, steps, title

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.machine.nodes import Coverage, Cycle, Edge, Graph, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Coverage, Cycle, Edge, Graph, Need, Node, NodeKind, Reason
 from ioflusher.report.plain import printable
 
 MOST_POINTS = 3

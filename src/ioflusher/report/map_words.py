@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from ioflusher.machine.cycles import cycle_through
-from ioflusher.machine.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
+from ioflusher.machine.graph.cycles import cycle_through
+from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import short
 from ioflusher.report.plain import printable

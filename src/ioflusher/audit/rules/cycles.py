@@ -6,9 +6,9 @@ from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, Subject
 from ioflusher.audit.limits import Limits
 from ioflusher.audit.rules.common import MOST_NAMED, Found, more
 from ioflusher.audit.view import View
-from ioflusher.machine.cycles import cycle_through, find_cycles
-from ioflusher.machine.graph import storage_graph
-from ioflusher.machine.nodes import Cycle, Edge, Node, NodeKind, Reason
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.cycles import cycle_through, find_cycles
+from ioflusher.machine.graph.nodes import Cycle, Edge, Node, NodeKind, Reason
 
 _MEMORY = frozenset({Reason.RECLAIM, Reason.SWAPPED})
 

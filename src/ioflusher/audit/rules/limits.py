@@ -7,9 +7,9 @@ from ioflusher.audit.limits import Limits
 from ioflusher.audit.rules.common import Found, counted, evidence_of_service, quoted
 from ioflusher.audit.view import Daemon, Stake, Target, View
 from ioflusher.kernel.flags import PF_LOCAL_THROTTLE
-from ioflusher.machine.layers import Layer, device_layer
+from ioflusher.machine.graph.layers import Layer, device_layer
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
-from ioflusher.machine.serving import TargetKind
+from ioflusher.machine.serving.service import TargetKind
 from ioflusher.machine.storage import BlockDevice
 
 # of all memory, percent: more is not asked for, for the reserve is lost to everybody else

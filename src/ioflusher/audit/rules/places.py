@@ -7,7 +7,7 @@ from ioflusher.audit.limits import Limits
 from ioflusher.audit.rules.common import MOST_NAMED, Found, counted, evidence_of_service, more
 from ioflusher.audit.rules.memory import lock_memory
 from ioflusher.audit.view import Daemon, Target, View
-from ioflusher.machine.layers import Layer, Layers
+from ioflusher.machine.graph.layers import Layer, Layers
 from ioflusher.machine.process import FileKind, FileUse
 
 MAPPED = frozenset({FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED})

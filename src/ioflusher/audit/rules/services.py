@@ -8,7 +8,7 @@ from ioflusher.audit.rules.common import MOST_NAMED, Found, counted, more, quote
 from ioflusher.audit.rules.limits import served_disks
 from ioflusher.audit.rules.state import parse_release
 from ioflusher.audit.view import Daemon, Stake, Target, View
-from ioflusher.machine.serving import Role, TargetKind
+from ioflusher.machine.serving.service import Role, TargetKind
 
 _RESTART = {
     Role.ISCSI_INITIATOR: "systemctl restart iscsid",

@@ -1,11 +1,7 @@
-"""Who serves what: the records that the inference over a Snapshot yields, and the inference's entry."""
+"""Who serves what: the records of the inference."""
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ioflusher.machine.snapshot import Snapshot
 
 
 class Role(Enum):
@@ -53,33 +49,3 @@ class Service:
     certain: bool = True
     kernel: bool = False
     essential: bool = True
-
-
-def services(snapshot: "Snapshot") -> tuple[Service, ...]:
-    """Who serves what, inferred from the facts of the snapshot alone, in a stable order.
-
-    loop, zram, md and bcache have no daemon: what they stand on is in BlockDevice. docs/serving.md has each
-    fact and where the kernel tells it.
-    """
-    # here, because these modules make the records above
-    from ioflusher.machine.facts import Facts
-    from ioflusher.machine.serve_devices import dm_services, tcmu_services, ublk_services, vduse_services
-    from ioflusher.machine.serve_files import file_server_services, fuse_services
-    from ioflusher.machine.serve_iscsi import iscsi_services
-    from ioflusher.machine.serve_nbd import nbd_services
-
-    facts = Facts(snapshot)
-    found: dict[tuple[int | None, Role, TargetKind, str], Service] = {}
-    for infer in (
-        nbd_services,
-        ublk_services,
-        vduse_services,
-        tcmu_services,
-        iscsi_services,
-        dm_services,
-        fuse_services,
-        file_server_services,
-    ):
-        for service in infer(facts):
-            found.setdefault((service.pid, service.role, service.kind, service.target), service)
-    return tuple(found.values())

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from ioflusher.kernel.fdinfo import parse_fdinfo
 from ioflusher.kernel.process_status import parse_process_status
-from ioflusher.machine.handles import DeviceNumbers
-from ioflusher.machine.notes import Limits, Notes, read_small, within
+from ioflusher.machine.collect.handles import DeviceNumbers
+from ioflusher.machine.collect.notes import Limits, Notes, read_small, within
+from ioflusher.machine.collect.threads import GONE, read_threads
+from ioflusher.machine.collect.tree import text_of
 from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Thread
-from ioflusher.machine.threads import GONE, read_threads
-from ioflusher.machine.tree import text_of
 
 # Devices by which programs serve storage, or have the kernel do it.
 _SPECIAL = r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"

@@ -1,20 +1,20 @@
 """The storage graph of a machine: what waits for what, from swap and mounts to daemons, and round again."""
 
-from ioflusher.machine.cycles import find_cycles
-from ioflusher.machine.draft import Draft
-from ioflusher.machine.graph_daemons import Daemons, served_nodes
-from ioflusher.machine.graph_storage import add_storage
-from ioflusher.machine.layers import Layers
-from ioflusher.machine.nodes import Graph
-from ioflusher.machine.serving import Service
-from ioflusher.machine.serving import services as infer_services
+from ioflusher.machine.graph.cycles import find_cycles
+from ioflusher.machine.graph.daemons import Daemons, served_nodes
+from ioflusher.machine.graph.draft import Draft
+from ioflusher.machine.graph.layers import Layers
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.storage import add_storage
+from ioflusher.machine.serving.infer import services as infer_services
+from ioflusher.machine.serving.service import Service
 from ioflusher.machine.snapshot import Snapshot
 
 
 def storage_graph(snapshot: Snapshot, services: tuple[Service, ...] | None = None) -> Graph:
     """The graph of one snapshot, in time linear in its size, whatever the snapshot holds.
 
-    `services`: who serves what; None: as `machine.serving.services` infers it. What the snapshot names and
+    `services`: who serves what; None: as `serving.infer.services` infers it. What the snapshot names and
     does not have is a node of the kind "unknown".
     """
     layers = Layers(snapshot)

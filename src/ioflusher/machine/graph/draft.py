@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ioflusher.machine.layers import Layer, LayerKind
-from ioflusher.machine.nodes import Edge, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.layers import Layer, LayerKind
+from ioflusher.machine.graph.nodes import Edge, Need, Node, NodeKind, Reason
 
 # Evidence of this length is enough, however many facts say the same.
 _LONG = 300

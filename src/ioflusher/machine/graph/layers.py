@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cached_property
 
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving import Service, TargetKind
+from ioflusher.machine.serving.service import Service, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from ioflusher.machine.facts import Facts, distinct, split_address
 from ioflusher.machine.services import IscsiSession
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.facts import Facts, distinct, split_address
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 
 NETLINK_ISCSI = 8  # include/uapi/linux/netlink.h
 

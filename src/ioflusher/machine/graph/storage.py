@@ -1,9 +1,9 @@
 """The storage half of the graph: swap and mounts, file systems, block devices, down to disks and servers."""
 
-from ioflusher.machine.draft import Draft
-from ioflusher.machine.facts import split_address
-from ioflusher.machine.layers import Layers, device_layer
-from ioflusher.machine.nodes import Node, NodeKind, Reason
+from ioflusher.machine.graph.draft import Draft
+from ioflusher.machine.graph.layers import Layers, device_layer
+from ioflusher.machine.graph.nodes import Node, NodeKind, Reason
+from ioflusher.machine.serving.facts import split_address
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import msgspec
 
-from ioflusher.machine.collect_processes import ProcessReader, Wanted
-from ioflusher.machine.notes import Noted, Notes, read_small
+from ioflusher.machine.collect.notes import Noted, Notes, read_small
+from ioflusher.machine.collect.processes import ProcessReader, Wanted
 from ioflusher.machine.process import Process, Thread
 
 # Below so many threads for each a second process costs more than it brings: a fork, and the way back.

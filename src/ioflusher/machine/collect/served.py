@@ -1,9 +1,9 @@
 """Kernel objects behind which user space stands: iSCSI sessions, tcmu devices, FUSE connections."""
 
 from ioflusher.kernel.target import parse_uio_name, wwid_suffix
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount
-from ioflusher.machine.tree import Tree
 
 SESSIONS = "sys/class/iscsi_session"
 CONNECTIONS = "sys/class/iscsi_connection"

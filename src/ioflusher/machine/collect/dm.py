@@ -5,7 +5,7 @@ import os
 import stat
 
 from ioflusher.kernel.dm import DM_DIR_CONTROL, DM_TABLE_STATUS, parse_table, table_request
-from ioflusher.machine.tree import Tree
+from ioflusher.machine.collect.tree import Tree
 
 _FIRST_BYTES = 1 << 14
 _LARGEST_BYTES = 1 << 22  # tens of thousands of targets

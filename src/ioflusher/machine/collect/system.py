@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ioflusher.kernel.meminfo import parse_meminfo
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.snapshot import Memory, System
-from ioflusher.machine.tree import Tree
 
 # Memory's field -> /proc/sys/vm
 _SYSCTLS = {

@@ -2,7 +2,7 @@
 
 from ioflusher.kernel.capability import CAP_SYS_PTRACE, parse_capabilities
 from ioflusher.kernel.mountinfo import parse_mount
-from ioflusher.machine.notes import Notes, read_small, read_text
+from ioflusher.machine.collect.notes import Notes, read_small, read_text
 
 _MOUNTINFO_BYTES = 1 << 22
 

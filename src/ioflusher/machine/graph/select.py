@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.cycles import cycle_through
-from ioflusher.machine.layers import Layers
-from ioflusher.machine.nodes import Cycle, Graph, NodeKind
+from ioflusher.machine.graph.cycles import cycle_through
+from ioflusher.machine.graph.layers import Layers
+from ioflusher.machine.graph.nodes import Cycle, Graph, NodeKind
 from ioflusher.machine.snapshot import Snapshot
 
 # Everything meets in these: what lies behind them is followed only along a cycle.

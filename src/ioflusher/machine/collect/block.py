@@ -1,9 +1,9 @@
 """Block devices from /sys/class/block: what drives each, what it stands on, and what its queue may hold."""
 
 from ioflusher.kernel.devices import parse_block_majors
-from ioflusher.machine.collect_dm import TableReader
+from ioflusher.machine.collect.dm import TableReader
+from ioflusher.machine.collect.tree import Tree, text_of
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Queue
-from ioflusher.machine.tree import Tree, text_of
 
 CLASS = "sys/class/block"
 _SECTOR = 512  # the unit of the attribute "size", whatever the device's own is

@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ioflusher.machine.facts import Facts, distinct, join_address
 from ioflusher.machine.process import Process
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.facts import Facts, distinct, join_address
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.storage import Mount
 
 DEV_FUSE = "/dev/fuse"

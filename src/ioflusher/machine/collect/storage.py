@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ioflusher.machine.collect_block import collect_block
-from ioflusher.machine.collect_mounts import Devices, collect_mounts, collect_swaps
-from ioflusher.machine.collect_served import collect_fuse, collect_iscsi, collect_tcmu
+from ioflusher.machine.collect.block import collect_block
+from ioflusher.machine.collect.mounts import Devices, collect_mounts, collect_swaps
+from ioflusher.machine.collect.served import collect_fuse, collect_iscsi, collect_tcmu
+from ioflusher.machine.collect.tree import Note, Tree
 from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
-from ioflusher.machine.tree import Note, Tree
 
 
 @dataclass(frozen=True, slots=True)

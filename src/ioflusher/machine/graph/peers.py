@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable
 
-from ioflusher.machine.draft import Draft
-from ioflusher.machine.facts import is_bystander, other_end, split_address
-from ioflusher.machine.nodes import Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.draft import Draft
+from ioflusher.machine.graph.nodes import Need, Node, NodeKind, Reason
 from ioflusher.machine.peers import is_listened_at, listening_addresses, servers
 from ioflusher.machine.services import Connection, Family, Remote, SocketEnd
+from ioflusher.machine.serving.facts import is_bystander, other_end, split_address
 from ioflusher.machine.snapshot import Snapshot
 
 # Where more processes than this hold the other end, one node stands for the socket that they share.

@@ -2,8 +2,8 @@
 
 import os
 
-from ioflusher.machine.notes import Notes, read_small
-from ioflusher.machine.tree import text_of
+from ioflusher.machine.collect.notes import Notes, read_small
+from ioflusher.machine.collect.tree import text_of
 
 
 class DeviceNumbers:

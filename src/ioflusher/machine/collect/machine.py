@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ioflusher.machine.collect_cgroups import read_cgroups
-from ioflusher.machine.collect_files import FileReader
-from ioflusher.machine.collect_processes import ProcessReader, Seen
-from ioflusher.machine.collect_sockets import SocketReader, Talk, assemble
-from ioflusher.machine.collect_storage import collect_storage
-from ioflusher.machine.collect_system import read_memory, read_system
+from ioflusher.machine.collect.cgroups import read_cgroups
+from ioflusher.machine.collect.files import FileReader
+from ioflusher.machine.collect.handles import DeviceNumbers
+from ioflusher.machine.collect.hidden import note_hidden
+from ioflusher.machine.collect.notes import Limits, Notes, prefix
+from ioflusher.machine.collect.processes import ProcessReader, Seen
+from ioflusher.machine.collect.sockets import SocketReader, Talk, assemble
+from ioflusher.machine.collect.storage import collect_storage
+from ioflusher.machine.collect.system import read_memory, read_system
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.handles import DeviceNumbers
-from ioflusher.machine.hidden import note_hidden
-from ioflusher.machine.notes import Limits, Notes, prefix
 from ioflusher.machine.peers import awaited, kept_connections, kept_listeners, kept_remotes, reachable
 from ioflusher.machine.process import Process
-from ioflusher.machine.serving import services
+from ioflusher.machine.serving.infer import services
 from ioflusher.machine.snapshot import Snapshot
-from ioflusher.machine.tree import Tree
 
 Progress = Callable[[int, int], None]
 

@@ -8,11 +8,11 @@ the kernel alone holds the sockets.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ioflusher.machine.facts import Facts, distinct, join_address, split_address
 from ioflusher.machine.process import Process
-from ioflusher.machine.serve_files import server_address
 from ioflusher.machine.services import SocketEnd
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.facts import Facts, distinct, join_address, split_address
+from ioflusher.machine.serving.files import server_address
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 
 # Ports at which the kernel's own clients of other protocols are served: RPC, NFS, SMB, 9p, iSCSI, NVMe

@@ -6,8 +6,8 @@ import stat
 
 from ioflusher.kernel.mountinfo import MountLine, parse_mount, unescape
 from ioflusher.kernel.swaps import parse_swap
+from ioflusher.machine.collect.tree import Tree, text_of
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
-from ioflusher.machine.tree import Tree, text_of
 
 LARGEST_MOUNTINFO = 1 << 26
 # What others see besides: a machine with many containers has the same few file systems thousands of times.

@@ -3,13 +3,13 @@
 from collections import defaultdict, deque
 from collections.abc import Iterable
 
-from ioflusher.machine.draft import Draft, layer_id
-from ioflusher.machine.graph_peers import Peers
-from ioflusher.machine.graph_storage import SWAPPED, writable_targets
-from ioflusher.machine.layers import Layer, Layers, device_layer, file_system_layer
-from ioflusher.machine.nodes import Coverage, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.draft import Draft, layer_id
+from ioflusher.machine.graph.layers import Layer, Layers, device_layer, file_system_layer
+from ioflusher.machine.graph.nodes import Coverage, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.peers import Peers
+from ioflusher.machine.graph.storage import SWAPPED, writable_targets
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.serving import Service, TargetKind
+from ioflusher.machine.serving.service import Service, TargetKind
 from ioflusher.machine.storage import DeviceKind
 
 RECLAIM = "reclaim"

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from ioflusher.machine.nodes import Cycle, Edge, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Cycle, Edge, Need, Node, NodeKind, Reason
 
 # Edges that may be looked at for all witnesses of a graph together: the shortest way round cannot be found
 # in linear time, so a huge component gets a short one.

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ioflusher.kernel.target import NAA_DIGITS
-from ioflusher.machine.facts import Facts
 from ioflusher.machine.services import Family
-from ioflusher.machine.serving import Role, Service, TargetKind
+from ioflusher.machine.serving.facts import Facts
+from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 
 # libmpathcmd/mpath_cmd.c: the socket by which the tools speak with multipathd, abstract
