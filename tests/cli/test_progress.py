@@ -1,12 +1,11 @@
-"""The progress line: only for a terminal, only for long work, and gone at the end."""
+"""The progress bar: only for a terminal."""
 
 import io
 import sys
 
 import pytest
 
-from ioflusher.cli import progress
-from ioflusher.cli.progress import ProgressLine
+from ioflusher.cli.progress import progress_bar
 
 
 class Terminal(io.StringIO):
@@ -16,30 +15,23 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, patience: float) -> str:
+def shown(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, show: bool = True) -> str:
     """What standard error gets while a thousand steps are told."""
-    monkeypatch.setattr(progress, "_PATIENCE_SECONDS", patience)
-    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0)
     monkeypatch.setattr(sys, "stderr", stream)
-    with ProgressLine("processes") as line:
+    with progress_bar("reading processes", show=show) as update:
         for done in range(1000):
-            line.show(done + 1, 1000)
+            update(done + 1, 1000)
     return stream.getvalue()
 
 
 def test_a_terminal_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line that is wiped away."""
-    text = shown(Terminal(), monkeypatch, patience=-1)
-    assert "1000 of 1000 processes" in text
-    assert "\n" not in text
-    assert text.endswith("\r\x1b[K")
-
-
-def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing flickers."""
-    assert shown(Terminal(), monkeypatch, patience=60) == ""
+    """It names the work and ends at the whole."""
+    text = shown(Terminal(), monkeypatch)
+    assert "reading processes" in text
+    assert "100%" in text
 
 
 def test_a_file_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard error that goes to a log stays clean."""
-    assert shown(io.StringIO(), monkeypatch, patience=-1) == ""
+    """Standard error that goes to a log stays clean; so does a terminal where the work is short."""
+    assert shown(io.StringIO(), monkeypatch) == ""
+    assert shown(Terminal(), monkeypatch, show=False) == ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.complaint import say
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
     LogResult,
@@ -209,9 +210,7 @@ def show(result: LogResult, several: bool) -> None:
         for line in render_diagnosis(result.diagnosis, result.name if several else None):
             click.echo(line)
     if result.trouble:
-        click.echo(f"ioflusher: {printable(result.trouble)}", err=True)
-        if result.hint:
-            click.echo(f"  hint: {result.hint}", err=True)
+        say(result.trouble, result.hint)
 
 
 def exit_status(results: list[LogResult]) -> int:

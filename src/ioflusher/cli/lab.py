@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ioflusher.cli.complaint import say
 from ioflusher.cli.lab_options import accelerator_option, here, kernel_option, progress_line
 from ioflusher.cli.lab_run import list_command, run_command, setup_command
 
@@ -75,10 +76,10 @@ def exec_command(
                     on_start=lambda: progress("running"),
                 )
             except CommandTimeout as error:
-                click.echo(f"ioflusher: {error}", err=True)
+                say(str(error))
                 sys.exit(EXIT_TIMEOUT)
     if done.message:
-        click.echo(f"ioflusher: {done.message}", err=True)
+        say(done.message)
     if show_times:
         click.echo(f"booted in {done.boot_s:.1f} s, ran for {done.run_s:.1f} s", err=True)
     sys.exit(done.status)

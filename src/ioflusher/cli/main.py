@@ -9,6 +9,7 @@ import sys
 import click
 
 from ioflusher import __version__
+from ioflusher.cli.complaint import complain
 from ioflusher.errors import IoflusherError
 
 # verb -> (module below ioflusher.cli, attribute)
@@ -73,7 +74,5 @@ def main() -> None:
         click.echo("ioflusher: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except IoflusherError as error:
-        click.echo(f"ioflusher: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+        complain(error)
         sys.exit(EXIT_ERROR)

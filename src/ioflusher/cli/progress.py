@@ -1,41 +1,25 @@
-"""A line on standard error that tells how far work is, where that is a terminal."""
+"""A progress bar on standard error, where that is a terminal."""
 
 import sys
-import time
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
-# work that is done sooner needs no line
-_PATIENCE_SECONDS = 0.5
-_EVERY_SECONDS = 0.1
+# takes what is done and how much there is
+Show = Callable[[int, int], None]
 
 
-class ProgressLine:
-    """Shows "N of M things" in place; wiped away at the end. Does nothing where nobody looks."""
+@contextmanager
+def progress_bar(label: str, *, show: bool = True) -> Iterator[Show]:
+    """A bar until the end of the block; nothing where nobody looks, or where `show` says so."""
+    if not (show and sys.stderr.isatty()):
+        yield lambda done, there_are: None
+        return
+    with click.progressbar(length=0, label=label, file=sys.stderr) as bar:
 
-    def __init__(self, things: str) -> None:
-        self._things = things
-        self._watched = sys.stderr.isatty()
-        self._next = time.monotonic() + _PATIENCE_SECONDS
-        self._shown = False
+        def update(done: int, there_are: int) -> None:
+            bar.length = there_are
+            bar.update(done - bar.pos)
 
-    def __enter__(self) -> "ProgressLine":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def show(self, done: int, there_are: int) -> None:
-        """How far the work is; cheap to call often."""
-        if not self._watched or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _EVERY_SECONDS
-        self._shown = True
-        click.echo(f"\r\x1b[K{done} of {there_are} {self._things}", nl=False, err=True)
+        yield update

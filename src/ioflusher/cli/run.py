@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from ioflusher.cli.complaint import say
 from ioflusher.cli.hardening import hardening
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.harden import Settings, become, drop_ambient_capability, find_identity
@@ -54,7 +55,7 @@ def run(
     except FlagError as error:
         if require:
             raise
-        click.echo(f"ioflusher: going on without the state: {error}", err=True)
+        say(f"going on without the state: {error}")
     if drop_capability:
         drop_ambient_capability()
     if identity is not None:
@@ -70,5 +71,5 @@ def execute(command: tuple[str, ...]) -> NoReturn:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        click.echo(f"ioflusher: cannot execute {command[0]!r}: {error.strerror}", err=True)
+        say(f"cannot execute {command[0]!r}: {error.strerror}")
         sys.exit(EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE)

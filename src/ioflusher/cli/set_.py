@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ioflusher.cli.comm import printable, text
-from ioflusher.errors import IoflusherError
+from ioflusher.cli.complaint import complain, say
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.flag.attach import Outcome, ProcessOutcome, ThreadOutcome, put_state
 from ioflusher.harden import HardenError, lock_memory
@@ -102,14 +102,7 @@ def protect_ourselves() -> None:
         try:
             action()
         except (FlagError, HardenError) as error:
-            click.echo(f"ioflusher: this program itself goes on unprotected: {error}", err=True)
-
-
-def complain(error: IoflusherError) -> None:
-    """An error on one process, as the program prints errors."""
-    click.echo(f"ioflusher: {error}", err=True)
-    if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+            say(f"this program itself goes on unprotected: {error}")
 
 
 def show(result: ProcessOutcome, verbose: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ioflusher.cli.output import writing_output
-from ioflusher.cli.progress import ProgressLine
+from ioflusher.cli.progress import progress_bar
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.collect.notes import Limits
@@ -58,8 +58,8 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
         )
     # The records live until the program ends: there is no garbage to look for among them.
     gc.disable()
-    with ProgressLine("processes") as line:
-        taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=line.show)
+    with progress_bar("reading processes") as show:
+        taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=show)
     data = dump_snapshot(taken)
     if output is None:
         with writing_output():

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from ioflusher.cli.complaint import complain
 from ioflusher.cli.output import writing_output
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
@@ -129,10 +130,3 @@ def print_text(processes: list[Process], unreadable: tuple[Unreadable, ...], *, 
         print_machine(processes, console)
     for item in unreadable:
         click.echo(f"ioflusher: could not read {printable(item.what)}: {printable(item.why)}", err=True)
-
-
-def complain(error: IoflusherError) -> None:
-    """An error on one process, as the program prints errors."""
-    click.echo(f"ioflusher: {error}", err=True)
-    if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
