@@ -188,6 +188,32 @@ def runtime(how: str) -> None:
     say(f"node under {how}", [*seen, node.returncode])
 
 
+def device() -> None:
+    """A thread that holds a block device inside ioctl(NBD_DO_IT) is told of and left alone."""
+    uri = "nbd+unix:///?socket=/tmp/device.sock"
+    with (
+        subprocess.Popen(
+            [PROGRAM, "nbd", "serve", "--memory", "4M", "--unix", "/tmp/device.sock"], stdout=PIPE
+        ) as server,
+        subprocess.Popen([PROGRAM, "run", "--", "sleep", "600"]) as covered,
+    ):
+        assert server.stdout is not None
+        server.stdout.readline()
+        client = subprocess.Popen([PROGRAM, "nbd", "attach", "/dev/nbd0", uri], stdout=PIPE)
+        assert client.stdout is not None
+        client.stdout.readline()
+        command = [PROGRAM, "set", "--json", "--timeout", "1", str(client.pid), str(covered.pid)]
+        done = subprocess.run(command, stdout=PIPE, timeout=60)
+        of_client, of_covered = json.loads(done.stdout)["processes"]
+        outcomes = sorted({thread["outcome"] for thread in of_client["threads"]})
+        say("set on a device's client", [done.returncode, outcomes, of_covered["complete"]])
+        say("the device reads", len(Path("/dev/nbd0").read_bytes()))
+        subprocess.run([PROGRAM, "nbd", "detach", "/dev/nbd0"], check=True, timeout=60)
+        client.communicate(timeout=60)
+        server.terminate()
+        covered.terminate()
+
+
 def launcher() -> None:
     """`ioflusher run`: the state, another user, the command's own status."""
     report = (
@@ -210,6 +236,7 @@ if __name__ == "__main__":
     inheritance()
     scopes()
     launcher()
+    device()
     if shutil.which("node"):
         runtime("run")
         runtime("set")

@@ -18,7 +18,18 @@ SET, CLEAR = "0x180000", "0x0"
 def found() -> dict[str, Any]:
     """What guest_flag.py found in the guest, by check."""
     script = str(Path(__file__).with_name("guest_flag.py"))
-    done = ioflusher("lab", "exec", "--timeout", "400", "--", sys.executable, script, timeout=500)
+    done = ioflusher(
+        "lab",
+        "exec",
+        "--load",
+        "nbd nbds_max=1",
+        "--timeout",
+        "400",
+        "--",
+        sys.executable,
+        script,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return dict(json.loads(line) for line in done.stdout.splitlines())
 
@@ -56,6 +67,16 @@ def test_scopes_and_pools(found: dict[str, Any]) -> None:
     assert found["a pool's workers"] == [SET]
     for method in ("fork", "forkserver", "spawn"):
         assert found[f"a process pool's worker, {method}"] == SET, method
+
+
+def test_a_device_is_not_disconnected(found: dict[str, Any]) -> None:
+    """NBD_DO_IT would return when interrupted: the thread is reported as unsafe, and the device goes on."""
+    status, outcomes, other_complete = found["set on a device's client"]
+    assert status == 1
+    assert "unsafe" in outcomes
+    assert set(outcomes) <= {"unsafe", "done"}
+    assert other_complete
+    assert found["the device reads"] == 4 << 20
 
 
 def test_launcher(found: dict[str, Any]) -> None:
