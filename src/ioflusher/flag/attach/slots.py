@@ -4,17 +4,24 @@ Executable mappings are whole pages; what they map rarely ends with a page. The 
 kernel's own library (the vdso), or of a program's text, are zeros that nobody executes and nobody reads. A
 tracer may write there even though the process may not: the process gets a page of its own. Nothing is
 mapped, nothing becomes writable, and the code that stays behind is as dead as the zeros were.
+
+It is so but for one case: a tool before us was killed, and a thread that it had sent there has not come home
+yet. So fresh zeros are taken first, and a used slot only where every thread was seen elsewhere.
 """
 
+import os
+import time
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import WORD, Architecture
 from ioflusher.flag.attach.outcome import Outcome, Refused
 from ioflusher.flag.attach.tracee import Tracee
+from ioflusher.flag.threads import thread_state
 from ioflusher.kernel.maps import Mapping, parse_maps
 
 _VDSO = b"[vdso]"
-_PER_MAPPING = 4
+_PER_MAPPING = 16
+_PATIENCE, _PAUSE = 0.2, 0.002  # seconds; for threads that run just now
 
 
 class Slots:
@@ -47,13 +54,21 @@ class Slots:
         maps = parse_maps(Path(f"{directory}/{tracee.tid}/maps").read_bytes())
         candidates = [mapping for mapping in maps if _usable(mapping)]
         candidates.sort(key=lambda mapping: (mapping.path != _VDSO, abs(mapping.end - address)))
+        used: list[int] = []
         for mapping in candidates:
             for place in range(1, _PER_MAPPING + 1):
                 slot = mapping.end - place * self._step
                 if slot in self._given_up or slot < mapping.start or not self._reaches(slot, address):
                     continue
                 found = tracee.read(slot, self._step)
-                if found is not None and (not any(found) or self._ours(tracee, slot)):
+                if found is not None and not any(found):
+                    return slot
+                if self._ours(tracee, slot):
+                    used.append(slot)
+        places = _whereabouts(directory) if used else None
+        if places is not None:
+            for slot in used:
+                if not any(slot <= place <= slot + self._step for place in places):
                     return slot
         raise Refused(Outcome.UNSUITABLE, "none of its executable mappings has room for the way back")
 
@@ -69,6 +84,36 @@ class Slots:
     def _reaches(self, slot: int, address: int) -> bool:
         reach = self._architecture.reach
         return reach is None or abs(slot - address) < reach
+
+
+def _whereabouts(directory: str) -> set[int] | None:
+    """Where each thread of the process was seen just now; None where one runs on and on, or must not be seen.
+
+    A thread that waits, or is stopped, shows the address with which it goes on (proc_pid_syscall of
+    fs/proc/base.c).
+    """
+    places: dict[str, int] = {}
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        unseen = [tid for tid in os.listdir(directory) if tid not in places]
+        for tid in unseen:
+            state = thread_state(f"{directory}/{tid}")
+            if state is None or state.ended:
+                places[tid] = 0
+                continue
+            try:
+                words = Path(f"{directory}/{tid}/syscall").read_bytes().split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except PermissionError:
+                return None
+            if words != [b"running"]:
+                places[tid] = int(words[-1], 16)
+        if not unseen:
+            return set(places.values())
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_PAUSE)
 
 
 def _usable(mapping: Mapping) -> bool:
