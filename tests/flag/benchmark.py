@@ -158,6 +158,8 @@ def threads(program: Path, rounds: int, wait_ms: int, feed_ms: int) -> None:
             result = put_state(process.pid, number % 2 == 0 or not permitted(), timeout=60)
             taken.append(1000 * result.seconds / len(result.threads))
             outcomes.update(thread.outcome.name for thread in result.threads)
+            if number % 10 == 9:
+                print(f"{number + 1} of {rounds}", file=sys.stderr, flush=True)
         time.sleep(2 * wait_ms / 1000)
     finally:
         process.terminate()

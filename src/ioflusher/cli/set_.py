@@ -111,7 +111,8 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
     summary = ", ".join(f"{count} {wording(outcome, result.state)}" for outcome, count in counts.items())
     took = f"{result.seconds:.3f} s"
     # A process that ended before any of its threads was looked at has none to tell of.
-    name = printable(result.threads[0].comm) if result.threads else "-"
+    first = sorted(result.threads, key=lambda thread: thread.tid != result.pid)[:1]
+    name = printable(first[0].comm) if first else "-"
     click.echo(f"{result.pid} {name}: {summary or Outcome.GONE.value} ({took})")
     quiet = (Outcome.DONE, Outcome.ALREADY, Outcome.GONE, Outcome.WOULD)
     for thread in result.threads:

@@ -111,7 +111,7 @@ def coverage(pid: int | None = None, *, proc: Path = Path("/proc")) -> Coverage:
     states = thread_states(pid, proc=proc)
     living = tuple(state for state in states if not state.ended)
     if not living:
-        raise NoSuchProcessError(states[0].tid)
+        raise NoSuchProcessError(pid or os.getpid())
     return Coverage(pid=os.getpid() if pid is None else pid, threads=living)
 
 

@@ -194,8 +194,9 @@ def test_restartable_sequences_stay_atomic(start: Start) -> None:
     process = start("rseq", "3")
     for number in range(10):
         result = put_state(process.pid, number % 2 == 0 or not PERMITTED)
-        # a thread that was always inside one is as it was, which the next round may ask for
-        assert set(outcomes(result)) <= {CALLED, Outcome.TIMED_OUT, Outcome.ALREADY}
+        # A thread that was always inside one is as it was, which the next round may ask for; one that was too
+        # slow may do what it was told before only in that round.
+        assert set(outcomes(result)) <= {CALLED, Outcome.TIMED_OUT, Outcome.ALREADY, Outcome.FAILED}
     status, output = finish(process)
     counted, total = output.split()
     assert (status, counted) == (0, total)

@@ -159,12 +159,14 @@ class Injector:
                 raise ProcessLookupError
             if report.stop is Stop.SIGNAL:
                 tracee.set_registers(detour.resume)
+                self._slots.clear(tracee, slot)
                 tracee.interrupt()
                 tracee.go_on(report.signal)
                 return None
             if report.stop is Stop.SYSCALL and entered:
                 result = self._architecture.result(tracee.registers(self._architecture.registers_size))
                 tracee.set_registers(detour.resume)
+                self._slots.clear(tracee, slot)
                 return result
             entered = entered or report.stop is Stop.SYSCALL
 

@@ -3,10 +3,10 @@
 Executable mappings are whole pages; what they map rarely ends with a page. The bytes behind the end of the
 kernel's own library (the vdso), or of a program's text, are zeros that nobody executes and nobody reads. A
 tracer may write there even though the process may not: the process gets a page of its own. Nothing is
-mapped, nothing becomes writable, and the code that stays behind is as dead as the zeros were.
+mapped, nothing becomes writable, and the zeros are put back when the thread is home.
 
-It is so but for one case: a tool before us was killed, and a thread that it had sent there has not come home
-yet. So fresh zeros are taken first, and a used slot only where every thread was seen elsewhere.
+Code that is found there is what a killed tool left behind, and a thread may still be in it. So zeros are
+taken first, and such a slot only where every thread was seen elsewhere.
 """
 
 import os
@@ -39,11 +39,15 @@ class Slots:
             Refused: where there is none.
         """
         current = self._current
-        # The process may have executed another program since: what stands there must still be ours.
-        if current is None or not self._reaches(current, address) or not self._ours(tracee, current):
+        # The process may have executed another program since.
+        if current is None or not self._reaches(current, address) or not self._empty(tracee, current):
             current = self._search(tracee, directory, address)
         self._current = current
         return current
+
+    def clear(self, tracee: Tracee, slot: int) -> None:
+        """Put the zeros back, once the stopped thread has its registers of before."""
+        tracee.write(slot, bytes(self._architecture.slot_size))
 
     def give_up(self, slot: int) -> None:
         """Never use the slot again: a thread may come by later."""
@@ -60,8 +64,7 @@ class Slots:
                 slot = mapping.end - place * self._step
                 if slot in self._given_up or slot < mapping.start or not self._reaches(slot, address):
                     continue
-                found = tracee.read(slot, self._step)
-                if found is not None and not any(found):
+                if self._empty(tracee, slot):
                     return slot
                 if self._ours(tracee, slot):
                     used.append(slot)
@@ -76,6 +79,10 @@ class Slots:
     def _step(self) -> int:
         size = self._architecture.slot_size
         return size + -size % (2 * WORD)
+
+    def _empty(self, tracee: Tracee, slot: int) -> bool:
+        found = tracee.read(slot, self._step)
+        return found is not None and not any(found)
 
     def _ours(self, tracee: Tracee, slot: int) -> bool:
         found = tracee.read(slot, self._architecture.slot_size)

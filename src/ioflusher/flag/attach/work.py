@@ -11,6 +11,7 @@ from ioflusher.flag.attach.tracee import Tracee, next_status
 from ioflusher.flag.errors import FlagError, NoSuchProcessError
 from ioflusher.flag.threads import Bits, ThreadState, thread_state, thread_states
 from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
+from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
 
 _LOCK_MEMORY = Call(CallName.MLOCKALL, (MCL_CURRENT | MCL_FUTURE,))
@@ -65,9 +66,10 @@ class Work:
                 raise NoSuchProcessError(self._pid)
             if states[0].flags.kernel_thread:
                 raise FlagError(f"{self._pid} is a kernel thread", hint="the kernel minds its own threads")
-            if states[0].tid != self._pid:
+            process = self._process()
+            if process != self._pid:
                 raise FlagError(
-                    f"{self._pid} is a thread of process {states[0].tid}", hint="name the process itself"
+                    f"{self._pid} is a thread of process {process}", hint="name the process itself"
                 )
             self._cover(states)
             self._mark_dead()
@@ -75,6 +77,13 @@ class Work:
                 self._memory = self._lock()
         except BaseException as error:
             self._failure = error
+
+    def _process(self) -> int:
+        """The process to which the number belongs: numbers start anew, so their order does not tell."""
+        try:
+            return parse_status((self._proc / str(self._pid) / "status").read_bytes()).tgid
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise NoSuchProcessError(self._pid) from error
 
     def _cover(self, states: tuple[ThreadState, ...]) -> None:
         """Go through the threads until none is left that could still be changed."""
