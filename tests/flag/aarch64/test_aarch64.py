@@ -9,7 +9,8 @@ import pytest
 from tests.flag.aarch64.machine import COMPILER, Done, Entry, boot, missing, parts, tree
 
 REPOSITORY = Path(__file__).parents[3]
-TESTS = ("tests/__init__.py", "tests/flag/attach/conftest.py", "tests/flag/attach/test_attach.py")
+ATTACH = ("tests/flag/attach/test_attach.py", "tests/flag/attach/test_killed.py")
+TESTS = ("tests/__init__.py", "tests/flag/attach/conftest.py", *ATTACH)
 # pure Python, all of them
 LIBRARIES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "click")
 DEADLINE_S = 900
@@ -28,7 +29,7 @@ ioflusher unset $target && echo "then $(cut -d" " -f9 /proc/$target/stat)"
 kill $target; wait $target
 ioflusher run --user 65534 --group 65534 --policy rr --priority 3 --ionice best-effort:1 -- sh -c \\
     'id -u; cut -d" " -f9 /proc/self/stat; chrt -p 0; ionice; exit 7'; echo "status $?"
-{python} -m pytest -q -rs -p no:cacheprovider tests/flag/attach/test_attach.py
+{python} -m pytest -q -rs -p no:cacheprovider {tests}
 """
 
 
@@ -64,13 +65,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         command = [COMPILER, "-O2", "-pthread", "-static", "-o", str(programs / source.stem), str(source)]
         subprocess.run(command, check=True, timeout=120)
     machine = parts()
-    command_there = COMMAND.format(python=machine.python)
+    command_there = COMMAND.format(python=machine.python, tests=" ".join(ATTACH))
     return boot(machine, files(programs), command_there, deadline_s=DEADLINE_S)
 
 
 @pytest.mark.vm
 def test_every_test_of_attaching_passes_there(done: Done) -> None:
-    """All of test_attach.py, with the state really set; nothing is skipped but what is for x86-64."""
+    """test_attach.py and test_killed.py, with the state really set; only what is for x86-64 is skipped."""
     assert done.status == 0, done.output + done.console[-2000:]
     skipped = [line for line in done.output.splitlines() if line.startswith("SKIPPED")]
     assert all("x86-64" in line for line in skipped), done.output

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from ioflusher.flag.attach import Outcome, caller
+from ioflusher.flag.attach import Outcome, ProcessOutcome, caller
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
 
 SOURCES = Path(__file__).parent.parent / "programs"
@@ -19,6 +20,13 @@ PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missi
 
 # What a thread's outcome is when it really made the call: without the capability the kernel refuses it then.
 CALLED = Outcome.DONE if PERMITTED else Outcome.NOT_PERMITTED
+
+# Under emulation everything takes ten times as long: there, fewer threads that wait longer.
+THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
+ARM = os.uname().machine == "aarch64"
+DEADLY_STEP = int(os.environ.get("IOFLUSHER_DEADLY_STEP", "1"))
+ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "20"))
+FLOODED_ROUNDS = min(16, max(1, 4 * (ROUNDS - 2)))  # where a signal comes every few microseconds
 
 
 class Start(Protocol):
@@ -96,3 +104,8 @@ def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGCONT)
+
+
+def outcomes(result: ProcessOutcome) -> dict[Outcome, int]:
+    """How many threads had each outcome."""
+    return dict(Counter(thread.outcome for thread in result.threads))

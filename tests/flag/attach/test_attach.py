@@ -1,41 +1,39 @@
 """The state put on running processes: every kind of wait goes on, hard cases end clearly, no harm is done."""
 
-import itertools
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.flag.attach.conftest import CALLED, PERMITTED, Start, finish, stopped
+from tests.flag.attach.conftest import (
+    ARM,
+    CALLED,
+    FEED_MS,
+    FLOODED_ROUNDS,
+    PERMITTED,
+    ROUNDS,
+    THREADS,
+    WAIT_MS,
+    Start,
+    finish,
+    outcomes,
+    stopped,
+)
 
 from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
-from ioflusher.flag.attach import Outcome, ProcessOutcome, StuckThreadError, put_state, slots, tracee
+from ioflusher.flag.attach import Outcome, StuckThreadError, put_state
 from ioflusher.kernel.ptrace import PTRACE_SEIZE
 
 pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="registers are not known"),
 ]
-# Under emulation everything takes ten times as long: there, fewer threads that wait longer.
-THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
-ARM = os.uname().machine == "aarch64"
-DEADLY_STEP = int(os.environ.get("IOFLUSHER_DEADLY_STEP", "1"))
-ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "20"))
-FLOODED_ROUNDS = min(16, max(1, 4 * (ROUNDS - 2)))  # where a signal comes every few microseconds
-
-
-def outcomes(result: ProcessOutcome) -> dict[Outcome, int]:
-    """How many threads had each outcome."""
-    return dict(Counter(thread.outcome for thread in result.threads))
 
 
 @pytest.mark.usefixtures("asked")
@@ -54,98 +52,6 @@ def test_every_kind_of_wait_goes_on(start: Start) -> None:
     assert status == 0, output
     # kind, threads, rounds, the fewest rounds of one thread, lateness: every thread went on
     assert all(int(line.split()[3]) > 0 for line in output.splitlines()), output
-
-
-def dies_after(calls: int, pid: int) -> bool:
-    """A tool that kills itself right after so many calls that change something; whether it came to that."""
-    tool = os.fork()
-    if tool:
-        return os.waitpid(tool, 0)[1] == signal.SIGKILL
-    left = calls
-
-    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any) -> Any:
-            nonlocal left
-            result = call(*arguments)
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return counted
-
-    try:
-        for room, name in ((tracee, "ptrace"), (tracee, "ptrace_set_registers"), (os, "pwrite")):
-            setattr(room, name, deadly(getattr(room, name)))
-        put_state(pid, True)
-    finally:
-        os._exit(0)
-
-
-@pytest.mark.usefixtures("asked")
-def test_whatever_call_the_tool_dies_after_the_target_lives_on(start: Start) -> None:
-    """Each step of the work on each kind of wait is once the tool's last: no thread stays behind."""
-    process = start("waits", "34", WAIT_MS, FEED_MS, "interruptible")
-    calls = 1
-    while dies_after(calls, process.pid) and calls < 400:
-        assert process.poll() is None
-        put_state(process.pid, False)  # so that the next has as much to do
-        calls += DEADLY_STEP
-    assert calls > 17 * 6  # seize, interrupt, write, go, call, let go: for every kind
-    time.sleep(2 * int(WAIT_MS) / 1000)
-    assert {state.state for state in thread_states(process.pid)} <= {"S", "R"}
-    status, output = finish(process)
-    assert (status, "FAIL" in output) == (0, False), output
-
-
-@pytest.mark.usefixtures("asked")
-def test_killed_at_any_moment_target_lives_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL leaves every thread running, none stopped, no call wrong, also if tool follows tool."""
-    monkeypatch.setattr(slots, "_PER_MAPPING", 1)  # the places for code are used up soon, and used again
-    process = start("waits", "68", WAIT_MS, FEED_MS, "interruptible")
-    chance = random.Random(3)
-    for _ in range(4 * ROUNDS):
-        tool = os.fork()
-        if tool == 0:
-            try:
-                for number in itertools.count():
-                    put_state(process.pid, number % 2 == 0 or not PERMITTED)
-            finally:
-                os._exit(0)
-        time.sleep(chance.uniform(0, 0.004 * int(FEED_MS) / 5))
-        os.kill(tool, signal.SIGKILL)
-        os.waitpid(tool, 0)
-        assert process.poll() is None
-    time.sleep(2 * int(WAIT_MS) / 1000)
-    assert {state.state for state in thread_states(process.pid)} <= {"S", "R"}
-    status, output = finish(process)
-    assert (status, "FAIL" in output) == (0, False), output
-
-
-@pytest.mark.usefixtures("asked")
-def test_the_way_home_is_left_to_who_needs_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a stopped process a thread stays where a dead tool sent it; the next tool writes no code over that.
-
-    There is one place for code here, so that the next tool can do nothing until the thread went home.
-    """
-    monkeypatch.setattr(slots, "_PER_MAPPING", 1)
-    monkeypatch.setattr(slots, "_usable", lambda m: m.executable and m.path.endswith(b"/waits"))
-    process = start("waits", "34", WAIT_MS, FEED_MS, "interruptible")
-    refused = 0
-    for calls in range(2, 12):
-        with stopped(process):
-            assert dies_after(calls, process.pid)
-            found = outcomes(put_state(process.pid, True))
-        assert found.keys() <= {CALLED, Outcome.ALREADY, Outcome.UNSUITABLE}
-        refused += Outcome.UNSUITABLE in found
-        time.sleep(2 * int(FEED_MS) / 1000)
-        assert process.poll() is None
-        again = outcomes(put_state(process.pid, True))
-        assert again.keys() <= {CALLED, Outcome.ALREADY}
-        put_state(process.pid, False)
-    assert refused
-    status, output = finish(process)
-    assert (status, "FAIL" in output) == (0, False), output
 
 
 @pytest.mark.usefixtures("asked")
@@ -254,6 +160,30 @@ def test_threads_that_are_born_meanwhile_are_covered(start: Start) -> None:
         assert coverage(process.pid).complete
     assert put_state(process.pid, False).complete
     assert finish(process)[0] == 0
+
+
+LOW_NUMBER = """
+import os, threading, time
+with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+    file.write(str(os.getpid() - 100))
+thread = threading.Thread(target=time.sleep, args=(600,))
+thread.start()
+print(thread.native_id < os.getpid(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not PERMITTED, reason="needs CAP_SYS_RESOURCE: runs in the guest")
+def test_a_thread_with_a_lower_number_than_its_process() -> None:
+    """Numbers start anew at pid_max: the lowest one need not be the process's own."""
+    process = subprocess.Popen([sys.executable, "-c", LOW_NUMBER], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"True\n"
+        assert outcomes(put_state(process.pid, True)) == {Outcome.DONE: 2}
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
 
 
 @pytest.mark.usefixtures("asked")

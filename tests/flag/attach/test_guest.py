@@ -19,15 +19,15 @@ SLOWLY = {
 
 @pytest.mark.vm
 def test_the_state_put_on_running_processes(compiled: Callable[[str], Path]) -> None:
-    """Every test of test_attach.py passes as root with all capabilities; none is skipped for want of one."""
+    """test_attach.py and test_killed.py pass with all capabilities; none is skipped for want of it."""
     directory = {compiled(name).parent for name in ("waits", "corners", "rseq")}.pop()
     environment = [f"{name}={value}" for name, value in SLOWLY.items()]
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
     done = ioflusher(
-        *("lab", "exec", "--timeout", "300", "--share", str(directory), "--"),
+        *("lab", "exec", "--timeout", "450", "--share", str(directory), "--"),
         *("env", *environment, f"IOFLUSHER_PROGRAMS={directory}"),
-        *(*command, str(HERE / "test_attach.py")),
-        timeout=400,
+        *(*command, str(HERE / "test_attach.py"), str(HERE / "test_killed.py")),
+        timeout=550,
     )
     output = done.stdout.decode()
     assert done.returncode == 0, output + done.stderr.decode()
