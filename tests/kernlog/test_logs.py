@@ -81,11 +81,24 @@ def test_the_trace_that_brought_the_state_about() -> None:
         ("neg_s2disk_dirty_throttled", Kind.DIRTY_THROTTLED),
         ("neg_thp_fault_slow_usb", Kind.RECLAIM_BEHIND_DEVICE),
         ("neg_nfs_exit_flush", Kind.SLOW_STORAGE),
+        ("pos_tcmu_ext4_write_begin", Kind.INODE_RECURSION),
+        ("pos_zswap_writeback_below_dm", Kind.SWAP_RECURSION),
+        ("neg_mlock_blk_congestion_2_6", Kind.RECLAIM_THROTTLED),
+        ("neg_reiserfs_dirty_throttled_2_6", Kind.DIRTY_THROTTLED),
+        ("neg_mmc_suspend_quoted_printable", Kind.WORK_WAIT),
+        ("neg_i915_kswapd_own_lock", Kind.RECLAIM_BEHIND_LOCK),
+        ("neg_i915_shrinker_oops", Kind.LOCKUP),
     ],
 )
 def test_the_first_episode_is_of_its_kind(name: str, kind: Kind) -> None:
     """The most important episode comes first and is called what it is."""
     assert diagnosis(name).episodes[0].kind is kind
+
+
+def test_a_name_that_a_person_wrote_above_the_stack_counts() -> None:
+    """ "tcmu-runner call Trace:" says whose stack it is, and so whose I/O waits."""
+    (episode,) = diagnosis("pos_tcmu_ext4_write_begin").episodes
+    assert (episode.daemon, episode.recursion) == ("tcmu-runner", True)
 
 
 def test_a_thread_that_lost_the_processor_on_its_way_to_sleep_waits() -> None:

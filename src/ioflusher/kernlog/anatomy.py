@@ -175,13 +175,20 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         work = max((i for i, step in enumerate(steps) if step.role in _PAGES_GO), default=None)
     if work is None:
         throttled = next((i for i, s in enumerate(steps) if s.role is Role.RECLAIM_THROTTLE), None)
-        return (Reclaim.DIRECT, throttled) if throttled is not None else (None, 0)
+        if throttled is None or _throttled_writer(steps):
+            return None, 0
+        return Reclaim.DIRECT, throttled
     if comm and comm.startswith(_KERNELS_OWN):
         return Reclaim.KSWAPD, work
     outside = {step.role for step in steps[work + 1 :]}
     # a stack that was cut ends in reclaim itself
     asked = not outside or outside & {Role.ALLOCATION, Role.PAGE_FAULT, Role.SYSCALL}
     return (Reclaim.DIRECT, work) if asked else (None, 0)
+
+
+def _throttled_writer(steps: tuple[Step, ...]) -> bool:
+    """Whether it is a writer that sleeps; before 2.6.37 it did so in congestion_wait(), as reclaim did."""
+    return any(step.role is Role.DIRTY_THROTTLE for step in steps)
 
 
 def _next_allocation(steps: tuple[Step, ...], begin: int) -> int | None:
@@ -213,6 +220,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         if role in _PRIMITIVES:
             primitive = primitive or _PRIMITIVES[role]
             continue
+        if role is Role.RECLAIM_THROTTLE and _throttled_writer(steps):
+            return Wait.DIRTY_THROTTLE
         wait = _judge(role, primitive)
         # it gave up the processor in a function that the table does not list
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE

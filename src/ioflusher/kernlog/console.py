@@ -14,6 +14,7 @@ from ioflusher.kernlog.heads import Head, parse_head
 from ioflusher.kernlog.lines import COMMON_FRAME, Line, parse_line
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
 from ioflusher.kernlog.scan import MAX_RAW_LINE, RawLine
+from ioflusher.kernlog.told import told_head
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
 MAX_FRAMES = 512
@@ -109,6 +110,12 @@ _OWNER = re.compile(
 )
 # the registers of an oops or a warning: whoever has its instruction pointer in the kernel runs
 _RAN = "RIP: 0010:"
+# what an oops or a warning begins with, where the registers are another architecture's or were cut out
+_OOPS = re.compile(
+    r"Unable to handle kernel|BUG: (?:unable to handle|kernel NULL pointer|KASAN:)|kernel BUG at "
+    r"|Internal error: Oops|general protection fault|WARNING: (?:CPU: \d|at )"
+)
+_OOPS_WORDS = ("kernel", "BUG", "Oops", "fault", "WARNING")
 _ENDS = ("Code: ", "---[ end trace", "Kernel panic")
 
 
@@ -195,9 +202,12 @@ class Reader:
                 return
             yield from self._end(caller)
             draft = None
-        head = parse_head(text)
+        head = parse_head(text) or told_head(text)
         if head:
             yield from self._take_head(head, line, raw)
+        elif any(word in text for word in _OOPS_WORDS) and _OOPS.search(text):
+            yield from self._end(caller)
+            self._begin(Head(source=Source.DUMP), line, raw)
         elif draft:
             yield from self._take_detail(draft, line, raw)
         elif ("race" in text and _TRACE_BEGINS.match(text)) or ("queue: " in text and _QUEUE.match(text)):

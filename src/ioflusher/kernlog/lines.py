@@ -21,7 +21,7 @@ class Line(NamedTuple):
     caller: str = ""
 
 
-# a mail's blanks at the end of a line, and where it broke one
+# a mail's blanks at the end of a line, and where it broke one; some programs write brackets so, too
 _QUOTED_PRINTABLE = re.compile(r"(?:=20|=C2=A0|=A0|=0D|=0A)*=?$")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
@@ -50,6 +50,7 @@ _PREFIX = re.compile(
         r"MESSAGE=|data: (?=\{)",
         r"(?:[>|] ?)+(?=\s|\S)",
         r"\d*\.\d{6}\](?= )",
+        r"\](?= [\w.$]+\+0x)",  # a mail broke the line behind the address
     ))
 )  # fmt: skip
 
@@ -72,6 +73,8 @@ def clean(raw: bytes) -> str:
         text = html.unescape(text)
     if text.endswith(("=", "=20", "=A0", "=0A")) or "=A0" in text:
         text = _QUOTED_PRINTABLE.sub("", text).replace("=C2=A0", " ").replace("=A0", " ")
+    if "=5B" in text or "=5D" in text:
+        text = text.replace("=5B", "[").replace("=5D", "]")
     if text.isprintable():
         return text
     if "\x1b" in text:

@@ -16,6 +16,14 @@ _DEVICE = {
     Wait.COMPLETION,
     Wait.FS,
 }
+_BY_KSWAPD = {
+    **dict.fromkeys(_DEVICE, Kind.RECLAIM_BEHIND_DEVICE),
+    Wait.RECLAIM_THROTTLE: Kind.RECLAIM_THROTTLED,
+    Wait.DAEMON: Kind.USER_FS_WAIT,
+    Wait.SERVER: Kind.NETWORK_FS_WAIT,
+    Wait.IDLE: Kind.OTHER,
+    Wait.UNKNOWN: Kind.OTHER,
+}
 _OUTSIDE = {
     Wait.DIRTY_THROTTLE: Kind.DIRTY_THROTTLED,
     Wait.DAEMON: Kind.USER_FS_WAIT,
@@ -50,12 +58,15 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
         return _in_reclaim(case, facts)
     what = awaited(body)
     kind = _OUTSIDE.get(body.wait, Kind.OTHER)
+    if body.reclaim is Reclaim.KSWAPD and body.wait is Wait.RUNNING:
+        why = "the kernel's reclaim thread runs; it waits for nobody"
+        return Finding(Kind.OTHER, False, Confidence.PROBABLE, why)
     if body.reclaim is Reclaim.KSWAPD:
         why = (
             f"the kernel's reclaim thread waits for {what}; it is no allocation and nobody's "
             "I/O needs it to end"
         )
-        return Finding(Kind.RECLAIM_BEHIND_DEVICE, False, Confidence.PROBABLE, why)
+        return Finding(_BY_KSWAPD.get(body.wait, Kind.RECLAIM_BEHIND_LOCK), False, Confidence.PROBABLE, why)
     if body.reclaim is Reclaim.FORCED:
         why = f"it was asked to free memory and waits for {what}; no allocation of its own waits"
         return Finding(kind, False, Confidence.PROBABLE, why)
