@@ -49,7 +49,7 @@ def ioflusher(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 def drawn(*processes: Process, every_thread: bool = False) -> str:
     """What a terminal with colours would get."""
-    console = Console(record=True, width=200, force_terminal=True, file=io.StringIO())
+    console = Console(record=True, width=200, height=50, force_terminal=True, file=io.StringIO())
     if every_thread:
         print_process(processes[0], console)
     else:

@@ -28,7 +28,9 @@ def whole(image: Image) -> bytes:
 def listing(directory: Path) -> dict[str, tuple[int, bytes, int]]:
     """Relative path -> (type and mode, content or link, whole seconds of mtime)."""
     found = {}
-    for path in sorted(directory.rglob("*")):
+    # not rglob, which older Pythons end at a link that is too long to follow
+    names = (Path(top, name) for top, *lists in os.walk(directory) for name in (*lists[0], *lists[1]))
+    for path in sorted(names):
         info = path.lstat()
         if path.is_symlink():
             content = os.fsencode(os.readlink(path))

@@ -304,14 +304,20 @@ def is_running(device: str) -> bool:
     return (_sysfs(device) / "pid").exists()
 
 
+def has_size(device: str) -> bool:
+    """Whether the device holds anything, so that it can be read."""
+    return int((_sysfs(device) / "size").read_text()) > 0
+
+
 def _sysfs(device: str) -> Path:
     return Path("/sys/block") / Path(device).name
 
 
 def _await_start(attachment: Attachment) -> None:
-    """NBD_DO_IT does not say when it has begun; sysfs does."""
+    """NBD_DO_IT does not say when it has begun; sysfs does, and the size comes last (nbd_start_device)."""
     deadline = time.monotonic() + START_TIMEOUT
-    while not is_running(attachment.device):
+    empty = attachment.export.size == 0
+    while not (is_running(attachment.device) and (empty or has_size(attachment.device))):
         if attachment.wait(_POLL) or time.monotonic() > deadline:
             attachment.detach()
             raise AttachError(f"{attachment.device!r} did not start within {START_TIMEOUT:.0f} s")

@@ -18,7 +18,8 @@ def status_console() -> Console:
     """Standard output; NO_COLOR and TERM are heeded."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = _WIDE
+        # both, or rich takes the size of a dumb terminal
+        console.width, console.height = _WIDE, 25
     return console
 
 
