@@ -54,6 +54,23 @@ def test_a_mail_client_and_a_terminal_change_nothing(name: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("margin", [b"    ", b"\t", b"# ", b" * "])
+def test_a_commit_message_and_a_comment_change_nothing(name: str, margin: bytes) -> None:
+    """Nor does what `git log`, a script or a C file writes in front of each line."""
+    raw = (LOGS / f"{name}.txt").read_bytes()
+    again = diagnose_log(b"".join(margin + line + b"\n" for line in raw.splitlines()))
+    assert [(e.kind, e.recursion) for e in again.episodes] == [
+        (e.kind, e.recursion) for e in diagnose_log(raw).episodes
+    ]
+
+
+def test_lines_with_an_empty_one_behind_each_are_one_stack() -> None:
+    """Some web pages and mail programs set logs so; then an empty line parts nothing."""
+    raw = (LOGS / "pos_dm_thin_swap_drain_crash.txt").read_bytes()
+    assert diagnose_log(raw.replace(b"\n", b"\n\n")).recursion
+
+
 def test_the_trace_that_brought_the_state_about() -> None:
     """nbd, XFS, msgr-worker-1, the write that reclaim forced."""
     (episode,) = diagnosis("pos_nbd_xfs_inode_write").episodes

@@ -69,7 +69,13 @@ class _Draft:
     lockdep_lines: int = 0
     cycle_over: bool = False  # lockdep went on to what is held and where it was found
     gap: bool = False  # an empty line stood behind the last frame
+    gaps: int = 0  # so many frames had one behind them
     parted: bool = False  # and other words behind that
+
+    @property
+    def double_spaced(self) -> bool:
+        """Whether some web page or mail put an empty line behind every line: then they part nothing."""
+        return self.gaps >= 2 and self.gaps >= len(self.frames) - 1
 
     def add(self, frame: Frame) -> None:
         """Take a frame, unless it is an interrupt's."""
@@ -104,7 +110,7 @@ _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\
 _QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
 _OWNER = re.compile(
-    r"^(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? "
+    r"^\s*(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? "
     r"[\w-]{1,16},? ?(?:likely )?"
     r"(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
 )
@@ -146,8 +152,9 @@ class Reader:
         line = parse_line(raw.data)
         text = line.text
         if not text:
-            if draft := self._drafts.get(line.caller):
-                draft.gap = bool(draft.frames)
+            if (draft := self._drafts.get(line.caller)) and draft.frames and not draft.gap:
+                draft.gap = True
+                draft.gaps += 1
             return
         if text[:1] in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ" and _JOURNAL_FIELD.match(text):
             return
@@ -192,7 +199,7 @@ class Reader:
         text, caller = line.text, line.caller
         draft = self._drafts.get(caller)
         if draft and draft.gap and line.seconds is None:
-            draft.parted = True
+            draft.parted = not draft.double_spaced
         # words before expressions: most lines between stacks are noise
         if any(word in text for word in _LOCKDEP_WORDS) and _LOCKDEP.search(text):
             yield from self._open_lockdep(line, raw)

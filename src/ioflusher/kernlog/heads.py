@@ -51,7 +51,7 @@ _NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
 _NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = re.compile(
-    r"^\s?(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
+    r"^\s{0,12}(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
     r"(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )

@@ -49,6 +49,7 @@ _PREFIX = re.compile(
         r"[\w.:-]{1,64} (?=\[\s*\d+\.\d{3,9}\]|\d{1,3},\d{1,12},\d{1,15},)",
         r"MESSAGE=|data: (?=\{)",
         r"(?:[>|] ?)+(?=\s|\S)",
+        r"[#*](?= )",  # a comment in a script or a C file
         r"\d*\.\d{6}\](?= )",
         r"\](?= [\w.$]+\+0x)",  # a mail broke the line behind the address
     ))
@@ -91,6 +92,8 @@ def parse_line(raw: bytes) -> Line:
         text = _json_message(b"{" + found[0].encode() + b"}") or text
     seconds: float | None = None
     caller = ""
+    if text[:1] == " " and _PREFIX.match(bare := text.lstrip()):
+        text = bare  # a log that was set in as a whole
     for _ in range(8):
         found = _PREFIX.match(text)
         if not found or not found.end():
