@@ -59,13 +59,23 @@ def test_the_same_as_on_one_processor(machine: Recorded) -> None:
 
 
 def test_the_threads_of_a_large_process_are_shared(machine: Recorded) -> None:
-    """It comes back whole, in order, under its main thread's name; wanted or not by all its threads."""
-    threads = {4000: b"main"} | {4001 + number: b"worker" for number in range(900)}
+    """It comes back whole, in order, under its main thread's name; wanted or not by all its threads.
+
+    Thread numbers go round at pid_max: some are lower than the process's own.
+    """
+    threads = {3000 + number: b"worker" for number in range(500)} | {4000: b"main"}
+    threads |= {4001 + number: b"worker" for number in range(400)}
     machine.process(4000, b"main", threads=threads)
     found, _ = read(machine, 4000)
     assert found[4000].comm == "main"
     assert [thread.tid for thread in found[4000].threads] == [*threads]
-    assert 4000 not in read(machine, 4000, without=4000)[0]
+    assert 4000 not in read(machine, 4000, without=3000)[0]
+
+
+def test_a_small_process_has_its_main_threads_name(machine: Recorded) -> None:
+    """Also where another thread has a lower number."""
+    machine.process(900, b"main", threads={77: b"worker", 900: b"main"})
+    assert read(machine, 900)[0][900].comm == "main"
 
 
 def test_a_child_that_fails_is_made_good(machine: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ class Seen:
     network: int | None = None
 
 
+def main_thread(pid: int, threads: tuple[Thread, ...]) -> Thread:
+    """The thread that has the process's number; not always the lowest, once numbers went round."""
+    return next((thread for thread in threads if thread.tid == pid), threads[0])
+
+
 class ProcessReader:
     """Reads the processes below `proc`, a directory such as /proc."""
 
@@ -111,7 +116,7 @@ class ProcessReader:
         return Process(
             pid=pid,
             ppid=ppid,
-            comm=found[0].comm,
+            comm=main_thread(pid, found).comm,
             uid=status.uid,
             threads=found,
             capabilities=Capabilities(sets.effective, sets.permitted, sets.bounding),

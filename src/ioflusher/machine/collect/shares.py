@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from ioflusher.machine.collect.notes import Noted, Notes, read_small
-from ioflusher.machine.collect.processes import ProcessReader, Wanted
+from ioflusher.machine.collect.processes import ProcessReader, Wanted, main_thread
 from ioflusher.machine.process import Process, Thread
 
 # Below so many threads for each a second process costs more than it brings: a fork, and the way back.
@@ -55,8 +55,9 @@ def _read_piece(reader: ProcessReader, piece: _Piece, wanted: Wanted) -> Process
 
 def _joined(parts: list[Process]) -> list[Process]:
     """The processes of which these are parts."""
+    # the part with the main thread comes first: it has the name
     by_pid: defaultdict[int, list[Process]] = defaultdict(list)
-    for process in sorted(parts, key=lambda part: part.threads[0].tid):  # the one with the main thread first
+    for process in sorted(parts, key=lambda part: main_thread(part.pid, part.threads).tid != part.pid):
         by_pid[process.pid].append(process)
     return [
         replace(pieces[0], threads=tuple(sorted(_threads_of(pieces), key=lambda thread: thread.tid)))
