@@ -19,6 +19,8 @@ from ioflusher.kernlog.frames import Frame, parse_frame, parse_proc_stack
         (" nfsd_read+0xa7/0x1c0 [nfsd(OE)]", Frame("nfsd_read", 0xA7, 0x1C0, "nfsd", True)),
         ("[c0000000fe] [c00000000] .schedule+0x1/0x2 (unreliable)", Frame("schedule", 1, 2, None, False)),
         (" __switch_to+0x244/0x4e4 (T)", Frame("__switch_to", 0x244, 0x4E4, None, True)),
+        (" do_truncate+0x58/0xa0              # takes i_mutex", Frame("do_truncate", 0x58, 0xA0, None, True)),
+        ("xfs_bwrite+0x25/0x60 [xfs]\t<-- it issues I/O", Frame("xfs_bwrite", 0x25, 0x60, "xfs", True)),
         ("? lock_page (mm/filemap.c:12 (discriminator 3)) ", Frame("lock_page", None, None, None, False)),
         (" do_fsync fs/sync.c:212 [inline]", Frame("do_fsync", None, None, None, True)),
         (" do_fsync+0x1/0x2 fs/sync.c:212", Frame("do_fsync", 1, 2, None, True)),
@@ -50,6 +52,7 @@ def test_a_frame_of_every_form_is_read(text: str, frame: Frame) -> None:
         "shrink_slab+0x1",
         "Call Trace:",
         "the daemon (see mm/vmscan.c) waits",
+        "shrink_slab+0x1/0x2 is where it waits",
         "",
     ],
 )

@@ -1,5 +1,6 @@
 """What a log as a whole tells, which one stack alone cannot: who holds, who waits, what is short."""
 
+import re
 from dataclasses import dataclass, field
 
 from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait
@@ -15,6 +16,11 @@ MAX_REMEMBERED = 1024
 THAWS = frozenset({"thaw_super", "thaw_super_locked", "freeze_super", "thaw_bdev", "emergency_thaw"})
 # kernel/kthread.c: kthreadd makes every other kernel thread
 MAKES_THREADS = frozenset({"kthreadd", "create_kthread"})
+# fs/: they take an inode's lock for the whole write, read of a directory or change of size
+_TAKES_INODE_LOCK = re.compile(
+    r"^(?:generic_file_(?:aio_write|write_iter)|\w+_file_(?:aio_|buffered_)?write(?:_iter)?|\w+_buffered_write_iter"
+    r"|do_truncate|iterate_dir|vfs_readdir|lookup_slow|do_unlinkat|filename_create|vfs_fallocate)$"
+)
 _HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK}
 _STUCK = {Wait.IO, Wait.WRITEBACK, Wait.MEMPOOL, Wait.TAG, Wait.PAGE_LOCK, Wait.FS}
 
@@ -29,6 +35,19 @@ def awaits_thaw(body: Anatomy) -> bool:
         return False
     taken = any(step.frame.name in ("percpu_rwsem_wait", "__percpu_down_read") for step in body.inner)
     return body.wait is Wait.FROZEN or (body.wait is Wait.LOCK and taken)
+
+
+def takes_inode_lock(body: Anatomy) -> bool:
+    """Whether a stack is below a function that holds an inode's lock, or waits for one."""
+    return any(_TAKES_INODE_LOCK.match(step.frame.name) for step in body.outer)
+
+
+def _waits_for_inode_lock(body: Anatomy) -> bool:
+    """Whether it waits for an inode's lock: /proc shows whoever asked for the lock at the very end."""
+    if body.reclaim is not None or body.wait not in (Wait.LOCK, Wait.UNKNOWN):
+        return False
+    asks = next((s for s in body.steps if s.role not in (Role.SCHEDULE, Role.LOCK, Role.WAIT_BIT)), None)
+    return asks is not None and bool(_TAKES_INODE_LOCK.match(asks.frame.name))
 
 
 @dataclass(slots=True)
@@ -48,6 +67,7 @@ class Facts:
         frozen_reclaim: a task in reclaim, kswapd included, that waits for a file system's thaw.
         thread_maker: kthreadd, in direct reclaim.
         thread_waiters: family -> a task that works on it and waits for a new kernel thread.
+        inode_waiter: a task that waits for an inode's lock.
         stuck: number of tasks that wait for I/O, outside reclaim or in it.
         families: every subsystem seen in a stack, and every device in trouble.
         in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
@@ -69,6 +89,7 @@ class Facts:
     frozen_reclaim: Case | None = None
     thread_maker: Case | None = None
     thread_waiters: dict[str, Case] = field(default_factory=dict)
+    inode_waiter: Case | None = None
     stuck: int = 0
     families: set[str] = field(default_factory=set)
     in_shrinker: Case | None = None
@@ -115,6 +136,8 @@ class Facts:
             self.frozen_reclaim = self.frozen_reclaim or case
         elif body.wait is Wait.LOCK and any(step.frame.name in THAWS for step in body.steps):
             self.thawer = self.thawer or case
+        elif _waits_for_inode_lock(body):
+            self.inode_waiter = self.inode_waiter or case
         elif body.wait is Wait.THREAD and body.reclaim is None:
             for name in families(body.steps):
                 self.thread_waiters.setdefault(name, case)

@@ -88,7 +88,10 @@ _SIZELESS = re.compile(
     rf"^\s*\[<[0-9a-f]+>\]\s*(?P<doubt>\?\s*)?(?P<function>{_SYMBOL})(?:\[\w+\])?\+0x(?P<offset>[0-9a-f]{{1,8}})\s*$"
 )
 _PLACE = re.compile(r"\.[chSs]:\d")
-_AFTER_SYMBOL = re.compile(r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x)")
+# what may stand behind a frame, an author's remark included: "<-- waits here", "# takes ->i_mutex"
+_AFTER_SYMBOL = re.compile(
+    r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x|(?<=\s)(?:<[-=<]|#|//|/\*|--|[-=]+>|\*\*|;))"
+)
 
 
 @lru_cache(maxsize=8192)  # tasks that wait for the same have the same frames

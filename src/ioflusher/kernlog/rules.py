@@ -25,6 +25,7 @@ from ioflusher.kernlog.between import (
 from ioflusher.kernlog.facts import Facts
 from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.kinds import recursion_kind
+from ioflusher.kernlog.oom import victim_behind_the_charger
 from ioflusher.kernlog.plain import plain_finding
 from ioflusher.kernlog.roles import Role
 
@@ -395,4 +396,5 @@ RULES: tuple[Rule, ...] = (
     sender_to_a_device_of_ours,
     throttled_server,
     throttled_in_reclaim,
+    victim_behind_the_charger,
 )
