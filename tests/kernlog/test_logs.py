@@ -118,6 +118,12 @@ def test_a_name_that_a_person_wrote_above_the_stack_counts() -> None:
     assert (episode.daemon, episode.recursion) == ("tcmu-runner", True)
 
 
+def test_a_device_is_named_after_a_file_system_or_not_at_all() -> None:
+    """ "The device below block" says nothing."""
+    (episode,) = diagnosis("pos_zswap_writeback_below_dm").episodes
+    assert episode.device is None
+
+
 def test_a_thread_that_lost_the_processor_on_its_way_to_sleep_waits() -> None:
     """preempt_schedule_notrace() inside schedule() hides no lock."""
     episodes = {episode.kind: episode for episode in diagnosis("neg_cma_drain_wireless").episodes}

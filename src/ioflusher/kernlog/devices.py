@@ -45,5 +45,5 @@ def device_of(case: Case) -> str | None:
     return f"the device below {systems[-1]}" if systems else None
 
 
-_NO_DEVICE = {None, "fs", "fsnotify", "quota", "overlay"}
+_NO_DEVICE = {None, "fs", "fsnotify", "quota", "overlay", "block", "mm"}
 _FILE_SYSTEMS = {Role.FILE_SYSTEM, Role.FS_WAIT, Role.IO_WAIT, Role.RECLAIM_QUEUE}
