@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,7 +114,7 @@ def test_the_machine(sleeper: subprocess.Popen[bytes]) -> None:
     assert ioflusher("status", "--flagged").returncode == 0
     serving = json.loads(ioflusher("status", "--json", "--serving").stdout)["processes"]
     assert sleeper.pid not in [process["pid"] for process in serving]
-    assert f"\n{sleeper.pid:>5} sleep" in ioflusher("status").stdout
+    assert re.search(rf"^ *{sleeper.pid} sleep ", ioflusher("status").stdout, re.MULTILINE)
 
 
 @pytest.mark.live

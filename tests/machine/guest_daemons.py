@@ -6,6 +6,7 @@ server. Prints what `guest.play` prints, and {"root": ...}: a recording of what 
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ def prepare(tree: str) -> None:
     run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections")
     for directory in ("/run/dbus", "/run/lock", "/run/sshd"):
         os.makedirs(directory, exist_ok=True)
+    if "messagebus" not in {entry.pw_name for entry in pwd.getpwall()}:
+        run("useradd", "--system", "--no-create-home", "messagebus")  # as the package's own script would
     run("dbus-daemon", "--system", "--fork")
     run("/usr/lib/systemd/systemd-udevd", "--daemon")
     run("udevadm", "trigger")
