@@ -117,15 +117,6 @@ class Daemon:
             for played, served in names.items()
         )
 
-    def locked_but(self, kib: int) -> bool | None:
-        """Whether all of its resident memory but so much is locked; None for unknown."""
-        locked, resident = self.process.locked_kib, self.process.resident_kib
-        if locked is None:
-            return None
-        if locked == 0:
-            return resident is not None and resident == 0
-        return resident is None or resident - locked <= kib
-
     def severity(self, base: Severity) -> Severity:
         """A rule's severity for this daemon: less where less depends on it."""
         return base.lowered(min(target.steps for target in self.targets))

@@ -1,15 +1,16 @@
 """`ioflusher audit`: which daemons of a machine can wait for themselves, and what to do about it."""
 
-import contextlib
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.progress import progress_bar
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
@@ -105,7 +106,12 @@ def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "
     from ioflusher.audit.fleet import audit_files
 
     workers = min(len(names), jobs or len(os.sched_getaffinity(0)))
-    with progress_bar(len(names)) as progress:
+    with progress_bar("judging", show=len(names) >= POOL_FROM) as show_progress:
+        judged = itertools.count(1)
+
+        def progress() -> None:
+            show_progress(next(judged), len(names))
+
         if workers == 1 or len(names) < POOL_FROM:
             return list(audit_files(names, config, progress=progress))
         import networkx  # noqa: F401  loaded once, before the pool's processes are made, not in each of them
@@ -118,16 +124,6 @@ def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "
                 "a process that judged snapshots was killed",
                 hint="memory may have been short: try --jobs 1",
             ) from error
-
-
-@contextlib.contextmanager
-def progress_bar(length: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while many files are judged; nothing where nobody would see it."""
-    if length < POOL_FROM or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=length, label="judging", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
 
 
 def show(results: "list[Judged]", form: str) -> None:

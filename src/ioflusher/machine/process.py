@@ -198,9 +198,13 @@ class Process:
     @property
     def memory_locked(self) -> bool | None:
         """Whether all of its resident memory but for a MiB is locked; None for unknown."""
+        return self.locked_but(1024)
+
+    def locked_but(self, kib: int) -> bool | None:
+        """Whether all of its resident memory but so much is locked; None for unknown."""
         if not self.locked_kib:
             return None if self.locked_kib is None else self.resident_kib == 0
-        return self.resident_kib is None or self.resident_kib - self.locked_kib <= 1024
+        return self.resident_kib is None or self.resident_kib - self.locked_kib <= kib
 
     @property
     def never_swapped(self) -> bool:

@@ -50,7 +50,7 @@ def memory_not_locked(view: View, limits: Limits) -> Iterator[Found]:
         return
     for daemon in _judged(view):
         process = daemon.process
-        if process.never_swapped or daemon.locked_but(limits.unlocked_kib) is not False:
+        if process.never_swapped or process.locked_but(limits.unlocked_kib) is not False:
             continue
         own = any(target.swaps for target in daemon.targets)
         yield Found(
