@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.complaint import say
+from ioflusher.cli.progress import progress_bar
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
     LogResult,
     Options,
-    Progress,
     diagnose_file,
     diagnose_files,
     diagnose_records,
@@ -157,8 +157,9 @@ def read_all(
             yield from diagnose_files(logs, options, executor)
         return
     for name in logs:
-        with progress_bar(name) as progress:
-            result = diagnose_file(name, options, progress)
+        size = os.stat(name).st_size if name != "-" and os.path.isfile(name) else 0
+        with progress_bar("reading", show=size >= BAR_FROM) as show_progress:
+            result = diagnose_file(name, options, partial(show_progress, there_are=size))
         yield result
 
 
@@ -191,17 +192,6 @@ def pool(jobs: int, dask: str | None) -> Iterator["Executor"]:
         ) from error
     with client, client.get_executor() as executor:
         yield executor
-
-
-@contextlib.contextmanager
-def progress_bar(name: str) -> Iterator[Progress | None]:
-    """A bar on standard error while a long log is read; None where nobody would see one."""
-    size = os.stat(name).st_size if name != "-" and os.path.isfile(name) else 0
-    if size < BAR_FROM or not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=size, label="reading", file=sys.stderr) as bar:
-        yield lambda done: bar.update(done - bar.pos)
 
 
 def show(result: LogResult, several: bool) -> None:

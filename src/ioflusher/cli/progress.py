@@ -1,13 +1,17 @@
 """A progress bar on standard error, where that is a terminal."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import click
 
-# takes what is done and how much there is
-Show = Callable[[int, int], None]
+
+class Show(Protocol):
+    """Tells what is done, and how much there is."""
+
+    def __call__(self, done: int, there_are: int) -> None: ...
 
 
 @contextmanager
