@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.finding import Finding, Report
+from ioflusher.audit.finding import AuditFinding, AuditReport
 from ioflusher.audit.run import audit
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, SocketEnd
@@ -85,12 +85,12 @@ def machine(daemon: Mapping[str, Any] | None = None, **changes: Any) -> Snapshot
     return replace(WELL, **{"processes": processes, **changes})
 
 
-def judged(snapshot: Snapshot, *services: Service, config: Config | None = None) -> Report:
+def judged(snapshot: Snapshot, *services: Service, config: Config | None = None) -> AuditReport:
     """The audit of a machine on which the daemon serves nbd0, or on which these services are given."""
     return audit(snapshot, config or Config(), infer=lambda _: services or (SERVER,))
 
 
-def found(snapshot: Snapshot, *services: Service, config: Config | None = None) -> dict[str, Finding]:
+def found(snapshot: Snapshot, *services: Service, config: Config | None = None) -> dict[str, AuditFinding]:
     """What was found, by rule; a rule that speaks twice fails the test that did not expect it."""
     findings = judged(snapshot, *services, config=config).findings
     assert len({finding.rule for finding in findings}) == len(findings), findings

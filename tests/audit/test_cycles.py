@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ioflusher.audit.finding import Finding
+from ioflusher.audit.finding import AuditFinding
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import Role, Service, TargetKind
@@ -38,7 +38,7 @@ def other(store: str, flags: int = COVERED, **changes: object) -> Process:
     return replace(process, **changes)  # type: ignore[arg-type]
 
 
-def crosswise(first_store: str, second_store: str) -> dict[str, Finding]:
+def crosswise(first_store: str, second_store: str) -> dict[str, AuditFinding]:
     """Two daemons, each with a store somewhere."""
     first = replace(DAEMON, files=(FileUse("/y/image", FileKind.WRITTEN, first_store),))
     snapshot = replace(

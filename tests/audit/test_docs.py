@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.table import RULES
 from ioflusher.report.audit_rules import rules_markdown
 
@@ -17,7 +17,7 @@ def test_the_page_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_a_reason_has_two_sentences(rule: Rule) -> None:
+def test_a_reason_has_two_sentences(rule: AuditRule) -> None:
     """As every finding gives it."""
     assert rule.reason.count(". ") == 1
     assert rule.reason.endswith(".")

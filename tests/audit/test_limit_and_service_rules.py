@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.limits import Limits
+from ioflusher.audit.thresholds import Thresholds
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
 from ioflusher.machine.serving.service import Role, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
@@ -50,7 +50,7 @@ def test_the_oom_killer_and_who_is_needed() -> None:
     assert severities(mortal, recovery) == {"oom-killable": "note"}
     assert not found(machine({"oom_score_adj": 0}, mounts=(ROOT_MOUNT, FUSE)), SSHFS)
     assert found(mortal)["oom-killable"].remedy.commands == ("choom -n -1000 -p 7",)
-    assert not found(mortal, config=Config(limits=Limits(oom_score_adj=0)))
+    assert not found(mortal, config=Config(thresholds=Thresholds(oom_score_adj=0)))
 
 
 def group(**values: int | None) -> dict[str, object]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.limits import Limits
+from ioflusher.audit.thresholds import Thresholds
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import Role
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
@@ -49,7 +49,7 @@ def test_memory_that_cannot_be_swapped() -> None:
         assert not found(machine(daemon, swaps=(SWAP_ON_NBD,)))
     partly = machine({"locked_kib": 6000}, swaps=(SWAP_ELSEWHERE,))
     assert severities(partly) == {"memory-not-locked": "warning"}
-    assert not found(partly, config=Config(limits=Limits(unlocked_kib=2000)))
+    assert not found(partly, config=Config(thresholds=Thresholds(unlocked_kib=2000)))
     assert not found(machine(UNLOCKED, swaps=(SWAP_ELSEWHERE,)), HOLDER)
     assert not found(machine(UNLOCKED, swaps=(SWAP_ELSEWHERE,), mounts=(ROOT_MOUNT, FUSE)), SSHFS)
 
@@ -70,7 +70,7 @@ def test_swapped_out_now() -> None:
     """Any part of it, unless the configuration allows some."""
     snapshot = machine({"swapped_kib": 40}, swaps=(SWAP_ELSEWHERE,))
     assert severities(snapshot) == {"swapped-out": "warning"}
-    assert not found(snapshot, config=Config(limits=Limits(swapped_kib=40)))
+    assert not found(snapshot, config=Config(thresholds=Thresholds(swapped_kib=40)))
     assert not found(machine({"swapped_kib": 0}, swaps=(SWAP_ELSEWHERE,)))
     assert severities(machine({"swapped_kib": 1}, swaps=(SWAP_ON_NBD,))) == {"swapped-out": "error"}
 

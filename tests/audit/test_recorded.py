@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.audit.finding import Report
+from ioflusher.audit.finding import AuditReport
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import load_snapshot
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
-def judged(name: str) -> Report:
+def judged(name: str) -> AuditReport:
     """The audit of a recorded machine."""
     return audit(load_snapshot(gzip.decompress((SNAPSHOTS / f"{name}.json.gz").read_bytes()), name))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ioflusher.audit.rules.state import parse_release
+from ioflusher.audit.rules.io_flusher_state import parse_release
 from ioflusher.machine.process import Capabilities, Thread
 from ioflusher.machine.serving.service import Role
 from ioflusher.machine.snapshot import Snapshot

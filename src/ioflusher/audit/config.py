@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ioflusher.audit.errors import AuditError
-from ioflusher.audit.finding import Finding, SubjectKind
-from ioflusher.audit.limits import RANGES, Limits
+from ioflusher.audit.finding import AuditFinding, SubjectKind
 from ioflusher.audit.table import BY_NAME
+from ioflusher.audit.thresholds import RANGES, Thresholds
 
 SYSTEM_FILE = Path("/etc/ioflusher/audit.toml")
 LARGEST_BYTES = 1 << 20
@@ -47,7 +47,7 @@ class Suppression:
     device: str | None = None
     host: str | None = None
 
-    def fits(self, finding: Finding, host: str) -> bool:
+    def fits(self, finding: AuditFinding, host: str) -> bool:
         """Whether it means that finding."""
         subject = finding.subject
         process = subject.name if subject.kind is SubjectKind.PROCESS else None
@@ -67,13 +67,13 @@ class Config:
     Attributes:
         off: rules that are switched off, each with its reason.
         suppress: findings that are accepted.
-        limits: thresholds.
+        thresholds: thresholds.
         origin: the file that it was read from, None for none.
     """
 
     off: tuple[tuple[str, str], ...] = ()
     suppress: tuple[Suppression, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     origin: str | None = None
 
 
@@ -121,28 +121,28 @@ def parse_config(text: str, origin: str) -> Config:
         raise AuditError(f"{origin}: not TOML: {error}") from error
     _known(raw, ("rules", "suppress"), origin, "the file")
     off: list[tuple[str, str]] = []
-    limits = Limits()
+    thresholds = Thresholds()
     for name, table in _table(raw.get("rules", {}), origin, "rules").items():
         _known_rule(name, origin, "rules")
-        limits = _rule(name, _table(table, origin, f"rules.{name}"), origin, off, limits)
+        thresholds = _rule(name, _table(table, origin, f"rules.{name}"), origin, off, thresholds)
     entries = raw.get("suppress", [])
     if not isinstance(entries, list):
         raise AuditError(f"{origin}: suppress: expected tables [[suppress]], found {_kind(entries)}")
     suppress = tuple(_suppression(entry, origin, number) for number, entry in enumerate(entries, 1))
-    return Config(tuple(off), suppress, limits, origin)
+    return Config(tuple(off), suppress, thresholds, origin)
 
 
 def _rule(
-    name: str, table: Mapping[str, Any], origin: str, off: list[tuple[str, str]], limits: Limits
-) -> Limits:
-    thresholds = BY_NAME[name].thresholds
-    _known(table, ("off", *thresholds), origin, f"rules.{name}")
+    name: str, table: Mapping[str, Any], origin: str, off: list[tuple[str, str]], thresholds: Thresholds
+) -> Thresholds:
+    names = BY_NAME[name].thresholds
+    _known(table, ("off", *names), origin, f"rules.{name}")
     if "off" in table:
         off.append((name, _reason(table["off"], origin, f"rules.{name}.off")))
-    for key in thresholds:
+    for key in names:
         if key in table:
-            limits = replace(limits, **{key: _number(table[key], key, origin, f"rules.{name}.{key}")})
-    return limits
+            thresholds = replace(thresholds, **{key: _number(table[key], key, origin, f"rules.{name}.{key}")})
+    return thresholds
 
 
 def _suppression(entry: object, origin: str, number: int) -> Suppression:

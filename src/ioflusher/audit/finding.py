@@ -84,7 +84,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """One thing that one rule found.
 
     Attributes:
@@ -110,7 +110,7 @@ class Finding:
 class Suppressed:
     """A finding that the configuration took out, with the reason that it gives."""
 
-    finding: Finding
+    finding: AuditFinding
     reason: str
 
 
@@ -135,7 +135,7 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What an audit of one machine came to.
 
     Attributes:
@@ -150,7 +150,7 @@ class Report:
     host: str
     taken: str
     release: str
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     suppressed: tuple[Suppressed, ...]
     looked: Looked
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.finding import Report, Severity
+from ioflusher.audit.finding import AuditReport, Severity
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import read_snapshot
 from ioflusher.machine.errors import SnapshotError
@@ -28,7 +28,7 @@ class Judged:
     """
 
     input: str | None
-    report: Report | None
+    report: AuditReport | None
     trouble: str | None = None
     hint: str | None = None
 

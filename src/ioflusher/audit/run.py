@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.finding import Finding, Looked, Report, Suppressed
-from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.finding import AuditFinding, AuditReport, Looked, Suppressed
+from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.table import RULES
 from ioflusher.audit.view import View
 from ioflusher.machine.serving.infer import services
@@ -16,7 +16,7 @@ DEFAULT = Config()
 Infer = Callable[[Snapshot], tuple[Service, ...]]
 
 
-def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = services) -> Report:
+def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = services) -> AuditReport:
     """Judge a machine.
 
     Args:
@@ -26,7 +26,7 @@ def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = servic
     """
     view = View(snapshot, infer(snapshot))
     reasons = dict(config.off)
-    kept: list[Finding] = []
+    kept: list[AuditFinding] = []
     suppressed: list[Suppressed] = []
     for rule in RULES:
         for finding in _findings(rule, view, config):
@@ -36,7 +36,7 @@ def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = servic
             else:
                 suppressed.append(Suppressed(finding, reason))
     kept.sort(key=lambda finding: -finding.severity.rank)  # stable: rules stay in the order of the table
-    return Report(
+    return AuditReport(
         host=snapshot.system.hostname,
         taken=snapshot.system.taken,
         release=snapshot.system.release,
@@ -46,9 +46,9 @@ def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = servic
     )
 
 
-def _findings(rule: Rule, view: View, config: Config) -> Iterator[Finding]:
-    for found in rule.judge(view, config.limits):
-        yield Finding(
+def _findings(rule: AuditRule, view: View, config: Config) -> Iterator[AuditFinding]:
+    for found in rule.judge(view, config.thresholds):
+        yield AuditFinding(
             rule=rule.name,
             severity=found.severity,
             subject=found.subject,
@@ -59,7 +59,7 @@ def _findings(rule: Rule, view: View, config: Config) -> Iterator[Finding]:
         )
 
 
-def _accepted(finding: Finding, host: str, config: Config) -> str | None:
+def _accepted(finding: AuditFinding, host: str, config: Config) -> str | None:
     return next((entry.reason for entry in config.suppress if entry.fits(finding, host)), None)
 
 

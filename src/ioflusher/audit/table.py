@@ -1,8 +1,19 @@
 """The table of all rules, in the order in which reports and documentation have them."""
 
 from ioflusher.audit.finding import Severity
-from ioflusher.audit.rules import cycles, limits, memory, places, services, state
-from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.rules import (
+    cgroup_limits,
+    cycle,
+    daemon_gone,
+    dirty_limits,
+    files_on_served,
+    io_flusher_state,
+    oom,
+    reserve,
+    swap,
+    unreadable,
+)
+from ioflusher.audit.rules.rule import AuditRule
 
 _ALL_BUT_FUSE = (
     "A FUSE mount alone is passed over: the kernel does not wait for it in reclaim, and keeps its dirty "
@@ -17,8 +28,8 @@ _LOCK = (
     "MCL_FUTURE) in the daemon, with LimitMEMLOCK=infinity, or MemorySwapMax=0 for its unit."
 )
 
-RULES: tuple[Rule, ...] = (
-    Rule(
+RULES: tuple[AuditRule, ...] = (
+    AuditRule(
         "uncovered",
         Severity.ERROR,
         "no thread of a daemon carries the IO_FLUSHER state",
@@ -32,9 +43,9 @@ RULES: tuple[Rule, ...] = (
         "client that merely holds its device. FUSE mounts of ordinary users and what nobody can write to are "
         "passed over. NOFS with LOCAL_THROTTLE, a state made for FUSE, counts as whole for a FUSE daemon.",
         _SET,
-        state.uncovered,
+        io_flusher_state.uncovered,
     ),
-    Rule(
+    AuditRule(
         "partly-covered",
         Severity.ERROR,
         "some threads of a daemon carry the state, others do not",
@@ -44,9 +55,9 @@ RULES: tuple[Rule, ...] = (
         "As `uncovered`. Typical is a daemon that sets the state in main after a library started its "
         "threads.",
         _SET,
-        state.partly_covered,
+        io_flusher_state.partly_covered,
     ),
-    Rule(
+    AuditRule(
         "half-set",
         Severity.ERROR,
         "a thread carries one of the state's two bits",
@@ -56,9 +67,9 @@ RULES: tuple[Rule, ...] = (
         "Without LOCAL_THROTTLE it is a warning only: the kernel itself sets NOIO on a thread for the time "
         "of some calls, so look again before you act. Severity falls as for `uncovered`.",
         _SET,
-        state.half_set,
+        io_flusher_state.half_set,
     ),
-    Rule(
+    AuditRule(
         "worker-uncovered",
         Severity.NOTE,
         "a covered daemon's io_uring workers do not carry the state",
@@ -67,9 +78,9 @@ RULES: tuple[Rule, ...] = (
         "Looked at only where all threads of the program carry the state.",
         "Have the daemon started in the state (`ioflusher run`), or set the state before the first request "
         "is submitted.",
-        state.worker_uncovered,
+        io_flusher_state.worker_uncovered,
     ),
-    Rule(
+    AuditRule(
         "cannot-set",
         Severity.WARNING,
         "a daemon without the state lacks CAP_SYS_RESOURCE to take it",
@@ -80,9 +91,9 @@ RULES: tuple[Rule, ...] = (
         "`ioflusher unit --install UNIT` or `ioflusher run --user USER -- COMMAND`, which take the state "
         "before they give the capability up; or AmbientCapabilities=CAP_SYS_RESOURCE. In a container: "
         "`ioflusher container`.",
-        state.cannot_set,
+        io_flusher_state.cannot_set,
     ),
-    Rule(
+    AuditRule(
         "kernel-too-old",
         Severity.ERROR,
         "a kernel before 5.6 does not know the state",
@@ -92,9 +103,9 @@ RULES: tuple[Rule, ...] = (
         "kernels. Severity is that of the daemon on which most depends.",
         "A kernel of release 5.6 or later. `ioflusher run -- true` ends with status 0 where the call is "
         "there.",
-        state.kernel_too_old,
+        io_flusher_state.kernel_too_old,
     ),
-    Rule(
+    AuditRule(
         "memory-not-locked",
         Severity.ERROR,
         "a daemon's memory may be swapped out",
@@ -105,10 +116,10 @@ RULES: tuple[Rule, ...] = (
         "a control group with memory.swap.max 0, and for an NBD client that merely holds its device. "
         + _ALL_BUT_FUSE,
         _LOCK,
-        memory.memory_not_locked,
+        swap.memory_not_locked,
         ("unlocked_kib",),
     ),
-    Rule(
+    AuditRule(
         "swapped-out",
         Severity.ERROR,
         "a part of a daemon's memory is swapped out now",
@@ -116,10 +127,10 @@ RULES: tuple[Rule, ...] = (
         "daemon serves itself, it waits for itself.",
         "Reads VmSwap. Severity as for `memory-not-locked`.",
         _LOCK,
-        memory.swapped_out,
+        swap.swapped_out,
         ("swapped_kib",),
     ),
-    Rule(
+    AuditRule(
         "swap-on-served",
         Severity.ERROR,
         "swap lies on a device whose daemon is not fit to carry it",
@@ -128,9 +139,9 @@ RULES: tuple[Rule, ...] = (
         "Follows partitions, mapped devices, loop devices and files down to the device. Silent where every "
         "thread of the daemon carries the state and its memory is locked: that is what it takes.",
         "`swapoff` and swap on a disk of its own; or make the daemon fit: `ioflusher set --lock-memory PID`.",
-        memory.swap_on_served,
+        swap.swap_on_served,
     ),
-    Rule(
+    AuditRule(
         "executable-on-served",
         Severity.ERROR,
         "a daemon's executable lies on what it serves",
@@ -139,9 +150,9 @@ RULES: tuple[Rule, ...] = (
         "Silent where the daemon's memory is locked: such pages stay. A warning for a daemon that only "
         "recovery needs.",
         "Install it on another file system and start it anew; lock its memory until then.",
-        places.executable_on_served,
+        files_on_served.executable_on_served,
     ),
-    Rule(
+    AuditRule(
         "library-on-served",
         Severity.ERROR,
         "a library of a daemon lies on what it serves",
@@ -149,9 +160,9 @@ RULES: tuple[Rule, ...] = (
         "them the daemon would have to run, and it waits in that very page fault.",
         "As `executable-on-served`.",
         "Install it on another file system, or link it statically; lock its memory until then.",
-        places.library_on_served,
+        files_on_served.library_on_served,
     ),
-    Rule(
+    AuditRule(
         "log-on-served",
         Severity.ERROR,
         "a daemon logs to what it serves",
@@ -160,9 +171,9 @@ RULES: tuple[Rule, ...] = (
         "A log is a regular file that is open for appending. A warning for a daemon that only recovery "
         "needs.",
         "Log to the journal or to a file on another disk.",
-        places.log_on_served,
+        files_on_served.log_on_served,
     ),
-    Rule(
+    AuditRule(
         "file-on-served",
         Severity.ERROR,
         "a daemon has another file open on what it serves",
@@ -172,9 +183,9 @@ RULES: tuple[Rule, ...] = (
         "warning. The served device itself, held open to control it, does not count. Mapped files do not "
         "count where the daemon's memory is locked.",
         "Keep the file on a file system that the daemon does not serve.",
-        places.file_on_served,
+        files_on_served.file_on_served,
     ),
-    Rule(
+    AuditRule(
         "cycle",
         Severity.ERROR,
         "a daemon waits for itself through other processes",
@@ -187,9 +198,9 @@ RULES: tuple[Rule, ...] = (
         "recovery.",
         "Move a store or log to another disk, or give the peer the state and locked memory: "
         "`ioflusher set --lock-memory PID`.",
-        cycles.cycle,
+        cycle.cycle,
     ),
-    Rule(
+    AuditRule(
         "oom-killable",
         Severity.WARNING,
         "the OOM killer may take a daemon",
@@ -198,10 +209,10 @@ RULES: tuple[Rule, ...] = (
         "Reads oom_score_adj. A note where little depends on the daemon, or only recovery does. "
         + _ALL_BUT_FUSE,
         "`choom -n -1000 -p PID`; OOMScoreAdjust=-1000 in its unit.",
-        limits.oom_killable,
+        oom.oom_killable,
         ("oom_score_adj",),
     ),
-    Rule(
+    AuditRule(
         "memory-max",
         Severity.WARNING,
         "a hard limit of memory holds for a daemon",
@@ -210,10 +221,10 @@ RULES: tuple[Rule, ...] = (
         "Reads memory.max (version 2) and memory.limit_in_bytes (version 1) from the daemon's group up to "
         "the root. A note while no more than used_percent of the limit is used. " + _ALL_BUT_FUSE,
         "MemoryMax=infinity for its unit and slices, and limits for those who use the device.",
-        limits.memory_max,
+        cgroup_limits.memory_max,
         ("used_percent",),
     ),
-    Rule(
+    AuditRule(
         "memory-high",
         Severity.WARNING,
         "a daemon is slowed down above a mark of memory",
@@ -222,10 +233,10 @@ RULES: tuple[Rule, ...] = (
         "Reads memory.high from the daemon's group up to the root; version 1's soft limit slows nobody. A "
         "note while no more than used_percent of the mark is used. " + _ALL_BUT_FUSE,
         "MemoryHigh=infinity for its unit and slices.",
-        limits.memory_high,
+        cgroup_limits.memory_high,
         ("used_percent",),
     ),
-    Rule(
+    AuditRule(
         "small-reserve",
         Severity.WARNING,
         "the machine's reserve of memory is small for the queues that are served",
@@ -234,13 +245,13 @@ RULES: tuple[Rule, ...] = (
         "writes that would fill it again.",
         "Adds up, over the devices that processes here serve and that carry swap or files, nr_requests times "
         "hardware queues times request_kib. That is a rule of thumb: 64 KiB a request sufficed for an nbd "
-        f"queue in the lab. At most {limits.MOST_RESERVE_PERCENT} percent of all memory is asked for. A "
+        f"queue in the lab. At most {reserve.MOST_RESERVE_PERCENT} percent of all memory is asked for. A "
         "warning where swap is served, else a note.",
         "`sysctl -w vm.min_free_kbytes=N`, and the same in /etc/sysctl.d; or a shorter queue.",
-        limits.small_reserve,
+        reserve.small_reserve,
         ("request_kib",),
     ),
-    Rule(
+    AuditRule(
         "dirty-limits",
         Severity.WARNING,
         "one device's dirty pages may fill the machine's dirty limit while its daemon must dirty pages",
@@ -252,10 +263,10 @@ RULES: tuple[Rule, ...] = (
         "together. A warning where the limit is dirty_mib or less (in the lab 8 MiB froze at once, 32 MiB "
         "were slow), else a note. FUSE has its own limit.",
         "`echo N > /sys/block/NAME/bdi/max_ratio`, the state for the daemon, or O_DIRECT for its store.",
-        limits.dirty_limits,
+        dirty_limits.dirty_limits,
         ("dirty_mib",),
     ),
-    Rule(
+    AuditRule(
         "daemon-gone",
         Severity.ERROR,
         "a device or mount is set up and its daemon is gone",
@@ -264,9 +275,9 @@ RULES: tuple[Rule, ...] = (
         "A warning where nothing uses the device or only recovery needs the daemon. A note where the "
         "snapshot was taken without the rights of root and the daemon may just not have been seen.",
         "Start the daemon again; or take the device down, so that what waits gets an error.",
-        services.daemon_gone,
+        daemon_gone.daemon_gone,
     ),
-    Rule(
+    AuditRule(
         "unreadable",
         Severity.WARNING,
         "something that the audit needs could not be read",
@@ -275,8 +286,8 @@ RULES: tuple[Rule, ...] = (
         "A warning for facts about a daemon, and for a snapshot taken without the rights of root, in which "
         "any other process may serve something; else a note.",
         "Take the snapshot as root.",
-        services.unreadable,
+        unreadable.unreadable,
     ),
 )
 
-BY_NAME: dict[str, Rule] = {rule.name: rule for rule in RULES}
+BY_NAME: dict[str, AuditRule] = {rule.name: rule for rule in RULES}

@@ -10,7 +10,7 @@ from ioflusher.machine.graph.layers import Layer, LayerKind, Layers
 from ioflusher.machine.process import Process, Thread
 from ioflusher.machine.serving.service import Role, Service, TargetKind
 from ioflusher.machine.snapshot import Snapshot
-from ioflusher.machine.storage import DeviceKind, Mount, Swap
+from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 
 # What file systems in user space are called: "fuse", "fuseblk", "fuse.sshfs".
 _FUSE = "fuse"
@@ -54,23 +54,23 @@ class Target:
         return self.service.role is Role.NBD_CLIENT and not self.service.essential
 
     @property
-    def doubt(self) -> int:
+    def uncertainty_steps(self) -> int:
         """By how much a rule's severity is lower: the daemon is needed for recovery only, or not certain."""
         return (not self.service.essential) + (not self.service.certain)
 
     @property
-    def light(self) -> int:
+    def low_stake_steps(self) -> int:
         """By how much a rule's severity is lower because little depends on the target."""
         return {Stake.UNUSED: 1, Stake.FUSE: 2, Stake.USER_FUSE: 2, Stake.NOTHING: 2}.get(self.stake, 0)
 
     @property
     def steps(self) -> int:
         """By how much a rule's severity is lower for this target than for one that all depends on."""
-        return self.light + self.doubt + self.holder
+        return self.low_stake_steps + self.uncertainty_steps + self.holder
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
+class AuditedDaemon:
     """A process of this machine that stands in the I/O path.
 
     Attributes:
@@ -143,14 +143,14 @@ class View:
         return tuple(self._target(service) for service in self.services)
 
     @cached_property
-    def daemons(self) -> tuple[Daemon, ...]:
+    def daemons(self) -> tuple[AuditedDaemon, ...]:
         """The processes that serve something, by number."""
         served: dict[int, list[Target]] = defaultdict(list)
         for target in self.targets:
             if target.service.pid is not None and not target.service.kernel:
                 served[target.service.pid].append(target)
         return tuple(
-            Daemon(self._processes[pid], tuple(targets))
+            AuditedDaemon(self._processes[pid], tuple(targets))
             for pid, targets in sorted(served.items())
             if pid in self._processes and self._processes[pid].living
         )
@@ -164,6 +164,11 @@ class View:
     def disk_swaps(self) -> tuple[Swap, ...]:
         """Swap areas whose pages go to a device; those in compressed memory alone (zram) are left out."""
         return tuple(swap for swap in self.snapshot.swaps if not self._in_memory(swap))
+
+    def whole_device(self, device: BlockDevice) -> BlockDevice:
+        """The device itself, for a partition the one that it is a part of."""
+        parent = self.layers.devices.get(device.parent) if device.parent else None
+        return parent or device
 
     def runs(self, pid: int) -> bool:
         """Whether the process is there and not all of it is dead."""

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 
-from ioflusher.audit.limits import RANGES, Limits
-from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.rules.rule import AuditRule
+from ioflusher.audit.thresholds import RANGES, Thresholds
 
 
-def rules_markdown(rules: Iterable[Rule]) -> str:
+def rules_markdown(rules: Iterable[AuditRule]) -> str:
     """One section for each rule."""
     return "\n".join(_section(rule) for rule in rules)
 
 
-def _section(rule: Rule) -> str:
+def _section(rule: AuditRule) -> str:
     thresholds = "".join(
-        f"\n`{name}` (default {getattr(Limits(), name)}): {RANGES[name][2]}.\n" for name in rule.thresholds
+        f"\n`{name}` (default {getattr(Thresholds(), name)}): {RANGES[name][2]}.\n"
+        for name in rule.thresholds
     )
     return (
         f"### {rule.name}\n\n"

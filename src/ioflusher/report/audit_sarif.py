@@ -9,9 +9,9 @@ from urllib.parse import quote
 import msgspec
 
 from ioflusher import __version__
-from ioflusher.audit.finding import Finding, Remedy, Report, SubjectKind
+from ioflusher.audit.finding import AuditFinding, AuditReport, Remedy, SubjectKind
 from ioflusher.audit.fleet import Judged
-from ioflusher.audit.rules.common import Rule
+from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.table import RULES
 
 # The schema's identifier, as section 3.13.3 wants it named.
@@ -47,7 +47,7 @@ def sarif_log(results: Iterable[Judged]) -> dict[str, Any]:
     }
 
 
-def _rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: AuditRule) -> dict[str, Any]:
     return {
         "id": rule.name,
         "shortDescription": {"text": rule.title},
@@ -73,7 +73,7 @@ def _results(result: Judged) -> Iterable[dict[str, Any]]:
         }
 
 
-def _result(finding: Finding, report: Report, name: str | None) -> dict[str, Any]:
+def _result(finding: AuditFinding, report: AuditReport, name: str | None) -> dict[str, Any]:
     subject = finding.subject
     place = report.host if subject.kind is SubjectKind.MACHINE else f"{report.host}/{subject.words}"
     location: dict[str, Any] = {

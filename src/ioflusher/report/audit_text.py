@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from ioflusher.audit.finding import Finding, Report, Severity
+from ioflusher.audit.finding import AuditFinding, AuditReport, Severity
 from ioflusher.audit.fleet import Judged
-from ioflusher.audit.limits import RANGES, Limits
-from ioflusher.audit.rules.common import Rule, counted
+from ioflusher.audit.rules.rule import AuditRule, counted
+from ioflusher.audit.thresholds import RANGES, Thresholds
 from ioflusher.report.plain import printable
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -45,13 +45,13 @@ def _sum(results: tuple[Judged, ...]) -> Text:
     )
 
 
-def _numbers(findings: Iterable[Finding]) -> str:
+def _numbers(findings: Iterable[AuditFinding]) -> str:
     numbers = Counter(finding.severity for finding in findings)
     words = [counted(numbers[severity], severity.value) for severity in STYLES if numbers[severity]]
     return ", ".join(words) or "no findings"
 
 
-def _report(report: Report, width: int) -> Iterator[Text]:
+def _report(report: AuditReport, width: int) -> Iterator[Text]:
     looked = report.looked
     yield Text(f"{printable(report.host)}: {_numbers(report.findings)}", "bold")
     yield from _prose(
@@ -78,7 +78,7 @@ def _report(report: Report, width: int) -> Iterator[Text]:
         yield from _prose("because", entry.reason, width)
 
 
-def _head(mark: str, host: str, finding: Finding) -> Iterator[Text]:
+def _head(mark: str, host: str, finding: AuditFinding) -> Iterator[Text]:
     yield Text.assemble(
         f"{mark} ",
         (finding.severity.value, STYLES[finding.severity]),
@@ -86,7 +86,7 @@ def _head(mark: str, host: str, finding: Finding) -> Iterator[Text]:
     )
 
 
-def _finding(mark: str, host: str, finding: Finding, width: int) -> Iterator[Text]:
+def _finding(mark: str, host: str, finding: AuditFinding, width: int) -> Iterator[Text]:
     yield from _head(mark, host, finding)
     yield from _prose("what", finding.summary, width)
     yield from _prose("why", finding.reason, width)
@@ -111,7 +111,7 @@ def _prose(label: str, words: str, width: int) -> Iterator[Text]:
         yield Text.assemble((indent if number else f"   {label:<{_LABEL}}", "dim"), line)
 
 
-def render_rule(rule: Rule, width: int = 100) -> Iterator[Text]:
+def render_rule(rule: AuditRule, width: int = 100) -> Iterator[Text]:
     """All that is to be said of one rule."""
     yield Text.assemble((rule.name, "bold"), ": ", (rule.severity.value, STYLES[rule.severity]))
     for label, words in (
@@ -122,10 +122,10 @@ def render_rule(rule: Rule, width: int = 100) -> Iterator[Text]:
     ):
         yield from _prose(label, words[0].upper() + words[1:], width)
     for name in rule.thresholds:
-        yield from _prose("set", f"{name} = {getattr(Limits(), name)}: {RANGES[name][2]}", width)
+        yield from _prose("set", f"{name} = {getattr(Thresholds(), name)}: {RANGES[name][2]}", width)
 
 
-def render_rules(rules: Iterable[Rule]) -> Iterator[Text]:
+def render_rules(rules: Iterable[AuditRule]) -> Iterator[Text]:
     """One line a rule."""
     for rule in rules:
         yield Text.assemble(

@@ -1,68 +1,16 @@
-"""Rules on the services themselves: a daemon that is gone, and what could not be read."""
+"""The rule on what the audit could not judge."""
 
 from collections.abc import Iterator
 
-from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.rules.common import MOST_NAMED, Found, counted, more, quoted
-from ioflusher.audit.rules.limits import served_disks
-from ioflusher.audit.rules.state import parse_release
-from ioflusher.audit.view import Daemon, Stake, Target, View
-from ioflusher.machine.serving.service import Role, TargetKind
-
-_RESTART = {
-    Role.ISCSI_INITIATOR: "systemctl restart iscsid",
-    Role.ISCSI_TARGET: "systemctl restart tgt",
-    Role.MULTIPATH: "systemctl restart multipathd",
-    Role.TCMU_HANDLER: "systemctl restart tcmu-runner",
-}
+from ioflusher.audit.finding import Evidence, Remedy, Severity
+from ioflusher.audit.rules.io_flusher_state import parse_release
+from ioflusher.audit.rules.reserve import served_disks
+from ioflusher.audit.rules.rule import MOST_NAMED, Found, counted, more
+from ioflusher.audit.thresholds import Thresholds
+from ioflusher.audit.view import AuditedDaemon, Stake, View
 
 
-def daemon_gone(view: View, limits: Limits) -> Iterator[Found]:
-    """Targets whose daemon is known to be needed and runs no more."""
-    for target in view.targets:
-        service = target.service
-        if service.kernel or (service.pid is not None and view.runs(service.pid)):
-            continue
-        seen = "no process is known" if service.pid is None else f"process {service.pid} does not run"
-        blind = not view.snapshot.system.privileged and service.pid is None
-        yield Found(
-            Severity.NOTE if blind else Severity.ERROR.lowered(target.steps),
-            Subject(SubjectKind.DEVICE, target.name),
-            f"the {service.role.value} of {target.name} is missing: {seen}"
-            + (", but not everything could be read" if blind else ""),
-            (Evidence(f"{service.role.value} of {target.name}", service.evidence),),
-            _bring_back(target),
-        )
-
-
-def _bring_back(target: Target) -> Remedy:
-    role, name = target.service.role, target.name
-    if role in (Role.NBD_CLIENT, Role.NBD_SERVER):
-        return Remedy(
-            "Start the server again, if its client connects by itself. Else take the device down: what waits "
-            "for it then gets an error instead of waiting for ever.",
-            commands=(f"ioflusher nbd detach {quoted(name)}",),
-        )
-    if role is Role.UBLK_SERVER:
-        number = target.service.target.removeprefix("ublkb")
-        return Remedy(
-            "Let a new server take the device over, where it was made for that; else delete it.",
-            commands=(f"ublk recover -n {quoted(number)}",),
-        )
-    if target.service.kind is TargetKind.MOUNT:
-        return Remedy(
-            "Unmount it, and mount it again with its daemon.", commands=(f"umount --lazy {quoted(name)}",)
-        )
-    command = _RESTART.get(role)
-    return Remedy(
-        "Start its daemon again.",
-        commands=(command,) if command else (),
-        unit=("Restart=on-failure",),
-    )
-
-
-def _unknown_of(daemon: Daemon) -> list[Evidence]:
+def _unknown_of(daemon: AuditedDaemon) -> list[Evidence]:
     process = daemon.process
     files = (
         ("capability sets", "status", process.capabilities),
@@ -95,7 +43,7 @@ def _unknown_of_machine(view: View) -> list[Evidence]:
     return [Evidence(source, said) for source, said, value in facts if value is None]
 
 
-def unreadable(view: View, limits: Limits) -> Iterator[Found]:
+def unreadable(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """What the audit could not judge, because nobody could read it."""
     as_root = Remedy(
         "Look again as root with all capabilities (CAP_SYS_PTRACE above all), outside of containers.",

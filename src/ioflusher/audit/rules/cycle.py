@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.rules.common import MOST_NAMED, Found, more
+from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
+from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import View
 from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
@@ -13,7 +13,7 @@ from ioflusher.machine.graph.nodes import Cycle, Edge, Node, NodeKind, Reason
 _MEMORY = frozenset({Reason.RECLAIM, Reason.SWAPPED})
 
 
-def cycle(view: View, limits: Limits) -> Iterator[Found]:
+def cycle(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Circles of the storage graph that pass through two processes or more."""
     if not view.daemons:
         return
@@ -58,12 +58,13 @@ def _finding(view: View, circle: Cycle, nodes: dict[str, Node]) -> Found:
     first = nodes[served.target]
     by_memory = any(edge.reason in _MEMORY for edge in way)
     base = Severity.WARNING if by_memory else Severity.ERROR
-    light = min(
-        (target.light for d in view.daemons if d.process.pid == first.pid for target in d.targets), default=0
+    low_stake = min(
+        (target.low_stake_steps for d in view.daemons if d.process.pid == first.pid for target in d.targets),
+        default=0,
     )
     names = [nodes[edge.source] for edge in way]
     return Found(
-        base.lowered(light + circle.recovery + (not circle.certain)),
+        base.lowered(low_stake + circle.recovery + (not circle.certain)),
         Subject(SubjectKind.PROCESS, first.name, first.pid),
         f"it waits for itself: {' -> '.join(_words(node) for node in (*names, names[0]))}",
         (

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.rules.common import MOST_NAMED, Found, counted, evidence_of_service, more
-from ioflusher.audit.rules.memory import lock_memory
-from ioflusher.audit.view import Daemon, Target, View
+from ioflusher.audit.rules.rule import MOST_NAMED, Found, counted, evidence_of_service, more
+from ioflusher.audit.rules.swap import lock_memory
+from ioflusher.audit.thresholds import Thresholds
+from ioflusher.audit.view import AuditedDaemon, Target, View
 from ioflusher.machine.graph.layers import Layer, Layers
 from ioflusher.machine.process import FileKind, FileUse
 
@@ -14,22 +14,22 @@ MAPPED = frozenset({FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED})
 WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
 
 
-def executable_on_served(view: View, limits: Limits) -> Iterator[Found]:
+def executable_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons whose program lies on what they serve."""
     return _on_served(view, "its executable", frozenset({FileKind.EXECUTABLE}))
 
 
-def library_on_served(view: View, limits: Limits) -> Iterator[Found]:
+def library_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons with a library on what they serve."""
     return _on_served(view, "a library of it", frozenset({FileKind.LIBRARY}))
 
 
-def log_on_served(view: View, limits: Limits) -> Iterator[Found]:
+def log_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons that log to what they serve."""
     return _on_served(view, "its log", frozenset({FileKind.LOG}))
 
 
-def file_on_served(view: View, limits: Limits) -> Iterator[Found]:
+def file_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons with another open or mapped file on what they serve."""
     kinds = frozenset({FileKind.WRITTEN, FileKind.READ, FileKind.MAPPED, FileKind.DEVICE})
     return _on_served(view, "an open file of it", kinds)
@@ -44,7 +44,7 @@ def _on_served(view: View, what: str, kinds: frozenset[FileKind]) -> Iterator[Fo
             yield _finding(daemon, what, hits)
 
 
-def files_on_served(layers: Layers, daemon: Daemon) -> list[tuple[FileUse, Target]]:
+def files_on_served(layers: Layers, daemon: AuditedDaemon) -> list[tuple[FileUse, Target]]:
     """The files of a daemon that lie on what it serves, each with that."""
     below: dict[Layer, frozenset[Layer]] = {}
     hits = []
@@ -62,7 +62,7 @@ def files_on_served(layers: Layers, daemon: Daemon) -> list[tuple[FileUse, Targe
     return hits
 
 
-def _finding(daemon: Daemon, what: str, hits: list[tuple[FileUse, Target]]) -> Found:
+def _finding(daemon: AuditedDaemon, what: str, hits: list[tuple[FileUse, Target]]) -> Found:
     writes = any(file.kind in WRITTEN for file, _ in hits)
     mapped = all(file.kind in MAPPED for file, _ in hits)
     base = Severity.ERROR if writes or mapped else Severity.WARNING
@@ -70,7 +70,7 @@ def _finding(daemon: Daemon, what: str, hits: list[tuple[FileUse, Target]]) -> F
     others = f" and {counted(len(hits) - 1, 'file')} more" if len(hits) > 1 else ""
     pid = daemon.process.pid
     return Found(
-        base.lowered(min(target.doubt for _, target in hits)),
+        base.lowered(min(target.uncertainty_steps for _, target in hits)),
         daemon.subject,
         f"{what} ({first.path}{others}) lies on {target.name}, which it serves",
         (
@@ -85,7 +85,7 @@ def _finding(daemon: Daemon, what: str, hits: list[tuple[FileUse, Target]]) -> F
     )
 
 
-def _remedy(daemon: Daemon, path: str, kind: FileKind, mapped: bool) -> Remedy:
+def _remedy(daemon: AuditedDaemon, path: str, kind: FileKind, mapped: bool) -> Remedy:
     if mapped:
         locked = lock_memory(daemon)
         return Remedy(

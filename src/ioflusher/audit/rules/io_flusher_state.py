@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.rules.common import (
+from ioflusher.audit.rules.rule import (
     Found,
     counted,
     evidence_of_service,
     of_threads,
     unit_install,
 )
-from ioflusher.audit.view import Daemon, Stake, View
+from ioflusher.audit.thresholds import Thresholds
+from ioflusher.audit.view import AuditedDaemon, Stake, View
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
 from ioflusher.machine.process import Thread
@@ -22,16 +22,16 @@ from ioflusher.machine.serving.service import Role
 FIRST_RELEASE = (5, 6)
 
 
-def _judged(view: View) -> Iterator[Daemon]:
+def _judged(view: View) -> Iterator[AuditedDaemon]:
     """The daemons to whom the state means something: pages may wait to be written to what they serve."""
     return (daemon for daemon in view.daemons if daemon.stake >= Stake.FUSE)
 
 
-def _only_fuse(daemon: Daemon) -> bool:
+def _only_fuse(daemon: AuditedDaemon) -> bool:
     return all(target.service.role is Role.FUSE_SERVER for target in daemon.targets)
 
 
-def bits_of(thread: Thread, daemon: Daemon) -> int:
+def bits_of(thread: Thread, daemon: AuditedDaemon) -> int:
     """How many of the state's two bits count: 2 is whole.
 
     NOFS with LOCAL_THROTTLE is a state of its own, made for FUSE daemons: whole for these, half for others.
@@ -44,17 +44,17 @@ def bits_of(thread: Thread, daemon: Daemon) -> int:
     return int(thread.half_set)
 
 
-def _threads(daemon: Daemon, bits: int) -> tuple[Thread, ...]:
+def _threads(daemon: AuditedDaemon, bits: int) -> tuple[Thread, ...]:
     return tuple(thread for thread in daemon.threads if bits_of(thread, daemon) == bits)
 
 
-def lacks_capability(daemon: Daemon) -> bool:
+def lacks_capability(daemon: AuditedDaemon) -> bool:
     """Whether it is known that the kernel would refuse it the state."""
     sets = daemon.process.capabilities
     return sets is not None and not sets.effective >> CAP_SYS_RESOURCE & 1
 
 
-def _set_state(daemon: Daemon) -> Remedy:
+def _set_state(daemon: AuditedDaemon) -> Remedy:
     pid = daemon.process.pid
     if lacks_capability(daemon):
         return Remedy(
@@ -76,7 +76,7 @@ def _set_state(daemon: Daemon) -> Remedy:
     )
 
 
-def uncovered(view: View, limits: Limits) -> Iterator[Found]:
+def uncovered(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons of which no thread carries the state."""
     for daemon in _judged(view):
         bare = _threads(daemon, 0)
@@ -90,7 +90,7 @@ def uncovered(view: View, limits: Limits) -> Iterator[Found]:
             )
 
 
-def partly_covered(view: View, limits: Limits) -> Iterator[Found]:
+def partly_covered(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons of which some threads carry the state and others do not."""
     for daemon in _judged(view):
         bare, whole = _threads(daemon, 0), _threads(daemon, 2)
@@ -105,7 +105,7 @@ def partly_covered(view: View, limits: Limits) -> Iterator[Found]:
             )
 
 
-def half_set(view: View, limits: Limits) -> Iterator[Found]:
+def half_set(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Threads with one of the two bits."""
     for daemon in _judged(view):
         half = _threads(daemon, 1)
@@ -121,7 +121,7 @@ def half_set(view: View, limits: Limits) -> Iterator[Found]:
             )
 
 
-def worker_uncovered(view: View, limits: Limits) -> Iterator[Found]:
+def worker_uncovered(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Workers of io_uring, in a covered daemon, that were born before its state was set."""
     for daemon in _judged(view):
         bare = tuple(thread for thread in daemon.process.living if thread.kernel_worker)
@@ -139,7 +139,7 @@ def worker_uncovered(view: View, limits: Limits) -> Iterator[Found]:
             )
 
 
-def cannot_set(view: View, limits: Limits) -> Iterator[Found]:
+def cannot_set(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons without the state and without the capability to take it."""
     for daemon in _judged(view):
         sets = daemon.process.capabilities
@@ -175,7 +175,7 @@ def parse_release(release: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def kernel_too_old(view: View, limits: Limits) -> Iterator[Found]:
+def kernel_too_old(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """A kernel from before the call, on a machine with daemons."""
     version = parse_release(view.snapshot.system.release)
     daemons = tuple(_judged(view))

@@ -3,26 +3,26 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.rules.common import Found, evidence_of_service, quoted
-from ioflusher.audit.view import Daemon, Stake, Target, View
+from ioflusher.audit.rules.rule import Found, evidence_of_service, quoted
+from ioflusher.audit.thresholds import Thresholds
+from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
 from ioflusher.kernel.capability import CAP_IPC_LOCK
 from ioflusher.machine.storage import Swap
 
 
-def _judged(view: View) -> Iterator[Daemon]:
+def _judged(view: View) -> Iterator[AuditedDaemon]:
     """Daemons with work to do for a block device or a file system of the kernel."""
     return (daemon for daemon in view.daemons if daemon.stake >= Stake.UNUSED and daemon.worker)
 
 
-def _base(view: View, daemon: Daemon) -> Severity:
+def _base(view: View, daemon: AuditedDaemon) -> Severity:
     """By where its pages would go: to its own device, to another one, or nowhere."""
     if any(target.swaps for target in daemon.targets):
         return Severity.ERROR
     return Severity.WARNING if view.disk_swaps else Severity.NOTE
 
 
-def lock_memory(daemon: Daemon) -> Remedy:
+def lock_memory(daemon: AuditedDaemon) -> Remedy:
     """Have all of a daemon's memory locked."""
     pid = daemon.process.pid
     sets = daemon.process.capabilities
@@ -44,13 +44,13 @@ def _of_swaps(swaps: tuple[Swap, ...]) -> tuple[Evidence, ...]:
     )
 
 
-def memory_not_locked(view: View, limits: Limits) -> Iterator[Found]:
+def memory_not_locked(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons whose memory may be swapped out."""
     if not view.snapshot.swaps:
         return
     for daemon in _judged(view):
         process = daemon.process
-        if process.never_swapped or process.locked_but(limits.unlocked_kib) is not False:
+        if process.never_swapped or process.locked_but(thresholds.unlocked_kib) is not False:
             continue
         own = any(target.swaps for target in daemon.targets)
         yield Found(
@@ -69,11 +69,11 @@ def memory_not_locked(view: View, limits: Limits) -> Iterator[Found]:
         )
 
 
-def swapped_out(view: View, limits: Limits) -> Iterator[Found]:
+def swapped_out(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons of which memory is swapped out now."""
     for daemon in _judged(view):
         swapped = daemon.process.swapped_kib
-        if swapped is None or swapped <= limits.swapped_kib:
+        if swapped is None or swapped <= thresholds.swapped_kib:
             continue
         yield Found(
             daemon.severity(_base(view, daemon)),
@@ -88,7 +88,7 @@ def swapped_out(view: View, limits: Limits) -> Iterator[Found]:
         )
 
 
-def swap_on_served(view: View, limits: Limits) -> Iterator[Found]:
+def swap_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Swap on a device whose daemon is not fit to carry it."""
     for daemon in view.daemons:
         process = daemon.process
@@ -101,7 +101,7 @@ def swap_on_served(view: View, limits: Limits) -> Iterator[Found]:
             yield _swap_on(target, daemon)
 
 
-def _swap_on(target: Target, daemon: Daemon) -> Found:
+def _swap_on(target: Target, daemon: AuditedDaemon) -> Found:
     process = daemon.process
     lacks = [
         *([] if process.covered else ["the state on every thread"]),

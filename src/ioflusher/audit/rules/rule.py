@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject
-from ioflusher.audit.limits import Limits
-from ioflusher.audit.view import Daemon, View
+from ioflusher.audit.thresholds import Thresholds
+from ioflusher.audit.view import AuditedDaemon, View
 from ioflusher.machine.process import Thread
 
 # of threads, files and the like that are named one by one
@@ -15,7 +15,7 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding before it carries its rule's name and reason; see `finding.Finding`."""
+    """A finding before it carries its rule's name and reason; see `finding.AuditFinding`."""
 
     severity: Severity
     subject: Subject
@@ -24,11 +24,11 @@ class Found:
     remedy: Remedy
 
 
-Judge = Callable[[View, Limits], Iterator[Found]]
+Judge = Callable[[View, Thresholds], Iterator[Found]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AuditRule:
     """One rule.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rule:
         details: what it reads, when its severity is less, and when it keeps silent.
         remedy: what to do, in general.
         judge: the rule itself, a pure function.
-        thresholds: names of the `Limits` that it compares with.
+        thresholds: names of the `Thresholds` that it compares with.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Rule:
     thresholds: tuple[str, ...] = ()
 
 
-def evidence_of_service(daemon: Daemon) -> tuple[Evidence, ...]:
+def evidence_of_service(daemon: AuditedDaemon) -> tuple[Evidence, ...]:
     """Why the process is taken for a daemon."""
     return tuple(
         Evidence(
@@ -63,7 +63,7 @@ def evidence_of_service(daemon: Daemon) -> tuple[Evidence, ...]:
     )
 
 
-def of_threads(daemon: Daemon, threads: Iterable[Thread]) -> tuple[Evidence, ...]:
+def of_threads(daemon: AuditedDaemon, threads: Iterable[Thread]) -> tuple[Evidence, ...]:
     """The flags of so many threads, and how many more there are."""
     kept = tuple(threads)
     named = tuple(
@@ -86,7 +86,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
-def unit_install(daemon: Daemon, options: str = "") -> str:
+def unit_install(daemon: AuditedDaemon, options: str = "") -> str:
     """The command that puts `ioflusher run` in front of the daemon's service; ps names its unit."""
     return f'ioflusher unit --install {options}"$(ps -o unit= -p {daemon.process.pid})"'
 
