@@ -194,3 +194,16 @@ def test_every_key_sorts(key: str) -> None:
     values = [SORT_KEYS[key](row) for row in sorted_by(rows, key)]
     assert values == sorted(values)
     assert [SORT_KEYS[key](row) for row in sorted_by(rows, f"-{key}")] == values[::-1]
+
+
+@pytest.mark.parametrize("key", ["locked", "swapped", "resident", "oom"])
+def test_what_is_unknown_sorts_below_every_known_value(key: str) -> None:
+    """Zero and scores below it are known values; what is unknown comes last in descending order."""
+
+    def process(pid: int, value: int | None) -> Process:
+        return replace(
+            DAEMON, pid=pid, locked_kib=value, swapped_kib=value, resident_kib=value, oom_score_adj=value
+        )
+
+    rows = [process(3, 0), process(4, None), process(5, -1000), process(6, 7)]
+    assert [row.pid for row in sorted_by(rows, f"-{key}")] == [6, 3, 5, 4]

@@ -46,6 +46,7 @@ def test_other_forms(uri: str, address: Address) -> None:
         "http://example.org/",
         "nbds://example.org/",
         "nbd:///x",
+        "nbd://example.org:0/x",
         "nbd+unix:///x",
         "nbd+unix:///?socket=",
         "nbd://host:port/",

@@ -164,7 +164,8 @@ class Facts:
         if event.kind is EventKind.ZONE and event.number is not None:
             # the DMA zone is kept almost empty on purpose
             if event.subject and not event.subject.endswith(" DMA"):
-                self.worst_margin = min(self.worst_margin or event.number, event.number)
+                known = event.number if self.worst_margin is None else self.worst_margin
+                self.worst_margin = min(known, event.number)
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
             self._remember_families((event.subject.rstrip("0123456789"),))
 

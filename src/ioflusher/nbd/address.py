@@ -53,11 +53,11 @@ def parse_uri(text: str) -> Address:
     """
     try:
         parts = urlsplit(text)
-        port = parts.port or wire.DEFAULT_PORT
+        port = wire.DEFAULT_PORT if parts.port is None else parts.port
     except ValueError as error:
         raise AddressError(f"{text!r} is no URI: {error}", hint=_FORMS) from error
     export = unquote(parts.path.removeprefix("/"), errors=_RAW)
-    if parts.scheme == "nbd" and parts.hostname:
+    if parts.scheme == "nbd" and parts.hostname and port > 0:
         return Address(host=parts.hostname, port=port, export=export)
     if parts.scheme == "nbd+unix" and not parts.netloc:
         # not parse_qs: in these URIs a plus sign is a plus sign

@@ -70,16 +70,21 @@ def held_capabilities(process: Process) -> list[str] | None:
     return [name for name, number in CAPABILITIES.items() if sets.effective >> number & 1]
 
 
+def _known(value: int | None) -> tuple[bool, int]:
+    """A key by which what is unknown comes before every known value."""
+    return (value is not None, value or 0)
+
+
 SORT_KEYS: dict[str, Callable[[Process], Any]] = {
     "pid": lambda process: process.pid,
     "name": lambda process: process.comm,
     "covered": lambda process: coverage(process).share,
     "threads": lambda process: len(process.living),
     "half": lambda process: coverage(process).half_set,
-    "locked": lambda process: process.locked_kib or 0,
-    "swapped": lambda process: process.swapped_kib or 0,
-    "resident": lambda process: process.resident_kib or 0,
-    "oom": lambda process: process.oom_score_adj or 0,
+    "locked": lambda process: _known(process.locked_kib),
+    "swapped": lambda process: _known(process.swapped_kib),
+    "resident": lambda process: _known(process.resident_kib),
+    "oom": lambda process: _known(process.oom_score_adj),
     "sched": lambda process: max((kind.urgency for kind in scheduling(process)), default=(False, 0, -20)),
 }
 
