@@ -9,7 +9,7 @@ from ioflusher.audit.finding import AuditFinding, AuditReport
 from ioflusher.audit.run import audit
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, SocketEnd
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue, Swap
 
@@ -30,8 +30,10 @@ FILES_READ_ONLY = replace(FILES_ON_NBD, options=(("ro", ""),))
 ROOT_MOUNT = Mount(1, 0, ROOT, "/", "/", "ext4", "/dev/sda1", (("rw", ""),))
 FUSE = Mount(3, 1, "0:50", "/", "/photos", "fuse.sshfs", "x", (("rw", ""), ("user_id", "0")))
 
-SERVER = Service(7, Role.NBD_SERVER, TargetKind.DEVICE, "nbd0", "7 holds the peer of the kernel's socket")
-SSHFS = Service(7, Role.FUSE_SERVER, TargetKind.MOUNT, "0:50", "7 holds the connection")
+SERVER = StorageService(
+    7, StorageRole.NBD_SERVER, TargetKind.DEVICE, "nbd0", "7 holds the peer of the kernel's socket"
+)
+SSHFS = StorageService(7, StorageRole.FUSE_SERVER, TargetKind.MOUNT, "0:50", "7 holds the connection")
 
 
 def threads(*flags: int) -> tuple[Thread, ...]:
@@ -85,18 +87,20 @@ def machine(daemon: Mapping[str, Any] | None = None, **changes: Any) -> Snapshot
     return replace(WELL, **{"processes": processes, **changes})
 
 
-def judged(snapshot: Snapshot, *services: Service, config: Config | None = None) -> AuditReport:
+def judged(snapshot: Snapshot, *services: StorageService, config: Config | None = None) -> AuditReport:
     """The audit of a machine on which the daemon serves nbd0, or on which these services are given."""
-    return audit(snapshot, config or Config(), infer=lambda _: services or (SERVER,))
+    return audit(snapshot, config or Config(), services=services or (SERVER,))
 
 
-def found(snapshot: Snapshot, *services: Service, config: Config | None = None) -> dict[str, AuditFinding]:
+def found(
+    snapshot: Snapshot, *services: StorageService, config: Config | None = None
+) -> dict[str, AuditFinding]:
     """What was found, by rule; a rule that speaks twice fails the test that did not expect it."""
     findings = judged(snapshot, *services, config=config).findings
     assert len({finding.rule for finding in findings}) == len(findings), findings
     return {finding.rule: finding for finding in findings}
 
 
-def severities(snapshot: Snapshot, *services: Service) -> dict[str, str]:
+def severities(snapshot: Snapshot, *services: StorageService) -> dict[str, str]:
     """The severity of what was found, by rule."""
     return {rule: finding.severity.value for rule, finding in found(snapshot, *services).items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ioflusher.audit.finding import AuditFinding
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
     BARE,
@@ -23,7 +23,7 @@ from tests.audit.machines import (
     severities,
 )
 
-SECOND = Service(20, Role.NBD_SERVER, TargetKind.DEVICE, "nbd1", "20 holds the other end")
+SECOND = StorageService(20, StorageRole.NBD_SERVER, TargetKind.DEVICE, "nbd1", "20 holds the other end")
 DEVICES = (*WELL.devices, replace(DEVICE, name="nbd1", number="43:1", serving_pid=20))
 MOUNTS = (ROOT_MOUNT, FILES_ON_NBD, replace(FILES_ON_NBD, mount_id=9, number="43:1", point="/more"))
 PEER = SocketEnd(201, "/run/store", (20,))

@@ -8,7 +8,7 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
-from ioflusher.machine.serving.service import Role, TargetKind
+from ioflusher.machine.serving.service import StorageRole, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Queue
 from tests.audit.machines import (
@@ -44,9 +44,9 @@ def test_the_oom_killer(score: int, severity: str | None) -> None:
 def test_the_oom_killer_and_who_is_needed() -> None:
     """A client that holds the device takes it along; a recovery daemon and FUSE weigh less."""
     mortal = machine({"oom_score_adj": 0})
-    holder = replace(SERVER, role=Role.NBD_CLIENT, essential=False)
+    holder = replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False)
     assert severities(mortal, holder) == {"oom-killable": "warning"}
-    recovery = replace(SERVER, role=Role.ISCSI_INITIATOR, essential=False)
+    recovery = replace(SERVER, role=StorageRole.ISCSI_INITIATOR, essential=False)
     assert severities(mortal, recovery) == {"oom-killable": "note"}
     assert not found(machine({"oom_score_adj": 0}, mounts=(ROOT_MOUNT, FUSE)), SSHFS)
     assert found(mortal)["oom-killable"].remedy.commands == ("choom -n -1000 -p 7",)
@@ -179,12 +179,12 @@ def test_a_daemon_that_may_not_have_been_seen() -> None:
 @pytest.mark.parametrize(
     ("role", "command"),
     [
-        (Role.ISCSI_INITIATOR, "systemctl restart iscsid"),
-        (Role.MULTIPATH, "systemctl restart multipathd"),
-        (Role.UBLK_SERVER, "ublk recover -n 3"),
+        (StorageRole.ISCSI_INITIATOR, "systemctl restart iscsid"),
+        (StorageRole.MULTIPATH, "systemctl restart multipathd"),
+        (StorageRole.UBLK_SERVER, "ublk recover -n 3"),
     ],
 )
-def test_how_a_daemon_is_brought_back(role: Role, command: str) -> None:
+def test_how_a_daemon_is_brought_back(role: StorageRole, command: str) -> None:
     """By what it is."""
     device = replace(DEVICE, name="ublkb3")
     gone = replace(SERVER, pid=None, role=role, target="ublkb3")

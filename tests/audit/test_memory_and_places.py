@@ -7,7 +7,7 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.machine.process import Capabilities, FileKind, FileUse, MemoryLimit
-from ioflusher.machine.serving.service import Role
+from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 from tests.audit.machines import (
     BARE,
@@ -29,7 +29,7 @@ from tests.audit.machines import (
 )
 
 UNLOCKED = {"locked_kib": 0}
-HOLDER = replace(SERVER, role=Role.NBD_CLIENT, essential=False)
+HOLDER = replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_files_on_the_served_device(kind: FileKind, rule: str, severity: str) ->
     locked = severities(machine(with_file(kind)))
     mapped = kind in (FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED)
     assert locked == ({} if mapped else {rule: severity}), "what is mapped and locked is not read again"
-    recovery = replace(SERVER, role=Role.MULTIPATH, essential=False)
+    recovery = replace(SERVER, role=StorageRole.MULTIPATH, essential=False)
     weight = {"error": "warning", "warning": "note"}[severity]
     assert severities(machine(with_file(kind, **UNLOCKED)), recovery) == {rule: weight}
 

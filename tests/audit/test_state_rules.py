@@ -6,7 +6,7 @@ import pytest
 
 from ioflusher.audit.rules.io_flusher_state import parse_release
 from ioflusher.machine.process import Capabilities, Thread
-from ioflusher.machine.serving.service import Role
+from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
     BARE,
@@ -120,10 +120,10 @@ def test_what_depends_on_it_weighs(stake: dict[str, object], severity: str | Non
 def test_who_is_needed_weighs() -> None:
     """Recovery daemons, uncertain ones and clients that merely hold the device weigh less."""
     services = (
-        (replace(SERVER, essential=False, role=Role.MULTIPATH), "warning"),
+        (replace(SERVER, essential=False, role=StorageRole.MULTIPATH), "warning"),
         (replace(SERVER, certain=False), "warning"),
-        (replace(SERVER, essential=False, role=Role.NBD_CLIENT), "note"),
-        (replace(SERVER, essential=True, role=Role.NBD_CLIENT), "error"),
+        (replace(SERVER, essential=False, role=StorageRole.NBD_CLIENT), "note"),
+        (replace(SERVER, essential=True, role=StorageRole.NBD_CLIENT), "error"),
     )
     for service, severity in services:
         assert severities(bare(), service)["uncovered"] == severity, service

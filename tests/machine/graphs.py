@@ -3,7 +3,7 @@
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 
@@ -50,10 +50,12 @@ def daemon(
     )
 
 
-def serves(pid: int | None, target: str, role: Role = Role.NBD_SERVER, **more: bool) -> Service:
+def serves(
+    pid: int | None, target: str, role: StorageRole = StorageRole.NBD_SERVER, **more: bool
+) -> StorageService:
     """A service of a device, or of a file system where the target is a number."""
     kind = TargetKind.MOUNT if ":" in target else TargetKind.DEVICE
-    return Service(pid, role, kind, target, f"{pid} holds the socket of {target}", **more)
+    return StorageService(pid, role, kind, target, f"{pid} holds the socket of {target}", **more)
 
 
 def swap_on(device: BlockDevice) -> Swap:

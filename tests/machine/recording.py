@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
-from ioflusher.machine.collect.storage import storage_in
+from ioflusher.machine.collect.storage import collect_storage
 from ioflusher.machine.collect.tree import LARGEST_ATTRIBUTE, Tree
 
 
@@ -49,7 +49,7 @@ class Recorder(Tree):
 def record(root: Path) -> Recording:
     """What collect_storage reads below the root."""
     recorder = Recorder(root)
-    storage_in(recorder)
+    collect_storage(recorder)
     return recorder.recording
 
 

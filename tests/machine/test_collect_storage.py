@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.machine.recording import Recorder, Recording, lay_out, record
 
-from ioflusher.machine.collect.storage import Storage, collect_storage, storage_in
+from ioflusher.machine.collect.storage import Storage, collect_storage
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 
 ROOTS = Path(__file__).with_name("roots")
@@ -20,7 +21,7 @@ Collect = Callable[[dict[str, str]], tuple[Storage, dict[str, str]]]
 def looked_at(root: Path) -> tuple[Storage, dict[str, str]]:
     """What is found below the root, and what could not be read with the reason."""
     notes: dict[str, str] = {}
-    return collect_storage(root, lambda what, why: notes.update({what: why})), notes
+    return collect_storage(Tree(root, lambda what, why: notes.update({what: why}))), notes
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_a_recording_is_what_was_read(name: str, tmp_path: Path) -> None:
     """A recording laid out elsewhere gives the same records, and recording that gives the same recording."""
     recording = json.loads((ROOTS / name).read_text())
     lay_out(recording, tmp_path)
-    first = storage_in(Recorder(tmp_path))
+    first = collect_storage(Recorder(tmp_path))
     again = record(tmp_path)
     # namespaces of processes were not recorded; kdevtmpfs has one of its own
     others = [path for path in recording["texts"] if path.startswith("proc/") and path[5].isdigit()]
@@ -146,7 +147,7 @@ def test_a_recording_is_what_was_read(name: str, tmp_path: Path) -> None:
     assert again["texts"] == recording["texts"]
     assert again["links"] == recording["links"]
     lay_out(again, tmp_path / "again")
-    assert storage_in(Recorder(tmp_path / "again")) == first
+    assert collect_storage(Recorder(tmp_path / "again")) == first
 
 
 def block(name: str, number: str, at: str, **files: str) -> dict[str, str]:

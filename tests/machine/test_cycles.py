@@ -11,7 +11,7 @@ from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
 from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Need, Node, NodeKind, Reason
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving.service import Role
+from ioflusher.machine.serving.service import StorageRole
 
 LOG = FileUse("/mnt/daemon.log", FileKind.LOG, "43:0", 30)
 ON_NBD = (mount(30, "43:0", "/mnt", "/dev/nbd0"),)
@@ -78,7 +78,7 @@ def test_through_a_peer() -> None:
 def test_only_in_recovery() -> None:
     """A daemon that is needed only after a failure makes a cycle of that kind; one at work goes first."""
     snapshot = machine((nbd(0),), ON_NBD, processes=(daemon(5), daemon(6)))
-    recovers = serves(5, "nbd0", Role.MULTIPATH, essential=False)
+    recovers = serves(5, "nbd0", StorageRole.MULTIPATH, essential=False)
     (cycle,) = storage_graph(snapshot, (recovers,)).cycles
     assert cycle.recovery
     (cycle,) = storage_graph(snapshot, (recovers, serves(6, "nbd0"))).cycles

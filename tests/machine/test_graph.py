@@ -18,7 +18,7 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving.service import Role, Service
+from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 
@@ -30,7 +30,7 @@ def brief(graph: Graph) -> set[Brief]:
     return {(edge.source, edge.reason.name, edge.target) for edge in graph.edges}
 
 
-def edges_of(snapshot: Snapshot, *services: Service) -> set[Brief]:
+def edges_of(snapshot: Snapshot, *services: StorageService) -> set[Brief]:
     """The edges of a machine in brief."""
     return brief(storage_graph(snapshot, services))
 
@@ -134,7 +134,7 @@ def test_iscsi_disks() -> None:
     disks = replace(machine((SDA,)), iscsi=(session,))
     remote = ("dev:sda", "REMOTE", "remote:10.0.0.9:3260")
     assert remote in edges_of(disks)
-    target = serves(None, "sda", Role.ISCSI_TARGET, kernel=True)
+    target = serves(None, "sda", StorageRole.ISCSI_TARGET, kernel=True)
     found = edges_of(disks, target)
     assert remote not in found
     assert ("dev:sda", "SERVED", "kernel:iSCSI target") in found
@@ -151,9 +151,9 @@ def test_services() -> None:
         snapshot,
         (
             serves(5, "nbd0"),
-            serves(6, "0:70", Role.FUSE_SERVER),
+            serves(6, "0:70", StorageRole.FUSE_SERVER),
             serves(None, "nbd1"),
-            serves(77, "uio0", Role.TCMU_HANDLER),
+            serves(77, "uio0", StorageRole.TCMU_HANDLER),
         ),
     )
     assert brief(graph) >= {
@@ -331,7 +331,7 @@ def test_dangling_references_are_unknown() -> None:
         (mount(30, "8:77", "/lost", "/dev/lost"), mount(31, "0:90", "/f", "x", "fuse.x")),
         (Swap("nonsense", False, None, 0, 0, 0),),
     )
-    graph = storage_graph(snapshot, (serves(1, "0:123", Role.FUSE_SERVER),))
+    graph = storage_graph(snapshot, (serves(1, "0:123", StorageRole.FUSE_SERVER),))
     assert set(unknown(graph)) == {
         "nowhere",
         "sda",

@@ -18,7 +18,7 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 
@@ -99,9 +99,9 @@ ENDS = st.builds(
 )
 FAMILIES = st.sampled_from(Family)
 SERVICES = st.builds(
-    Service,
+    StorageService,
     pid=st.none() | PIDS,
-    role=st.sampled_from(Role),
+    role=st.sampled_from(StorageRole),
     kind=st.sampled_from(TargetKind),
     target=NAMES | NUMBERS,
     evidence=NAMES,
@@ -144,7 +144,7 @@ SNAPSHOTS = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(snapshot=SNAPSHOTS, services=st.none() | several(SERVICES, 5))
-def test_any_snapshot_has_a_graph(snapshot: Snapshot, services: tuple[Service, ...] | None) -> None:
+def test_any_snapshot_has_a_graph(snapshot: Snapshot, services: tuple[StorageService, ...] | None) -> None:
     """Whatever it holds, with services given or inferred: no error, no edge without ends, real cycles."""
     graph = storage_graph(snapshot, services)
     nodes = [node.id for node in graph.nodes]

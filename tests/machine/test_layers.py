@@ -2,7 +2,7 @@
 
 from ioflusher.machine.graph.layers import Layers, device_layer, file_system_layer
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 
@@ -75,7 +75,7 @@ def test_swaps_and_services() -> None:
     layers = Layers(MACHINE)
     assert layers.swaps_on(layers.above(device_layer("nbd0"))) == MACHINE.swaps
     assert layers.swaps_on([device_layer("dm-0")]) == MACHINE.swaps[1:]
-    served = Service(1, Role.FUSE_SERVER, TargetKind.MOUNT, "0:40", "")
+    served = StorageService(1, StorageRole.FUSE_SERVER, TargetKind.MOUNT, "0:40", "")
     assert layers.of_service(served) == file_system_layer("0:40")
 
 

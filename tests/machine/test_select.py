@@ -4,7 +4,7 @@ import pytest
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
 
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.storage import Swap
@@ -15,7 +15,7 @@ MACHINE = machine(
     (swap_on(nbd(0)), Swap("/swapfile", True, "254:0", 1, 0, -3)),
     (daemon(5, covered=2), daemon(6, "bare"), daemon(7, "good", covered=2)),
 )
-GRAPH = storage_graph(MACHINE, (serves(5, "nbd0"), serves(6, "nbd1"), serves(7, "nbd2")))
+ANALYSIS = Analysis(MACHINE, (serves(5, "nbd0"), serves(6, "nbd1"), serves(7, "nbd2")))
 
 
 def names(graph: Graph) -> set[str]:
@@ -25,14 +25,14 @@ def names(graph: Graph) -> set[str]:
 
 def test_the_whole_has_a_cycle() -> None:
     """The uncovered daemon waits for itself through reclaim."""
-    (cycle,) = GRAPH.cycles
+    (cycle,) = ANALYSIS.graph.cycles
     assert cycle.daemons == ("pid:6",)
 
 
 @pytest.mark.parametrize("what", ["/dev/nbd1", "nbd1", "/one", "6", "mount:30"])
 def test_around_something_in_a_cycle(what: str) -> None:
     """By device, mount point, process or node: what waits for it, what it waits for, and the way round."""
-    part = select(GRAPH, MACHINE, what)
+    part = select(ANALYSIS.graph, ANALYSIS.layers, what)
     assert {"mount:30", "fs:43:1", "dev:nbd1", "pid:6", "reclaim"} <= names(part)
     assert names(part).isdisjoint({"pid:7", "dev:nbd2", "swap:/dev/nbd0"})
     (cycle,) = part.cycles
@@ -43,27 +43,27 @@ def test_around_something_in_a_cycle(what: str) -> None:
 @pytest.mark.parametrize("what", ["/two", "/dev/nbd2", "7"])
 def test_around_something_without_a_cycle(what: str) -> None:
     """A covered daemon's part holds no cycle, for nothing that it waits for is in one."""
-    part = select(GRAPH, MACHINE, what)
+    part = select(ANALYSIS.graph, ANALYSIS.layers, what)
     assert part.cycles == ()
     assert names(part) == {"mount:31", "fs:43:2", "dev:nbd2", "pid:7", "fs:254:0", "dev:vda"}
 
 
 def test_swap_files_have_names() -> None:
     """A swap area is found by its path; one on a device together with that."""
-    assert "fs:254:0" in names(select(GRAPH, MACHINE, "/swapfile"))
-    assert {"swap:/dev/nbd0", "pid:5"} <= names(select(GRAPH, MACHINE, "/dev/nbd0"))
+    assert "fs:254:0" in names(select(ANALYSIS.graph, ANALYSIS.layers, "/swapfile"))
+    assert {"swap:/dev/nbd0", "pid:5"} <= names(select(ANALYSIS.graph, ANALYSIS.layers, "/dev/nbd0"))
 
 
 @pytest.mark.parametrize("what", ["/nowhere", "99", "9" * 30, "", "\x1b[31m", "²"])
 def test_what_is_not_there_is_an_error(what: str) -> None:
     """The error says what would be understood, and holds nothing that a terminal obeys."""
     with pytest.raises(IoflusherError, match="expected a block device") as caught:
-        select(GRAPH, MACHINE, what)
+        select(ANALYSIS.graph, ANALYSIS.layers, what)
     assert str(caught.value).isprintable()
 
 
 def test_cycles_alone() -> None:
     """Only members of the cycle remain."""
-    part = only_cycles(GRAPH)
+    part = only_cycles(ANALYSIS.graph)
     assert names(part) == {"fs:43:1", "dev:nbd1", "pid:6", "reclaim"}
-    assert part.cycles == GRAPH.cycles
+    assert part.cycles == ANALYSIS.graph.cycles

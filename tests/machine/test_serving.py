@@ -20,7 +20,7 @@ from ioflusher.machine.services import (
 )
 from ioflusher.machine.serving.devices import MULTIPATHD_SOCKET
 from ioflusher.machine.serving.infer import services
-from ioflusher.machine.serving.service import Role, Service
+from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount
 
@@ -46,7 +46,7 @@ def talk(first: tuple[str, *tuple[int, ...]], second: tuple[str, *tuple[int, ...
     return Connection(family, (ends[0], ends[1]))
 
 
-def brief(found: tuple[Service, ...]) -> set[tuple[int | None, str, str, bool]]:
+def brief(found: tuple[StorageService, ...]) -> set[tuple[int | None, str, str, bool]]:
     """What is compared: who, as what, for what, and whether that is certain."""
     return {(service.pid, service.role.value, service.target, service.certain) for service in found}
 
@@ -72,8 +72,8 @@ def test_nbd_by_ioctl(address: str) -> None:
     found = services(snapshot)
     assert brief(found) == {(10, "NBD client", "nbd0", True), (20, "NBD server", "nbd0", True)}
     assert {service.role: service.essential for service in found} == {
-        Role.NBD_CLIENT: False,
-        Role.NBD_SERVER: True,
+        StorageRole.NBD_CLIENT: False,
+        StorageRole.NBD_SERVER: True,
     }
 
 
@@ -248,8 +248,8 @@ def test_iscsi(
     )
     found = {(service.role, service.pid, service.kernel, service.essential) for service in services(snapshot)}
     assert found == {
-        (Role.ISCSI_INITIATOR, 10, False, False),
-        (Role.ISCSI_TARGET, *target, True),
+        (StorageRole.ISCSI_INITIATOR, 10, False, False),
+        (StorageRole.ISCSI_TARGET, *target, True),
     }
 
 

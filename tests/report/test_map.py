@@ -15,7 +15,7 @@ from tests.machine.test_graph_fuzz import SNAPSHOTS
 from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.nodes import Graph
-from ioflusher.machine.serving.service import Role
+from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 from ioflusher.report.map_dot import render_dot, render_svg
 from ioflusher.report.map_html import render_html
@@ -113,7 +113,7 @@ def hostile() -> tuple[Snapshot, Graph]:
         (swap_on(nbd(0)),),
         (daemon(5, EVIL), daemon(6, "x" * 100_000)),
     )
-    return snapshot, storage_graph(snapshot, (serves(5, "nbd0"), serves(6, "0:70", Role.FUSE_SERVER)))
+    return snapshot, storage_graph(snapshot, (serves(5, "nbd0"), serves(6, "0:70", StorageRole.FUSE_SERVER)))
 
 
 def test_hostile_names() -> None:

@@ -1,30 +1,33 @@
 """The audit of one snapshot: every rule is asked, the configuration decides what counts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ioflusher.audit.config import Config
 from ioflusher.audit.finding import AuditFinding, AuditReport, Looked, Suppressed
 from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.table import RULES
 from ioflusher.audit.view import View
-from ioflusher.machine.serving.infer import services
-from ioflusher.machine.serving.service import Service
+from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.machine.serving.service import StorageService
 from ioflusher.machine.snapshot import Snapshot
 
 DEFAULT = Config()
 
-Infer = Callable[[Snapshot], tuple[Service, ...]]
 
-
-def audit(snapshot: Snapshot, config: Config = DEFAULT, *, infer: Infer = services) -> AuditReport:
+def audit(
+    snapshot: Snapshot,
+    config: Config = DEFAULT,
+    *,
+    services: tuple[StorageService, ...] | None = None,
+) -> AuditReport:
     """Judge a machine.
 
     Args:
         snapshot: the machine.
         config: what is off and accepted, and thresholds.
-        infer: who serves what on it; another function only for tests.
+        services: who serves what on it, where that is known already; None: it is inferred.
     """
-    view = View(snapshot, infer(snapshot))
+    view = View(Analysis(snapshot, services))
     reasons = dict(config.off)
     kept: list[AuditFinding] = []
     suppressed: list[Suppressed] = []

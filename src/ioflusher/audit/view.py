@@ -6,10 +6,10 @@ from enum import IntEnum
 from functools import cached_property
 
 from ioflusher.audit.finding import Severity, Subject, SubjectKind
-from ioflusher.machine.graph.layers import Layer, LayerKind, Layers
+from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.machine.graph.layers import Layer, LayerKind
 from ioflusher.machine.process import Process, Thread
-from ioflusher.machine.serving.service import Role, Service, TargetKind
-from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 
 # What file systems in user space are called: "fuse", "fuseblk", "fuse.sshfs".
@@ -41,7 +41,7 @@ class Target:
         swaps, mounts: that lie on it, directly or through other layers; mounts writable ones only.
     """
 
-    service: Service
+    service: StorageService
     layer: Layer
     name: str
     stake: Stake
@@ -51,7 +51,7 @@ class Target:
     @property
     def holder(self) -> bool:
         """Whether the process merely holds the device for the kernel, which does the work (an NBD client)."""
-        return self.service.role is Role.NBD_CLIENT and not self.service.essential
+        return self.service.role is StorageRole.NBD_CLIENT and not self.service.essential
 
     @property
     def uncertainty_steps(self) -> int:
@@ -129,12 +129,14 @@ class View:
         snapshot: the machine.
         services: who serves what.
         layers: what lies on what.
+        analysis: all that was computed from the snapshot, each part once; the graph among it.
     """
 
-    def __init__(self, snapshot: Snapshot, services: tuple[Service, ...]) -> None:
-        self.snapshot = snapshot
-        self.services = services
-        self.layers = Layers(snapshot)
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.snapshot = snapshot = analysis.snapshot
+        self.services = analysis.services
+        self.layers = analysis.layers
         self._processes = {process.pid: process for process in snapshot.processes}
 
     @cached_property
@@ -180,7 +182,7 @@ class View:
         # an unused backing_dev reads "none"
         return device is not None and device.kind is DeviceKind.ZRAM and device.backing_file in (None, "none")
 
-    def _target(self, service: Service) -> Target:
+    def _target(self, service: StorageService) -> Target:
         layer = self.layers.of_service(service)
         above = self.layers.above(layer)
         swaps = self.layers.swaps_on(above)
@@ -211,7 +213,7 @@ class View:
         above = self.layers.above(layer)
         return any(upper.kind is LayerKind.FILE_SYSTEM for upper in above)
 
-    def _name(self, service: Service) -> str:
+    def _name(self, service: StorageService) -> str:
         if service.kind is TargetKind.DEVICE:
             return f"/dev/{service.target}"
         mounts = self.layers.mounts.get(service.target)

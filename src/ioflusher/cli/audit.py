@@ -89,9 +89,10 @@ def judge_this_machine(config: "Config") -> "Judged":
     """Collect and judge."""
     from ioflusher.audit.fleet import Judged
     from ioflusher.audit.run import audit as run_audit
-    from ioflusher.machine.collect.machine import collect
+    from ioflusher.machine.collect.machine import collect_serving
 
-    return Judged(None, run_audit(collect(), config))
+    collected = collect_serving()
+    return Judged(None, run_audit(collected.snapshot, config, services=collected.services))
 
 
 def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "list[Judged]":

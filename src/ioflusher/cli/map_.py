@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from ioflusher.cli.source import snapshot_option, snapshots_from
+from ioflusher.cli.source import machines_from, snapshot_option
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.snapshot import Snapshot
@@ -65,11 +64,11 @@ def graphs(files: Sequence[Path], what: str | None, cycles_only: bool) -> Iterat
     """Each machine with its graph, or the part of it that was asked for."""
     if what is not None and not files and what.startswith("/dev/"):
         what = os.path.realpath(what)  # names such as /dev/disk/by-id/... and /dev/mapper/... are links
-    for _, snapshot in snapshots_from(files):
-        graph = storage_graph(snapshot)
+    for analysis in machines_from(files):
+        graph = analysis.graph
         if what is not None:
-            graph = select(graph, snapshot, what)
-        yield snapshot, only_cycles(graph) if cycles_only else graph
+            graph = select(graph, analysis.layers, what)
+        yield analysis.snapshot, only_cycles(graph) if cycles_only else graph
 
 
 def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) -> str:

@@ -9,6 +9,7 @@ import click
 
 from ioflusher.machine.codec import LARGEST_BYTES, load_snapshot, read_snapshot
 from ioflusher.machine.errors import SnapshotError
+from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.snapshot import Snapshot
 
 STANDARD_INPUT = Path("-")
@@ -44,6 +45,20 @@ def snapshots_from(files: Sequence[Path], root: Path = Path("/")) -> Iterator[tu
             yield "standard input", _standard_input()
         else:
             yield str(file), read_snapshot(file)
+
+
+def machines_from(files: Sequence[Path]) -> Iterator[Analysis]:
+    """The same machines, each with what follows from its snapshot.
+
+    What the collector inferred of the live machine is handed on: it is not inferred again.
+    """
+    if files:
+        yield from (Analysis(snapshot) for _, snapshot in snapshots_from(files))
+    else:
+        from ioflusher.machine.collect.machine import collect_serving
+
+        collected = collect_serving()
+        yield Analysis(collected.snapshot, collected.services)
 
 
 def _standard_input() -> Snapshot:

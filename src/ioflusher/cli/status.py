@@ -104,10 +104,9 @@ def chooser(*, flagged: bool, kernel: bool) -> Callable[[tuple[Thread, ...]], bo
 
 def storage_servers() -> list[int]:
     """The processes that serve storage on this machine."""
-    from ioflusher.machine.collect.machine import collect
-    from ioflusher.machine.serving.infer import services
+    from ioflusher.machine.collect.machine import collect_serving
 
-    return sorted({service.pid for service in services(collect()) if service.pid is not None})
+    return sorted({service.pid for service in collect_serving().services if service.pid is not None})
 
 
 def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> None:

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ioflusher.machine.services import Connection, Family, Listener, Remote, SocketEnd
+from ioflusher.machine.snapshot import Snapshot
 
 
 def servers(connection: Connection, listening: frozenset[tuple[Family, str]]) -> tuple[SocketEnd, ...]:
@@ -66,22 +68,38 @@ def reachable(start: Iterable[int], edges: Mapping[int, frozenset[int]]) -> froz
     return frozenset(reached)
 
 
-def matters(end: SocketEnd, pids: frozenset[int]) -> bool:
+def kept_sockets(snapshot: Snapshot, pids: frozenset[int]) -> Snapshot:
+    """The snapshot with those connections and listeners alone of which an end matters, in the same order."""
+    return replace(
+        snapshot,
+        connections=tuple(c for c in snapshot.connections if any(_matters(end, pids) for end in c.ends)),
+        remotes=tuple(found for found in snapshot.remotes if _matters(found.end, pids)),
+        listeners=tuple(found for found in snapshot.listeners if _matters(found.end, pids)),
+    )
+
+
+def _matters(end: SocketEnd, pids: frozenset[int]) -> bool:
     """Whether the kernel alone holds the end, or a process of `pids` does."""
     return not end.pids or not pids.isdisjoint(end.pids)
 
 
-def kept_connections(connections: Iterable[Connection], pids: frozenset[int]) -> tuple[Connection, ...]:
-    """Those of which an end matters, in a stable order."""
-    kept = (c for c in connections if any(matters(end, pids) for end in c.ends))
-    return tuple(sorted(kept, key=lambda c: tuple(end.inode for end in c.ends)))
+def local_hosts(
+    connections: Iterable[Connection], remotes: Iterable[Remote], listeners: Iterable[Listener]
+) -> tuple[str, ...]:
+    """Addresses of this machine, as far as its TCP sockets have them, without those that mean "any"."""
+    tcp = (found for found in connections if found.family is Family.TCP)
+    ends = [end for connection in tcp for end in connection.ends]
+    ends += [remote.end for remote in remotes]
+    ends += [listener.end for listener in listeners if listener.family is Family.TCP]
+    return tuple(sorted({split_address(end.address)[0] for end in ends} - {"0.0.0.0", "::", ""}))
 
 
-def kept_remotes(remotes: Iterable[Remote], pids: frozenset[int]) -> tuple[Remote, ...]:
-    """Those of which the end matters, in a stable order."""
-    return tuple(sorted((r for r in remotes if matters(r.end, pids)), key=lambda r: r.end.inode))
+def split_address(address: str) -> tuple[str, str]:
+    """Host and port of "host:port" or "[host]:port"."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
 
 
-def kept_listeners(listeners: Iterable[Listener], pids: frozenset[int]) -> tuple[Listener, ...]:
-    """Those of which the end matters, in a stable order."""
-    return tuple(sorted((x for x in listeners if matters(x.end, pids)), key=lambda x: x.end.inode))
+def join_address(host: str, port: str) -> str:
+    """The opposite of `split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -69,7 +69,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One machine at one moment; every tuple in a stable order (by number or name)."""
+    """One machine at one moment; every tuple in a stable order (by number or name).
+
+    Attributes:
+        hosts: network addresses of this machine, as far as its sockets had them: of the sockets themselves
+            only those are kept that matter.
+    """
 
     system: System
     memory: Memory
@@ -85,5 +90,6 @@ class Snapshot:
     tcmu: tuple[TcmuDevice, ...] = ()
     fuse: tuple[FuseConnection, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    hosts: tuple[str, ...] = ()
     format: str = FORMAT
     version: int = VERSION

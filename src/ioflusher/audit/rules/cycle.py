@@ -6,7 +6,6 @@ from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, Subject
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import View
-from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
 from ioflusher.machine.graph.nodes import Cycle, Edge, Node, NodeKind, Reason
 
@@ -17,19 +16,12 @@ def cycle(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Circles of the storage graph that pass through two processes or more."""
     if not view.daemons:
         return
-    graph = storage_graph(view.snapshot, view.services)
-    members = {name for circle in graph.cycles for name in circle.nodes}
-    nodes = {node.id: node for node in graph.nodes if node.id in members}
+    every, waits = view.analysis.parts
+    nodes = {node.id: node for node in every}
     # a daemon's own memory has its own rules
     daemons = {f"pid:{daemon.process.pid}" for daemon in view.daemons}
-    edges = [
-        edge
-        for edge in graph.edges
-        if edge.source in members
-        and edge.target in members
-        and not (edge.reason in _MEMORY and edge.source in daemons)
-    ]
-    for circle in find_cycles(tuple(nodes.values()), edges) if edges else ():
+    edges = [edge for edge in waits if not (edge.reason in _MEMORY and edge.source in daemons)]
+    for circle in find_cycles(every, edges):
         way = _through_others(circle, edges, nodes)
         if way is not None:
             yield _finding(view, way, nodes)

@@ -6,13 +6,13 @@ from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, Subject
 from ioflusher.audit.rules.rule import Found, quoted
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import Target, View
-from ioflusher.machine.serving.service import Role, TargetKind
+from ioflusher.machine.serving.service import StorageRole, TargetKind
 
 _RESTART = {
-    Role.ISCSI_INITIATOR: "systemctl restart iscsid",
-    Role.ISCSI_TARGET: "systemctl restart tgt",
-    Role.MULTIPATH: "systemctl restart multipathd",
-    Role.TCMU_HANDLER: "systemctl restart tcmu-runner",
+    StorageRole.ISCSI_INITIATOR: "systemctl restart iscsid",
+    StorageRole.ISCSI_TARGET: "systemctl restart tgt",
+    StorageRole.MULTIPATH: "systemctl restart multipathd",
+    StorageRole.TCMU_HANDLER: "systemctl restart tcmu-runner",
 }
 
 
@@ -36,13 +36,13 @@ def daemon_gone(view: View, thresholds: Thresholds) -> Iterator[Found]:
 
 def _bring_back(target: Target) -> Remedy:
     role, name = target.service.role, target.name
-    if role in (Role.NBD_CLIENT, Role.NBD_SERVER):
+    if role in (StorageRole.NBD_CLIENT, StorageRole.NBD_SERVER):
         return Remedy(
             "Start the server again, if its client connects by itself. Else take the device down: what waits "
             "for it then gets an error instead of waiting for ever.",
             commands=(f"ioflusher nbd detach {quoted(name)}",),
         )
-    if role is Role.UBLK_SERVER:
+    if role is StorageRole.UBLK_SERVER:
         number = target.service.target.removeprefix("ublkb")
         return Remedy(
             "Let a new server take the device over, where it was made for that; else delete it.",

@@ -16,7 +16,7 @@ from ioflusher.audit.view import AuditedDaemon, Stake, View
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
 from ioflusher.machine.process import Thread
-from ioflusher.machine.serving.service import Role
+from ioflusher.machine.serving.service import StorageRole
 
 # prctl(PR_SET_IO_FLUSHER): commit 8d19f1c8e193, Linux 5.6
 FIRST_RELEASE = (5, 6)
@@ -28,7 +28,7 @@ def _judged(view: View) -> Iterator[AuditedDaemon]:
 
 
 def _only_fuse(daemon: AuditedDaemon) -> bool:
-    return all(target.service.role is Role.FUSE_SERVER for target in daemon.targets)
+    return all(target.service.role is StorageRole.FUSE_SERVER for target in daemon.targets)
 
 
 def bits_of(thread: Thread, daemon: AuditedDaemon) -> int:

@@ -22,12 +22,26 @@ from ioflusher.machine.collect.storage import collect_storage
 from ioflusher.machine.collect.system import read_memory, read_system
 from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.peers import awaited, kept_connections, kept_listeners, kept_remotes, reachable
+from ioflusher.machine.peers import awaited, kept_sockets, local_hosts, reachable
 from ioflusher.machine.process import Process
-from ioflusher.machine.serving.infer import services
+from ioflusher.machine.serving.infer import services as infer_services
+from ioflusher.machine.serving.service import StorageService
 from ioflusher.machine.snapshot import Snapshot
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A machine, and who serves what on it: the collector infers that to know where to look closely.
+
+    Attributes:
+        snapshot: the machine.
+        services: equal to `serving.infer.services(snapshot)`.
+    """
+
+    snapshot: Snapshot
+    services: tuple[StorageService, ...]
 
 
 def collect(
@@ -46,21 +60,37 @@ def collect(
     Raises:
         SnapshotError: where `root` has no /proc. All else that cannot be read is in `Snapshot.unreadable`.
     """
+    collected = collect_serving(
+        root, arguments=arguments, extra_pids=extra_pids, limits=limits, progress=progress
+    )
+    return collected.snapshot
+
+
+def collect_serving(
+    root: Path = Path("/"),
+    *,
+    arguments: bool = False,
+    extra_pids: frozenset[int] = frozenset(),
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Collected:
+    """The same machine with who serves what on it, for those who need both: inferred once."""
     notes = Notes()
     limits = limits or Limits()
     job = _Job(root, notes, limits, time.monotonic() + limits.seconds, progress)
     whole = _look(job, arguments)
-    serving = {service.pid for service in services(whole) if service.pid is not None}
+    services = infer_services(whole)
+    serving = {service.pid for service in services if service.pid is not None}
     close = reachable(serving | extra_pids, awaited(whole.connections, whole.listeners))
-    return replace(
-        whole,
-        processes=tuple(_look_closely(job, whole, close)),
-        connections=kept_connections(whole.connections, close),
-        remotes=kept_remotes(whole.remotes, close),
-        listeners=kept_listeners(whole.listeners, close),
+    looked = replace(whole, processes=tuple(_look_closely(job, whole, close)))
+    snapshot = replace(
+        kept_sockets(looked, close),
         unreadable=notes.unreadable(close),
         system=replace(whole.system, privileged=not notes.refused),
     )
+    if snapshot.system.privileged != whole.system.privileged:
+        services = infer_services(snapshot)  # a file could not be read: nothing is certain any more
+    return Collected(snapshot, services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +123,7 @@ def _look(job: _Job, arguments: bool) -> Snapshot:
     before = sockets.inodes()
     seen = _processes(job, reader)
     talk = _talk(sockets, seen, before, notes)
-    storage = collect_storage(root, notes)
+    storage = collect_storage(tree, _mount_namespaces(seen))
     points = frozenset(mount.point for mount in storage.mounts if mount.fstype.startswith("fuse"))
     return Snapshot(
         system=read_system(root, tree, privileged=not notes.refused),
@@ -102,9 +132,10 @@ def _look(job: _Job, arguments: bool) -> Snapshot:
         devices=storage.devices,
         mounts=storage.mounts,
         swaps=storage.swaps,
-        connections=tuple(talk.connections),
-        remotes=tuple(talk.remotes),
-        listeners=tuple(talk.listeners),
+        connections=tuple(sorted(talk.connections, key=lambda c: tuple(end.inode for end in c.ends))),
+        remotes=tuple(sorted(talk.remotes, key=lambda remote: remote.end.inode)),
+        listeners=tuple(sorted(talk.listeners, key=lambda listener: listener.end.inode)),
+        hosts=local_hosts(talk.connections, talk.remotes, talk.listeners),
         netlink=tuple(sorted(set(talk.netlink), key=lambda user: (user.pid, user.protocol))),
         iscsi=storage.iscsi,
         tcmu=storage.tcmu,
@@ -179,6 +210,15 @@ def _talk(sockets: SocketReader, seen: list[Seen], before: frozenset[int] | None
             "sock_diag tells those of its own namespace alone",
         )
     return talk
+
+
+def _mount_namespaces(seen: list[Seen]) -> dict[int, list[int]]:
+    """The mount namespaces, each with its processes."""
+    namespaces: defaultdict[int, list[int]] = defaultdict(list)
+    for found in seen:
+        if found.process.mount_namespace is not None:
+            namespaces[found.process.mount_namespace].append(found.process.pid)
+    return namespaces
 
 
 def _with_mount_points(process: Process, points: frozenset[str], reader: ProcessReader) -> Process:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Mapping, Sequence
 
 from ioflusher.kernel.mountinfo import MountLine, parse_mount, unescape
 from ioflusher.kernel.swaps import parse_swap
@@ -53,15 +54,24 @@ class Devices:
         return found
 
 
-def collect_mounts(tree: Tree, devices: Devices) -> tuple[Mount, ...]:
-    """All mounts that this process sees, and those with storage behind them that only others see."""
+def collect_mounts(
+    tree: Tree, devices: Devices, namespaces: Mapping[int, Sequence[int]] | None = None
+) -> tuple[Mount, ...]:
+    """All mounts that this process sees, and those with storage behind them that only others see.
+
+    `namespaces`: the mount namespaces with their processes, where that is known already.
+    """
     btrfs = _btrfs_members(tree)
     own, first = _own_namespace(tree)
     mounts = [_mount(line, first, btrfs, devices) for line in _lines(tree, own)]
     room = LARGEST_FOREIGN_MOUNTS
-    for namespace, pids in _namespaces(tree, first).items():
+    if namespaces is None:
+        namespaces = _namespaces(tree) if first is not None else {}
+    for namespace, pids in namespaces.items():
+        if first is None or namespace == first:
+            continue
         # the first one may be gone by now
-        every = next((lines for pid in pids[:_TRIES] if (lines := _lines(tree, pid))), [])
+        every = next((lines for pid in pids[:_TRIES] if (lines := _lines(tree, str(pid)))), [])
         lines = [line for line in every if line.fstype not in _NO_STORAGE]
         if len(lines) > room:
             tree.note(
@@ -92,19 +102,17 @@ def _namespace(tree: Tree, pid: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _namespaces(tree: Tree, first: int | None) -> dict[int, list[str]]:
-    """Mount namespaces other than the first, each with the processes in it."""
-    found: dict[int, list[str]] = {}
-    if first is None:
-        return found
+def _namespaces(tree: Tree) -> dict[int, list[int]]:
+    """Mount namespaces, each with the processes in it."""
+    found: dict[int, list[int]] = {}
     try:
         names = os.listdir(tree.place("proc"))
     except OSError:
         return found
-    for name in sorted((name for name in names if name.isdigit()), key=int):
-        namespace = _namespace(tree, name)
-        if namespace is not None and namespace != first:
-            found.setdefault(namespace, []).append(name)
+    for pid in sorted(int(name) for name in names if name.isdigit()):
+        namespace = _namespace(tree, str(pid))
+        if namespace is not None:
+            found.setdefault(namespace, []).append(pid)
     return found
 
 

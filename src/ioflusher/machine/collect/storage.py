@@ -1,12 +1,12 @@
 """The storage side of a snapshot: block devices, mounts, swap, and what user space stands behind."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ioflusher.machine.collect.block import collect_block
 from ioflusher.machine.collect.mounts import Devices, collect_mounts, collect_swaps
 from ioflusher.machine.collect.served import collect_fuse, collect_iscsi, collect_tcmu
-from ioflusher.machine.collect.tree import Note, Tree
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 
@@ -23,16 +23,15 @@ class Storage:
     fuse: tuple[FuseConnection, ...]
 
 
-def collect_storage(root: Path, note: Note) -> Storage:
-    """What the machine below `root` stores on. `note(what, why)` is called for all that could not be read."""
-    return storage_in(Tree(root, note))
+def collect_storage(tree: Tree, namespaces: Mapping[int, Sequence[int]] | None = None) -> Storage:
+    """What the machine stores on, read through `tree`, which notes all that could not be read.
 
-
-def storage_in(tree: Tree) -> Storage:
-    """The same, read through `tree`."""
+    `namespaces`: the mount namespaces with their processes, from who has looked at those already; None: all
+    processes are looked at for that.
+    """
     devices = collect_block(tree)
     names = Devices(tree, devices)
-    mounts = collect_mounts(tree, names)
+    mounts = collect_mounts(tree, names, namespaces)
     return Storage(
         devices=devices,
         mounts=mounts,

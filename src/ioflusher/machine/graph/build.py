@@ -4,24 +4,31 @@ from ioflusher.machine.graph.cycles import find_cycles
 from ioflusher.machine.graph.daemons import Daemons, served_nodes
 from ioflusher.machine.graph.draft import Draft
 from ioflusher.machine.graph.layers import Layers
-from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.nodes import Edge, Graph, Node
 from ioflusher.machine.graph.storage import add_storage
 from ioflusher.machine.serving.infer import services as infer_services
-from ioflusher.machine.serving.service import Service
+from ioflusher.machine.serving.service import StorageService
 from ioflusher.machine.snapshot import Snapshot
 
 
-def storage_graph(snapshot: Snapshot, services: tuple[Service, ...] | None = None) -> Graph:
+def storage_graph(snapshot: Snapshot, services: tuple[StorageService, ...] | None = None) -> Graph:
     """The graph of one snapshot, in time linear in its size, whatever the snapshot holds.
 
-    `services`: who serves what; None: as `serving.infer.services` infers it. What the snapshot names and
-    does not have is a node of the kind "unknown".
+    `services`: who serves what; None: as `serving.infer.services` infers it. Who needs the layers or the
+    services besides the graph takes `analysis.Analysis`, which computes each once.
     """
-    layers = Layers(snapshot)
-    if services is None:
-        services = infer_services(snapshot)
+    nodes, edges = graph_parts(Layers(snapshot), infer_services(snapshot) if services is None else services)
+    return Graph(nodes, edges, find_cycles(nodes, edges))
+
+
+def graph_parts(
+    layers: Layers, services: tuple[StorageService, ...]
+) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
+    """Nodes and edges without a search for cycles.
+
+    What the snapshot names and does not have is a node of the kind "unknown".
+    """
     draft = Draft()
     add_storage(draft, layers, served_nodes(services))
     Daemons(draft, layers, services).add()
-    nodes, edges = draft.nodes(), draft.edges()
-    return Graph(nodes, edges, find_cycles(nodes, edges))
+    return draft.nodes(), draft.edges()

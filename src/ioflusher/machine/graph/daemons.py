@@ -9,7 +9,7 @@ from ioflusher.machine.graph.nodes import Coverage, Need, Node, NodeKind, Reason
 from ioflusher.machine.graph.peers import Peers
 from ioflusher.machine.graph.storage import SWAPPED, writable_targets
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.serving.service import Service, TargetKind
+from ioflusher.machine.serving.service import StorageService, TargetKind
 from ioflusher.machine.storage import DeviceKind
 
 RECLAIM = "reclaim"
@@ -28,19 +28,19 @@ _REASONS = {
 _MAPPED = frozenset((FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED))
 
 
-def served_nodes(services: Iterable[Service]) -> frozenset[str]:
+def served_nodes(services: Iterable[StorageService]) -> frozenset[str]:
     """The nodes for which a server on this machine is known, be it the kernel, or nobody any more."""
     return frozenset(_target_id(service) for service in services if service.essential)
 
 
-def _target_id(service: Service) -> str:
+def _target_id(service: StorageService) -> str:
     return f"dev:{service.target}" if service.kind is TargetKind.DEVICE else f"fs:{service.target}"
 
 
 class Daemons:
     """Adds the processes that serve, those that they wait for, and what all of them stand on."""
 
-    def __init__(self, draft: Draft, layers: Layers, services: tuple[Service, ...]) -> None:
+    def __init__(self, draft: Draft, layers: Layers, services: tuple[StorageService, ...]) -> None:
         self._draft = draft
         self._layers = layers
         self._services = services
@@ -75,12 +75,12 @@ class Daemons:
                 self._draft.edge(RECLAIM, target, Reason.RECLAIM, evidence)
         self._nbd_without_server()
 
-    def _called(self, service: Service) -> str:
+    def _called(self, service: StorageService) -> str:
         """What it serves, as people call it."""
         mounts = self._layers.mounts.get(service.target) if service.kind is TargetKind.MOUNT else None
         return mounts[0].point if mounts else service.target
 
-    def _serve(self, service: Service) -> None:
+    def _serve(self, service: StorageService) -> None:
         role = service.role.value
         if service.kind is TargetKind.DEVICE:
             target = self._device(service.target)

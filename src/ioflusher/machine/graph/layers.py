@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cached_property
 
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.serving.service import Service, TargetKind
+from ioflusher.machine.serving.service import StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 
@@ -199,7 +199,7 @@ class Layers:
         device = self.by_number.get(swap.number or "") or self.device_of_path(swap.path)
         return device_layer(device.name) if device is not None else None
 
-    def of_service(self, service: Service) -> Layer:
+    def of_service(self, service: StorageService) -> Layer:
         """What a service serves."""
         if service.kind is TargetKind.DEVICE:
             return device_layer(service.target)

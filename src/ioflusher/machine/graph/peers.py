@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from ioflusher.machine.graph.draft import Draft
 from ioflusher.machine.graph.nodes import Need, Node, NodeKind, Reason
-from ioflusher.machine.peers import is_listened_at, listening_addresses, servers
+from ioflusher.machine.peers import is_listened_at, listening_addresses, servers, split_address
 from ioflusher.machine.services import Connection, Family, Remote, SocketEnd
-from ioflusher.machine.serving.facts import is_bystander, other_end, split_address
+from ioflusher.machine.serving.index import is_bystander, other_end
 from ioflusher.machine.snapshot import Snapshot
 
 # Where more processes than this hold the other end, one node stands for the socket that they share.

@@ -7,13 +7,12 @@ from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.cycles import cycle_through
 from ioflusher.machine.graph.layers import Layers
 from ioflusher.machine.graph.nodes import Cycle, Graph, NodeKind
-from ioflusher.machine.snapshot import Snapshot
 
 # Everything meets in these: what lies behind them is followed only along a cycle.
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
 
 
-def select(graph: Graph, snapshot: Snapshot, what: str) -> Graph:
+def select(graph: Graph, layers: Layers, what: str) -> Graph:
     """The part around a device ("/dev/nbd0", "nbd0"), a mount point, a swap file or a process number.
 
     It holds all that waits for it and all that it waits for, and the way round each cycle that it is part of.
@@ -21,7 +20,7 @@ def select(graph: Graph, snapshot: Snapshot, what: str) -> Graph:
     Raises:
         IoflusherError: where nothing of that name is in the graph.
     """
-    found = _find(graph, snapshot, what)
+    found = _find(graph, layers, what)
     if not found:
         raise IoflusherError(
             f"expected a block device, mount point, swap area or PID of the graph, found {what!r}",
@@ -46,10 +45,10 @@ def only_cycles(graph: Graph) -> Graph:
     return _part(graph, {node for cycle in graph.cycles for node in cycle.nodes}, graph.cycles)
 
 
-def _find(graph: Graph, snapshot: Snapshot, what: str) -> list[str]:
+def _find(graph: Graph, layers: Layers, what: str) -> list[str]:
     """Nodes of that name."""
     nodes = {node.id for node in graph.nodes}
-    device = Layers(snapshot).device_of_path(what if what.startswith("/") else f"/dev/{what}")
+    device = layers.device_of_path(what if what.startswith("/") else f"/dev/{what}")
     wanted = [f"pid:{int(what)}"] if what.isdecimal() and len(what) < 20 else [f"swap:{what}", what]
     if device is not None:
         wanted.insert(0, f"dev:{device.name}")

@@ -3,7 +3,7 @@
 from ioflusher.machine.graph.draft import Draft
 from ioflusher.machine.graph.layers import Layers, device_layer
 from ioflusher.machine.graph.nodes import Node, NodeKind, Reason
-from ioflusher.machine.serving.facts import split_address
+from ioflusher.machine.peers import split_address
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 

@@ -3,9 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from ioflusher.machine.peers import join_address
 from ioflusher.machine.process import Process
-from ioflusher.machine.serving.facts import Facts, distinct, join_address
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.index import SnapshotIndex, distinct
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import Mount
 
 DEV_FUSE = "/dev/fuse"
@@ -29,10 +30,10 @@ def connection_number(number: str) -> int | None:
     return int(major) << _MINOR_BITS | int(minor)
 
 
-def fuse_services(facts: Facts) -> Iterator[Service]:
+def fuse_services(index: SnapshotIndex) -> Iterator[StorageService]:
     """The daemon of each FUSE file system, by the strongest fact there is for it."""
     mounts: dict[str, list[Mount]] = {}
-    for mount in facts.snapshot.mounts:
+    for mount in index.snapshot.mounts:
         if is_fuse(mount):
             mounts.setdefault(mount.number, []).append(mount)
     by_connection = {connection_number(number): number for number in mounts}
@@ -40,7 +41,7 @@ def fuse_services(facts: Facts) -> Iterator[Service]:
     free: dict[int, Process] = {}
     told: set[str] = set()
     telling: set[int] = set()
-    for process, handle in facts.handles:
+    for process, handle in index.handles:
         if handle.path != DEV_FUSE or not mounts:
             continue
         if handle.connection is None:
@@ -50,24 +51,24 @@ def fuse_services(facts: Facts) -> Iterator[Service]:
         number = by_connection.get(handle.connection)
         if number is not None:
             told.add(number)
-            evidence = f"a descriptor of {facts.name(process.pid)} is of FUSE connection {handle.connection}"
+            evidence = f"a descriptor of {index.name(process.pid)} is of FUSE connection {handle.connection}"
             yield _fuse(process.pid, number, evidence)
     for pid in telling:
         free.pop(pid, None)
     for number in told:
         del mounts[number]
-    yield from _by_mount_point(facts, mounts, free)
-    yield from _by_name(facts, mounts, free)
-    yield from _by_what_is_left(facts, mounts, free)
+    yield from _by_mount_point(index, mounts, free)
+    yield from _by_name(index, mounts, free)
+    yield from _by_what_is_left(index, mounts, free)
 
 
-def _fuse(pid: int | None, number: str, evidence: str, *, certain: bool = True) -> Service:
-    return Service(pid, Role.FUSE_SERVER, TargetKind.MOUNT, number, evidence, certain)
+def _fuse(pid: int | None, number: str, evidence: str, *, certain: bool = True) -> StorageService:
+    return StorageService(pid, StorageRole.FUSE_SERVER, TargetKind.MOUNT, number, evidence, certain)
 
 
 def _by_mount_point(
-    facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]
-) -> Iterator[Service]:
+    index: SnapshotIndex, mounts: dict[str, list[Mount]], free: dict[int, Process]
+) -> Iterator[StorageService]:
     """A daemon whose command line names the mount point; what is found is taken out of both."""
     at = {mount.point: number for number, found in mounts.items() for mount in found}
     claims = {
@@ -77,12 +78,14 @@ def _by_mount_point(
         if point in at
     }
     for (number, pid), point in _unambiguous(claims):
-        evidence = f"{facts.name(pid)} holds {DEV_FUSE}, and its command line names the mount point {point}"
+        evidence = f"{index.name(pid)} holds {DEV_FUSE}, and its command line names the mount point {point}"
         yield _fuse(pid, number, evidence)
         del mounts[number], free[pid]
 
 
-def _by_name(facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]) -> Iterator[Service]:
+def _by_name(
+    index: SnapshotIndex, mounts: dict[str, list[Mount]], free: dict[int, Process]
+) -> Iterator[StorageService]:
     """The only daemon with the name that the type of the only such file system has: "fuse.sshfs"."""
     types = Counter(found[0].fstype for found in mounts.values())
     names: defaultdict[str, list[Process]] = defaultdict(list)
@@ -97,7 +100,7 @@ def _by_name(facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Proce
             for process in names.get(subtype) or names.get(subtype[:15], []):
                 claims[number, process.pid] = found[0].fstype
     for (number, pid), fstype in _unambiguous(claims):
-        evidence = f"{facts.name(pid)} holds {DEV_FUSE}, and no other has the name in the type {fstype}"
+        evidence = f"{index.name(pid)} holds {DEV_FUSE}, and no other has the name in the type {fstype}"
         yield _fuse(pid, number, evidence)
         del mounts[number], free[pid]
 
@@ -110,8 +113,8 @@ def _unambiguous(claims: dict[tuple[str, int], str]) -> list[tuple[tuple[str, in
 
 
 def _by_what_is_left(
-    facts: Facts, mounts: dict[str, list[Mount]], free: dict[int, Process]
-) -> Iterator[Service]:
+    index: SnapshotIndex, mounts: dict[str, list[Mount]], free: dict[int, Process]
+) -> Iterator[StorageService]:
     """File systems for which no fact names the daemon: one of those that hold the device is it."""
     by_user: defaultdict[str, list[Process]] = defaultdict(list)
     for process in free.values():
@@ -122,15 +125,15 @@ def _by_what_is_left(
         alone = len(candidates) == 1 and len(mounts) == 1
         for process in candidates[:_MOST_CANDIDATES]:
             evidence = (
-                f"{facts.name(process.pid)} is the only holder of {DEV_FUSE} left for {point}"
+                f"{index.name(process.pid)} is the only holder of {DEV_FUSE} left for {point}"
                 if alone
-                else f"{facts.name(process.pid)} holds {DEV_FUSE}, and may be the daemon of {point}: "
+                else f"{index.name(process.pid)} holds {DEV_FUSE}, and may be the daemon of {point}: "
                 f"one of {len(candidates)}"
             )
-            yield _fuse(process.pid, number, evidence, certain=alone and facts.certain)
+            yield _fuse(process.pid, number, evidence, certain=alone and index.certain)
         if not candidates:
             evidence = f"{point} is mounted, and nobody is seen to hold {DEV_FUSE} for it"
-            yield _fuse(None, number, evidence, certain=facts.certain)
+            yield _fuse(None, number, evidence, certain=index.certain)
 
 
 def server_address(mount: Mount) -> tuple[str, str] | None:
@@ -141,63 +144,65 @@ def server_address(mount: Mount) -> tuple[str, str] | None:
     return host.strip("[]"), mount.option("port") or _PORTS[mount.fstype]
 
 
-def file_server_services(facts: Facts) -> Iterator[Service]:
+def file_server_services(index: SnapshotIndex) -> Iterator[StorageService]:
     """Servers on this machine of file systems that it mounts over a network protocol."""
     done: set[str] = set()
-    for mount in facts.snapshot.mounts:
+    for mount in index.snapshot.mounts:
         if mount.fstype not in _PORTS or mount.number in done:
             continue
         done.add(mount.number)
         address = server_address(mount)
         if address is None:
-            yield from _of_socket(facts, mount)
+            yield from _of_socket(index, mount)
         else:
-            yield from _of_address(facts, mount, *address)
+            yield from _of_address(index, mount, *address)
 
 
-def _of_socket(facts: Facts, mount: Mount) -> Iterator[Service]:
+def _of_socket(index: SnapshotIndex, mount: Mount) -> Iterator[StorageService]:
     """9p over a Unix socket: its path is the source (net/9p/trans_fd.c, p9_fd_create_unix).
 
     Over virtio and its like the server is another machine's, the hypervisor's.
     """
     if mount.option("trans") != "unix":
         return
-    pids = distinct(pid for own, _ in facts.connections_at(mount.source) for pid in own.pids)
+    pids = distinct(pid for own, _ in index.connections_at(mount.source) for pid in own.pids)
     for pid in pids:
-        evidence = f"{facts.name(pid)} holds the other end of the kernel's connection to {mount.source}"
+        evidence = f"{index.name(pid)} holds the other end of the kernel's connection to {mount.source}"
         yield _file_server(pid, mount, evidence, certain=len(pids) == 1)
     if not pids:
         evidence = f"{mount.point} leads to {mount.source}, where nobody is seen to serve"
-        yield _file_server(None, mount, evidence, certain=facts.certain)
+        yield _file_server(None, mount, evidence, certain=index.certain)
 
 
-def _of_address(facts: Facts, mount: Mount, host: str, port: str) -> Iterator[Service]:
+def _of_address(index: SnapshotIndex, mount: Mount, host: str, port: str) -> Iterator[StorageService]:
     """By TCP: whoever holds the server's end of the kernel's connection, else who listens there."""
-    if not facts.is_local(host):
+    if not index.is_local(host):
         return
     address = join_address(host, port)
-    ends = [own for own, other in facts.connections_at(address) if not other.pids]
+    ends = [own for own, other in index.connections_at(address) if not other.pids]
     pids = distinct(pid for end in ends for pid in end.pids)
     what = f"holds the server's end of the kernel's connection to {address}"
     if not pids and not ends:
-        listeners = facts.listeners_at(host, port)
+        listeners = index.listeners_at(host, port)
         pids = distinct(pid for listener in listeners for pid in listener.end.pids)
         what = f"listens at {address}"
         ends = [listener.end for listener in listeners]
     for pid in pids:
-        evidence = f"{facts.name(pid)} {what}, where {mount.point} leads"
+        evidence = f"{index.name(pid)} {what}, where {mount.point} leads"
         yield _file_server(pid, mount, evidence, certain=len(pids) == 1)
     if pids:
         return
     if ends:
         evidence = f"the kernel alone {what}, where {mount.point} leads"
-        yield _file_server(None, mount, evidence, certain=facts.certain, kernel=True)
+        yield _file_server(None, mount, evidence, certain=index.certain, kernel=True)
     else:
         evidence = f"{mount.point} leads to {address} on this machine, where nobody is seen to listen"
-        yield _file_server(None, mount, evidence, certain=facts.certain)
+        yield _file_server(None, mount, evidence, certain=index.certain)
 
 
 def _file_server(
     pid: int | None, mount: Mount, evidence: str, *, certain: bool = True, kernel: bool = False
-) -> Service:
-    return Service(pid, Role.FILE_SERVER, TargetKind.MOUNT, mount.number, evidence, certain, kernel)
+) -> StorageService:
+    return StorageService(
+        pid, StorageRole.FILE_SERVER, TargetKind.MOUNT, mount.number, evidence, certain, kernel
+    )

@@ -1,15 +1,15 @@
 """Who serves what: the inference over a Snapshot."""
 
 from ioflusher.machine.serving.devices import dm_services, tcmu_services, ublk_services, vduse_services
-from ioflusher.machine.serving.facts import Facts
 from ioflusher.machine.serving.files import file_server_services, fuse_services
+from ioflusher.machine.serving.index import SnapshotIndex
 from ioflusher.machine.serving.iscsi import iscsi_services
 from ioflusher.machine.serving.nbd import nbd_services
-from ioflusher.machine.serving.service import Role, Service, TargetKind
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 
 
-def services(snapshot: Snapshot) -> tuple[Service, ...]:
+def services(snapshot: Snapshot) -> tuple[StorageService, ...]:
     """Who serves what, inferred from the facts of the snapshot alone, in a stable order.
 
     loop, zram, md and bcache have no daemon: what they stand on is in BlockDevice. docs/serving.md has each
@@ -17,8 +17,8 @@ def services(snapshot: Snapshot) -> tuple[Service, ...]:
     """
     # here, because these modules make the records above
 
-    facts = Facts(snapshot)
-    found: dict[tuple[int | None, Role, TargetKind, str], Service] = {}
+    index = SnapshotIndex(snapshot)
+    found: dict[tuple[int | None, StorageRole, TargetKind, str], StorageService] = {}
     for infer in (
         nbd_services,
         ublk_services,
@@ -29,6 +29,6 @@ def services(snapshot: Snapshot) -> tuple[Service, ...]:
         fuse_services,
         file_server_services,
     ):
-        for service in infer(facts):
+        for service in infer(index):
             found.setdefault((service.pid, service.role, service.kind, service.target), service)
     return tuple(found.values())

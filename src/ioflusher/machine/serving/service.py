@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Role(Enum):
+class StorageRole(Enum):
     """How a process stands in the I/O path."""
 
     NBD_CLIENT = "NBD client"  # keeps the kernel's end; often does no I/O itself
@@ -27,7 +27,7 @@ class TargetKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class StorageService:
     """One process that must act so that I/O to one target completes.
 
     Attributes:
@@ -42,7 +42,7 @@ class Service:
     """
 
     pid: int | None
-    role: Role
+    role: StorageRole
     kind: TargetKind
     target: str
     evidence: str

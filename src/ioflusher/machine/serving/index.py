@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from ioflusher.machine.peers import local_hosts, split_address
 from ioflusher.machine.process import DeviceHandle, Process
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
@@ -23,18 +24,7 @@ def other_end(connection: Connection, end: SocketEnd) -> SocketEnd:
     return second if end is first else first
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """Host and port of "host:port" or "[host]:port"."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), port
-
-
-def join_address(host: str, port: str) -> str:
-    """The opposite of `split_address`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class Facts:
+class SnapshotIndex:
     """Indexes over one snapshot.
 
     Attributes:
@@ -65,7 +55,9 @@ class Facts:
         for connection in snapshot.connections:
             self._index(connection)
         self._remote_pids = {pid for remote in snapshot.remotes for pid in remote.end.pids}
-        self._local_hosts = self._find_local_hosts()
+        self._local_hosts = frozenset(
+            (*snapshot.hosts, *local_hosts(snapshot.connections, snapshot.remotes, snapshot.listeners))
+        )
         self._listening: defaultdict[str, list[Listener]] = defaultdict(list)
         for listener in snapshot.listeners:
             if listener.family is Family.TCP:
@@ -81,14 +73,6 @@ class Facts:
                 self._connections[pid].append(pair)
             if not end.pids and pair[1].pids:
                 self.kernel_ends.append(pair)
-
-    def _find_local_hosts(self) -> frozenset[str]:
-        """Addresses of this machine, as far as its sockets have them."""
-        tcp = (found for found in self.snapshot.connections if found.family is Family.TCP)
-        ends = [end for connection in tcp for end in connection.ends]
-        ends += [remote.end for remote in self.snapshot.remotes]
-        ends += [listener.end for listener in self.snapshot.listeners if listener.family is Family.TCP]
-        return frozenset(split_address(end.address)[0] for end in ends) - {"0.0.0.0", "::", ""}
 
     def name(self, pid: int) -> str:
         """The process as a sentence names it."""
