@@ -77,7 +77,7 @@ def test_json_of_one_and_of_several(bare: str, covered: str) -> None:
     ("kind", "beginning"),
     [
         ("dot", "digraph"),
-        ("svg", "<svg"),
+        pytest.param("svg", "<svg", marks=pytest.mark.needs("dot")),
         ("mermaid", "%% storage1"),
         ("html", "<!doctype"),
         ("text", "storage1"),

@@ -2,13 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.needs import PERMITTED
 
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
-
-PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
 pytestmark = pytest.mark.live
 
 
@@ -19,7 +16,7 @@ def ioflusher(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(PERMITTED, reason="this machine's root has CAP_SYS_RESOURCE")
+@pytest.mark.refused
 def test_require_refuses_without_the_capability() -> None:
     """Without the capability the command is not started; the message says what is missing and what to do."""
     done = ioflusher("run", "--", "echo", "started")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from ioflusher.flag import coverage
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
 
 pytestmark = pytest.mark.live
 
@@ -33,13 +32,7 @@ def sleeper() -> Iterator[int]:
     process.wait(30)
 
 
-def permitted() -> bool:
-    """Whether processes here may have the state."""
-    with open("/proc/self/status", "rb") as file:
-        return not parse_capabilities(file.read()).missing(CAP_SYS_RESOURCE)
-
-
-@pytest.mark.skipif(permitted(), reason="the kernel would permit it")
+@pytest.mark.refused
 def test_what_is_not_permitted_is_said(sleeper: int) -> None:
     """Exit status 1, the thread, the capability, and what to do; nothing changed."""
     done = ioflusher("set", str(sleeper))

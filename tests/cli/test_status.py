@@ -118,10 +118,9 @@ def test_the_machine(sleeper: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("root")  # only root can become somebody else
 def test_unprivileged(sleeper: subprocess.Popen[bytes]) -> None:
     """Another user sees the same of a process of root's."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
     # loaded first: this installation may lie where only root may read
     code = (
         "import msgspec, os, sys, ioflusher.cli.status; from ioflusher.cli.main import main;"

@@ -87,10 +87,9 @@ def test_launcher(found: dict[str, Any]) -> None:
     assert found["run, signal"] == -signal.SIGUSR1
 
 
+@pytest.mark.needs("node")
 def test_a_runtime_with_threads_of_its_own(found: dict[str, Any]) -> None:
     """Node: under `run` every thread has the state; `set` reaches all, and those that they start later."""
-    if "node under run" not in found:
-        pytest.skip("needs node: tools/packages test")
     ready, (threads, complete), more, (then, still_complete), *rest = found["node under run"]
     assert (ready, complete, more, still_complete) == ("ready", True, "more", True)
     assert threads > 4

@@ -14,7 +14,7 @@ CAP_SYS_RESOURCE = 1 << 24
 
 
 @pytest.mark.vm
-@pytest.mark.skipif(not os.path.exists("/lib/systemd/systemd"), reason="needs systemd: apt install systemd")
+@pytest.mark.needs("systemd-analyze")
 def test_services_start_in_the_state() -> None:
     """A user's service has the state and no capability; a walled-in one has the state too, and its limits."""
     done = ioflusher("lab", "exec", "--timeout", "240", "--", "sh", str(SCRIPT), str(PROGRAM), timeout=300)

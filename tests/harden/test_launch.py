@@ -18,7 +18,6 @@ from ioflusher.harden import (
 )
 
 pytestmark = pytest.mark.live
-ROOT = os.geteuid() == 0
 
 
 def in_child(code: str) -> str:
@@ -27,7 +26,7 @@ def in_child(code: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
-@pytest.mark.skipif(not ROOT, reason="needs root")
+@pytest.mark.needs("root")
 def test_become_gives_up_everything() -> None:
     """Real, effective and saved user and group change, supplementary groups go, and there is no way back."""
     code = (
@@ -40,7 +39,7 @@ def test_become_gives_up_everything() -> None:
     assert in_child(code) == "(65534, 65534, 65534) (65534, 65534, 65534) True\nno way back"
 
 
-@pytest.mark.skipif(not ROOT, reason="needs root")
+@pytest.mark.needs("root")
 def test_become_is_refused_to_others() -> None:
     """Without the capability the error names it."""
     code = (
@@ -63,6 +62,7 @@ def test_identities() -> None:
             find_identity(user, group)
 
 
+@pytest.mark.needs("ionice")
 def test_nice_and_io_priority_take() -> None:
     """The values show in the system's own view."""
     code = (

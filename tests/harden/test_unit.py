@@ -131,9 +131,7 @@ def test_no_such_service(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze: apt install systemd"
-)
+@pytest.mark.needs("systemd-analyze")
 def test_systemd_accepts_it_and_would_tell(tmp_path: Path) -> None:
     """systemd-analyze passes our drop-in for a unit of this machine, and complains of a broken one."""
     service = read_service("systemd-journald.service")

@@ -5,12 +5,12 @@ import gzip
 import json
 import lzma
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.needs import need
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode
@@ -130,8 +130,7 @@ def test_a_packed_log(tmp_path: Path, packer: str) -> None:
 
 def test_a_log_packed_with_zstd(tmp_path: Path) -> None:
     """Python has no zstd before 3.14, the system's program does it."""
-    program = shutil.which("zstd")
-    assert program, "tools/packages test installs zstd"
+    program = need("zstd")
     subprocess.run([program, "-q", str(LOG), "-o", str(tmp_path / "log")], check=True, timeout=60)
     expect_the_same(tmp_path / "log")
 

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def test_a_packed_log_is_told_by_its_bytes(tmp_path: Path, pack: object) -> None
     assert result_of(path).diagnosis.recursion
 
 
-@pytest.mark.skipif(not shutil.which("zstd"), reason="the program zstd is missing: install it to run this")
+@pytest.mark.needs("zstd")
 def test_zstd_is_read_through_its_program(tmp_path: Path) -> None:
     """Python's own library has zstd from 3.14 on only."""
     path = tmp_path / "log.zst"

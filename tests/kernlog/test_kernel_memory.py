@@ -109,9 +109,7 @@ def test_what_is_no_dump_is_told(tmp_path: Path) -> None:
     assert "-device vmcoreinfo" in (caught.value.hint or "")
 
 
-@pytest.mark.skipif(
-    not (DUMP and DEBUG_INFO), reason="IOFLUSHER_VMCORE and IOFLUSHER_DEBUG_INFO name no dump to read"
-)
+@pytest.mark.dump
 def test_a_frozen_machines_dump_is_certain() -> None:
     """The lab's scenario swap-on-nbd, dumped by QEMU while it hung (docs/diagnose.md says how)."""
     opened = partial(open_kernel, Path(str(DUMP)), (Path(str(DEBUG_INFO)),))

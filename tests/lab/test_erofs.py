@@ -1,7 +1,6 @@
 """The synthesized EROFS image says what the directories say; erofs-utils is the judge."""
 
 import os
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from ioflusher.lab.erofs import BLOCK, Image, Node
 from ioflusher.lab.tree import Graft, scan
+from tests.needs import need
 
 
 def image_of(directory: Path, hidden_root: Path) -> Image:
@@ -71,8 +71,7 @@ def strange_tree(tmp_path: Path) -> Path:
 @pytest.mark.live
 def test_erofs_utils_extracts_what_was_there(strange_tree: Path, tmp_path: Path) -> None:
     """fsck.erofs finds no fault and extracts the same names, modes, contents, links and times."""
-    fsck = shutil.which("fsck.erofs", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    assert fsck, "fsck.erofs is missing: install erofs-utils"
+    fsck = need("fsck.erofs")
     empty = tmp_path / "empty-root"
     empty.mkdir()
     file = tmp_path / "image"

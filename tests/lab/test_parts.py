@@ -58,6 +58,7 @@ def machine() -> Machine:
 
 
 @pytest.mark.live
+@pytest.mark.needs("qemu-system-x86_64", "setpriv")
 def test_the_command_line_is_a_function_of_the_machine() -> None:
     """Equal machines give equal words; paths with commas are escaped; no network unless asked."""
     argv = qemu_argv(machine())

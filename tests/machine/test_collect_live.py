@@ -85,10 +85,9 @@ def test_peers_of_unix_sockets(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.needs("root")  # only root can become somebody else
 def test_unprivileged() -> None:
     """Another user gets a snapshot too; what it could not read is said once a kind."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
     # loaded first: this installation may lie where only root may read
     code = (
         "import os, sys, pyroute2; from ioflusher.machine.serving.infer import services;"

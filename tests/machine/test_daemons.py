@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from tests.lab.conftest import ioflusher
 from tests.machine.packages import CEPH, DAEMONS, unpacked
+from tests.needs import need
 
 from ioflusher.machine.codec import load_snapshot
 from ioflusher.machine.serving.infer import services
@@ -90,10 +90,10 @@ def looks_of(
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
     """What guest_daemons.py saw; IOFLUSHER_RECORD=FILE keeps its recording of the tree (roots/)."""
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc: apt install gcc libc6-dev")
     programs = tmp_path_factory.mktemp("programs")
-    subprocess.run(["gcc", "-O2", "-o", programs / "ublk", PROGRAMS / "ublk.c"], check=True, timeout=120)
+    subprocess.run(
+        [need("gcc"), "-O2", "-o", programs / "ublk", PROGRAMS / "ublk.c"], check=True, timeout=120
+    )
     return looks_of("guest_daemons", DAEMONS, MODULES, programs)
 
 

@@ -94,6 +94,7 @@ def test_the_dead_leave_a_gap() -> None:
     assert gone >= {"no NBD server", "no FUSE daemon", "no multipath daemon"}
 
 
+@pytest.mark.needs("dot")
 @pytest.mark.parametrize("name", ["debian-daemons", "debian-daemons-killed"])
 def test_all_pictures(name: str) -> None:
     """Text, SVG and page come out, and no process is left out."""

@@ -1,18 +1,17 @@
 """Other people's NBD programs as judges: libnbd's and QEMU's clients of our server, our client of nbdkit.
 
-Needs the Debian packages libnbd-bin, nbdkit and qemu-utils. A missing program is a failure, unless
-IOFLUSHER_TEST_SKIP_MISSING=1 is set.
+They come from the Debian packages libnbd-bin, nbdkit and qemu-utils.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.needs import need
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
@@ -26,24 +25,11 @@ pytestmark = pytest.mark.live
 SIZE = 8 << 20
 DEADLINE = 60.0  # seconds for any one program
 
-PACKAGES = {"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdkit": "nbdkit", "qemu-img": "qemu-utils"}
-
-
-def program(name: str) -> str:
-    """The path of a judge; where it is missing, the test says which package has it."""
-    path = shutil.which(name)
-    if path is None:
-        message = f"the program {name} is missing: install the Debian package {PACKAGES[name]}"
-        if os.environ.get("IOFLUSHER_TEST_SKIP_MISSING") == "1":
-            pytest.skip(message)
-        pytest.fail(message)
-    return path
-
 
 def run(name: str, *arguments: str) -> str:
     """Run a judge and return what it says; its complaint is the test's."""
     result = subprocess.run(
-        [program(name), *arguments],
+        [need(name), *arguments],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -152,7 +138,7 @@ def nbdkit(tmp_path: Path) -> Iterator[Callable[..., Address]]:
         path = tmp_path / f"nbdkit-{len(running)}"
         ready = path.with_suffix(".pid")  # written when clients may come
         own = ["--foreground", f"--unix={path}", f"--pidfile={ready}"]
-        process = subprocess.Popen([program("nbdkit"), *own, *arguments])
+        process = subprocess.Popen([need("nbdkit"), *own, *arguments])
         running.append(process)
         deadline = time.monotonic() + DEADLINE
         while not ready.exists():

@@ -72,6 +72,7 @@ def test_json() -> None:
     assert (process["coverage"]["covered"], process["coverage"]["threads"]) == (0, 2)
 
 
+@pytest.mark.needs("dot")
 def test_svg_is_one_picture() -> None:
     """Graphviz' picture is well-formed, with a box a node and colours for a dark ground."""
     _, graph = example("two")
@@ -95,6 +96,7 @@ def test_without_graphviz(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nbd-server (812) can wait for itself" in page
 
 
+@pytest.mark.needs("dot")
 def test_the_page_stands_alone() -> None:
     """It loads nothing, and has the picture, the cycle in words and the processes."""
     page = render_html([example("swap"), example("two")])
@@ -116,6 +118,7 @@ def hostile() -> tuple[Snapshot, Graph]:
     return snapshot, storage_graph(snapshot, (serves(5, "nbd0"), serves(6, "0:70", StorageRole.FUSE_SERVER)))
 
 
+@pytest.mark.needs("dot")
 def test_hostile_names() -> None:
     """No name leaves its place: not in the terminal, not in dot's language, not in the page."""
     snapshot, graph = hostile()

@@ -1,7 +1,6 @@
 """The state put on running processes: every kind of wait goes on, hard cases end clearly, no harm is done."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from tests.flag.attach.conftest import (
     CALLED,
     FEED_MS,
     FLOODED_ROUNDS,
-    PERMITTED,
     ROUNDS,
     THREADS,
     WAIT_MS,
@@ -25,6 +23,7 @@ from tests.flag.attach.conftest import (
     outcomes,
     stopped,
 )
+from tests.needs import PERMITTED
 
 from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
 from ioflusher.flag.attach import Outcome, StuckThreadError, put_state
@@ -32,7 +31,7 @@ from ioflusher.kernel.ptrace import PTRACE_SEIZE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="registers are not known"),
+    pytest.mark.attach,
 ]
 
 
@@ -151,7 +150,7 @@ def test_a_process_that_executes_another_program_meanwhile(start: Start) -> None
     assert status in (0, -signal.SIGTERM)
 
 
-@pytest.mark.skipif(not PERMITTED, reason="needs CAP_SYS_RESOURCE: runs in the guest")
+@pytest.mark.permitted
 def test_threads_that_are_born_meanwhile_are_covered(start: Start) -> None:
     """A process that starts threads all the time ends up covered, and stays so."""
     process = start("corners", "births")
@@ -172,7 +171,7 @@ print(thread.native_id < os.getpid(), flush=True)
 """
 
 
-@pytest.mark.skipif(not PERMITTED, reason="needs CAP_SYS_RESOURCE: runs in the guest")
+@pytest.mark.permitted
 def test_a_thread_with_a_lower_number_than_its_process() -> None:
     """Numbers start anew at pid_max: the lowest one need not be the process's own."""
     process = subprocess.Popen([sys.executable, "-c", LOW_NUMBER], stdout=subprocess.PIPE)
@@ -239,7 +238,7 @@ def test_traced_by_another(start: Start) -> None:
     assert finish(process) == (0, "alive\n")
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs setpriv and root")
+@pytest.mark.needs("setpriv", "root")
 def test_a_process_without_the_capability_is_not_even_stopped(compiled: Callable[[str], Path]) -> None:
     """What cannot work is told from /proc alone."""
     command = ["setpriv", "--bounding-set", "-sys_resource", str(compiled("corners")), "sleeper"]
@@ -284,13 +283,12 @@ def test_nothing_to_do(start: Start) -> None:
     assert finish(process)[0] == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_IPC_LOCK")
+@pytest.mark.permitted  # a thread that was refused the state is not asked for more
+@pytest.mark.needs("root")  # CAP_IPC_LOCK
 @pytest.mark.usefixtures("asked")
 def test_memory_is_locked_on_request(start: Start) -> None:
     """After lock_memory the target's VmLck is no longer zero."""
     process = start("corners", "sleeper")
-    if not PERMITTED:  # a thread that was refused the state is not asked for more
-        pytest.skip("needs CAP_SYS_RESOURCE: runs in the guest")
     result = put_state(process.pid, True, lock_memory=True)
     assert result.memory is not None
     assert result.memory.outcome is Outcome.DONE
@@ -341,11 +339,11 @@ text: .ascii "ready\\n"
 """
 
 
+@pytest.mark.x86_64
+@pytest.mark.needs("as")
 @pytest.mark.usefixtures("asked")
 def test_32_bit_programs_are_refused(tmp_path: Path) -> None:
     """A 32-bit process has other registers and other numbers: refused clearly, and left alive."""
-    if os.uname().machine != "x86_64" or shutil.which("as") is None:
-        pytest.skip("needs an x86-64 assembler: apt install binutils")
     program = tmp_path / "program"
     (tmp_path / "program.s").write_text(ASSEMBLY_32)
     for command in (

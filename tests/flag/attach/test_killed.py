@@ -13,7 +13,6 @@ from tests.flag.attach.conftest import (
     CALLED,
     DEADLY_STEP,
     FEED_MS,
-    PERMITTED,
     ROUNDS,
     WAIT_MS,
     Start,
@@ -21,13 +20,14 @@ from tests.flag.attach.conftest import (
     outcomes,
     stopped,
 )
+from tests.needs import PERMITTED
 
 from ioflusher.flag import thread_states
 from ioflusher.flag.attach import Outcome, put_state, slots, tracee
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="registers are not known"),
+    pytest.mark.attach,
 ]
 
 
