@@ -1,4 +1,6 @@
 # make demo     everything set up, then a real kernel freezes without the IO_FLUSHER state and lives with it
+# make setup    a virtual environment with all that development needs
+# make check    lint, format, types and the quick tests; installs nothing (a minute on two processors)
 # make test     everything set up, then every test, those in virtual machines included
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
@@ -8,16 +10,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test aarch64 thousand matrix setup lint clean
+.PHONY: demo check test aarch64 thousand matrix mutants setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
 	$(BIN)/ioflusher lab run swap-on-nbd
 
+check:
+	@test -e $(READY) || { echo "no $(READY): run make setup first" >&2; exit 2; }
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 -m "not vm"
+
+# Quick tests do part of what they do here: fewer rounds, and a death after every fourth call.
 test: setup lint
 	tools/packages test
 	$(BIN)/ioflusher lab setup
-	$(BIN)/python -m pytest
+	IOFLUSHER_ROUNDS=20 IOFLUSHER_DEADLY_STEP=1 $(BIN)/python -m pytest
+
+# Mutation testing of the code that judges; names in TARGETS, of tests/mutants.toml, choose parts of it.
+mutants: setup
+	$(BIN)/python -m tests.mutants $(TARGETS)
 
 aarch64: setup
 	tools/packages aarch64

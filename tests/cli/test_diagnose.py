@@ -99,7 +99,9 @@ def test_a_cluster_may_read_them() -> None:
 def test_a_missing_scheduler_is_told() -> None:
     """The user learns what did not answer, and soon."""
     pytest.importorskip("distributed", reason="install the extra dask to run this")
-    command = [sys.executable, "-m", "ioflusher", "diagnose", "--dask", "tcp://127.0.0.1:1", RECURSION]
+    program = "import sys, ioflusher.cli.diagnose as verb; from ioflusher.cli.main import main;"
+    program += "verb.DASK_TIMEOUT = 0.5; sys.argv[0] = 'ioflusher'; main()"
+    command = [sys.executable, "-c", program, "diagnose", "--dask", "tcp://127.0.0.1:1", RECURSION]
     done = subprocess.run(command, capture_output=True, timeout=60, text=True)
     assert done.returncode == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr

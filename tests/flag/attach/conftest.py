@@ -1,7 +1,6 @@
 """Programs to work on, compiled from tests/flag/programs, and what to expect of this machine."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.needs import PERMITTED, need
 
 from ioflusher.flag.attach import Outcome, ProcessOutcome, caller
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
 
 SOURCES = Path(__file__).parent.parent / "programs"
-PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
 
 # What a thread's outcome is when it really made the call: without the capability the kernel refuses it then.
 CALLED = Outcome.DONE if PERMITTED else Outcome.NOT_PERMITTED
@@ -24,8 +22,9 @@ CALLED = Outcome.DONE if PERMITTED else Outcome.NOT_PERMITTED
 # Under emulation everything takes ten times as long: there, fewer threads that wait longer.
 THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
 ARM = os.uname().machine == "aarch64"
-DEADLY_STEP = int(os.environ.get("IOFLUSHER_DEADLY_STEP", "1"))
-ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "20"))
+# `make test` asks for all of it: 20 rounds, and a death after every single call.
+DEADLY_STEP = int(os.environ.get("IOFLUSHER_DEADLY_STEP", "4"))
+ROUNDS = int(os.environ.get("IOFLUSHER_ROUNDS", "6"))
 FLOODED_ROUNDS = min(16, max(1, 4 * (ROUNDS - 2)))  # where a signal comes every few microseconds
 
 
@@ -45,9 +44,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def compile_(name: str) -> Path:
         target = directory / name
         if not target.exists():
-            if shutil.which("gcc") is None:
-                pytest.skip("needs gcc: apt install gcc libc6-dev")
-            command = ["gcc", "-O2", "-pthread", "-o", str(target), str(SOURCES / f"{name}.c")]
+            command = [need("gcc"), "-O2", "-pthread", "-o", str(target), str(SOURCES / f"{name}.c")]
             subprocess.run(command, check=True, timeout=120)
         return target
 
