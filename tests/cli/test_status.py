@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ioflusher.cli.comm import printable
 from ioflusher.machine.process import Capabilities, Policy, Process, Thread
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 from ioflusher.report.status_text import print_machine, print_process, verdict
+from ioflusher.support.text import printable, text_of
 
 EVIL = "\x1b[31mred\n\x9b2J\u202e[bold]"
 DAEMON = Process(
@@ -146,7 +146,7 @@ def test_a_wrong_key_is_refused() -> None:
 @pytest.mark.parametrize("name", [b"\x1b[31mred", b"a\nb", b"\x9b2J", b"\xff\xfe", "‮evil".encode()])
 def test_no_name_controls_the_terminal(name: bytes) -> None:
     """Escape codes, newlines, broken UTF-8 and direction marks come out printable."""
-    assert printable(name).isprintable()
+    assert printable(text_of(name)).isprintable()
 
 
 def test_no_name_of_a_process_reaches_a_table_unescaped() -> None:

@@ -20,7 +20,6 @@ from ioflusher.lab.job import ExecJob, ScenarioJob, dump_job, load_job
 from ioflusher.lab.kernels import busybox, bzimage_release, find_kernel, is_static
 from ioflusher.lab.qemu import Accelerator, Disk, Machine, qemu_argv
 from ioflusher.lab.scenario import builtin_scenarios, parse_scenario
-from ioflusher.lab.sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize("name", sorted(builtin_scenarios()))
@@ -149,17 +148,6 @@ def test_any_line_is_an_event(line: bytes) -> None:
 def test_jobs_survive_the_way(job: ExecJob | ScenarioJob) -> None:
     """An order read back is the order that was written."""
     assert load_job(dump_job(job)) == job
-
-
-def test_sizes() -> None:
-    """Sizes are powers of 1024; anything else is refused."""
-    assert parse_size("768M") == 768 << 20
-    assert parse_size("1 GiB") == 1 << 30
-    assert parse_size("12") == 12
-    assert format_size(1536) == "1.5 KiB"
-    for wrong in ("", "M", "-1M", "1.5G", "1P"):
-        with pytest.raises(LabError, match="not a size"):
-            parse_size(wrong)
 
 
 @given(st.integers(0, 4096), st.integers(1, 5000))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ioflusher.lab.kernels import cache_directory
-from ioflusher.lab.process import find_program, run
+from ioflusher.support.programs import find_program, run
 
 DAEMONS = (
     *("open-iscsi", "tgt", "tcmu-runner", "multipath-tools", "dbus-daemon", "dbus-bin", "udev"),

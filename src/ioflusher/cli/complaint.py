@@ -3,7 +3,7 @@
 import click
 
 from ioflusher.errors import IoflusherError
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 
 def complain(error: IoflusherError) -> None:

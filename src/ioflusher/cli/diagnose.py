@@ -28,7 +28,7 @@ from ioflusher.kernlog.inputs import journal as open_journal
 from ioflusher.kernlog.inputs import kernel_ring_buffer
 from ioflusher.kernlog.roles import role_of
 from ioflusher.report.diagnosis_text import render_diagnosis
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -6,15 +6,14 @@ from typing import Any
 import click
 
 from ioflusher.harden import UNLIMITED, IoClass, RealtimePolicy, Settings
-from ioflusher.lab.errors import LabError
-from ioflusher.lab.sizes import parse_size
+from ioflusher.support.sizes import SizeError, parse_size
 
 
 def memory_limit(value: str) -> int:
     """A size such as 64M in bytes, or UNLIMITED for "unlimited"."""
     try:
         return UNLIMITED if value == "unlimited" else parse_size(value)
-    except LabError as error:
+    except SizeError as error:
         raise click.BadParameter(f'{error}; write 64M, for example, or "unlimited"') from error
 
 

@@ -59,7 +59,7 @@ def exec_command(
     from ioflusher.lab.execute import execute
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.session import Guest, Lab
-    from ioflusher.lab.sizes import parse_size
+    from ioflusher.support.sizes import parse_size
 
     chosen = Accelerator(accelerator) if accelerator else None
     with progress_line(quiet=True) as progress, guest_disks(disk) as disks:

@@ -78,7 +78,8 @@ def _play(
 ) -> "Experiment":
     from ioflusher.lab.experiment import run_pair
     from ioflusher.lab.outcome import Experiment
-    from ioflusher.lab.sizes import format_size
+    from ioflusher.support.sizes import format_size
+    from ioflusher.support.text import counted
 
     done = []
     for number in range(1, runs + 1):
@@ -99,7 +100,7 @@ def _play(
 
         progress(f"{count}booting")
         done.append(run_pair(lab, scenario, text, only=only, watch=watch))
-    processors = f"{scenario.machine.cpus} CPU" + ("s" if scenario.machine.cpus > 1 else "")
+    processors = counted(scenario.machine.cpus, "CPU")
     return Experiment(
         scenario=scenario.name,
         title=scenario.title,

@@ -86,7 +86,7 @@ def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) ->
     from ioflusher.report.map_mermaid import render_mermaid
     from ioflusher.report.map_view import picture
     from ioflusher.report.map_words import headline
-    from ioflusher.report.plain import printable
+    from ioflusher.support.text import printable
 
     ((snapshot, graph),) = maps
     unread = f"; {len(snapshot.unreadable)} things could not be read" if snapshot.unreadable else ""

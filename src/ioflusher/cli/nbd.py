@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.errors import IoflusherError
+from ioflusher.support.sizes import SizeError, parse_size
 
 if TYPE_CHECKING:
     from ioflusher.nbd.address import Address
@@ -20,13 +21,11 @@ THREAD_STACK = 1 << 20  # bytes
 
 
 def size(text: str) -> int:
-    """A number of bytes, with a suffix K, M, G or T for powers of 1024."""
-    suffixes = "KMGT"
-    scale = suffixes.find(text[-1:].upper()) + 1 if text else 0
-    digits = text[:-1] if scale else text
-    if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f"{text!r} is no size; expected a number of bytes such as 4096, 64M or 2G")
-    return int(digits) << 10 * scale
+    """A size as `support.sizes` reads it, for click."""
+    try:
+        return parse_size(text)
+    except SizeError as error:
+        raise click.BadParameter(f"{error}; expected a number of bytes such as 4096, 64M or 2GiB") from error
 
 
 def host_port(text: str) -> tuple[str, int]:

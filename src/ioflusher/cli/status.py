@@ -118,8 +118,8 @@ def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> 
 
 def print_text(processes: list[Process], unreadable: tuple[Unreadable, ...], *, every_thread: bool) -> None:
     """Tables for people; what could not be read goes to standard error."""
-    from ioflusher.report.plain import printable
     from ioflusher.report.status_text import print_machine, print_process, status_console
+    from ioflusher.support.text import printable
 
     console = status_console()
     if every_thread:

@@ -1,8 +1,6 @@
 """`ioflusher unit`: a systemd drop-in that starts a service in the IO_FLUSHER state."""
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +10,7 @@ import click
 from ioflusher.cli.hardening import hardening
 from ioflusher.harden import HardenError, Settings
 from ioflusher.harden.unit import DROP_IN, UNIT_DIRECTORIES, Service, drop_in, read_service
+from ioflusher.support.programs import ProgramError, call, locate
 
 VERIFY_SECONDS = 60
 
@@ -64,7 +63,7 @@ def program() -> list[str]:
 
 def verify(service: Service, text: str, root: Path) -> list[str]:
     """What systemd-analyze says of the service with the drop-in that it does not say of it without."""
-    analyze = shutil.which("systemd-analyze")
+    analyze = locate("systemd-analyze")
     if analyze is None or root != Path("/"):
         return []
     with tempfile.TemporaryDirectory(prefix="ioflusher-unit-") as directory:
@@ -79,17 +78,13 @@ def verify(service: Service, text: str, root: Path) -> list[str]:
 def _verify(analyze: str, name: str, directory: str) -> list[str]:
     """What `systemd-analyze verify` says with `directory` before the usual ones (the colon keeps them)."""
     try:
-        done = subprocess.run(
+        done = call(
             [analyze, "verify", "--man=no", "--recursive-errors=no", name],
-            env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:", "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",
-            timeout=VERIFY_SECONDS,
+            deadline_s=VERIFY_SECONDS,
+            extra={"SYSTEMD_UNIT_PATH": f"{directory}:"},
+            merged=True,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except ProgramError as error:
         return [f"could not be run: {error}"]
-    lines = [line.replace(directory, "").strip() for line in done.stdout.splitlines()]
-    return [line for line in lines if line] or (["failed"] if done.returncode else [])
+    lines = [line.replace(directory, "").strip() for line in done.output.splitlines()]
+    return [line for line in lines if line] or (["failed"] if done.status else [])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import Disk
-from ioflusher.lab.sizes import parse_size
+from ioflusher.support.sizes import SizeError, parse_size
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def guest_disks(wanted: Sequence[str]) -> Iterator[tuple[Disk, ...]]:
                 continue
             try:
                 size = parse_size(item)
-            except LabError:
+            except SizeError:
                 raise LabError(f"not a disk: {item!r}", hint="give an image that exists, or a size") from None
             path = Path(name) / f"disk{number}"
             with path.open("wb") as file:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.process import find_program, run
+from ioflusher.support.programs import find_program, run
 
 DEFAULT_SERIES = "6.12"
 DOWNLOAD_DEADLINE_S = 600.0
@@ -79,7 +79,7 @@ def find_kernel(wanted: str | None = None, *, cache: Path | None = None, downloa
 def download_kernel(series: str, cache: Path) -> Kernel:
     """Fetch the newest cloud kernel of the series from the distribution's packages; needs no root."""
     package = _newest_package(series)
-    depmod = find_program("depmod", package="kmod")
+    depmod = find_program("depmod", package="kmod", installer="ioflusher lab setup")
     target_parent = cache / "kernels"
     try:
         target_parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ioflusher.lab.process import find_program, run
+from ioflusher.support.programs import find_program, run
 
 
 class Accelerator(Enum):
@@ -116,7 +116,7 @@ def find_qemu() -> str:
     """QEMU for this machine's architecture; raises LabError that says what to install."""
     name = platform.machine()
     package = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm"}.get(name, f"qemu-system ({name})")
-    return find_program(f"qemu-system-{name}", package=package)
+    return find_program(f"qemu-system-{name}", package=package, installer="ioflusher lab setup")
 
 
 def qemu_version() -> str:

@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ioflusher.lab.errors import LabError, ScenarioError
-from ioflusher.lab.sizes import parse_size
+from ioflusher.lab.errors import ScenarioError
+from ioflusher.support.sizes import SizeError, parse_size
 
 Size = typing.NewType("Size", int)
 
@@ -206,7 +206,7 @@ def _value(hint: Any, raw: Any, origin: str, key: str) -> Any:
     if hint is Size:
         try:
             return parse_size(str(raw))
-        except LabError:
+        except SizeError:
             raise wrong('a size such as "768M"') from None
     if typing.get_origin(hint) is typing.Literal:
         if raw not in typing.get_args(hint):

@@ -18,6 +18,7 @@ from ioflusher.lab.qemu import Accelerator, Disk, Machine
 from ioflusher.lab.tree import Graft, default_shares, scan
 from ioflusher.lab.vm import Ended, VirtualMachine
 from ioflusher.nbd.server import Server
+from ioflusher.support.programs import ProgramError
 
 BOOT_DEADLINE_S = 60.0
 PROBE_DEADLINE_S = 20.0
@@ -102,7 +103,10 @@ class Lab:
         self._progress("trying KVM")
         self.accelerator = Accelerator.KVM
         found = Accelerator.TCG
-        with contextlib.suppress(LabError), self.boot(Guest(), ExecJob(("true",), "/", {})) as vm:
+        with (
+            contextlib.suppress(LabError, ProgramError),
+            self.boot(Guest(), ExecJob(("true",), "/", {})) as vm,
+        ):
             if isinstance(vm.next_event(PROBE_DEADLINE_S), Event):
                 found = Accelerator.KVM
         qemu.remember_accelerator(file, key, found)

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable
 
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.process import SYSTEM_PATH, run
 from ioflusher.lab.qemu import find_qemu
+from ioflusher.support.programs import ProgramError, locate, run
 
 INSTALL_DEADLINE_S = 900.0
 # package -> a program of it
@@ -22,8 +22,7 @@ PACKAGES = {
 
 def missing_packages() -> list[str]:
     """The packages whose program is not here."""
-    path = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_PATH
-    return [package for package, program in PACKAGES.items() if shutil.which(program, path=path) is None]
+    return [package for package, program in PACKAGES.items() if locate(program) is None]
 
 
 def install_missing(progress: Callable[[str], None]) -> list[str]:
@@ -57,7 +56,7 @@ def install_missing(progress: Callable[[str], None]) -> list[str]:
             "--no-install-recommends",
         )
         run([*prefix, *install, *missing], deadline_s=INSTALL_DEADLINE_S)
-    except LabError as error:
+    except ProgramError as error:
         raise LabError(f"packages could not be installed: {error}", hint=hint) from error
     find_qemu()
     return missing

@@ -18,8 +18,8 @@ from ioflusher.kernlog.records import EventKind
 from ioflusher.lab.channel import ChannelReader, Event
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.job import EVENTS_PORT
-from ioflusher.lab.process import environment
 from ioflusher.lab.qemu import Machine, qemu_argv
+from ioflusher.support.programs import start
 
 CONNECT_DEADLINE_S = 20.0
 
@@ -85,14 +85,7 @@ class VirtualMachine:
         control = self._listen(self.machine.control)
         self._stderr: BinaryIO = open(self.directory / "qemu.err", "w+b")  # noqa: SIM115 (closed in close)
         self.started_at = time.monotonic()
-        self._process = subprocess.Popen(
-            qemu_argv(self.machine),
-            stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
-            env=environment(),
-            process_group=0,  # a Ctrl-C on the terminal is ours to handle
-        )
+        self._process = start(qemu_argv(self.machine), output=self._stderr)
         events, *streams = (self._accept(listener) for listener in listeners)
         self._control = self._accept(control)
         self.streams = dict(zip(self._stream_names, streams, strict=True))

@@ -1,7 +1,7 @@
 """Processes as a snapshot holds them.
 
 Text that comes from the machine (names, paths) is str here: bytes that are not UTF-8 stand as \\xNN. It is
-still the machine's: it goes through `report.plain.printable` before it reaches a terminal.
+still the machine's: it goes through `support.text.printable` before it reaches a terminal.
 """
 
 from dataclasses import dataclass

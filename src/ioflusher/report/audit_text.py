@@ -8,9 +8,9 @@ from rich.text import Text
 
 from ioflusher.audit.finding import AuditFinding, AuditReport, Severity
 from ioflusher.audit.fleet import Judged
-from ioflusher.audit.rules.rule import AuditRule, counted
+from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.thresholds import RANGES, Thresholds
-from ioflusher.report.plain import printable
+from ioflusher.support.text import counted, printable
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _LABEL = 10

@@ -8,7 +8,6 @@ from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.roles import Role
 from ioflusher.kernlog.waits import MarkedFrame
 from ioflusher.report.diagnosis_text import (
-    counted,
     daemon_state,
     function_text,
     headline,
@@ -16,7 +15,7 @@ from ioflusher.report.diagnosis_text import (
     subject,
     sureness,
 )
-from ioflusher.report.plain import printable
+from ioflusher.support.text import counted, printable
 
 _STYLE = """
 :root { color-scheme: light dark; --red: #c0392b; --blue: #1f6fb2; --quiet: #777; --shade: #8881; }

@@ -8,7 +8,7 @@ from ioflusher.kernlog.findings import Confidence
 from ioflusher.kernlog.records import NO_PLACE
 from ioflusher.kernlog.roles import Role
 from ioflusher.kernlog.waits import MarkedFrame
-from ioflusher.report.plain import printable
+from ioflusher.support.text import counted, printable
 
 WIDTH = 100
 _QUIET = {Role.SCHEDULE, Role.WAIT_BIT}
@@ -49,11 +49,6 @@ def sureness(episode: Episode) -> str:
     if episode.recursion and episode.confidence is Confidence.CERTAIN:
         return "certain: both ends of the wait are shown"
     return episode.confidence.value
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 stack", "2 stacks"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _episode(number: int, episode: Episode) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Experiment, Half, Outcome, Run
 from ioflusher.report.experiment_text import half_sentence
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ioflusher.lab.outcome import DaemonThread, Experiment, Half, Outcome, Run
-from ioflusher.lab.sizes import format_size
-from ioflusher.report.plain import printable
+from ioflusher.support.sizes import format_size
+from ioflusher.support.text import printable
 
 _STYLES = {
     Outcome.FINISHED: "bold green",

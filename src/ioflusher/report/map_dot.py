@@ -7,12 +7,11 @@ from html import escape
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
-from ioflusher.lab.errors import LabError
-from ioflusher.lab.process import find_program, run
 from ioflusher.machine.graph.nodes import Need, NodeKind
 from ioflusher.report.map_layout import Layout, Line, layout
 from ioflusher.report.map_view import Box, Picture, State
-from ioflusher.report.plain import printable
+from ioflusher.support.programs import ProgramError, ProgramMissingError, find_program, run
+from ioflusher.support.text import printable
 
 DEADLINE_S = 120.0
 CYCLE = "#c2410c"
@@ -78,7 +77,7 @@ def render_svg(picture: Picture, title: str) -> str:
     """
     try:
         dot = find_program("dot", package="graphviz")
-    except LabError as error:
+    except ProgramMissingError as error:
         raise IoflusherError(
             "the picture is drawn by Graphviz, and its program dot is not installed",
             hint="install it: apt-get install graphviz; or take --format mermaid or text, which need nothing",
@@ -88,7 +87,7 @@ def render_svg(picture: Picture, title: str) -> str:
         source.write_text(render_dot(picture, title), "utf-8")
         try:
             run([dot, "-Tsvg", "-o", str(target), str(source)], deadline_s=DEADLINE_S)
-        except LabError as error:
+        except ProgramError as error:
             raise IoflusherError(
                 f"Graphviz could not draw the picture: {error}",
                 hint="a part is drawn sooner: give a device, a mount point or a process, or --cycles",

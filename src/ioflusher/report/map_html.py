@@ -10,7 +10,7 @@ from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_dot import STATES, render_svg
 from ioflusher.report.map_view import picture, short, state_of
 from ioflusher.report.map_words import headline, name_of, not_read, others, remedies, steps, title
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 
 def render_html(maps: Iterable[tuple[Snapshot, Graph]], *, everything: bool = False) -> str:

@@ -6,7 +6,7 @@ from ioflusher.machine.graph.nodes import Need, NodeKind
 from ioflusher.report.map_dot import CYCLE, INK, STATES
 from ioflusher.report.map_layout import Line, layout
 from ioflusher.report.map_view import Box, Picture, State
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 _SHAPES: dict[NodeKind, tuple[str, str]] = {
     NodeKind.SWAP: ("[[", "]]"),

@@ -9,7 +9,7 @@ from ioflusher.machine.graph.nodes import Graph, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import Arrow, Box, Picture, State, picture
 from ioflusher.report.map_words import headline, not_read, others, remedies, steps, title
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
 _PLAIN = frozenset((Reason.MOUNT, Reason.LIES_ON, Reason.SWAP, Reason.PARTITION))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.machine.graph.nodes import Coverage, Cycle, Edge, Graph, Need, Node, NodeKind, Reason
-from ioflusher.report.plain import printable
+from ioflusher.support.text import printable
 
 MOST_POINTS = 3
 LONGEST_NAME = 48

@@ -6,7 +6,7 @@ from ioflusher.machine.graph.cycles import cycle_through
 from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import short
-from ioflusher.report.plain import printable
+from ioflusher.support.text import counted, printable
 
 MOST_DAEMONS = 12
 MOST_UNREAD = 4
@@ -85,10 +85,10 @@ def headline(graph: Graph) -> str:
     caught = sum(len(cycle.daemons) for cycle in graph.cycles)
     if not daemons:
         return "no process of this machine is seen to serve storage to it"
-    people = f"{daemons} process{'es' if daemons > 1 else ''} in the I/O path"
+    people = f"{counted(daemons, 'process', 'processes')} in the I/O path"
     if not caught:
         return f"{people}, no cycle"
-    cycles = f"{len(graph.cycles)} cycle{'s' if len(graph.cycles) > 1 else ''}"
+    cycles = counted(len(graph.cycles), "cycle")
     who = "it" if caught == daemons == 1 else f"{caught} of them"
     return f"{people}, {cycles}: {who} can wait for {'themselves' if caught > 1 else 'itself'}"
 

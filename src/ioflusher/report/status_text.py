@@ -5,8 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ioflusher.machine.process import Policy, Process, Thread
-from ioflusher.report.plain import printable
 from ioflusher.report.status import CAPABILITIES, coverage, held_capabilities, scheduling
+from ioflusher.support.text import printable
 
 # where nobody's window is to be filled, lines are as long as they must be
 _WIDE = 200

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ioflusher.lab.initramfs import newc
 from ioflusher.lab.kernels import cache_directory
-from ioflusher.lab.process import run
+from ioflusher.support.programs import run
 
 QEMU = "qemu-system-aarch64"
 COMPILER = "aarch64-linux-gnu-gcc"

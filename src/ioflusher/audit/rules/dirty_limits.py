@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
-from ioflusher.audit.rules.rule import Found, counted, quoted
+from ioflusher.audit.rules.rule import Found, quoted
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
 from ioflusher.kernel.flags import PF_LOCAL_THROTTLE
 from ioflusher.machine.graph.layers import Layer, device_layer
 from ioflusher.machine.process import FileKind, FileUse
 from ioflusher.machine.storage import BlockDevice
+from ioflusher.support.text import counted
 
 BUFFERED = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
 # nothing is written back there, and nobody is paused

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity
-from ioflusher.audit.rules.rule import MOST_NAMED, Found, counted, evidence_of_service, more
+from ioflusher.audit.rules.rule import MOST_NAMED, Found, evidence_of_service, more
 from ioflusher.audit.rules.swap import lock_memory
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Target, View
 from ioflusher.machine.graph.layers import Layer, Layers
 from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.support.text import counted
 
 MAPPED = frozenset({FileKind.EXECUTABLE, FileKind.LIBRARY, FileKind.MAPPED})
 WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ioflusher.audit.finding import Evidence, Remedy, Severity
 from ioflusher.audit.rules.rule import (
     Found,
-    counted,
     evidence_of_service,
     of_threads,
     unit_install,
@@ -17,6 +16,7 @@ from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
 from ioflusher.machine.process import Thread
 from ioflusher.machine.serving.service import StorageRole
+from ioflusher.support.text import counted
 
 # prctl(PR_SET_IO_FLUSHER): commit 8d19f1c8e193, Linux 5.6
 FIRST_RELEASE = (5, 6)

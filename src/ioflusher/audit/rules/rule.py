@@ -8,6 +8,7 @@ from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, View
 from ioflusher.machine.process import Thread
+from ioflusher.support.text import counted
 
 # of threads, files and the like that are named one by one
 MOST_NAMED = 8
@@ -79,11 +80,6 @@ def of_threads(daemon: AuditedDaemon, threads: Iterable[Thread]) -> tuple[Eviden
 def more(number: int, noun: str) -> tuple[Evidence, ...]:
     """What is left out of a list of evidence."""
     return (Evidence("and", f"{counted(number, noun)} more"),) if number > 0 else ()
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun: "1 thread", "2 threads"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def unit_install(daemon: AuditedDaemon, options: str = "") -> str:

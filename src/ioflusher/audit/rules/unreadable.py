@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from ioflusher.audit.finding import Evidence, Remedy, Severity
 from ioflusher.audit.rules.io_flusher_state import parse_release
 from ioflusher.audit.rules.reserve import served_disks
-from ioflusher.audit.rules.rule import MOST_NAMED, Found, counted, more
+from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, View
+from ioflusher.support.text import counted
 
 
 def _unknown_of(daemon: AuditedDaemon) -> list[Evidence]:

@@ -2,8 +2,9 @@
 
 from ioflusher.kernel.devices import parse_block_majors
 from ioflusher.machine.collect.dm import TableReader
-from ioflusher.machine.collect.tree import Tree, text_of
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Queue
+from ioflusher.support.text import text_of
 
 CLASS = "sys/class/block"
 _SECTOR = 512  # the unit of the attribute "size", whatever the device's own is

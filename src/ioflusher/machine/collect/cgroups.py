@@ -5,8 +5,8 @@ import os
 from ioflusher.kernel.cgroup import Membership, parse_cgroup, parse_limit
 from ioflusher.machine.collect.notes import Notes, read_small
 from ioflusher.machine.collect.threads import GONE
-from ioflusher.machine.collect.tree import text_of
 from ioflusher.machine.process import MemoryLimit
+from ioflusher.support.text import text_of
 
 # Where systemd and container engines mount the hierarchies, below the root.
 _MOUNTS = {

@@ -7,9 +7,9 @@ from ioflusher.kernel.fdinfo import O_APPEND, O_PATH, FdInfo, parse_fdinfo
 from ioflusher.kernel.maps import Mapping, parse_maps
 from ioflusher.machine.collect.notes import Limits, Notes, read_small, read_text, within
 from ioflusher.machine.collect.threads import GONE
-from ioflusher.machine.collect.tree import text_of
 from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.storage import BlockDevice, Mount
+from ioflusher.support.text import text_of
 
 # File systems that no device is behind, and that hold no data of anybody.
 _PSEUDO = frozenset(

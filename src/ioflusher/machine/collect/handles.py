@@ -3,7 +3,7 @@
 import os
 
 from ioflusher.machine.collect.notes import Notes, read_small
-from ioflusher.machine.collect.tree import text_of
+from ioflusher.support.text import text_of
 
 
 class DeviceNumbers:

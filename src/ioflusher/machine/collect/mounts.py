@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from ioflusher.kernel.mountinfo import MountLine, parse_mount, unescape
 from ioflusher.kernel.swaps import parse_swap
-from ioflusher.machine.collect.tree import Tree, text_of
+from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
+from ioflusher.support.directories import numbers_in
+from ioflusher.support.text import text_of
 
 LARGEST_MOUNTINFO = 1 << 26
 # What others see besides: a machine with many containers has the same few file systems thousands of times.
@@ -106,10 +108,10 @@ def _namespaces(tree: Tree) -> dict[int, list[int]]:
     """Mount namespaces, each with the processes in it."""
     found: dict[int, list[int]] = {}
     try:
-        names = os.listdir(tree.place("proc"))
+        pids = numbers_in(tree.place("proc"))
     except OSError:
         return found
-    for pid in sorted(int(name) for name in names if name.isdigit()):
+    for pid in pids:
         namespace = _namespace(tree, str(pid))
         if namespace is not None:
             found.setdefault(namespace, []).append(pid)

@@ -10,8 +10,9 @@ from ioflusher.kernel.process_status import parse_process_status
 from ioflusher.machine.collect.handles import DeviceNumbers
 from ioflusher.machine.collect.notes import Limits, Notes, read_small, within
 from ioflusher.machine.collect.threads import GONE, read_threads
-from ioflusher.machine.collect.tree import text_of
 from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Thread
+from ioflusher.support.directories import numbers_in
+from ioflusher.support.text import text_of
 
 # Devices by which programs serve storage, or have the kernel do it.
 _SPECIAL = r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
@@ -57,7 +58,7 @@ class ProcessReader:
         Raises:
             OSError: where `proc` cannot be listed.
         """
-        return sorted(int(name) for name in os.listdir(self.proc) if name.isdecimal())
+        return numbers_in(self.proc)
 
     def read(self, pid: int) -> Seen | None:
         """One process; None where it is gone, or nothing of it may be read (which is noted)."""

@@ -19,8 +19,8 @@ from ioflusher.kernel.sockets import (
 )
 from ioflusher.machine.collect.notes import Limits, Notes, Result, prefix, read_text
 from ioflusher.machine.collect.sock_diag import unix_sockets
-from ioflusher.machine.collect.tree import text_of
 from ioflusher.machine.services import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
+from ioflusher.support.text import text_of
 
 Holders = Mapping[int, tuple[int, ...]]
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ioflusher.support.text import text_of
+
 Note = Callable[[str, str], None]
 
 LARGEST_ATTRIBUTE = 1 << 16
@@ -14,11 +16,6 @@ _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, err
 # attributes answer with these while the object behind them is not set up
 _UNSET = frozenset((errno.EINVAL, errno.ENOTCONN, errno.ENODATA, errno.EOPNOTSUPP))
 _DIGITS = re.compile(r"(\d+)")
-
-
-def text_of(data: bytes) -> str:
-    """The machine's bytes as text: what is not UTF-8 stands as \\xNN."""
-    return data.decode("utf-8", "backslashreplace")
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -6,6 +6,7 @@ from ioflusher.machine.graph.nodes import Node, NodeKind, Reason
 from ioflusher.machine.peers import split_address
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
+from ioflusher.support.sizes import format_size
 
 SWAPPED = "swapped"
 
@@ -18,17 +19,6 @@ _SLAVE_REASONS = {
     DeviceKind.MD: Reason.RAID,
     DeviceKind.BCACHE: Reason.BCACHE,
 }
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-
-
-def size_text(size: int) -> str:
-    """A number of bytes as "256 MiB"."""
-    value = float(size)
-    for unit in _UNITS[:-1]:
-        if abs(value) < 1024:
-            return f"{value:.4g} {unit}"
-        value /= 1024
-    return f"{value:.4g} {_UNITS[-1]}"
 
 
 def add_storage(draft: Draft, layers: Layers, served: frozenset[str]) -> None:
@@ -53,7 +43,7 @@ def add_storage(draft: Draft, layers: Layers, served: frozenset[str]) -> None:
 
 def _device(device: BlockDevice) -> Node:
     kind = device.kind.value if device.kind is not DeviceKind.OTHER else "block device"
-    words = [kind, size_text(device.size)]
+    words = [kind, format_size(device.size)]
     if device.dm is not None:
         words.insert(1, " ".join([device.dm.name, *dict.fromkeys(device.dm.targets)]))
     if device.read_only:
@@ -175,7 +165,7 @@ def _add_swap(draft: Draft, layers: Layers, swap: Swap) -> None:
             f"swap:{swap.path}",
             NodeKind.SWAP,
             swap.path,
-            f"{size_text(swap.size)}, {size_text(swap.used)} used",
+            f"{format_size(swap.size)}, {format_size(swap.used)} used",
             number=swap.number,
         )
     )
