@@ -12,21 +12,33 @@ process = "tgtd"
 reason = "limited on purpose, see OPS-7"
 """
 
-import difflib
 import os
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ioflusher.audit.errors import AuditError
 from ioflusher.audit.finding import AuditFinding, SubjectKind
 from ioflusher.audit.table import BY_NAME
 from ioflusher.audit.thresholds import RANGES, Thresholds
+from ioflusher.support.text import did_you_mean
+from ioflusher.support.toml import Form, parse_toml, read_file, read_table, whole_number
 
 SYSTEM_FILE = Path("/etc/ioflusher/audit.toml")
-LARGEST_BYTES = 1 << 20
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(value)
+    return value.strip()
+
+
+Reason = Annotated[
+    str,
+    Form("a reason", _words, "say in a string why this is accepted; whoever reads the report sees it"),
+]
+RuleName = Annotated[str, Form("the name of a rule", _words, "see `ioflusher audit --list-rules`")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +53,8 @@ class Suppression:
         host: name of the machine.
     """
 
-    rule: str
-    reason: str
+    rule: RuleName
+    reason: Reason
     process: str | None = None
     device: str | None = None
     host: str | None = None
@@ -61,13 +73,21 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True)
+class _File:
+    """The file as it is written; what a table of [rules] may say depends on the rule."""
+
+    rules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    suppress: tuple[Suppression, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What a configuration says.
 
     Attributes:
         off: rules that are switched off, each with its reason.
         suppress: findings that are accepted.
-        thresholds: thresholds.
+        thresholds: the numbers that rules compare with.
         origin: the file that it was read from, None for none.
     """
 
@@ -95,18 +115,7 @@ def read_config(path: Path | None) -> Config:
     """
     if path is None:
         return Config()
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
-    except OSError as error:
-        raise AuditError(f"cannot read {path}: {error.strerror}", errno=error.errno) from error
-    if len(data) > LARGEST_BYTES:
-        raise AuditError(f"{path}: longer than the {LARGEST_BYTES >> 20} MiB that a configuration may have")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise AuditError(f"{path}: not UTF-8, as TOML is: byte {error.start}") from error
-    return parse_config(text, str(path))
+    return parse_config(read_file(path, error=AuditError), str(path))
 
 
 def parse_config(text: str, origin: str) -> Config:
@@ -115,100 +124,34 @@ def parse_config(text: str, origin: str) -> Config:
     Raises:
         AuditError: for what is not TOML, unknown rules and keys, reasons that are missing, wrong numbers.
     """
-    try:
-        raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise AuditError(f"{origin}: not TOML: {error}") from error
-    _known(raw, ("rules", "suppress"), origin, "the file")
+    file = parse_toml(text, _File, origin=origin, error=AuditError)
     off: list[tuple[str, str]] = []
     thresholds = Thresholds()
-    for name, table in _table(raw.get("rules", {}), origin, "rules").items():
-        _known_rule(name, origin, "rules")
-        thresholds = _rule(name, _table(table, origin, f"rules.{name}"), origin, off, thresholds)
-    entries = raw.get("suppress", [])
-    if not isinstance(entries, list):
-        raise AuditError(f"{origin}: suppress: expected tables [[suppress]], found {_kind(entries)}")
-    suppress = tuple(_suppression(entry, origin, number) for number, entry in enumerate(entries, 1))
-    return Config(tuple(off), suppress, thresholds, origin)
+    for name, raw in file.rules.items():
+        _known_rule(name, f"{origin}: rules")
+        table = read_table(raw, _table_of(name), origin=origin, where=f"rules.{name}", error=AuditError)
+        if table.off is not None:
+            off.append((name, table.off))
+        given = {key: getattr(table, key) for key in BY_NAME[name].thresholds}
+        thresholds = replace(thresholds, **{key: value for key, value in given.items() if value is not None})
+    for number, entry in enumerate(file.suppress, 1):
+        _known_rule(entry.rule, f"{origin}: suppress {number}")
+        if entry.process is entry.device is entry.host is None:
+            raise AuditError(
+                f"{origin}: suppress {number}: names neither a process, a device nor a host",
+                hint=f'to take the whole rule out, write [rules.{entry.rule}] with off = "the reason"',
+            )
+    return Config(tuple(off), file.suppress, thresholds, origin)
 
 
-def _rule(
-    name: str, table: Mapping[str, Any], origin: str, off: list[tuple[str, str]], thresholds: Thresholds
-) -> Thresholds:
-    names = BY_NAME[name].thresholds
-    _known(table, ("off", *names), origin, f"rules.{name}")
-    if "off" in table:
-        off.append((name, _reason(table["off"], origin, f"rules.{name}.off")))
-    for key in names:
-        if key in table:
-            thresholds = replace(thresholds, **{key: _number(table[key], key, origin, f"rules.{name}.{key}")})
-    return thresholds
+def _table_of(rule: str) -> Any:
+    """What the table [rules.NAME] of a rule may say: the reason why it is off, and its thresholds."""
+    numbers = [
+        (key, Annotated[int, whole_number(*RANGES[key])] | None, None) for key in BY_NAME[rule].thresholds
+    ]
+    return make_dataclass("RuleTable", [("off", Reason | None, None), *numbers], frozen=True, slots=True)
 
 
-def _suppression(entry: object, origin: str, number: int) -> Suppression:
-    where = f"suppress {number}"
-    table = _table(entry, origin, where)
-    known = tuple(one.name for one in fields(Suppression))
-    _known(table, known, origin, where)
-    if "rule" not in table:
-        raise AuditError(f"{origin}: {where}: says no rule", hint="see `ioflusher audit --list-rules`")
-    for key, value in table.items():
-        if not isinstance(value, str):
-            raise AuditError(f"{origin}: {where}: {key}: expected a string, found {_kind(value)}")
-    _known_rule(table["rule"], origin, where)
-    reason = _reason(table.get("reason"), origin, where)
-    if not {"process", "device", "host"} & table.keys():
-        raise AuditError(
-            f"{origin}: {where}: names neither a process, a device nor a host",
-            hint=f'to take the whole rule out, write [rules.{table["rule"]}] with off = "the reason"',
-        )
-    return Suppression(**{**table, "reason": reason})
-
-
-def _reason(value: object, origin: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise AuditError(
-            f"{origin}: {where}: expected a reason, found {'none' if value is None else repr(value)[:40]}",
-            hint="say in a string why this is accepted; whoever reads the report sees it",
-        )
-    return value.strip()
-
-
-def _number(value: object, key: str, origin: str, where: str) -> int:
-    least, most, meaning = RANGES[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise AuditError(
-            f"{origin}: {where}: expected a whole number from {least} to {most}, found {value!r:.40}",
-            hint=f"it is the {meaning}",
-        )
-    return value
-
-
-def _table(value: object, origin: str, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise AuditError(f"{origin}: {where}: expected a table, found {_kind(value)}")
-    return value
-
-
-def _known_rule(name: str, origin: str, where: str) -> None:
+def _known_rule(name: str, where: str) -> None:
     if name not in BY_NAME:
-        raise AuditError(f"{origin}: {where}: no rule {name!r:.60}", hint=_nearest(name, BY_NAME))
-
-
-def _known(table: Mapping[str, Any], known: Iterable[str], origin: str, where: str) -> None:
-    names = tuple(known)
-    for key in table:
-        if key not in names:
-            raise AuditError(f"{origin}: {where}: unknown key {key!r:.60}", hint=_nearest(key, names))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {near[0]}?" if near else f"it may be one of {', '.join(names)}"
-
-
-def _kind(value: object) -> str:
-    return {dict: "a table", list: "an array", str: "a string", bool: "a truth value"}.get(
-        type(value), f"a {type(value).__name__}"
-    )
+        raise AuditError(f"{where}: no rule {name!r:.60}", hint=did_you_mean(name, BY_NAME))
