@@ -4,20 +4,26 @@ A scenario is a TOML file; docs/lab.md describes every key. Reading one is pure 
 nobody knows is an error that names the nearest one that exists.
 """
 
-import difflib
 import re
-import tomllib
-import types
 import typing
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from ioflusher.lab.errors import ScenarioError
-from ioflusher.support.sizes import SizeError, parse_size
+from ioflusher.support.text import did_you_mean
+from ioflusher.support.toml import Form, Size, parse_toml, read_file
 
-Size = typing.NewType("Size", int)
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(value)
+    return str(value)
+
+
+# the content of a kernel setting
+Setting = Annotated[str, Form("a string or a whole number", _setting)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,8 @@ class MachineTable:
 class KernelTable:
     """Kernel settings: `sysctl` by dotted name, `write` a file of /proc or /sys each with its new content."""
 
-    sysctl: dict[str, str] = field(default_factory=dict)
-    write: dict[str, str] = field(default_factory=dict)
+    sysctl: dict[str, Setting] = field(default_factory=dict)
+    write: dict[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,8 @@ class WorkloadTable:
 
     kind: typing.Literal["anonymous", "files"]
     size: Size
-    file_size: Size = Size(32 << 20)
-    chunk: Size = Size(1 << 20)
+    file_size: Size = 32 << 20
+    chunk: Size = 1 << 20
     pause_ms: int = 0
 
 
@@ -98,7 +104,7 @@ class PressureTable:
     """
 
     kind: typing.Literal["none", "reader"] = "none"
-    size: Size = Size(0)
+    size: Size = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +143,7 @@ class Scenario:
 
 def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
     """A scenario from TOML text; raises ScenarioError with the key, what was expected and what was found."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{origin}: not TOML: {error}") from error
-    scenario = _table(Scenario, raw, origin, "")
-    assert isinstance(scenario, Scenario)
+    scenario = parse_toml(text, Scenario, origin=origin, error=ScenarioError)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", scenario.name):
         raise ScenarioError(
             f"{origin}: name: expected small letters, digits and hyphens, found {scenario.name!r}"
@@ -176,66 +177,6 @@ def _check_command(daemon: DaemonTable, origin: str) -> None:
         )
 
 
-def _table(kind: Any, raw: dict[str, Any], origin: str, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    for key in raw:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ScenarioError(
-                f"{origin}: unknown key {where}{key}",
-                hint=f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(known)}",
-            )
-    values = {}
-    for name, item in known.items():
-        if name in raw:
-            values[name] = _value(hints[name], raw[name], origin, where + name)
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise ScenarioError(f"{origin}: the key {where}{name} is missing")
-    return kind(**values)
-
-
-def _value(hint: Any, raw: Any, origin: str, key: str) -> Any:
-    def wrong(expected: str) -> ScenarioError:
-        return ScenarioError(f"{origin}: {key}: expected {expected}, found {raw!r}")
-
-    if is_dataclass(hint):
-        if not isinstance(raw, dict):
-            raise wrong("a table")
-        return _table(hint, raw, origin, key + ".")
-    if hint is Size:
-        try:
-            return parse_size(str(raw))
-        except SizeError:
-            raise wrong('a size such as "768M"') from None
-    if typing.get_origin(hint) is typing.Literal:
-        if raw not in typing.get_args(hint):
-            raise wrong("one of " + ", ".join(map(repr, typing.get_args(hint))))
-        return raw
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
-            raise wrong("a list of words")
-        return tuple(raw)
-    if typing.get_origin(hint) is dict:
-        if not isinstance(raw, dict) or not all(isinstance(v, str | int) for v in raw.values()):
-            raise wrong("a table of words or whole numbers")
-        return {name: str(value) for name, value in raw.items()}
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
-    # a bool is an int in Python, not in TOML
-    if type(raw) is not hint:
-        raise wrong(_TYPE_NAMES.get(hint, str(hint)))
-    return raw
-
-
-_TYPE_NAMES: dict[type | types.UnionType, str] = {
-    str: "a word in quotes",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
-
-
 def builtin_scenarios() -> dict[str, str]:
     """The scenarios that come with the package: name to TOML text."""
     directory = resources.files("ioflusher.lab") / "scenarios"
@@ -252,14 +193,9 @@ def find_scenario(wanted: str) -> tuple[Scenario, str]:
     if wanted in known:
         return parse_scenario(known[wanted], origin=wanted), known[wanted]
     if wanted.endswith(".toml") or "/" in wanted:
-        try:
-            text = Path(wanted).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ScenarioError(f"cannot read the scenario {wanted}: {error}") from error
+        text = read_file(Path(wanted), what="the scenario", error=ScenarioError)
         return parse_scenario(text, origin=wanted), text
-    near = difflib.get_close_matches(wanted, known, n=1)
     raise ScenarioError(
         f"no scenario {wanted!r}",
-        hint=(f"did you mean {near[0]}? " if near else "")
-        + "`ioflusher lab list` shows them; a file ends in .toml",
+        hint=f"{did_you_mean(wanted, known)} `ioflusher lab list` shows them; a file ends in .toml",
     )
