@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from tests.audit.machines import BARE, COVERED, DAEMON, SWAP_ON_NBD, WELL, machine, threads
+from tests.cli import program
+from tests.cli.program import Ended
 
 from ioflusher.audit.table import RULES
-from ioflusher.cli.audit import audit
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.snapshot import Snapshot
 
@@ -40,15 +40,15 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def call(*arguments: str) -> Result:
+def call(*arguments: str) -> Ended:
     """Run the verb."""
-    return CliRunner().invoke(audit, arguments)
+    return program.call("audit", *arguments)
 
 
 def test_a_machine_that_is_well(files: dict[str, str]) -> None:
     """Status 0, and the report says what was looked at."""
     result = call("--snapshot", files["well"])
-    assert result.exit_code == 0
+    assert result.status == 0
     assert result.stdout.startswith("well: no findings\n")
     assert "1 daemon" not in result.stdout
     assert "daemon    server (7): NBD client and NBD server of /dev/nbd0" in result.stdout
@@ -57,7 +57,7 @@ def test_a_machine_that_is_well(files: dict[str, str]) -> None:
 def test_a_machine_with_findings(files: dict[str, str]) -> None:
     """Status 1; each finding with what, why, what was read and what to do, commands whole on a line."""
     result = call("--snapshot", files["bad"])
-    assert result.exit_code == 1
+    assert result.status == 1
     assert "1. error: partly-covered: server (7) on bad\n" in result.stdout
     assert "   read      /proc/7/task/7/stat field 9: 0x00400140 server\n" in result.stdout
     assert "   now       ioflusher set 7\n" in result.stdout
@@ -81,7 +81,7 @@ def test_a_machine_with_findings(files: dict[str, str]) -> None:
 def test_exit_statuses(files: dict[str, str], names: list[str], fail_on: str, status: int) -> None:
     """0 clean, 1 findings as bad as asked for, 2 something could not be judged."""
     paths = [files[name] for name in names]
-    assert call("--fail-on", fail_on, "--snapshot", *paths).exit_code == status
+    assert call("--fail-on", fail_on, "--snapshot", *paths).status == status
 
 
 def test_a_fleet_is_one_report(files: dict[str, str]) -> None:
@@ -116,7 +116,7 @@ def test_suppressed_findings_are_shown(files: dict[str, str], tmp_path: Path) ->
     config.write_text('[rules.small-reserve]\noff = "tiny on purpose"\n')
     arguments = ("--config", str(config), "--snapshot", files["note"])
     result = call(*arguments)
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "suppressed note: small-reserve: note on note\n" in result.stdout
     assert "   because   tiny on purpose\n" in result.stdout
     assert "   rule off  small-reserve: tiny on purpose\n" in result.stdout
@@ -175,7 +175,7 @@ def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     broken = tmp_path / f"{HOSTILE}2"
     broken.touch()
     result = call("--snapshot", str(path), str(broken))
-    assert result.exit_code == 1
+    assert result.status == 1
     for line in (result.stdout + result.stderr).splitlines():
         assert line.isprintable()
     assert "swapoff '/ev\\x1b[31mil\\n\\u202e$(reboot) [bold]'" in result.stdout
@@ -204,7 +204,7 @@ def test_rules_are_listed_and_explained() -> None:
     assert text.startswith("small-reserve: warning\n")
     assert "request_kib = 64: " in text
     for rule in RULES:
-        assert call("--explain", rule.name).exit_code == 0
+        assert call("--explain", rule.name).status == 0
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_this_machine_is_judged() -> None:
     """The live machine: a report in JSON that names this host, and a status that fits it."""
     result = call("--json")
     answer = json.loads(result.stdout)
-    assert result.exit_code == (1 if answer["findings"] else 0)
+    assert result.status == (1 if answer["findings"] else 0)
     assert answer["hosts"][0]["looked"]["processes"] > 1
     daemons = answer["hosts"][0]["looked"]["daemons"]
     if not daemons:

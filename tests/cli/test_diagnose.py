@@ -6,36 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner, Result
-
-from ioflusher.cli.diagnose import diagnose
+from tests.cli import program
+from tests.cli.program import Ended
 
 LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
 RECURSION = str(LOGS / "pos_nbd_xfs_inode_write.txt")
 OTHER = str(LOGS / "neg_xfs_reclaim_queue.txt")
 
 
-def call(*arguments: str, data: bytes = b"") -> Result:
-    return CliRunner().invoke(diagnose, arguments, input=data)
-
-
-def test_the_verb_is_registered() -> None:
-    """`ioflusher diagnose` exists."""
-    from ioflusher.cli.main import cli
-
-    assert cli.get_command(click.Context(cli), "diagnose") is diagnose
+def call(*arguments: str) -> Ended:
+    """Run the verb."""
+    return program.call("diagnose", *arguments)
 
 
 def test_exit_statuses(tmp_path: Path) -> None:
     """0 no recursion, 1 recursion, 2 unusable; a recursion outweighs what could not be used."""
     missing = str(tmp_path / "missing")
-    assert call(OTHER).exit_code == 0
-    assert call(RECURSION).exit_code == 1
-    assert call(missing).exit_code == 2
-    assert call(missing, RECURSION).exit_code == 1
-    assert call().exit_code == 2
+    assert call(OTHER).status == 0
+    assert call(RECURSION).status == 1
+    assert call(missing).status == 2
+    assert call(missing, RECURSION).status == 1
+    assert call().status == 2
 
 
 def test_the_story_is_told() -> None:
@@ -117,7 +109,7 @@ def test_a_page_is_written_and_escaped(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
     assert "\x1b" not in text
-    assert call("--html", str(tmp_path), RECURSION).exit_code == 2
+    assert call("--html", str(tmp_path), RECURSION).status == 2
 
 
 def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
@@ -125,7 +117,7 @@ def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     log = tmp_path / "a\x1b[31m\u202eb"
     log.write_bytes(b"task:ev\xe2\x80\xaeil\x1b]0;x\x07 state:D stack:0 pid:1\n mutex_lock+0x1/0x2\n")
     result = call(str(log), OTHER)
-    assert result.exit_code == 0
+    assert result.status == 0
     for line in (result.stdout + result.stderr).splitlines():
         assert line.isprintable()
 
@@ -141,7 +133,7 @@ def test_a_functions_row_is_printed() -> None:
 @pytest.mark.parametrize("arguments", [["--boot", "1", "x"], ["--jobs", "0", "x"]])
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     """Options that mean nothing together are no silent success."""
-    assert call(*arguments).exit_code == 2
+    assert call(*arguments).status == 2
 
 
 def test_all_shows_tasks_that_wait_for_work(tmp_path: Path) -> None:

@@ -4,21 +4,14 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from tests.cli.program import start
 
 from ioflusher.flag import coverage
 
 pytestmark = pytest.mark.live
-
-
-def ioflusher(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "ioflusher", *arguments], capture_output=True, text=True, timeout=60
-    )
 
 
 @pytest.fixture
@@ -35,13 +28,13 @@ def sleeper() -> Iterator[int]:
 @pytest.mark.refused
 def test_what_is_not_permitted_is_said(sleeper: int) -> None:
     """Exit status 1, the thread, the capability, and what to do; nothing changed."""
-    done = ioflusher("set", str(sleeper))
-    assert done.returncode == 1
+    done = start("set", str(sleeper))
+    assert done.status == 1
     assert str(sleeper) in done.stdout
     assert "CAP_SYS_RESOURCE" in done.stdout
     assert "ioflusher run" in done.stdout
-    done = ioflusher("set", "--json", str(sleeper))
-    assert done.returncode == 1
+    done = start("set", "--json", str(sleeper))
+    assert done.status == 1
     (process,) = json.loads(done.stdout)["processes"]
     assert (process["pid"], process["state"], process["complete"]) == (sleeper, True, False)
     assert [(t["tid"], t["outcome"]) for t in process["threads"]] == [(sleeper, "not_permitted")]
@@ -49,15 +42,15 @@ def test_what_is_not_permitted_is_said(sleeper: int) -> None:
 
 def test_nothing_to_clear(sleeper: int) -> None:
     """A process without the state is left alone by `unset`, which is a success."""
-    done = ioflusher("unset", str(sleeper))
-    assert done.returncode == 0
+    done = start("unset", str(sleeper))
+    assert done.status == 0
     assert "1 was clear" in done.stdout
 
 
 def test_one_that_does_not_exist_does_not_stop_the_others(sleeper: int) -> None:
     """An error for it, the exit status says so, and the other process had its turn."""
-    done = ioflusher("unset", "4194305", str(sleeper))
-    assert done.returncode == 1
+    done = start("unset", "4194305", str(sleeper))
+    assert done.status == 2
     assert "4194305" in done.stderr
     assert f"{sleeper} sleep: 1 was clear" in done.stdout
 
@@ -66,9 +59,9 @@ def test_one_that_only_waits_to_be_collected() -> None:
     """A process that ended is no process any more, though it still has a number; JSON tells of it too."""
     ended = subprocess.Popen(["true"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-    done = ioflusher("set", "--json", str(ended.pid))
+    done = start("set", "--json", str(ended.pid))
     assert ended.wait(30) == 0
-    assert (done.returncode, f"no process {ended.pid}" in done.stderr) == (1, True)
+    assert (done.status, f"no process {ended.pid}" in done.stderr) == (2, True)
     assert json.loads(done.stdout)["processes"] == []
     (error,) = json.loads(done.stdout)["errors"]
     assert (error["pid"], error["errno"]) == (ended.pid, errno.ESRCH)
@@ -77,6 +70,6 @@ def test_one_that_only_waits_to_be_collected() -> None:
 @pytest.mark.parametrize("words", [(), ("x",), ("0",), ("--timeout", "0", "1")])
 def test_bad_arguments(words: tuple[str, ...]) -> None:
     """No process, no number, no time: status 2 and a word on what is wrong."""
-    done = ioflusher("set", *words)
-    assert done.returncode == 2
+    done = start("set", *words)
+    assert done.status == 2
     assert "Error" in done.stderr

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from tests.cli.program import start
 
 from ioflusher.machine.process import Capabilities, Policy, Process, Thread
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
@@ -37,17 +38,6 @@ DAEMON = Process(
 )
 
 
-def ioflusher(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "ioflusher", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-    )
-
-
 def drawn(*processes: Process, every_thread: bool = False) -> str:
     """What a terminal with colours would get."""
     console = Console(record=True, width=200, height=50, force_terminal=True, file=io.StringIO())
@@ -61,7 +51,7 @@ def drawn(*processes: Process, every_thread: bool = False) -> str:
 @pytest.mark.live
 def test_json_of_this_process() -> None:
     """The JSON form names the process, its threads, and agrees with /proc."""
-    done = ioflusher("status", "--json", str(os.getpid()))
+    done = start("status", "--json", str(os.getpid()))
     (process,) = json.loads(done.stdout)["processes"]
     assert list(process)[:3] == ["pid", "comm", "threads"]
     assert process["pid"] == os.getpid()
@@ -77,7 +67,7 @@ def test_json_of_this_process() -> None:
 @pytest.mark.live
 def test_text_of_this_process() -> None:
     """The text form counts the covered threads and lists each."""
-    done = ioflusher("status", str(os.getpid()))
+    done = start("status", str(os.getpid()))
     assert f"{os.getpid()} " in done.stdout
     assert "threads covered" in done.stdout
     assert "\x1b" not in done.stdout
@@ -94,8 +84,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.live
 def test_one_missing_process_hides_no_other(sleeper: subprocess.Popen[bytes]) -> None:
     """A number without a process ends with status 2 and a message; the others are shown."""
-    done = ioflusher("status", "4194305", str(sleeper.pid))
-    assert done.returncode == 2
+    done = start("status", "4194305", str(sleeper.pid))
+    assert done.status == 2
     assert "no process 4194305" in done.stderr
     assert f"{sleeper.pid} " in done.stdout
 
@@ -103,18 +93,18 @@ def test_one_missing_process_hides_no_other(sleeper: subprocess.Popen[bytes]) ->
 @pytest.mark.live
 def test_the_machine(sleeper: subprocess.Popen[bytes]) -> None:
     """Without numbers every process that runs a program has its line; kernel threads on demand."""
-    listed = json.loads(ioflusher("status", "--json").stdout)["processes"]
+    listed = json.loads(start("status", "--json").stdout)["processes"]
     pids = [process["pid"] for process in listed]
     assert sleeper.pid in pids
     assert os.getpid() in pids
     assert pids == sorted(pids)
-    everything = json.loads(ioflusher("status", "--json", "--kernel", "--sort=-threads").stdout)["processes"]
+    everything = json.loads(start("status", "--json", "--kernel", "--sort=-threads").stdout)["processes"]
     counts = [process["threads_living"] for process in everything]
     assert counts == sorted(counts, reverse=True)
-    assert ioflusher("status", "--flagged").returncode == 0
-    serving = json.loads(ioflusher("status", "--json", "--serving").stdout)["processes"]
+    assert start("status", "--flagged").status == 0
+    serving = json.loads(start("status", "--json", "--serving").stdout)["processes"]
     assert sleeper.pid not in [process["pid"] for process in serving]
-    assert re.search(rf"^ *{sleeper.pid} sleep ", ioflusher("status").stdout, re.MULTILINE)
+    assert re.search(rf"^ *{sleeper.pid} sleep ", start("status").stdout, re.MULTILINE)
 
 
 @pytest.mark.live
@@ -131,15 +121,15 @@ def test_unprivileged(sleeper: subprocess.Popen[bytes]) -> None:
         [sys.executable, "-c", code, str(sleeper.pid)], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    mine = json.loads(ioflusher("status", "--json", str(sleeper.pid)).stdout)["processes"]
+    mine = json.loads(start("status", "--json", str(sleeper.pid)).stdout)["processes"]
     assert json.loads(done.stdout)["processes"] == mine
 
 
 @pytest.mark.live
 def test_a_wrong_key_is_refused() -> None:
     """The message lists the keys there are."""
-    done = ioflusher("status", "--sort", "beauty")
-    assert done.returncode == 2
+    done = start("status", "--sort", "beauty")
+    assert done.status == 2
     assert "locked" in done.stderr
 
 

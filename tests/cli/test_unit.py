@@ -1,10 +1,9 @@
 """`ioflusher unit` and `ioflusher container`: what they print and install."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.program import start
 
 pytestmark = pytest.mark.live
 UNIT = """[Unit]
@@ -15,13 +14,6 @@ Type=simple
 User=nobody
 ExecStart=/usr/bin/daemon --option "two words"
 """
-
-
-def ioflusher(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "ioflusher", *arguments], capture_output=True, text=True, timeout=60
-    )
 
 
 @pytest.fixture
@@ -35,14 +27,14 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_drop_in_is_printed(root: Path) -> None:
     """It clears ExecStart=, starts the same command under `run`, lends the capability; nothing is written."""
-    done = ioflusher("unit", "--root", str(root), "daemon.service", "--oom-score-adj", "-900")
-    assert done.returncode == 0, done.stderr
+    done = start("unit", "--root", str(root), "daemon.service", "--oom-score-adj", "-900")
+    assert done.status == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "[Service]" in lines
     assert "ExecStart=" in lines
-    (start,) = (line for line in lines if line.startswith("ExecStart=/"))
-    assert " run " in start
-    assert start.endswith('-- /usr/bin/daemon --option "two words"')
+    (command,) = (line for line in lines if line.startswith("ExecStart=/"))
+    assert " run " in command
+    assert command.endswith('-- /usr/bin/daemon --option "two words"')
     assert any("CAP_SYS_RESOURCE" in line for line in lines)
     assert "OOMScoreAdjust=-900" in lines
     assert not list(root.glob("**/*.d"))
@@ -53,8 +45,8 @@ def test_a_drop_in_is_installed_and_made_anew(root: Path) -> None:
     path = root / "etc/systemd/system/daemon.service.d/50-ioflusher.conf"
     texts = []
     for _ in range(2):
-        done = ioflusher("unit", "--install", "--root", str(root), "daemon.service")
-        assert done.returncode == 0, done.stderr
+        done = start("unit", "--install", "--root", str(root), "daemon.service")
+        assert done.status == 0, done.stderr
         assert str(path) in done.stdout
         assert "daemon-reload" in done.stdout
         texts.append(path.read_text())
@@ -65,8 +57,8 @@ def test_a_drop_in_is_installed_and_made_anew(root: Path) -> None:
 @pytest.mark.parametrize("name", ["other.service", "daemon.socket", "../daemon.service"])
 def test_no_such_service(root: Path, name: str) -> None:
     """What is no service here is an error that names it."""
-    done = ioflusher("unit", "--root", str(root), name)
-    assert done.returncode == 2
+    done = start("unit", "--root", str(root), name)
+    assert done.status == 2
     assert name in done.stderr
     assert not done.stdout
 
@@ -77,13 +69,13 @@ def test_no_such_service(root: Path, name: str) -> None:
 )
 def test_containers(engine: str, word: str) -> None:
     """Each engine's way to give the capability."""
-    done = ioflusher("container", engine)
-    assert done.returncode == 0
+    done = start("container", engine)
+    assert done.status == 0
     assert word in done.stdout
 
 
 def test_an_unknown_engine() -> None:
     """The known ones are named."""
-    done = ioflusher("container", "rocket")
-    assert done.returncode == 2
+    done = start("container", "rocket")
+    assert done.status == 2
     assert "podman" in done.stderr

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.exit_status import ExitStatus, verdict
 from ioflusher.cli.progress import progress_bar
 from ioflusher.errors import IoflusherError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from ioflusher.audit.config import Config
     from ioflusher.audit.fleet import Judged
 
-EXIT_FINDINGS = 1
-EXIT_UNUSABLE = 2
 SEVERITIES = ("note", "warning", "error")
 # fewer files are read before a pool of processes has started
 POOL_FROM = 8
@@ -63,10 +62,10 @@ def audit(
     list_rules: bool,
     explain: str | None,
 ) -> None:
-    """Find storage daemons of this machine that can wait for themselves, and say what to do.
+    """Find storage daemons that can wait for themselves.
 
-    With --snapshot FILE [FILE]... machines recorded by `ioflusher snapshot`: several are a fleet. Run it as
-    root to see everything.
+    Looks at this machine, and says what to do. With --snapshot FILE [FILE]... machines recorded by
+    `ioflusher snapshot`: several are a fleet. Run it as root to see everything.
 
     Exit status: 0 clean, 1 findings, 2 the work could not be done (with findings elsewhere: 1).
     """
@@ -145,9 +144,9 @@ def show(results: "list[Judged]", form: str) -> None:
 
 def print_lines(render: "Callable[[int], Iterable[Text]]") -> None:
     """Print rich text; lines longer than the terminal stay whole, so that a command can be copied."""
-    from rich.console import Console
+    from ioflusher.cli.console import output_console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = output_console()
     for line in render(min(console.width, MOST_WIDTH)):
         console.print(line, soft_wrap=True)
 
@@ -169,11 +168,12 @@ def say_rules(name: str | None) -> None:
         raise IoflusherError(f"no rule {name!r:.60}", hint="see `ioflusher audit --list-rules`")
 
 
-def exit_status(results: "list[Judged]", fail_on: str) -> int:
-    """1 where a finding is as bad as `fail_on` or worse, else 2 where any file could not be used, else 0."""
+def exit_status(results: "list[Judged]", fail_on: str) -> ExitStatus:
+    """Findings count from the severity `fail_on` on."""
     from ioflusher.audit.fleet import worst
 
     highest = worst(results)
-    if highest is not None and highest.rank >= SEVERITIES.index(fail_on):
-        return EXIT_FINDINGS
-    return EXIT_UNUSABLE if any(result.report is None for result in results) else 0
+    return verdict(
+        found=highest is not None and highest.rank >= SEVERITIES.index(fail_on),
+        failed=any(result.report is None for result in results),
+    )

@@ -10,9 +10,9 @@ from ioflusher.harden.container import Engine, container_text
 @click.option("--lock-memory", is_flag=True, help="Also what mlockall takes.")
 @click.option("--realtime", is_flag=True, help="Also what SCHED_RR and SCHED_FIFO take.")
 def container(engine: str | None, lock_memory: bool, realtime: bool) -> None:
-    """Print what a container needs to run a program in the IO_FLUSHER state.
+    """Print what a container needs for the IO_FLUSHER state.
 
-    Without ENGINE: for all of them.
+    That is, to run a program in it. Without ENGINE: for all of them.
     """
     engines = [Engine(engine)] if engine else list(Engine)
     for number, one in enumerate(engines):

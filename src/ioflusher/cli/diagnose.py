@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ioflusher.cli.complaint import say
+from ioflusher.cli.exit_status import ExitStatus, verdict
+from ioflusher.cli.messages import print_error
 from ioflusher.cli.progress import progress_bar
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
@@ -33,8 +34,6 @@ from ioflusher.support.text import printable
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-EXIT_RECURSION = 1
-EXIT_UNUSABLE = 2
 # below this a log is read before a bar could be drawn
 BAR_FROM = 64 << 20
 # seconds that a scheduler has for its first answer
@@ -200,14 +199,15 @@ def show(result: LogResult, several: bool) -> None:
         for line in render_diagnosis(result.diagnosis, result.name if several else None):
             click.echo(line)
     if result.trouble:
-        say(result.trouble, result.hint)
+        print_error(result.trouble, result.hint)
 
 
-def exit_status(results: list[LogResult]) -> int:
-    """1 where any log holds a recursion, else 2 where any could not be used, else 0."""
-    if any(result.diagnosis.recursion for result in results):
-        return EXIT_RECURSION
-    return EXIT_UNUSABLE if any(result.trouble for result in results) else 0
+def exit_status(results: list[LogResult]) -> ExitStatus:
+    """What is looked for is a recursion."""
+    return verdict(
+        found=any(result.diagnosis.recursion for result in results),
+        failed=any(result.trouble for result in results),
+    )
 
 
 def write_html(path: Path, results: tuple[LogResult, ...]) -> None:

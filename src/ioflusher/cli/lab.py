@@ -5,18 +5,18 @@ from pathlib import Path
 
 import click
 
-from ioflusher.cli.complaint import say
+from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import accelerator_option, here, kernel_option, progress_line
 from ioflusher.cli.lab_run import list_command, run_command, setup_command
-
-EXIT_TIMEOUT = 124
+from ioflusher.cli.messages import print_error
 
 
 @click.group()
 def lab() -> None:
-    """Boot real kernels in virtual machines: experiments, and commands tried in a guest.
+    """Boot real kernels in virtual machines.
 
-    Guests see this machine's programs read-only, run as root with all capabilities, and need no root here.
+    For experiments, and for commands tried in a guest. Guests see this machine's programs read-only, run as
+    root with all capabilities, and need no root here.
     """
 
 
@@ -76,10 +76,10 @@ def exec_command(
                     on_start=lambda: progress("running"),
                 )
             except CommandTimeout as error:
-                say(str(error))
-                sys.exit(EXIT_TIMEOUT)
+                print_error(str(error))
+                sys.exit(ExitStatus.TIMED_OUT)
     if done.message:
-        say(done.message)
+        print_error(done.message)
     if show_times:
         click.echo(f"booted in {done.boot_s:.1f} s, ran for {done.run_s:.1f} s", err=True)
     sys.exit(done.status)

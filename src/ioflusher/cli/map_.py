@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from ioflusher.cli.exit_status import verdict
 from ioflusher.cli.source import machines_from, snapshot_option
 from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.snapshot import Snapshot
 
-EXIT_CYCLE = 1
 FORMATS = ("text", "dot", "svg", "mermaid", "html", "json")
 # of these one file holds one machine
 SINGLE = ("dot", "svg", "mermaid")
@@ -39,8 +39,10 @@ def map_(
     cycles_only: bool,
     everything: bool,
 ) -> None:
-    """Show what waits for what: swap and mounts, file systems, block devices, the processes that serve them,
-    and what those stand on in turn. Cycles are daemons that can wait for themselves.
+    """Show what waits for what, and where that is a circle.
+
+    Swap and mounts, file systems, block devices, the processes that serve them, and what those stand on in
+    turn. Cycles are daemons that can wait for themselves.
 
     DEVICE, MOUNTPOINT or PID: only what has to do with it.
 
@@ -57,7 +59,7 @@ def map_(
         write_text(maps, output, cycles_only=cycles_only, everything=everything)
     else:
         write(rendered(kind, maps, everything), output)
-    sys.exit(EXIT_CYCLE if any(graph.cycles for _, graph in maps) else 0)
+    sys.exit(verdict(found=any(graph.cycles for _, graph in maps), failed=False))
 
 
 def graphs(files: Sequence[Path], what: str | None, cycles_only: bool) -> Iterator[tuple[Snapshot, Graph]]:
@@ -98,9 +100,8 @@ def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) ->
 def write_text(
     maps: list[tuple[Snapshot, Graph]], output: Path | None, *, cycles_only: bool, everything: bool
 ) -> None:
-    """Print the trees, with colours where the terminal has them and NO_COLOR is not set; or write them."""
-    from rich.console import Console
-
+    """Print the trees, with colours where they are wanted; or write them."""
+    from ioflusher.cli.console import output_console
     from ioflusher.report.map_text import ASCII, UNICODE, render_text
 
     plain = output is None and "utf" not in (sys.stdout.encoding or "").lower()
@@ -115,13 +116,13 @@ def write_text(
             signs=ASCII if plain else UNICODE,
         )
     ]
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = output_console()
     if output is not None or plain or console.color_system is None:
         text = "".join(f"{line.plain}\n" for line in lines)
         write(text.encode("ascii", "backslashreplace").decode("ascii") if plain else text, output)
         return
     for line in lines:
-        console.print(line)
+        console.print(line, soft_wrap=True)
 
 
 def write(text: str, output: Path | None) -> None:

@@ -38,7 +38,10 @@ def host_port(text: str) -> tuple[str, int]:
 
 @click.group()
 def nbd() -> None:
-    """Serve a network block device, and connect the kernel's client to one."""
+    """Serve a network block device, or attach one.
+
+    Attaching connects the kernel's client to a server.
+    """
 
 
 @nbd.command()

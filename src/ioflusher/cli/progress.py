@@ -7,6 +7,8 @@ from typing import Protocol
 
 import click
 
+from ioflusher.cli.preferences import preferences
+
 
 class Show(Protocol):
     """Tells what is done, and how much there is."""
@@ -16,8 +18,8 @@ class Show(Protocol):
 
 @contextmanager
 def progress_bar(label: str, *, show: bool = True) -> Iterator[Show]:
-    """A bar until the end of the block; nothing where nobody looks, or where `show` says so."""
-    if not (show and sys.stderr.isatty()):
+    """A bar until the end of the block; nothing where nobody looks, with --quiet, or where `show` says so."""
+    if preferences().quiet or not (show and sys.stderr.isatty()):
         yield lambda done, there_are: None
         return
     with click.progressbar(length=0, label=label, file=sys.stderr) as bar:

@@ -7,13 +7,11 @@ from typing import NoReturn
 
 import click
 
-from ioflusher.cli.complaint import say
+from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.hardening import hardening
+from ioflusher.cli.messages import print_error, remark
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.harden import Settings, become, drop_ambient_capability, find_identity
-
-EXIT_NOT_EXECUTABLE = 126
-EXIT_NOT_FOUND = 127
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -39,11 +37,11 @@ def run(
     settings: Settings,
     command: tuple[str, ...],
 ) -> None:
-    """Run COMMAND with the IO_FLUSHER state on all of its threads and children.
+    """Run a command in the IO_FLUSHER state.
 
-    The state is kept across execve, inherited by threads and children, and survives a change of user, so
-    this covers programs in any language, and they need no capability. The command replaces this process:
-    its exit status and signals are its own.
+    All threads and children of COMMAND have it. The state is kept across execve, inherited by threads and
+    children, and survives a change of user, so this covers programs in any language, and they need no
+    capability. The command replaces this process: its exit status and signals are its own.
 
     Exit status: the command's; 127 if it is not found, 126 if it cannot be executed, 2 if something that was
     asked for cannot be done.
@@ -55,7 +53,7 @@ def run(
     except FlagError as error:
         if require:
             raise
-        say(f"going on without the state: {error}")
+        remark(f"going on without the state: {error}")
     if drop_capability:
         drop_ambient_capability()
     if identity is not None:
@@ -71,5 +69,5 @@ def execute(command: tuple[str, ...]) -> NoReturn:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        say(f"cannot execute {command[0]!r}: {error.strerror}")
-        sys.exit(EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE)
+        print_error(f"cannot execute {command[0]!r}: {error.strerror}")
+        sys.exit(ExitStatus.NOT_FOUND if isinstance(error, FileNotFoundError) else ExitStatus.NOT_EXECUTABLE)

@@ -8,13 +8,12 @@ from typing import Any
 
 import click
 
-from ioflusher.cli.complaint import complain, say
+from ioflusher.cli.exit_status import verdict
+from ioflusher.cli.messages import complain, remark
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.flag.attach import Outcome, ProcessOutcome, ThreadOutcome, put_state
 from ioflusher.harden import HardenError, lock_memory
 from ioflusher.support.text import printable, text_of
-
-EXIT_INCOMPLETE = 1
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,12 +41,13 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
 @common_options
 @click.option("--lock-memory", is_flag=True, help="Have the processes call mlockall too.")
 def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
-    """Put the IO_FLUSHER state on every thread of the running processes PID.
+    """Put running processes into the IO_FLUSHER state.
 
-    Each thread is stopped for a fraction of a millisecond and makes the prctl call itself; a system call in
-    which it waited goes on. The processes need CAP_SYS_RESOURCE themselves, this program CAP_SYS_PTRACE.
+    That is, every thread of the processes PID. Each thread is stopped for a fraction of a millisecond and
+    makes the prctl call itself; a system call in which it waited goes on. The processes need
+    CAP_SYS_RESOURCE themselves, this program CAP_SYS_PTRACE.
 
-    Exit status: 0 when every thread has the state, 1 when some do not.
+    Exit status: 0 every thread has the state, 1 some do not, 2 a process is not there or cannot be worked on.
     """
     change(pids, True, lock_memory=lock_memory, **options)
 
@@ -55,9 +55,11 @@ def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
 @click.command()
 @common_options
 def unset_state(pids: tuple[int, ...], **options: Any) -> None:
-    """Take the IO_FLUSHER state from every thread of the running processes PID.
+    """Take running processes out of the IO_FLUSHER state.
 
-    Exit status: 0 when no thread has the state any more, 1 when some do.
+    That is, every thread of the processes PID.
+
+    Exit status: 0 no thread has the state, 1 some do, 2 a process is not there or cannot be worked on.
     """
     change(pids, False, lock_memory=False, **options)
 
@@ -91,8 +93,8 @@ def change(
     if as_json:
         processes = [as_record(result) for result in results]
         click.echo(json.dumps({"processes": processes, "errors": errors}))
-    if errors or not (dry_run or all(result.complete for result in results)):
-        raise SystemExit(EXIT_INCOMPLETE)
+    incomplete = not (dry_run or all(result.complete for result in results))
+    raise SystemExit(verdict(found=incomplete, failed=bool(errors)))
 
 
 def protect_ourselves() -> None:
@@ -102,7 +104,7 @@ def protect_ourselves() -> None:
         try:
             action()
         except (FlagError, HardenError) as error:
-            say(f"this program itself goes on unprotected: {error}")
+            remark(f"this program itself goes on unprotected: {error}")
 
 
 def show(result: ProcessOutcome, verbose: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ioflusher.cli.output import writing_output
+from ioflusher.cli.messages import remark
 from ioflusher.cli.progress import progress_bar
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect.machine import collect
@@ -44,8 +44,11 @@ from ioflusher.machine.errors import SnapshotError
 )
 @click.option("--force", is_flag=True, help="Write to standard output even where that is a terminal.")
 def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, force: bool) -> None:
-    """Record this machine as JSON: what `audit` and `map` need, from /proc, /sys and its sockets.
+    """Record this machine, to be judged elsewhere.
 
+    As JSON: what `audit` and `map` need, from /proc, /sys and its sockets.
+
+    \b
         ioflusher snapshot > host.json
 
     Reads only. Records no environment and no command lines unless asked. Run it as root to have all of it;
@@ -62,15 +65,13 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
         taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=show)
     data = dump_snapshot(taken)
     if output is None:
-        with writing_output():
-            sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(data)
     else:
         write_whole(output, data)
     if taken.unreadable:
-        click.echo(
-            f"ioflusher: {len(taken.unreadable)} things could not be read; they are listed in the snapshot"
-            + ("" if taken.system.privileged else " (some need root with CAP_SYS_PTRACE)"),
-            err=True,
+        remark(
+            f"{len(taken.unreadable)} things could not be read; they are listed in the snapshot"
+            + ("" if taken.system.privileged else " (some need root with CAP_SYS_PTRACE)")
         )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from ioflusher.cli.complaint import complain
-from ioflusher.cli.output import writing_output
+from ioflusher.cli.exit_status import verdict
+from ioflusher.cli.messages import complain, remark
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
@@ -23,7 +23,8 @@ from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 
 PROC = "/proc"
-EXIT_ERROR = 2
+# columns of a table that goes to a file
+WIDE = 200
 
 
 def sort_key(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -49,10 +50,11 @@ def sort_key(context: click.Context, parameter: click.Parameter, value: str) -> 
 def status(
     pids: tuple[int, ...], flagged: bool, serving: bool, kernel: bool, sort: str, as_json: bool
 ) -> None:
-    """Show the IO_FLUSHER state, and what else protects a process that serves storage.
+    """Show which threads carry the IO_FLUSHER state.
 
-    With PID: every thread of these processes. Without: a line for every process that runs a program. Needs no
-    privilege for what /proc shows to everybody, and says what it could not read.
+    And what else protects a process that serves storage. With PID: every thread of these processes.
+    Without: a line for every process that runs a program. Needs no privilege for what /proc shows to
+    everybody, and says what it could not read.
     """
     gc.disable()  # the records live until the program ends: there is no garbage to look for
     notes = Notes()
@@ -68,16 +70,14 @@ def status(
         processes = read_processes(reader, among, chooser(flagged=flagged, kernel=kernel), notes)
     processes = sorted_by(processes, sort)
     unreadable = notes.unreadable(pids)
-    with writing_output():
-        if as_json:
-            print_json(processes, unreadable)
-        else:
-            print_text(processes, unreadable, every_thread=bool(pids))
+    if as_json:
+        print_json(processes, unreadable)
+    else:
+        print_text(processes, unreadable, every_thread=bool(pids))
     gc.freeze()  # nor is there any when it ends
     for error in missing:
         complain(error)
-    if missing:
-        raise SystemExit(EXIT_ERROR)
+    raise SystemExit(verdict(found=False, failed=bool(missing)))
 
 
 def named(
@@ -118,14 +118,18 @@ def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> 
 
 def print_text(processes: list[Process], unreadable: tuple[Unreadable, ...], *, every_thread: bool) -> None:
     """Tables for people; what could not be read goes to standard error."""
-    from ioflusher.report.status_text import print_machine, print_process, status_console
+    from ioflusher.cli.console import output_console
+    from ioflusher.report.status_text import print_machine, print_process
     from ioflusher.support.text import printable
 
-    console = status_console()
+    console = output_console()
+    if not console.is_terminal:
+        # both, or rich takes the size of a dumb terminal
+        console.width, console.height = WIDE, 25
     if every_thread:
         for process in processes:
             print_process(process, console)
     else:
         print_machine(processes, console)
     for item in unreadable:
-        click.echo(f"ioflusher: could not read {printable(item.what)}: {printable(item.why)}", err=True)
+        remark(f"could not read {printable(item.what)}: {printable(item.why)}")

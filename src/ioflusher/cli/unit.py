@@ -27,10 +27,11 @@ VERIFY_SECONDS = 60
 )
 @hardening
 def unit(name: str, install: bool, require: bool, root: Path, settings: Settings) -> None:
-    """Print or install a drop-in that runs the service NAME under `ioflusher run`.
+    """Have a systemd service start in the IO_FLUSHER state.
 
-    The service keeps its user. Where that is not root, the drop-in lends it CAP_SYS_RESOURCE until the state
-    is set. systemd-analyze, where present, checks the result; --cgroup names a slice here.
+    Prints or installs a drop-in that runs the service NAME under `ioflusher run`. The service keeps its
+    user. Where that is not root, the drop-in lends it CAP_SYS_RESOURCE until the state is set.
+    systemd-analyze, where present, checks the result; --cgroup names a slice here.
     """
     service = read_service(name, root=root)
     text = drop_in(service, program(), settings, require=require)

@@ -9,18 +9,8 @@ from ioflusher.report.status import CAPABILITIES, coverage, held_capabilities, s
 from ioflusher.support.text import printable
 
 # where nobody's window is to be filled, lines are as long as they must be
-_WIDE = 200
 _LETTERS = {"CAP_SYS_RESOURCE": "R", "CAP_IPC_LOCK": "L", "CAP_SYS_NICE": "N"}
 _UNKNOWN = "?"
-
-
-def status_console() -> Console:
-    """Standard output; NO_COLOR and TERM are heeded."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # both, or rich takes the size of a dumb terminal
-        console.width, console.height = _WIDE, 25
-    return console
 
 
 def print_machine(processes: list[Process], console: Console) -> None:
