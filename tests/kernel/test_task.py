@@ -1,6 +1,7 @@
 """Task flags and stat lines: any name parses, every bit has its name."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import strategies as st
 
 from ioflusher.kernel.flags import parse_flags
 from ioflusher.kernel.task import (
+    PF_IO_FLUSHER,
     PF_KTHREAD,
     PF_LOCAL_THROTTLE,
     PF_MEMALLOC_NOFS,
     PF_MEMALLOC_NOIO,
     TaskFlags,
+    TaskStat,
     parse_stat,
+    split_stat,
 )
 
 REAL = (
@@ -38,6 +42,35 @@ def test_a_recorded_line() -> None:
     )
 
 
+def numbered(fields: int) -> bytes:
+    """A line of so many fields after the name, in which field N of proc(5) has the value 10 N."""
+    numbers = b" ".join(b"%d" % (10 * number) for number in range(4, fields + 3))
+    return b"20 (x y) S " + numbers + b"\n"
+
+
+def test_every_field_is_taken_from_its_place() -> None:
+    """Nine fields, and of the rest nice, the real-time priority and the policy."""
+    expected = TaskStat(20, b"x y", "S", 40, 50, 60, 70, 80, TaskFlags(90), 190, 400, 410)
+    assert parse_stat(numbered(50)) == expected
+    assert split_stat(numbered(50))[0] == b"x y"
+
+
+@pytest.mark.parametrize("fields", range(7, 45))
+def test_a_line_may_end_early(fields: int) -> None:
+    """Kernels print more and more fields: what a line does not have is 0, or None for the policy."""
+    stat = parse_stat(numbered(fields))
+    assert (stat.ppid, stat.flags) == (40, 90)
+    assert stat.nice == (190 if fields > 16 else 0)
+    assert (stat.rt_priority, stat.policy) == ((400, 410) if fields > 38 else (0, None))
+    assert parse_flags(numbered(fields)) == 90
+
+
+def test_what_a_record_is_without_the_rest() -> None:
+    """An ordinary task of unknown policy."""
+    bare = TaskStat(1, b"x", "S", 1, 1, 1, 0, -1, TaskFlags(0))
+    assert (bare.nice, bare.rt_priority, bare.policy) == (0, 0, None)
+
+
 @given(comm=st.binary(max_size=15).filter(lambda name: b"\0" not in name), flags=st.integers(0, 2**32 - 1))
 def test_any_name_parses(comm: bytes, flags: int) -> None:
     """Spaces, parentheses, newlines and digits in a name never move a field."""
@@ -58,6 +91,22 @@ def test_a_line_that_is_none_is_refused(line: bytes) -> None:
     """Truncated or foreign text raises ValueError, never a half-right record."""
     with pytest.raises(ValueError, match=r"expected|invalid literal"):
         parse_stat(line)
+
+
+@pytest.mark.parametrize(
+    "line", [b"(x) S 1 2 3 4 5 6", b"1 )x( S 1 2 3 4 5 6", b"1 (x S 1 2 3 4 5 6", b"1 (x) S 1 2 3 4 5", b"S"]
+)
+def test_the_cheap_way_refuses_as_well(line: bytes) -> None:
+    """The name must lie between parentheses after a number, and seven fields follow it."""
+    with pytest.raises(ValueError, match="expected 'PID"):
+        split_stat(line)
+
+
+@pytest.mark.parametrize("parse", [parse_flags, split_stat])
+def test_a_message_quotes_eighty_bytes(parse: Callable[[bytes], object]) -> None:
+    """The beginning of what was found, and no more."""
+    with pytest.raises(ValueError, match="found b'" + "x" * 80 + "'$"):
+        parse(b"x" * 100)
 
 
 @pytest.mark.live
@@ -83,6 +132,22 @@ def test_own_line() -> None:
 def test_io_flusher_takes_both_bits(bits: int, expected: bool) -> None:
     """Only NOIO together with LOCAL_THROTTLE is the state."""
     assert TaskFlags(bits).io_flusher is expected
+
+
+@pytest.mark.parametrize("others", [0, PF_KTHREAD, 0xFFFFFFFF & ~PF_IO_FLUSHER])
+def test_half_of_the_state(others: int) -> None:
+    """One of the two bits without the other, whatever else is set."""
+    assert TaskFlags(others | PF_MEMALLOC_NOIO).half_set is True
+    assert TaskFlags(others | PF_LOCAL_THROTTLE).half_set is True
+    assert TaskFlags(others | PF_IO_FLUSHER).half_set is False
+    assert TaskFlags(others).half_set is False
+    assert TaskFlags(others).kernel_thread is bool(others)
+    assert TaskFlags(others | PF_IO_FLUSHER).io_flusher is True
+
+
+def test_flags_are_shown_as_the_kernel_writes_them() -> None:
+    """Eight digits."""
+    assert repr(TaskFlags(PF_KTHREAD)) == "TaskFlags(0x00200000)"
 
 
 def test_unnamed_bits_show_as_numbers() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend, MemoryBackend
+from ioflusher.nbd.exports import BlockSize, Export
 from ioflusher.nbd.messages import Request
 from ioflusher.nbd.requests import check, execute, export_of
 from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
@@ -51,6 +52,12 @@ class Sectors(Recording):
     minimum_block = 512
 
 
+class Pages(Recording):
+    """Wants them aligned to more than a page."""
+
+    minimum_block = 64 << 10
+
+
 def ask(command: int, offset: int, length: int, flags: int = 0) -> Request:
     data = memoryview(bytes(length)) if command == Cmd.WRITE and length <= MAX_PAYLOAD else None
     return Request(command, flags, 1, offset, length, data)
@@ -77,6 +84,8 @@ REFUSED = [
     (ReadOnly, ask(Cmd.READ, 0, 1, CmdFlag.FUA), errno.EINVAL),
     (MemoryBackend, ask(Cmd.TRIM, 0, 1), errno.EINVAL),
     (Sectors, ask(Cmd.READ, 256, 512), errno.EINVAL),
+    (Sectors, ask(Cmd.READ, 256, 256), errno.EINVAL),
+    (Sectors, ask(Cmd.READ, 1, 512), errno.EINVAL),
     (Sectors, ask(Cmd.WRITE, 512, 100), errno.EINVAL),
 ]
 
@@ -105,6 +114,8 @@ def test_a_read_fills_the_room() -> None:
         (ask(Cmd.WRITE, 4, 2, CmdFlag.FUA), [("write", 4, bytes(2)), ("flush",)]),
         (ask(Cmd.FLUSH, 0, 0), [("flush",)]),
         (ask(Cmd.FLUSH, 0, 0, CmdFlag.FUA), [("flush",)]),
+        (ask(Cmd.FLUSH, 2 * SIZE + 1, 7), [("flush",)]),  # no range to be wrong
+        (ask(Cmd.READ, SIZE - MAX_PAYLOAD, MAX_PAYLOAD), []),
         (ask(Cmd.READ, 0, 4, CmdFlag.FUA), []),
         (ask(Cmd.TRIM, 0, SIZE), [("trim", 0, SIZE)]),
         (ask(Cmd.WRITE_ZEROES, 0, SIZE), [("zero", 0, SIZE, True)]),
@@ -153,6 +164,28 @@ def test_a_programming_error_is_not_hidden() -> None:
     backend = Buggy()
     with pytest.raises(KeyError):
         execute(ask(Cmd.READ, 0, 8), export_of(backend, "", MAX_PAYLOAD), backend, memoryview(bytearray(8)))
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 512), (512, 512), (SIZE - 1024, 1024)])
+def test_whole_sectors_are_taken(offset: int, length: int) -> None:
+    """What is aligned to the back end's smallest block is done."""
+    export = export_of(Sectors(), "", MAX_PAYLOAD)
+    assert check(ask(Cmd.READ, offset, length), export) == 0
+
+
+def test_a_read_needs_nothing_of_the_export() -> None:
+    """Not even that the server speaks of its flags."""
+    export = Export("", SIZE, 0, BlockSize(1, 4096, MAX_PAYLOAD))
+    assert check(ask(Cmd.READ, 0, 1), export) == 0
+    assert check(ask(Cmd.WRITE, 0, 1), export) == 0
+
+
+@pytest.mark.parametrize(("backend", "minimum"), [(Recording, 1), (Sectors, 512), (Pages, 64 << 10)])
+def test_block_sizes_of_an_export(backend: type[Recording], minimum: int) -> None:
+    """The back end's smallest, a page or that, and the server's limit."""
+    assert export_of(backend(), "", MAX_PAYLOAD).block_size == BlockSize(
+        minimum, max(minimum, 4096), MAX_PAYLOAD
+    )
 
 
 def test_what_an_export_promises() -> None:
