@@ -49,7 +49,8 @@ def test_scheduling_of_this_process() -> None:
 
 STATUS = (
     b"Name:\tnbd \\n) Uid:\t7\t7\t7\t7\nState:\tS (sleeping)\nTgid:\t812\nPid:\t812\nTracerPid:\t0\n"
-    b"Uid:\t1000\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmLck:\t    2048 kB\nVmRSS:\t    9000 kB\nVmSwap:\t      12 kB\n"
+    b"Uid:\t1000\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmSize:\t   20000 kB\n"
+    b"VmLck:\t    2048 kB\nVmRSS:\t    9000 kB\nVmSwap:\t      12 kB\n"
     b"CapInh:\t0000000000000000\nCapPrm:\t0000000001004000\nCapEff:\t0000000001004000\n"
     b"CapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\n"
 )
@@ -59,6 +60,7 @@ def test_a_recorded_status() -> None:
     """The effective user, memory and capabilities; a name with a field's word in it forges nothing."""
     status = parse_process_status(STATUS)
     assert (status.uid, status.locked_kib, status.resident_kib, status.swapped_kib) == (0, 2048, 9000, 12)
+    assert status.virtual_kib == 20000
     assert status.capabilities.effective == 1 << 24 | 1 << 14
 
 
@@ -67,6 +69,7 @@ def test_a_kernel_thread_has_no_memory() -> None:
     bare = b"".join(line for line in STATUS.splitlines(True) if not line.startswith(b"Vm"))
     status = parse_process_status(bare)
     assert (status.locked_kib, status.resident_kib, status.swapped_kib) == (None, None, None)
+    assert status.virtual_kib is None
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ class Recorded:
         for tid, name in (threads or {pid: comm}).items():
             line = STAT % (tid, name, 1, flags, 20 + nice, nice, priority, policy)
             self.write(f"proc/{pid}/task/{tid}/stat", line)
-        memory = b"" if kernel else b"VmLck:\t 2048 kB\nVmRSS:\t 9000 kB\nVmSwap:\t 12 kB\n"
+        memory = (
+            b"" if kernel else b"VmSize:\t 20000 kB\nVmLck:\t 2048 kB\nVmRSS:\t 9000 kB\nVmSwap:\t 12 kB\n"
+        )
         sets = b"".join(b"Cap%s:\t%016x\n" % (name, capabilities) for name in (b"Prm", b"Eff", b"Bnd"))
         self.write(f"proc/{pid}/status", b"Name:\tx\nUid:\t1000\t0\t0\t0\n" + memory + sets)
         self.write(f"proc/{pid}/oom_score_adj", "-1000\n")

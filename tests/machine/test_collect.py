@@ -49,6 +49,7 @@ def test_a_process_as_it_was_recorded(machine: Recorded) -> None:
     first = process.threads[0]
     assert (first.policy, first.priority, first.nice) == (Policy.FIFO, 50, -5)
     assert (process.uid, process.locked_kib, process.swapped_kib) == (0, 2048, 12)
+    assert (process.resident_kib, process.virtual_kib) == (9000, 20000)
     assert process.capabilities is not None
     assert process.capabilities.effective == 1 << 24
     assert (process.oom_score_adj, process.exe) == (-1000, "/usr/sbin/daemon")
@@ -125,15 +126,36 @@ def test_control_groups(machine: Recorded) -> None:
     """Groups with a limit, from the process's own up to the root."""
     machine.process(812, b"daemon")
     group = "sys/fs/cgroup/system.slice"
-    for place in (group, f"{group}/daemon.service"):
-        machine.write(f"{place}/cgroup.procs", "")
+    machine.write(f"{group}/cgroup.procs", "813\n")
+    machine.write(f"{group}/daemon.service/cgroup.procs", "812\n")
     machine.write(f"{group}/daemon.service/memory.max", "max\n")
     machine.write(f"{group}/daemon.service/memory.high", "max\n")
     machine.write(f"{group}/memory.max", "1048576\n")
     machine.write(f"{group}/memory.high", "max\n")
     machine.write(f"{group}/memory.current", "4096\n")
     process = one(collect(machine.root, extra_pids=frozenset({812})), 812)
-    assert process.cgroups == (MemoryLimit("/system.slice", 2, 1 << 20, None, None, 4096),)
+    assert process.cgroups == (MemoryLimit("/system.slice", 2, 1 << 20, None, None, 4096, (812, 813)),)
+
+
+def test_members_of_a_limited_group_that_cannot_be_known(
+    machine: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no list of numbers, as in a threaded group, or too many groups: unknown, not empty."""
+    machine.process(812, b"daemon")
+    group = "sys/fs/cgroup/system.slice/daemon.service"
+    machine.write(f"{group}/cgroup.procs", "812\n")
+    machine.write(f"{group}/memory.max", "1048576\n")
+    machine.write(f"{group}/below/cgroup.procs", "Operation not supported\n")
+
+    def members() -> tuple[int, ...] | None:
+        (limit,) = one(collect(machine.root, extra_pids=frozenset({812})), 812).cgroups or ()
+        return limit.members
+
+    assert members() is None
+    machine.write(f"{group}/below/cgroup.procs", "814\n815\n")
+    assert members() == (812, 814, 815)
+    monkeypatch.setattr("ioflusher.machine.collect.cgroups.MOST_GROUPS", 1)
+    assert members() is None
 
 
 def test_control_groups_of_version_1(machine: Recorded) -> None:
@@ -148,7 +170,7 @@ def test_control_groups_of_version_1(machine: Recorded) -> None:
     machine.write("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "65536\n")
     machine.write("sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "4096\n")
     snapshot = collect(machine.root, extra_pids=frozenset({812, 813}))
-    assert one(snapshot, 812).cgroups == (MemoryLimit("/a/b", 1, 65536, None, None, 4096),)
+    assert one(snapshot, 812).cgroups == (MemoryLimit("/a/b", 1, 65536, None, None, 4096, ()),)
     assert one(snapshot, 813).cgroups is None
     assert any(item.pid == 813 and "elsewhere" in item.why for item in snapshot.unreadable)
 

@@ -12,8 +12,8 @@ class ProcessStatus:
     Attributes:
         uid: its effective user number.
         capabilities: its main thread's sets, as `ioflusher.kernel.capability` has them.
-        locked_kib, resident_kib, swapped_kib: VmLck, VmRSS, VmSwap; None for a task without user memory
-            (kernel threads, zombies).
+        locked_kib, resident_kib, swapped_kib, virtual_kib: VmLck, VmRSS, VmSwap, VmSize; None for a task
+            without user memory (kernel threads, zombies).
     """
 
     uid: int
@@ -21,6 +21,7 @@ class ProcessStatus:
     locked_kib: int | None
     resident_kib: int | None
     swapped_kib: int | None
+    virtual_kib: int | None
 
 
 def parse_process_status(text: bytes) -> ProcessStatus:
@@ -44,6 +45,7 @@ def parse_process_status(text: bytes) -> ProcessStatus:
         locked_kib=_kib(text, b"\nVmLck:"),
         resident_kib=_kib(text, b"\nVmRSS:"),
         swapped_kib=_kib(text, b"\nVmSwap:"),
+        virtual_kib=_kib(text, b"\nVmSize:"),
     )
 
 

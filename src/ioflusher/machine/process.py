@@ -116,6 +116,7 @@ class MemoryLimit:
         version: 1 or 2.
         max, high, swap_max, current: memory.max, .high, .swap.max, .current (version 1: limit_in_bytes,
             soft_limit_in_bytes, none, usage_in_bytes).
+        members: numbers of the processes in the group and below it, where it has a `max`; None for unknown.
     """
 
     path: str
@@ -124,6 +125,7 @@ class MemoryLimit:
     high: int | None
     swap_max: int | None
     current: int | None
+    members: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ class Process:
         uid: effective user number; None where it could not be read.
         threads: all of them, lowest number first.
         capabilities: None where they could not be read.
-        locked_kib, swapped_kib, resident_kib: VmLck, VmSwap, VmRSS of /proc/PID/status; None for unknown.
+        locked_kib, swapped_kib, resident_kib, virtual_kib: VmLck, VmSwap, VmRSS, VmSize of /proc/PID/status;
+            None for unknown.
         oom_score_adj: -1000 to 1000; None for unknown.
         cgroups: memory control groups from its own one up to the root that set a limit; None: not looked at.
         exe: what /proc/PID/exe names; None where it could not be read or there is none (kernel threads).
@@ -179,6 +182,7 @@ class Process:
     files: tuple[FileUse, ...] | None = None
     mount_namespace: int | None = None
     named_mounts: tuple[str, ...] = ()
+    virtual_kib: int | None = None
 
     @property
     def kernel_thread(self) -> bool:
@@ -202,9 +206,12 @@ class Process:
 
     def locked_but(self, kib: int) -> bool | None:
         """Whether all of its resident memory but so much is locked; None for unknown."""
-        if not self.locked_kib:
-            return None if self.locked_kib is None else self.resident_kib == 0
-        return self.resident_kib is None or self.resident_kib - self.locked_kib <= kib
+        if self.locked_kib is None:
+            return None
+        if self.locked_kib == 0:
+            # nothing is locked by mlockall, however little is resident; without user memory nothing has to be
+            return self.resident_kib == 0
+        return None if self.resident_kib is None else self.resident_kib - self.locked_kib <= kib
 
     @property
     def never_swapped(self) -> bool:

@@ -18,6 +18,8 @@ _FILES = {
     1: ("memory.limit_in_bytes", "memory.soft_limit_in_bytes", None, "memory.usage_in_bytes"),
     2: ("memory.max", "memory.high", "memory.swap.max", "memory.current"),
 }
+# groups below a limited one that are looked at for its members
+MOST_GROUPS = 256
 
 
 def read_cgroups(root: str, pid: int, notes: Notes) -> tuple[MemoryLimit, ...] | None:
@@ -65,7 +67,8 @@ def _limits(place: bytes, path: bytes, version: int) -> tuple[MemoryLimit, ...]:
         directory = place + path.rstrip(b"/")
         maximum, high, swap, current = (_value(directory, name) for name in _FILES[version])
         if not (maximum is None and high is None and swap is None):
-            found.append(MemoryLimit(text_of(path), version, maximum, high, swap, current))
+            members = None if maximum is None else _members(directory)
+            found.append(MemoryLimit(text_of(path), version, maximum, high, swap, current, members))
         if path == b"/":
             return tuple(found)
         path = path.rpartition(b"/")[0] or b"/"
@@ -79,3 +82,21 @@ def _value(directory: bytes, name: str | None) -> int | None:
         return parse_limit(read_small(directory + b"/" + name.encode()))
     except (OSError, ValueError):
         return None
+
+
+def _members(directory: bytes) -> tuple[int, ...] | None:
+    """The processes of a group and of those below it; None where that cannot be known or is too many."""
+    members: set[int] = set()
+    try:
+        for number, (place, _, files) in enumerate(os.walk(directory, onerror=_give_up)):
+            if number >= MOST_GROUPS:
+                return None
+            if b"cgroup.procs" in files:
+                members.update(map(int, read_small(place + b"/cgroup.procs").split()))
+    except (OSError, ValueError):
+        return None
+    return tuple(sorted(members))
+
+
+def _give_up(error: OSError) -> None:
+    raise error

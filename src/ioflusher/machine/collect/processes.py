@@ -124,6 +124,7 @@ class ProcessReader:
             locked_kib=status.locked_kib,
             swapped_kib=status.swapped_kib,
             resident_kib=status.resident_kib,
+            virtual_kib=status.virtual_kib,
             oom_score_adj=self._oom_score_adj(pid, directory),
         )
 
