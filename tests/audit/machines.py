@@ -51,6 +51,7 @@ DAEMON = Process(
     locked_kib=9000,
     swapped_kib=0,
     resident_kib=8000,
+    virtual_kib=20000,
     oom_score_adj=-1000,
     cgroups=(),
     exe="/usr/bin/server",
@@ -69,7 +70,7 @@ WELL = Snapshot(
     memory=Memory(
         total_kib=4 << 20, available_kib=2 << 20, min_free_kib=65536, dirty_bytes=0, dirty_ratio=20
     ),
-    processes=(Process(1, 0, "init", 0, (Thread(1, "init", "S", BARE),)), DAEMON),
+    processes=(Process(1, 0, "init", 0, (Thread(1, "init", "S", BARE),), oom_score_adj=0), DAEMON),
     devices=(
         DEVICE,
         BlockDevice("sda1", ROOT, 1 << 34, DeviceKind.SCSI),

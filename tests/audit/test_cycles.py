@@ -20,7 +20,6 @@ from tests.audit.machines import (
     SWAP_ON_NBD,
     WELL,
     found,
-    severities,
 )
 
 SECOND = StorageService(20, StorageRole.NBD_SERVER, TargetKind.DEVICE, "nbd1", "20 holds the other end")
@@ -74,7 +73,7 @@ def test_a_local_server_whose_memory_closes_the_circle() -> None:
     """A bare peer falls into reclaim, which writes to the daemon's device; mended by what is printed."""
     finding = found(forwarding(other(ROOT, BARE)))["cycle"]
     assert finding.severity.value == "warning"
-    assert finding.remedy.commands == ("ioflusher set --lock-memory 20",)
+    assert finding.remedy.commands == ("ioflusher set 20",)
     assert "memory reclaim" in finding.summary
     assert not found(forwarding(other(ROOT)))
     assert not found(forwarding(other(ROOT, BARE), listens=False))
@@ -83,7 +82,13 @@ def test_a_local_server_whose_memory_closes_the_circle() -> None:
 def test_a_local_server_that_can_be_swapped_out() -> None:
     """Covered, but its pages may lie on the daemon's own device."""
     swappable = other(ROOT, locked_kib=0)
-    assert severities(forwarding(swappable, swaps=(SWAP_ON_NBD,)))["cycle"] == "warning"
+    finding = found(forwarding(swappable, swaps=(SWAP_ON_NBD,)))["cycle"]
+    assert finding.severity.value == "warning"
+    assert "other (20) -> swapped-out memory" in finding.summary
+    assert finding.remedy.commands == ("ioflusher set --lock-memory 20",)
+    unknown = found(forwarding(replace(swappable, virtual_kib=None), swaps=(SWAP_ON_NBD,)))["cycle"]
+    assert unknown.remedy.commands == (), "memory is not locked where nobody knows what that takes"
+    assert "Of other (20): how much memory that takes is unknown (VmSize)." in unknown.remedy.words
     assert "cycle" not in found(forwarding(swappable, swaps=(SWAP_ELSEWHERE,)))
 
 

@@ -53,10 +53,78 @@ def test_the_oom_killer_and_who_is_needed() -> None:
     assert not found(mortal, config=Config(thresholds=Thresholds(oom_score_adj=0)))
 
 
+def in_groups(score: int, *groups: MemoryLimit | None) -> dict[str, Any]:
+    """A daemon with this score in these control groups; None: nobody knows its groups."""
+    return {"oom_score_adj": score, "cgroups": None if None in groups else groups}
+
+
+LIMITED = MemoryLimit("/k/pod", 2, 1 << 30, None, None, current=900 << 20, members=(7, 8))
+OPEN = MemoryLimit("/k", 2, None, 1 << 30, None, current=0)
+
+
+def test_a_task_stays_killable_in_a_limited_group() -> None:
+    """-1000 is advised only where the daemon is known to be in no control group with a hard limit."""
+    for groups, score in (((), -1000), ((OPEN,), -1000), ((LIMITED, OPEN), -999), ((None,), -999)):
+        remedy = found(machine(in_groups(0, *groups)))["oom-killable"].remedy
+        assert remedy.commands == (f"choom -n {score} -p 7",), groups
+        assert remedy.unit == (f"OOMScoreAdjust={score}",)
+    assert "/k/pod has a hard limit" in found(machine(in_groups(0, LIMITED)))["oom-killable"].remedy.words
+
+
+def unkillable(group: MemoryLimit, score: int = -1000, others: int | None = -1000) -> dict[str, str]:
+    """What is found of a daemon with one score in a group with a process of another."""
+    snapshot = machine(in_groups(score, group))
+    other = replace(WELL.processes[0], pid=8, oom_score_adj=others)
+    found_there = found(replace(snapshot, processes=(*snapshot.processes, other)))
+    return {rule: finding.severity.value for rule, finding in found_there.items() if "kill" in rule}
+
+
+def test_a_limited_group_in_which_nobody_can_be_killed() -> None:
+    """A warning where it is known and the limit is near, a note else; one task to kill is enough."""
+    assert unkillable(LIMITED) == {"cgroup-unkillable": "warning"}
+    assert unkillable(replace(LIMITED, version=1)) == {"cgroup-unkillable": "warning"}
+    assert unkillable(replace(LIMITED, current=1)) == {"cgroup-unkillable": "note"}
+    assert unkillable(replace(LIMITED, current=None)) == {"cgroup-unkillable": "warning"}
+    assert unkillable(LIMITED, others=None) == {"cgroup-unkillable": "note"}
+    assert unkillable(replace(LIMITED, members=None)) == {"cgroup-unkillable": "note"}
+    for score in (-999, 0):
+        assert unkillable(LIMITED, others=score) == {}
+    assert unkillable(LIMITED, score=-999) == {}
+    assert unkillable(replace(LIMITED, max=None)) == {}
+
+
+def test_what_is_said_of_such_a_group() -> None:
+    """The group, its limit and the tasks; the remedy makes the daemon the last choice."""
+    snapshot = machine(in_groups(-1000, replace(LIMITED, members=(7,))))
+    finding = found(snapshot)["cgroup-unkillable"]
+    assert "/k/pod has a limit of 1073741824 bytes, and every task in it" in finding.summary
+    assert [(fact.source, fact.said) for fact in finding.evidence[:2]] == [
+        ("/sys/fs/cgroup/k/pod/memory.max", "1073741824"),
+        ("/proc/7/oom_score_adj", "-1000"),
+    ]
+    assert finding.remedy.commands == ("choom -n -999 -p 7",)
+    unknown = found(machine(in_groups(-1000, replace(LIMITED, members=None))))["cgroup-unkillable"]
+    assert "as far as is known" in unknown.summary
+    fuse = machine(in_groups(-1000, replace(LIMITED, members=(7,))), mounts=(ROOT_MOUNT, FUSE))
+    assert "cgroup-unkillable" in found(fuse, SSHFS), "a FUSE daemon was met so"
+
+
+def test_a_limited_group_is_one_finding() -> None:
+    """Two daemons in one group are told of once."""
+    second = replace(DAEMON, pid=8, cgroups=(LIMITED,))
+    snapshot = machine(in_groups(-1000, LIMITED))
+    snapshot = replace(snapshot, processes=(*snapshot.processes, second))
+    services = (SERVER, replace(SERVER, pid=8, target="nbd1"))
+    findings = [f for f in judged(snapshot, *services).findings if f.rule == "cgroup-unkillable"]
+    assert [finding.subject.pid for finding in findings] == [7]
+    assert "2 daemons here" in findings[0].remedy.words
+
+
 def group(**values: int | None) -> dict[str, object]:
     """A daemon in one control group."""
     known = {"version": 2, "max": None, "high": None, "swap_max": None, "current": None, **values}
-    return {"cgroups": (MemoryLimit("/a b.slice", **known),)}  # type: ignore[arg-type]
+    limit = MemoryLimit("/a b.slice", members=(1, 7), **known)  # type: ignore[arg-type]
+    return {"cgroups": (limit,)}
 
 
 def test_limits_of_control_groups() -> None:
@@ -91,17 +159,46 @@ def test_the_reserve() -> None:
     swap = found(reserve(4096, swaps=(SWAP_ON_NBD,)))["small-reserve"]
     assert swap.severity.value == "warning"
     assert swap.remedy.commands == ("sysctl -w vm.min_free_kbytes=8192",)
-    long = replace(DEVICE, queue=replace(QUEUE, hardware_queues=1000))
-    wide = reserve(8192, devices=(long,))
-    most = (4 << 20) // 20
-    assert found(wide)["small-reserve"].remedy.commands == (f"sysctl -w vm.min_free_kbytes={most}",)
     short = replace(DEVICE, queue=replace(QUEUE, max_sectors_kib=4))
     assert not found(reserve(512, devices=(short,)))
     assert not found(reserve(1), replace(SERVER, essential=False))
     assert not found(reserve(1, mounts=(ROOT_MOUNT,)))
 
 
-def dirty(queue: Queue, flags: int = BARE, direct: bool = False, **memory: int) -> Snapshot:
+def test_a_reserve_that_would_take_too_much_is_not_advised() -> None:
+    """Above 5 percent of memory the figures are given, and no command; with 5 percent it is silent."""
+    long = replace(DEVICE, queue=replace(QUEUE, hardware_queues=1000))
+    finding = found(reserve(8192, devices=(long,)))["small-reserve"]
+    assert finding.remedy.commands == finding.remedy.lasting == ()
+    most = (4 << 20) // 20
+    for figure in ("8192000 KiB", "195 percent", f"{most} KiB", "set are 8192 KiB", "nr_requests"):
+        assert figure in finding.remedy.words
+    assert not found(reserve(most, devices=(long,)))
+
+
+@pytest.mark.parametrize("total_mib", [64, 128, 161, 512, 4096, 1 << 20])
+@pytest.mark.parametrize("set_kib", [0, 67, 1024, 8191, 8192, 65536, 1 << 20])
+@pytest.mark.parametrize("requests", [4, 128, 1024])
+def test_the_reserve_is_never_lowered_and_never_takes_much(
+    total_mib: int, set_kib: int, requests: int
+) -> None:
+    """Whatever the machine: what is advised is more than what is set, and 5 percent of memory at most."""
+    device = replace(DEVICE, queue=replace(QUEUE, nr_requests=requests))
+    memory = replace(WELL.memory, total_kib=total_mib << 10, min_free_kib=set_kib)
+    finding = found(machine(memory=memory, devices=(device,))).get("small-reserve")
+    need, most = requests * 64, (total_mib << 10) * 5 // 100
+    assert (finding is None) == (set_kib >= min(need, most))
+    if finding is not None and need <= most:
+        assert finding.remedy.commands == (f"sysctl -w vm.min_free_kbytes={need}",)
+        assert finding.remedy.lasting == (
+            f"echo vm.min_free_kbytes = {need} > /etc/sysctl.d/60-ioflusher.conf",
+        )
+        assert set_kib < need <= most
+    elif finding is not None:
+        assert finding.remedy.commands == finding.remedy.lasting == ()
+
+
+def dirty(queue: Queue, flags: int = BARE, direct: bool = False, **memory: Any) -> Snapshot:
     """A daemon that stores into a file on another disk, on a machine with these dirty limits."""
     store = FileUse("/var/lib/disk.img", FileKind.WRITTEN, ROOT, 1, direct=direct)
     return machine(
@@ -127,7 +224,8 @@ def test_dirty_limits() -> None:
     [
         dirty(replace(QUEUE, max_ratio=99), dirty_bytes=8 << 20),
         dirty(replace(QUEUE, strict_limit=True), dirty_bytes=8 << 20),
-        dirty(replace(QUEUE, max_bytes=4 << 20), dirty_bytes=8 << 20),
+        dirty(replace(QUEUE, max_ratio=50, max_bytes=4 << 20), dirty_bytes=8 << 20),
+        dirty(replace(QUEUE, max_ratio=None, max_bytes=4 << 20), dirty_bytes=8 << 20),
         dirty(QUEUE, flags=COVERED, dirty_bytes=8 << 20),
         dirty(QUEUE, direct=True, dirty_bytes=8 << 20),
         replace(
@@ -138,6 +236,32 @@ def test_dirty_limits() -> None:
 def test_dirty_limits_that_leave_room(snapshot: Snapshot) -> None:
     """A share below all, the state on the daemon, a store past the page cache or in memory."""
     assert "dirty-limits" not in found(snapshot)
+
+
+def test_max_bytes_is_a_share_of_the_kernels_own_limit() -> None:
+    """With the whole share (100 percent) max_bytes differs from a limit that we compute from a ratio."""
+    kernels = 135 << 20  # as a guest showed it where 20 percent of MemAvailable were more
+    assert "dirty-limits" in found(dirty(replace(QUEUE, max_ratio=100, max_bytes=kernels)))
+
+
+@pytest.mark.parametrize(
+    ("memory", "known"),
+    [
+        ({"dirty_bytes": 8 << 20, "dirty_ratio": 0}, True),
+        ({"dirty_bytes": 0, "dirty_ratio": 20}, True),
+        ({"dirty_bytes": 0, "dirty_ratio": 0}, True),
+        ({"dirty_bytes": None, "dirty_ratio": 20}, True),
+        ({"dirty_bytes": None, "dirty_ratio": 0}, False),
+        ({"dirty_bytes": 0, "dirty_ratio": None}, False),
+        ({"dirty_bytes": None, "dirty_ratio": None}, False),
+    ],
+)
+def test_a_dirty_limit_of_zero_and_an_unknown_one(memory: dict[str, Any], known: bool) -> None:
+    """A ratio of 0 may mean that dirty_bytes holds: where that was not read, the limit is unknown."""
+    got = found(dirty(QUEUE, **memory))
+    unknown = {fact.source for fact in got["unreadable"].evidence} if "unreadable" in got else set()
+    assert ("/proc/sys/vm/dirty_bytes and dirty_ratio" in unknown) is not known
+    assert ("dirty-limits" in got) is known
 
 
 def test_two_devices_share_a_limit() -> None:
@@ -153,6 +277,14 @@ def test_two_devices_share_a_limit() -> None:
     assert "dirty-limits" not in found(snapshot)
     both = found(snapshot, SERVER, replace(SERVER, target="nbd1"))["dirty-limits"]
     assert [command.split()[1] for command in both.remedy.commands] == ["45", "45"]
+    assert both.group == "server (7)", "one daemon stores for both"
+    little = replace(snapshot, devices=(*snapshot.devices[:-1], replace(second, queue=QUEUE)))
+    little = replace(
+        little, devices=(replace(little.devices[0], queue=replace(QUEUE, max_ratio=20)), *little.devices[1:])
+    )
+    one = found(little, SERVER, replace(SERVER, target="nbd1"))["dirty-limits"]
+    assert one.remedy.commands == ("echo 45 > /sys/block/nbd1/bdi/max_ratio",), "no share is raised"
+    assert 'KERNEL=="nbd1"' in one.remedy.lasting[0]
 
 
 def test_a_daemon_that_is_gone() -> None:
@@ -209,7 +341,7 @@ def test_facts_of_a_daemon_that_are_missing(field: str) -> None:
     got = severities(unknown)
     assert got.pop("unreadable") == "warning"
     # swap is not called safe where nobody knows whether memory is locked
-    assert got == ({"swap-on-served": "error"} if field == "locked_kib" else {})
+    assert got == ({"swap-on-served": "error"} if field in ("locked_kib", "resident_kib") else {})
 
 
 def test_what_could_not_be_read() -> None:
@@ -233,11 +365,15 @@ def test_facts_of_the_machine_that_are_missing() -> None:
         "uname -r",
         "/proc/sys/vm/min_free_kbytes",
         "/proc/meminfo MemTotal",
+        "/proc/meminfo MemAvailable",
         "/proc/sys/vm/dirty_bytes and dirty_ratio",
     }
     assert not judged(blank, replace(SERVER, kernel=True, pid=None)).findings
     no_queue = machine(devices=(replace(DEVICE, queue=Queue()),))
-    assert found(no_queue)["unreadable"].evidence[0].source == "/sys/block/nbd0/queue"
+    assert {fact.source for fact in found(no_queue)["unreadable"].evidence} == {
+        "/sys/block/nbd0/queue",
+        "/sys/block/nbd0/bdi",
+    }
 
 
 def test_targets_that_the_snapshot_does_not_hold() -> None:

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from ioflusher.audit.config import Config
+from ioflusher.audit.finding import AuditFinding
 from ioflusher.audit.thresholds import Thresholds
-from ioflusher.machine.process import Capabilities, FileKind, FileUse, MemoryLimit
-from ioflusher.machine.serving.service import StorageRole
+from ioflusher.machine.process import Capabilities, DeviceHandle, FileKind, FileUse, MemoryLimit
+from ioflusher.machine.serving.service import StorageRole, StorageService
+from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 from tests.audit.machines import (
     BARE,
@@ -23,6 +25,7 @@ from tests.audit.machines import (
     SWAP_ON_ZRAM,
     WELL,
     found,
+    judged,
     machine,
     severities,
     threads,
@@ -66,6 +69,65 @@ def test_locking_needs_a_limit_without_the_capability() -> None:
     assert found(rich)["memory-not-locked"].remedy.commands == ("ioflusher set --lock-memory 7",)
 
 
+@pytest.mark.parametrize(
+    ("daemon", "available_kib", "commands"),
+    [
+        ({"virtual_kib": 20000}, 24000, True),
+        ({"virtual_kib": 20000}, 23999, False),
+        ({"virtual_kib": 1 << 20, "resident_kib": 350 << 10}, 235 << 10, False),  # as nbdkit froze a guest
+        ({"virtual_kib": None}, 1 << 30, False),
+        ({"resident_kib": None, "locked_kib": 0}, 1 << 30, False),
+        ({"virtual_kib": 20000}, None, False),
+    ],
+)
+def test_memory_is_locked_only_where_the_figures_allow_it(
+    daemon: dict[str, object], available_kib: int | None, commands: bool
+) -> None:
+    """mlockall may take VmSize less VmRSS: no command where that is more than half of what is available."""
+    memory = replace(WELL.memory, available_kib=available_kib)
+    snapshot = machine({**UNLOCKED, **daemon}, swaps=(SWAP_ELSEWHERE,), memory=memory)
+    remedy = found(snapshot)["memory-not-locked"].remedy
+    assert remedy.commands == (("ioflusher set --lock-memory 7",) if commands else ())
+    assert remedy.unit == ("LimitMEMLOCK=infinity", "MemorySwapMax=0")
+    assert remedy.words.startswith("Lock its memory, " if commands else "Lock its memory when it starts, ")
+
+
+def test_the_figures_are_given() -> None:
+    """All three, and what swap on its own device brings back first; what is unknown is named."""
+    memory = replace(WELL.memory, available_kib=1 << 20)
+    own = machine(UNLOCKED, swaps=(replace(SWAP_ON_NBD, used=4096 << 10, priority=5),), memory=memory)
+    remedy = found(own)["memory-not-locked"].remedy
+    assert "up to 16096 KiB more (VmSize 20000 KiB, 8000 KiB of it resident, 4096 KiB" in remedy.words
+    assert "1048576 KiB are available" in remedy.words
+    assert remedy.commands == (
+        "swapoff /dev/nbd0",
+        "ioflusher set --lock-memory 7",
+        "swapon -p 5 /dev/nbd0",
+    ), "memory is locked while no page of it has to come from its own device"
+    tight = replace(memory, available_kib=32191)
+    assert found(replace(own, memory=tight))["memory-not-locked"].remedy.commands == ()
+    unknown = machine({**UNLOCKED, "virtual_kib": None}, swaps=(SWAP_ELSEWHERE,), memory=memory)
+    assert "unknown (VmSize)" in found(unknown)["memory-not-locked"].remedy.words
+
+
+def test_a_daemon_with_a_thread_that_cannot_be_stopped_is_not_locked_by_command() -> None:
+    """`ioflusher set` ends with 1 for it, though it locks: that is said in words."""
+    held = {**UNLOCKED, "handles": (DeviceHandle("/dev/nbd0", NBD),)}
+    remedy = found(machine(held, swaps=(SWAP_ELSEWHERE,)))["memory-not-locked"].remedy
+    assert remedy.commands == ()
+    assert "ends with status 1 because of its thread in ioctl(NBD_DO_IT)" in remedy.words
+
+
+def test_what_is_not_known_is_not_called_zero() -> None:
+    """In the evidence, and where locked memory is known and resident memory is not."""
+    unknown = machine({"locked_kib": None}, swaps=(SWAP_ON_NBD,))
+    facts = {fact.source: fact.said for fact in found(unknown)["swap-on-served"].evidence}
+    assert facts["/proc/7/status VmLck"] == "unknown"
+    assert machine({"resident_kib": None}).processes[1].memory_locked is None
+    assert machine({"locked_kib": 0}).processes[1].memory_locked is False
+    assert machine({"locked_kib": 0, "resident_kib": 0}).processes[1].memory_locked is True
+
+
 def test_swapped_out_now() -> None:
     """Any part of it, unless the configuration allows some."""
     snapshot = machine({"swapped_kib": 40}, swaps=(SWAP_ELSEWHERE,))
@@ -78,13 +140,60 @@ def test_swapped_out_now() -> None:
 def test_swap_on_the_served_device() -> None:
     """An error until the daemon is fit to carry it, which takes both the state and locked memory."""
     swaps = (SWAP_ON_NBD,)
-    for daemon in ({"threads": threads(BARE)}, UNLOCKED):
+    helpless = {"threads": threads(BARE), "capabilities": Capabilities(0, 0, 0)}
+    for daemon, command in (
+        ({"threads": threads(BARE)}, "ioflusher set 7"),  # its memory is locked: the state is all it lacks
+        ({"threads": threads(BARE), **UNLOCKED}, "swapoff /dev/nbd0"),
+        (UNLOCKED, "swapoff /dev/nbd0"),
+        (helpless, "swapoff /dev/nbd0"),
+    ):
         finding = found(machine(daemon, swaps=swaps))["swap-on-served"]
         assert (finding.severity.value, finding.subject.name) == ("error", "/dev/nbd0")
-        assert finding.remedy.commands == ("swapoff /dev/nbd0",)
+        assert finding.remedy.commands == (command,)
     assert not found(machine(swaps=swaps))
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=(SWAP_ELSEWHERE,)))
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=swaps), HOLDER)
+
+
+def swap_findings(snapshot: Snapshot, *services: StorageService) -> list[AuditFinding]:
+    return [one for one in judged(snapshot, *services).findings if one.rule == "swap-on-served"]
+
+
+def test_one_swap_area_is_one_finding() -> None:
+    """Whoever serves it: candidates behind a loopback connection, or a client and its server."""
+    second = replace(DAEMON, pid=8, comm="other", locked_kib=0)
+    snapshot = machine(UNLOCKED, swaps=(SWAP_ON_NBD,))
+    snapshot = replace(snapshot, processes=(*snapshot.processes, second))
+    services = (
+        replace(SERVER, pid=8, certain=False),
+        replace(SERVER, role=StorageRole.NBD_CLIENT),
+        SERVER,
+    )
+    (finding,) = swap_findings(snapshot, *services)
+    assert (finding.severity.value, finding.group) == ("error", "server (7)")
+    assert finding.summary == (
+        "swap (/dev/nbd0) lies on /dev/nbd0, and server (7) lacks locked memory; "
+        "other (8) (one of several candidates) lacks locked memory"
+    )
+    assert [fact.source for fact in finding.evidence if "VmLck" in fact.source] == [
+        "/proc/7/status VmLck",
+        "/proc/8/status VmLck",
+    ]
+    fit = replace(snapshot, processes=(*snapshot.processes[:2], replace(second, locked_kib=9000)))
+    (finding,) = swap_findings(fit, *services)
+    assert "other" not in finding.summary
+
+
+def test_two_swap_areas_on_one_device_are_one_finding() -> None:
+    """And on two devices they are two."""
+    part = replace(SWAP_ON_NBD, path="/dev/nbd0p2", used=0)
+    (finding,) = swap_findings(machine(UNLOCKED, swaps=(SWAP_ON_NBD, part)))
+    assert finding.remedy.commands == ("swapoff /dev/nbd0", "swapoff /dev/nbd0p2")
+    second = BlockDevice("nbd1", "43:16", 1 << 30, DeviceKind.NBD)
+    there = replace(SWAP_ON_NBD, path="/dev/nbd1", number="43:16")
+    snapshot = machine(UNLOCKED, swaps=(SWAP_ON_NBD, there), devices=(*WELL.devices, second))
+    two = swap_findings(snapshot, SERVER, replace(SERVER, target="nbd1"))
+    assert [finding.subject.name for finding in two] == ["/dev/nbd0", "/dev/nbd1"]
 
 
 def test_swap_in_layers_on_the_served_device() -> None:

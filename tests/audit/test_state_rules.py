@@ -1,11 +1,12 @@
 """Rules on the IO_FLUSHER state: each with a machine that it speaks of, and neighbours that it lets be."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ioflusher.audit.rules.io_flusher_state import parse_release
-from ioflusher.machine.process import Capabilities, Thread
+from ioflusher.machine.process import Capabilities, DeviceHandle, Thread
 from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
@@ -18,6 +19,7 @@ from tests.audit.machines import (
     FUSE_STATE,
     IO_WORKER,
     LOCAL,
+    NBD,
     NOIO,
     ROOT_MOUNT,
     SERVER,
@@ -32,9 +34,9 @@ from tests.audit.machines import (
 )
 
 
-def bare(*flags: int, **changes: object) -> Snapshot:
+def bare(*flags: int, daemon: dict[str, Any] | None = None, **changes: Any) -> Snapshot:
     """The machine with a daemon whose threads have these flags."""
-    return machine({"threads": threads(*flags or (BARE,))}, **changes)
+    return machine({"threads": threads(*flags or (BARE,)), **(daemon or {})}, **changes)
 
 
 def test_a_machine_that_is_well_has_no_findings() -> None:
@@ -112,7 +114,7 @@ def test_kernel_workers_are_not_judged_like_threads() -> None:
         ({"mounts": (ROOT_MOUNT,), "devices": (replace(DEVICE, read_only=True),)}, None),
     ],
 )
-def test_what_depends_on_it_weighs(stake: dict[str, object], severity: str | None) -> None:
+def test_what_depends_on_it_weighs(stake: dict[str, Any], severity: str | None) -> None:
     """Swap and writable files weigh most; what nobody can write to is passed over."""
     assert severities(bare(**stake)).get("uncovered") == severity
 
@@ -129,6 +131,45 @@ def test_who_is_needed_weighs() -> None:
         assert severities(bare(), service)["uncovered"] == severity, service
     holder = found(bare(), services[2][0])["uncovered"]
     assert holder.remedy.commands == (), "a thread inside NBD_DO_IT cannot be made to call"
+
+
+def in_do_it(*flags: int, serving_tid: int = 8, held: str = NBD) -> Snapshot:
+    """The daemon as qemu-nbd is: it holds /dev/nbd0, and one of its threads set the device up by ioctl."""
+    return bare(
+        *flags,
+        devices=(replace(DEVICE, serving_pid=serving_tid), *WELL.devices[1:]),
+        daemon={"handles": (DeviceHandle("/dev/nbd0", held),)},
+    )
+
+
+def test_a_thread_that_cannot_be_stopped() -> None:
+    """`ioflusher set` would leave it alone: the remedy is to start anew, and says which thread it is."""
+    finding = found(in_do_it(BARE, BARE, BARE))["uncovered"]
+    assert finding.severity.value == "error"
+    assert finding.remedy.commands == ()
+    assert finding.remedy.lasting == ('ioflusher unit --install "$(ps -o unit= -p 7)"',)
+    assert finding.remedy.words.startswith("Thread 8 waits in ioctl(NBD_DO_IT)")
+    assert "`ioflusher run -- COMMAND`" in finding.remedy.words
+    assert "covers the other 2 threads, and ends with status 1" in finding.remedy.words
+
+
+@pytest.mark.parametrize(("serving_tid", "held"), [(7, "43:16"), (99, NBD), (8, "43:16")])
+def test_a_device_that_was_set_up_by_netlink_holds_no_thread(serving_tid: int, held: str) -> None:
+    """The pid of sysfs then names who once sent the request; nobody waits in NBD_DO_IT."""
+    finding = found(in_do_it(BARE, BARE, serving_tid=serving_tid, held=held))["uncovered"]
+    assert finding.remedy.commands == ("ioflusher set 7",)
+
+
+def test_a_thread_that_only_waits_in_nbd_do_it() -> None:
+    """With all other threads covered it is a note, and swap may lie there; one more bare thread is an "
+    "error."""
+    swap: dict[str, Any] = {"swaps": (SWAP_ON_NBD,)}
+    snapshot = replace(in_do_it(COVERED, BARE), **swap)
+    assert severities(snapshot) == {"partly-covered": "note"}
+    assert "only wait in ioctl(NBD_DO_IT)" in found(snapshot)["partly-covered"].summary
+    other = replace(in_do_it(COVERED, BARE, BARE), **swap)
+    got = severities(other)
+    assert (got["partly-covered"], got["swap-on-served"]) == ("error", "error")
 
 
 def test_fuse_mounts_of_ordinary_users_are_let_be() -> None:

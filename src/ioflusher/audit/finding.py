@@ -1,5 +1,7 @@
 """Findings: what a rule says of one process, device or machine, with what it read and what to do."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -91,6 +93,8 @@ class AuditFinding:
         rule: the rule's identifier.
         severity: how bad it is here, which may be less than the rule's own.
         subject: what it is about.
+        group: the process, device or machine whose findings it belongs with, in words: "nbd-server (1234)".
+            Of a finding about a process, that process; of swap on a device, the daemon that serves it.
         summary: what was found, in one line.
         reason: why that matters, in two sentences.
         evidence: what was read.
@@ -100,10 +104,50 @@ class AuditFinding:
     rule: str
     severity: Severity
     subject: Subject
+    group: str
     summary: str
     reason: str
     evidence: tuple[Evidence, ...]
     remedy: Remedy
+
+
+@dataclass(frozen=True, slots=True)
+class FindingGroup:
+    """What was found of one daemon, of a device without one, or of the machine.
+
+    Attributes:
+        name: as `AuditFinding.group` has it.
+        serves: of a daemon, what it serves how: "NBD server of /dev/nbd0"; else empty.
+        evidence: of a daemon, the facts that say so.
+        findings: the worst first.
+        remedy: of all of them together, each line once, in an order in which it can be executed: limits are
+            lifted before memory is locked, the state is set before swap is moved, and so on.
+    """
+
+    name: str
+    serves: str
+    evidence: tuple[Evidence, ...]
+    findings: tuple[AuditFinding, ...]
+    remedy: Remedy
+
+    @property
+    def danger(self) -> tuple[int, ...]:
+        """A key for sorting: how many errors, warnings and notes it holds."""
+        numbers = Counter(finding.severity for finding in self.findings)
+        return tuple(numbers[severity] for severity in reversed(_ORDER))
+
+
+def joined(remedies: Iterable[Remedy]) -> Remedy:
+    """Several remedies as one, in this order, each line once: where it stands first, of `swapon` last."""
+    kept = tuple(remedies)
+    commands = [command for remedy in kept for command in remedy.commands]
+    again = dict.fromkeys(command for command in commands if command.startswith("swapon "))
+    return Remedy(
+        words=" ".join(dict.fromkeys(remedy.words for remedy in kept)),
+        commands=(*dict.fromkeys(command for command in commands if command not in again), *again),
+        lasting=tuple(dict.fromkeys(line for remedy in kept for line in remedy.lasting)),
+        unit=tuple(dict.fromkeys(line for remedy in kept for line in remedy.unit)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +187,7 @@ class AuditReport:
         taken: when its snapshot was taken, ISO 8601.
         release: of its kernel.
         findings: the worst first.
+        groups: the same findings by daemon, the most dangerous group first.
         suppressed: those that the configuration took out.
         looked: what was looked at.
     """
@@ -151,6 +196,7 @@ class AuditReport:
     taken: str
     release: str
     findings: tuple[AuditFinding, ...]
+    groups: tuple[FindingGroup, ...]
     suppressed: tuple[Suppressed, ...]
     looked: Looked
 

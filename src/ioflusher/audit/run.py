@@ -1,11 +1,12 @@
 """The audit of one snapshot: every rule is asked, the configuration decides what counts."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 from ioflusher.audit.config import Config
-from ioflusher.audit.finding import AuditFinding, AuditReport, Looked, Suppressed
-from ioflusher.audit.rules.rule import AuditRule
-from ioflusher.audit.table import RULES
+from ioflusher.audit.finding import AuditFinding, AuditReport, FindingGroup, Looked, Suppressed, joined
+from ioflusher.audit.rules.rule import AuditRule, evidence_of_service
+from ioflusher.audit.table import BY_NAME, RULES
 from ioflusher.audit.view import View
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.serving.service import StorageService
@@ -44,9 +45,29 @@ def audit(
         taken=snapshot.system.taken,
         release=snapshot.system.release,
         findings=tuple(kept),
+        groups=grouped(kept, view),
         suppressed=tuple(suppressed),
         looked=_looked(view, config),
     )
+
+
+def grouped(findings: Iterable[AuditFinding], view: View) -> tuple[FindingGroup, ...]:
+    """Findings by the daemon that they belong to, the most dangerous group first, each with one remedy."""
+    members: dict[str, list[AuditFinding]] = defaultdict(list)
+    for finding in findings:
+        members[finding.group].append(finding)
+    daemons = {daemon.subject.words: daemon for daemon in view.daemons}
+    groups = [
+        FindingGroup(
+            name,
+            daemons[name].serves if name in daemons else "",
+            evidence_of_service(daemons[name]) if name in daemons else (),
+            tuple(kept),
+            joined(one.remedy for one in sorted(kept, key=lambda one: BY_NAME[one.rule].remedy_step)),
+        )
+        for name, kept in members.items()
+    ]
+    return tuple(sorted(groups, key=lambda group: group.danger, reverse=True))
 
 
 def _findings(rule: AuditRule, view: View, config: Config) -> Iterator[AuditFinding]:
@@ -55,6 +76,7 @@ def _findings(rule: AuditRule, view: View, config: Config) -> Iterator[AuditFind
             rule=rule.name,
             severity=found.severity,
             subject=found.subject,
+            group=(found.group or found.subject).words,
             summary=found.summary,
             reason=rule.reason,
             evidence=found.evidence,

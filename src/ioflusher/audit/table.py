@@ -13,7 +13,7 @@ from ioflusher.audit.rules import (
     swap,
     unreadable,
 )
-from ioflusher.audit.rules.rule import AuditRule
+from ioflusher.audit.rules.rule import AuditRule, RemedyStep
 
 _ALL_BUT_FUSE = (
     "A FUSE mount alone is passed over: the kernel does not wait for it in reclaim, and keeps its dirty "
@@ -21,11 +21,15 @@ _ALL_BUT_FUSE = (
 )
 _SET = (
     "`ioflusher set PID` for the daemon that runs; `ioflusher unit --install UNIT` or `ioflusher run -- "
-    "COMMAND` for good; in a daemon of your own `ioflusher.set_io_flusher(True)` before the first thread."
+    "COMMAND` for good; in a daemon of your own `ioflusher.set_io_flusher(True)` before the first thread. A "
+    "thread in ioctl(NBD_DO_IT), as qemu-nbd and nbd-client have one, cannot be stopped to take the state: "
+    "such a daemon is started anew under `ioflusher run`."
 )
 _LOCK = (
-    "`ioflusher set --lock-memory PID` for the daemon that runs. For good: mlockall(MCL_CURRENT | "
-    "MCL_FUTURE) in the daemon, with LimitMEMLOCK=infinity, or MemorySwapMax=0 for its unit."
+    "`ioflusher set --lock-memory PID` for the daemon that runs, where what mlockall may populate (VmSize "
+    "less VmRSS) is at most half of MemAvailable, and after swapoff of what lies on its own device: else the "
+    "machine may stop. For good: mlockall(MCL_CURRENT | MCL_FUTURE) in the daemon when it starts, with "
+    "LimitMEMLOCK=infinity, or MemorySwapMax=0 for its unit."
 )
 
 RULES: tuple[AuditRule, ...] = (
@@ -44,6 +48,7 @@ RULES: tuple[AuditRule, ...] = (
         "passed over. NOFS with LOCAL_THROTTLE, a state made for FUSE, counts as whole for a FUSE daemon.",
         _SET,
         io_flusher_state.uncovered,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "partly-covered",
@@ -53,9 +58,10 @@ RULES: tuple[AuditRule, ...] = (
         "without it is enough to wait for the daemon's own device, with a request or a lock in its hands "
         "that the others need.",
         "As `uncovered`. Typical is a daemon that sets the state in main after a library started its "
-        "threads.",
+        "threads. A note where the others only wait in ioctl(NBD_DO_IT).",
         _SET,
         io_flusher_state.partly_covered,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "half-set",
@@ -68,6 +74,7 @@ RULES: tuple[AuditRule, ...] = (
         "of some calls, so look again before you act. Severity falls as for `uncovered`.",
         _SET,
         io_flusher_state.half_set,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "worker-uncovered",
@@ -79,6 +86,7 @@ RULES: tuple[AuditRule, ...] = (
         "Have the daemon started in the state (`ioflusher run`), or set the state before the first request "
         "is submitted.",
         io_flusher_state.worker_uncovered,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "cannot-set",
@@ -92,6 +100,7 @@ RULES: tuple[AuditRule, ...] = (
         "before they give the capability up; or AmbientCapabilities=CAP_SYS_RESOURCE. In a container: "
         "`ioflusher container`.",
         io_flusher_state.cannot_set,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "kernel-too-old",
@@ -104,6 +113,7 @@ RULES: tuple[AuditRule, ...] = (
         "A kernel of release 5.6 or later. `ioflusher run -- true` ends with status 0 where the call is "
         "there.",
         io_flusher_state.kernel_too_old,
+        RemedyStep.MACHINE,
     ),
     AuditRule(
         "memory-not-locked",
@@ -117,6 +127,7 @@ RULES: tuple[AuditRule, ...] = (
         + _ALL_BUT_FUSE,
         _LOCK,
         swap.memory_not_locked,
+        RemedyStep.SWAP,
         ("unlocked_kib",),
     ),
     AuditRule(
@@ -128,6 +139,7 @@ RULES: tuple[AuditRule, ...] = (
         "Reads VmSwap. Severity as for `memory-not-locked`.",
         _LOCK,
         swap.swapped_out,
+        RemedyStep.SWAP,
         ("swapped_kib",),
     ),
     AuditRule(
@@ -136,10 +148,13 @@ RULES: tuple[AuditRule, ...] = (
         "swap lies on a device whose daemon is not fit to carry it",
         "Swap is written when memory is short, which is when the daemon's own allocations fall into reclaim. "
         "A daemon that lacks the state, or whose own memory can go to that swap, then waits for itself.",
-        "Follows partitions, mapped devices, loop devices and files down to the device. Silent where every "
-        "thread of the daemon carries the state and its memory is locked: that is what it takes.",
-        "`swapoff` and swap on a disk of its own; or make the daemon fit: `ioflusher set --lock-memory PID`.",
+        "Follows partitions, mapped devices, loop devices and files down to the device. One finding for the "
+        "areas of a device, whoever serves it. Silent where every thread of the daemon carries the state "
+        "(those in ioctl(NBD_DO_IT) do no I/O) and its memory is locked: that is what it takes.",
+        "`swapoff` and swap on a disk of its own; or make the daemon fit, see uncovered and "
+        "memory-not-locked.",
         swap.swap_on_served,
+        RemedyStep.SWAP,
     ),
     AuditRule(
         "executable-on-served",
@@ -151,6 +166,7 @@ RULES: tuple[AuditRule, ...] = (
         "recovery needs.",
         "Install it on another file system and start it anew; lock its memory until then.",
         files_on_served.executable_on_served,
+        RemedyStep.FILES,
     ),
     AuditRule(
         "library-on-served",
@@ -161,6 +177,7 @@ RULES: tuple[AuditRule, ...] = (
         "As `executable-on-served`.",
         "Install it on another file system, or link it statically; lock its memory until then.",
         files_on_served.library_on_served,
+        RemedyStep.FILES,
     ),
     AuditRule(
         "log-on-served",
@@ -172,6 +189,7 @@ RULES: tuple[AuditRule, ...] = (
         "needs.",
         "Log to the journal or to a file on another disk.",
         files_on_served.log_on_served,
+        RemedyStep.FILES,
     ),
     AuditRule(
         "file-on-served",
@@ -184,6 +202,7 @@ RULES: tuple[AuditRule, ...] = (
         "count where the daemon's memory is locked.",
         "Keep the file on a file system that the daemon does not serve.",
         files_on_served.file_on_served,
+        RemedyStep.FILES,
     ),
     AuditRule(
         "cycle",
@@ -196,9 +215,10 @@ RULES: tuple[AuditRule, ...] = (
         "daemon forwards. What a daemon alone does to itself is left to the other rules. A warning where the "
         "circle closes only through such a peer's memory; less where it is not certain or closes only in "
         "recovery.",
-        "Move a store or log to another disk, or give the peer the state and locked memory: "
-        "`ioflusher set --lock-memory PID`.",
+        "Move a store or log to another disk, or give the peer the state (`ioflusher set PID`) and locked "
+        "memory (see memory-not-locked).",
         cycle.cycle,
+        RemedyStep.STATE,
     ),
     AuditRule(
         "oom-killable",
@@ -208,9 +228,27 @@ RULES: tuple[AuditRule, ...] = (
         "stands still, and the memory that its dirty pages hold is never freed.",
         "Reads oom_score_adj. A note where little depends on the daemon, or only recovery does. "
         + _ALL_BUT_FUSE,
-        "`choom -n -1000 -p PID`; OOMScoreAdjust=-1000 in its unit.",
+        "`choom -n -1000 -p PID`; OOMScoreAdjust=-1000 in its unit. In a control group with a hard limit of "
+        "memory -999, so that the kernel has a task to kill there (see cgroup-unkillable).",
         oom.oom_killable,
+        RemedyStep.OOM_SCORE,
         ("oom_score_adj",),
+    ),
+    AuditRule(
+        "cgroup-unkillable",
+        Severity.WARNING,
+        "every task of a control group with a hard limit of memory has an oom_score_adj of -1000",
+        "At its limit such a group needs a task to kill, and the kernel has none: the one that asked for "
+        "memory tries again for ever, with an OOM event each time. A storage daemon in the group then "
+        "answers no more requests, though it is alive.",
+        "Reads memory.max (version 2) and memory.limit_in_bytes (version 1) of a daemon's groups up to the "
+        "root, cgroup.procs of the group and those below it, and oom_score_adj of their processes. FUSE "
+        "daemons count too: one with this setting met 193,817 OOM events (JuiceFS, issue 7466). A note where "
+        "the score of another task is unknown, and while no more than used_percent of the limit is used.",
+        "`choom -n -999 -p PID`, OOMScoreAdjust=-999 in its unit; or no limit for the group.",
+        oom.cgroup_unkillable,
+        RemedyStep.OOM_SCORE,
+        ("used_percent",),
     ),
     AuditRule(
         "memory-max",
@@ -222,6 +260,7 @@ RULES: tuple[AuditRule, ...] = (
         "the root. A note while no more than used_percent of the limit is used. " + _ALL_BUT_FUSE,
         "MemoryMax=infinity for its unit and slices, and limits for those who use the device.",
         cgroup_limits.memory_max,
+        RemedyStep.LIMIT,
         ("used_percent",),
     ),
     AuditRule(
@@ -234,6 +273,7 @@ RULES: tuple[AuditRule, ...] = (
         "note while no more than used_percent of the mark is used. " + _ALL_BUT_FUSE,
         "MemoryHigh=infinity for its unit and slices.",
         cgroup_limits.memory_high,
+        RemedyStep.LIMIT,
         ("used_percent",),
     ),
     AuditRule(
@@ -245,10 +285,13 @@ RULES: tuple[AuditRule, ...] = (
         "writes that would fill it again.",
         "Adds up, over the devices that processes here serve and that carry swap or files, nr_requests times "
         "hardware queues times request_kib. That is a rule of thumb: 64 KiB a request sufficed for an nbd "
-        f"queue in the lab. At most {reserve.MOST_RESERVE_PERCENT} percent of all memory is asked for. A "
-        "warning where swap is served, else a note.",
-        "`sysctl -w vm.min_free_kbytes=N`, and the same in /etc/sysctl.d; or a shorter queue.",
+        f"queue in the lab. Silent where the reserve is {reserve.MOST_RESERVE_PERCENT} percent of all memory "
+        "already. A warning where swap is served, else a note.",
+        "`sysctl -w vm.min_free_kbytes=N`, and the same in /etc/sysctl.d, where N is what the queues may "
+        f"take, more than what is set, and at most {reserve.MOST_RESERVE_PERCENT} percent of all memory; "
+        "else shorter queues.",
         reserve.small_reserve,
+        RemedyStep.MACHINE,
         ("request_kib",),
     ),
     AuditRule(
@@ -264,6 +307,7 @@ RULES: tuple[AuditRule, ...] = (
         "were slow), else a note. FUSE has its own limit.",
         "`echo N > /sys/block/NAME/bdi/max_ratio`, the state for the daemon, or O_DIRECT for its store.",
         dirty_limits.dirty_limits,
+        RemedyStep.MACHINE,
         ("dirty_mib",),
     ),
     AuditRule(
@@ -276,6 +320,7 @@ RULES: tuple[AuditRule, ...] = (
         "snapshot was taken without the rights of root and the daemon may just not have been seen.",
         "Start the daemon again; or take the device down, so that what waits gets an error.",
         daemon_gone.daemon_gone,
+        RemedyStep.MACHINE,
     ),
     AuditRule(
         "unreadable",
@@ -287,6 +332,7 @@ RULES: tuple[AuditRule, ...] = (
         "any other process may serve something; else a note.",
         "Take the snapshot as root.",
         unreadable.unreadable,
+        RemedyStep.LOOK,
     ),
 )
 

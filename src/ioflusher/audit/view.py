@@ -76,10 +76,14 @@ class AuditedDaemon:
     Attributes:
         process: it.
         targets: what it serves, at least one.
+        in_nbd_do_it: numbers of its threads that wait in ioctl(NBD_DO_IT) for the end of an nbd device. Such
+            a thread does no I/O itself, and `ioflusher set` leaves it alone: interrupted, the kernel
+            disconnects the device (drivers/block/nbd.c, nbd_start_device_ioctl).
     """
 
     process: Process
     targets: tuple[Target, ...]
+    in_nbd_do_it: frozenset[int] = frozenset()
 
     @property
     def subject(self) -> Subject:
@@ -100,6 +104,16 @@ class AuditedDaemon:
     def threads(self) -> tuple[Thread, ...]:
         """Its living threads that run its program; the kernel's workers for it are not among them."""
         return tuple(thread for thread in self.process.living if not thread.kernel_worker)
+
+    @property
+    def covered(self) -> bool:
+        """Whether every thread that may do I/O carries the state: those in NBD_DO_IT only wait."""
+        return all(thread.io_flusher for thread in self.threads if thread.tid not in self.in_nbd_do_it)
+
+    @property
+    def own_swaps(self) -> tuple[Swap, ...]:
+        """The swap areas on what it serves, each once."""
+        return tuple({swap.path: swap for target in self.targets for swap in target.swaps}.values())
 
     @property
     def serves(self) -> str:
@@ -152,7 +166,7 @@ class View:
             if target.service.pid is not None and not target.service.kernel:
                 served[target.service.pid].append(target)
         return tuple(
-            AuditedDaemon(self._processes[pid], tuple(targets))
+            AuditedDaemon(self._processes[pid], tuple(targets), self._in_nbd_do_it(self._processes[pid]))
             for pid, targets in sorted(served.items())
             if pid in self._processes and self._processes[pid].living
         )
@@ -175,6 +189,20 @@ class View:
     def runs(self, pid: int) -> bool:
         """Whether the process is there and not all of it is dead."""
         return pid in self._processes and bool(self._processes[pid].living)
+
+    def _in_nbd_do_it(self, process: Process) -> frozenset[int]:
+        """Its threads in ioctl(NBD_DO_IT).
+
+        /sys/block/nbdN/pid names the thread that started the device (nbd_start_device); where that was by
+        ioctl, the thread stays inside, and its process keeps the device open.
+        """
+        held = {handle.number for handle in process.handles}
+        started = {
+            device.serving_pid
+            for device in self.snapshot.devices
+            if device.kind is DeviceKind.NBD and device.number in held
+        }
+        return frozenset(thread.tid for thread in process.threads if thread.tid in started)
 
     def _in_memory(self, swap: Swap) -> bool:
         layer = self.layers.of_swap(swap)

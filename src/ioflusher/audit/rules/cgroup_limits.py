@@ -21,6 +21,16 @@ def _control_file(group: MemoryLimit, name: str) -> str:
     return f"{below}{group.path.rstrip('/')}/{name}"
 
 
+def limit_file(group: MemoryLimit) -> str:
+    """The file that holds the group's hard limit."""
+    return _control_file(group, "memory.max" if group.version == 2 else "memory.limit_in_bytes")
+
+
+def far_from(group: MemoryLimit, limit: int, thresholds: Thresholds) -> bool:
+    """Whether it is known that no more than `used_percent` of a limit is used; of 0 bytes nothing is left."""
+    return limit > 0 and group.current is not None and group.current * 100 <= limit * thresholds.used_percent
+
+
 def memory_max(view: View, thresholds: Thresholds) -> Iterator[Found]:
     """Daemons in a control group with a hard memory limit."""
     for daemon, group in _limited(view):
@@ -47,12 +57,11 @@ def _in_group(
     setting: str,
     thresholds: Thresholds,
 ) -> Found:
-    far = group.current is not None and group.current * 100 <= limit * thresholds.used_percent
     file = _control_file(group, name)
     usage = _control_file(group, "memory.current" if group.version == 2 else "memory.usage_in_bytes")
     used = "an unknown part" if group.current is None else f"{group.current} bytes"
     return Found(
-        daemon.severity(Severity.NOTE if far else Severity.WARNING),
+        daemon.severity(Severity.NOTE if far_from(group, limit, thresholds) else Severity.WARNING),
         daemon.subject,
         f"{daemon.serves}: its control group {group.path} has {name} {limit} bytes, {used} of it used",
         (Evidence(file, str(limit)), Evidence(usage, used), *evidence_of_service(daemon)),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
+from ioflusher.audit.rules.swap import lock_commands, locking_figures
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import View
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
@@ -69,7 +70,7 @@ def _finding(view: View, circle: Cycle, nodes: dict[str, Node]) -> Found:
             ),
             *more(len(way) - MOST_NAMED, "step"),
         ),
-        _remedy(way, nodes),
+        _remedy(view, way, nodes),
     )
 
 
@@ -77,18 +78,25 @@ def _words(node: Node) -> str:
     return node.name if node.pid is None else f"{node.name} ({node.pid})"
 
 
-def _remedy(way: tuple[Edge, ...], nodes: dict[str, Node]) -> Remedy:
-    bare = dict.fromkeys(
-        nodes[edge.source].pid
-        for edge in way
-        if edge.reason in _MEMORY and nodes[edge.source].pid is not None
-    )
-    if bare:
+def _remedy(view: View, way: tuple[Edge, ...], nodes: dict[str, Node]) -> Remedy:
+    processes = {process.pid: process for process in view.snapshot.processes}
+    words, commands = [], []
+    for edge in way:
+        process = processes.get(nodes[edge.source].pid or 0)
+        if process is None or edge.reason not in _MEMORY:
+            continue
+        if edge.reason is Reason.RECLAIM:
+            commands.append(f"ioflusher set {process.pid}")
+            continue
+        figures, safe = locking_figures(view, process)
+        words.append(f" Of {process.comm} ({process.pid}): {figures}.")
+        commands += lock_commands(process) if safe else ()
+    if commands or words:
         return Remedy(
             "Give the processes whose memory closes the circle the state and locked memory; or have the "
-            "daemon do without them.",
-            commands=tuple(f"ioflusher set --lock-memory {pid}" for pid in bare),
-            unit=("LimitMEMLOCK=infinity",),
+            "daemon do without them." + "".join(words),
+            commands=tuple(dict.fromkeys(commands)),
+            unit=("LimitMEMLOCK=infinity",) if words else (),
         )
     return Remedy(
         "Break the circle at one place: move a store, a log or a program to a disk that none of these "

@@ -42,7 +42,7 @@ def _on_served(view: View, what: str, kinds: frozenset[FileKind]) -> Iterator[Fo
         # what is mapped and locked is not read again
         hits = [hit for hit in hits if not (hit[0].kind in MAPPED and daemon.process.memory_locked)]
         if hits:
-            yield _finding(daemon, what, hits)
+            yield _finding(view, daemon, what, hits)
 
 
 def files_on_served(layers: Layers, daemon: AuditedDaemon) -> list[tuple[FileUse, Target]]:
@@ -63,7 +63,7 @@ def files_on_served(layers: Layers, daemon: AuditedDaemon) -> list[tuple[FileUse
     return hits
 
 
-def _finding(daemon: AuditedDaemon, what: str, hits: list[tuple[FileUse, Target]]) -> Found:
+def _finding(view: View, daemon: AuditedDaemon, what: str, hits: list[tuple[FileUse, Target]]) -> Found:
     writes = any(file.kind in WRITTEN for file, _ in hits)
     mapped = all(file.kind in MAPPED for file, _ in hits)
     base = Severity.ERROR if writes or mapped else Severity.WARNING
@@ -82,16 +82,16 @@ def _finding(daemon: AuditedDaemon, what: str, hits: list[tuple[FileUse, Target]
             *more(len(hits) - MOST_NAMED, "file"),
             *evidence_of_service(daemon),
         ),
-        _remedy(daemon, first.path, first.kind, mapped),
+        _remedy(view, daemon, first.path, first.kind, mapped),
     )
 
 
-def _remedy(daemon: AuditedDaemon, path: str, kind: FileKind, mapped: bool) -> Remedy:
+def _remedy(view: View, daemon: AuditedDaemon, path: str, kind: FileKind, mapped: bool) -> Remedy:
     if mapped:
-        locked = lock_memory(daemon)
+        locked = lock_memory(view, daemon)
         return Remedy(
-            f"Install {path} on a file system that the daemon does not serve, and start it anew. Until then "
-            "lock its memory: pages that are locked are not read again.",
+            f"Install {path} on a file system that the daemon does not serve, and start it anew. Pages of it "
+            f"that are locked are not read again until then. {locked.words}",
             locked.commands,
             unit=locked.unit[:1],
         )

@@ -54,24 +54,56 @@ def lacks_capability(daemon: AuditedDaemon) -> bool:
     return sets is not None and not sets.effective >> CAP_SYS_RESOURCE & 1
 
 
+def _left_alone(daemon: AuditedDaemon) -> list[int]:
+    """The threads without the state that cannot be stopped to take it."""
+    return [
+        thread.tid
+        for thread in daemon.threads
+        if thread.tid in daemon.in_nbd_do_it and bits_of(thread, daemon) != 2
+    ]
+
+
+def can_take_state(daemon: AuditedDaemon) -> bool:
+    """Whether `ioflusher set` puts the state on all of it as it runs."""
+    return daemon.worker and not lacks_capability(daemon) and not _left_alone(daemon)
+
+
 def _set_state(daemon: AuditedDaemon) -> Remedy:
     pid = daemon.process.pid
+    left_alone = _left_alone(daemon)
     if lacks_capability(daemon):
         return Remedy(
-            "It lacks CAP_SYS_RESOURCE, so the state cannot be put on it as it runs (see cannot-set): have "
-            "it started in the state.",
+            "It lacks CAP_SYS_RESOURCE, so the state cannot be put on it as it runs (see cannot-set): start "
+            "it anew under `ioflusher run`, a service by the drop-in.",
             lasting=(unit_install(daemon),),
         )
-    if not daemon.worker:
-        return Remedy(
-            "Its thread stays inside NBD_DO_IT, where it is left alone: start the client anew under "
-            "`ioflusher run`. Only a client that connects again by itself (nbd-client -persist) needs it.",
-            lasting=(unit_install(daemon),),
-        )
+    if not can_take_state(daemon):
+        return _start_anew(daemon, left_alone)
     return Remedy(
-        "Put the state on every thread that runs; then have the daemon started in it. A thread that holds an "
-        "nbd device by ioctl (inside NBD_DO_IT) is left alone: start its daemon anew under `ioflusher run`.",
+        "Put the state on every thread that runs; then have the daemon started in it.",
         commands=(f"ioflusher set {pid}",),
+        lasting=(unit_install(daemon),),
+    )
+
+
+def _start_anew(daemon: AuditedDaemon, left_alone: list[int]) -> Remedy:
+    """For a daemon with threads that cannot be stopped to take the state."""
+    pid = daemon.process.pid
+    which = f"Thread {', '.join(map(str, left_alone))} waits" if left_alone else "Its thread waits"
+    others = len(daemon.threads) - len(left_alone)
+    if not daemon.worker:
+        rest = "Only a client that connects again by itself (nbd-client -persist) needs it."
+    elif others:
+        rest = (
+            f"Until then `ioflusher set {pid}` covers the other {counted(others, 'thread')}, and ends with "
+            "status 1 because of this one."
+        )
+    else:
+        rest = ""
+    return Remedy(
+        f"{which} in ioctl(NBD_DO_IT), where `ioflusher set` leaves it alone, because the kernel would "
+        "disconnect the device. Start the daemon anew under `ioflusher run -- COMMAND`, a service by the "
+        "drop-in. " + rest,
         lasting=(unit_install(daemon),),
     )
 
@@ -96,10 +128,13 @@ def partly_covered(view: View, thresholds: Thresholds) -> Iterator[Found]:
         bare, whole = _threads(daemon, 0), _threads(daemon, 2)
         if bare and whole:
             number = len(daemon.threads)
+            # a thread in NBD_DO_IT does no I/O
+            idle = all(thread.tid in daemon.in_nbd_do_it for thread in bare)
             yield Found(
-                daemon.severity(Severity.ERROR),
+                daemon.severity(Severity.NOTE if idle else Severity.ERROR),
                 daemon.subject,
-                f"{daemon.serves}: {len(bare)} of {counted(number, 'thread')} do not carry the state",
+                f"{daemon.serves}: {len(bare)} of {counted(number, 'thread')} do not carry the state"
+                + (", and only wait in ioctl(NBD_DO_IT)" if idle else ""),
                 (*of_threads(daemon, bare), *evidence_of_service(daemon)),
                 _set_state(daemon),
             )

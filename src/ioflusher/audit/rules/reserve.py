@@ -36,8 +36,9 @@ def reserve_of(device: BlockDevice, request_kib: int) -> int | None:
     queue = device.queue
     if queue.nr_requests is None:
         return None
-    longest = min(queue.max_sectors_kib or request_kib, request_kib)
-    return queue.nr_requests * max(1, queue.hardware_queues or 1) * longest
+    longest = request_kib if queue.max_sectors_kib is None else min(queue.max_sectors_kib, request_kib)
+    queues = 1 if queue.hardware_queues is None else max(1, queue.hardware_queues)
+    return queue.nr_requests * queues * longest
 
 
 def small_reserve(view: View, thresholds: Thresholds) -> Iterator[Found]:
@@ -47,11 +48,9 @@ def small_reserve(view: View, thresholds: Thresholds) -> Iterator[Found]:
         return
     vital = _vital(view)
     needs = {name: reserve_of(device, thresholds.request_kib) for name, (device, _) in vital.items()}
-    wanted = min(
-        sum(need for need in needs.values() if need is not None),
-        memory.total_kib * MOST_RESERVE_PERCENT // 100,
-    )
-    if memory.min_free_kib >= wanted:
+    wanted = sum(need for need in needs.values() if need is not None)
+    most = memory.total_kib * MOST_RESERVE_PERCENT // 100
+    if memory.min_free_kib >= min(wanted, most):
         return
     swap = any(target.stake is Stake.SWAP for _, targets in vital.values() for target in targets)
     yield Found(
@@ -70,9 +69,25 @@ def small_reserve(view: View, thresholds: Thresholds) -> Iterator[Found]:
                 for name, (device, _) in vital.items()
             ),
         ),
-        Remedy(
-            "Raise the reserve; or shorten the queue (/sys/block/NAME/queue/nr_requests).",
-            commands=(f"sysctl -w vm.min_free_kbytes={wanted}",),
-            lasting=(f"echo vm.min_free_kbytes = {wanted} > /etc/sysctl.d/60-ioflusher.conf",),
-        ),
+        _raise_reserve(memory.min_free_kib, memory.total_kib, wanted, [disk for disk, _ in vital.values()]),
+    )
+
+
+def _raise_reserve(set_kib: int, total_kib: int, wanted_kib: int, disks: list[BlockDevice]) -> Remedy:
+    """What to do about a reserve of `set_kib` where the queues may take `wanted_kib`, which is more."""
+    most = total_kib * MOST_RESERVE_PERCENT // 100
+    if wanted_kib > most:
+        return Remedy(
+            f"The queues may take {wanted_kib} KiB, {wanted_kib * 100 // total_kib} percent of the machine's "
+            f"{total_kib} KiB; a reserve of that size is lost to everybody else, and more than "
+            f"{MOST_RESERVE_PERCENT} percent ({most} KiB; set are {set_kib} KiB) is not advised. Shorten the "
+            "queues in that proportion "
+            f"({', '.join(f'/sys/block/{disk.name}/queue/nr_requests' for disk in disks)}), or move devices "
+            "to another machine, and look again."
+        )
+    return Remedy(
+        f"Raise the reserve from {set_kib} to {wanted_kib} KiB, {wanted_kib * 100 / total_kib:.1f} percent "
+        "of the machine's memory; or shorten the queue (/sys/block/NAME/queue/nr_requests).",
+        commands=(f"sysctl -w vm.min_free_kbytes={wanted_kib}",),
+        lasting=(f"echo vm.min_free_kbytes = {wanted_kib} > /etc/sysctl.d/60-ioflusher.conf",),
     )

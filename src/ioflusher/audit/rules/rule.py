@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject
 from ioflusher.audit.thresholds import Thresholds
@@ -16,13 +17,30 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding before it carries its rule's name and reason; see `finding.AuditFinding`."""
+    """A finding before it carries its rule's name and reason; see `finding.AuditFinding`.
+
+    Attributes:
+        group: the process that it belongs with, where that is not its subject.
+    """
 
     severity: Severity
     subject: Subject
     summary: str
     evidence: tuple[Evidence, ...]
     remedy: Remedy
+    group: Subject | None = None
+
+
+class RemedyStep(IntEnum):
+    """When a rule's remedy is executed among those of the same daemon."""
+
+    LIMIT = 0  # lift limits of memory: what comes later takes memory
+    OOM_SCORE = 1  # keep the OOM killer off
+    STATE = 2  # from here on the daemon serves what swapoff reads back
+    SWAP = 3  # take swap off, lock memory, put swap on again
+    FILES = 4  # move files, start anew
+    MACHINE = 5  # settings of the machine
+    LOOK = 6  # look again
 
 
 Judge = Callable[[View, Thresholds], Iterator[Found]]
@@ -40,6 +58,7 @@ class AuditRule:
         details: what it reads, when its severity is less, and when it keeps silent.
         remedy: what to do, in general.
         judge: the rule itself, a pure function.
+        remedy_step: when its remedy is executed among those of the same daemon.
         thresholds: names of the `Thresholds` that it compares with.
     """
 
@@ -50,6 +69,7 @@ class AuditRule:
     details: str
     remedy: str
     judge: Judge
+    remedy_step: RemedyStep
     thresholds: tuple[str, ...] = ()
 
 
@@ -80,6 +100,11 @@ def of_threads(daemon: AuditedDaemon, threads: Iterable[Thread]) -> tuple[Eviden
 def more(number: int, noun: str) -> tuple[Evidence, ...]:
     """What is left out of a list of evidence."""
     return (Evidence("and", f"{counted(number, noun)} more"),) if number > 0 else ()
+
+
+def known(value: object | None, unit: str = "") -> str:
+    """A value with its unit, or "unknown"."""
+    return "unknown" if value is None else f"{value}{unit}"
 
 
 def unit_install(daemon: AuditedDaemon, options: str = "") -> str:

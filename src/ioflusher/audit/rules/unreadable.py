@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity
+from ioflusher.audit.rules.dirty_limits import dirty_limit_known, share_of
 from ioflusher.audit.rules.io_flusher_state import parse_release
 from ioflusher.audit.rules.reserve import served_disks
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
@@ -35,9 +36,14 @@ def _unknown_of_machine(view: View) -> list[Evidence]:
         ("uname -r", "no release that begins with two numbers", parse_release(system.release)),
         ("/proc/sys/vm/min_free_kbytes", "unknown", memory.min_free_kib),
         ("/proc/meminfo MemTotal", "unknown", memory.total_kib),
-        ("/proc/sys/vm/dirty_bytes and dirty_ratio", "unknown", memory.dirty_bytes or memory.dirty_ratio),
+        ("/proc/meminfo MemAvailable", "unknown", memory.available_kib),
+        ("/proc/sys/vm/dirty_bytes and dirty_ratio", "unknown", dirty_limit_known(memory) or None),
         *(
             (f"/sys/block/{device.name}/queue", "length unknown", device.queue.nr_requests)
+            for device in served_disks(view)
+        ),
+        *(
+            (f"/sys/block/{device.name}/bdi", "share of the dirty limit unknown", share_of(device, 1))
             for device in served_disks(view)
         ),
     )
