@@ -19,6 +19,8 @@ from ioflusher.machine.snapshot import Snapshot
 
 HOSTILE = "ev\x1b[31mil\n\u202e$(reboot) [bold]"
 BAD = machine({"threads": threads(BARE, COVERED), "oom_score_adj": 0}, swaps=(SWAP_ON_NBD,))
+# as a terminal of 80 columns shows it
+BAD_REPORT = Path(__file__).with_name("audit-report.txt").read_text()
 NOTE = machine(memory=replace(WELL.memory, min_free_kib=64))
 
 
@@ -55,13 +57,10 @@ def test_a_machine_that_is_well(files: dict[str, str]) -> None:
 
 
 def test_a_machine_with_findings(files: dict[str, str]) -> None:
-    """Status 1; each finding with what, why, what was read and what to do, commands whole on a line."""
+    """Status 1; findings by daemon, what was read, what to do in order, and at the end why, once a rule."""
     result = call("--snapshot", files["bad"])
     assert result.status == 1
-    assert "1. error: partly-covered: server (7) on bad\n" in result.stdout
-    assert "   read      /proc/7/task/7/stat field 9: 0x00400140 server\n" in result.stdout
-    assert "   now       ioflusher set 7\n" in result.stdout
-    assert "   unit      OOMScoreAdjust=-1000\n" in result.stdout
+    assert result.stdout == BAD_REPORT
 
 
 @pytest.mark.parametrize(
@@ -87,8 +86,9 @@ def test_exit_statuses(files: dict[str, str], names: list[str], fail_on: str, st
 def test_a_fleet_is_one_report(files: dict[str, str]) -> None:
     """Each finding names its host, a broken file is told, and the others are judged."""
     result = call("--snapshot", files["bad"], files["broken"], "--snapshot", files["note"])
-    assert "partly-covered: server (7) on bad\n" in result.stdout
-    assert "small-reserve: note on note\n" in result.stdout
+    assert "1. server (7) on bad: 2 errors, 1 warning, 1 note\n" in result.stdout
+    assert "1. note itself: 1 note\n" in result.stdout
+    assert result.stdout.count("\nwhy\n") == 1, "reasons are given once, not once a machine"
     assert f"{files['broken']}: could not be judged\n" in result.stdout
     assert "2 machines judged, 0 clean, 2 errors, 1 warning, 2 notes; 1 file" in result.stdout
 
@@ -105,6 +105,15 @@ def test_json_has_the_promised_shape(files: dict[str, str]) -> None:
     assert first["subject"] == {"kind": "process", "name": "server", "pid": 7}
     assert first["remedy"]["commands"] == ["ioflusher set 7"]
     assert {"summary", "reason", "evidence"} <= first.keys()
+    assert [finding["group"] for finding in answer["findings"][:4]] == ["server (7)"] * 4
+    (group,) = answer["hosts"][0]["groups"]
+    assert (group["group"], group["serves"], group["findings"]) == (
+        "server (7)",
+        "NBD client and NBD server of /dev/nbd0",
+        4,
+    )
+    assert group["remedy"]["commands"][:2] == ["choom -n -1000 -p 7", "ioflusher set 7"]
+    assert answer["hosts"][1]["groups"] == []
     assert [host["host"] for host in answer["hosts"]] == ["bad", "well"] * 4
     assert answer["hosts"][1]["looked"]["daemons"] == ["server (7): NBD client and NBD server of /dev/nbd0"]
     assert len(answer["errors"]) == 4
@@ -144,6 +153,7 @@ def test_sarif(files: dict[str, str]) -> None:
     assert (first["ruleId"], first["level"]) == ("partly-covered", "error")
     place = first["locations"][0]
     assert place["logicalLocations"][0]["fullyQualifiedName"] == "bad/server (7)"
+    assert {result["properties"]["group"] for result in run["results"]} == {"server (7)"}
     assert place["physicalLocation"]["artifactLocation"]["uri"] == Path(files["bad"]).as_uri()
     assert run["invocations"][0]["executionSuccessful"] is False
     assert "not a whole JSON" in run["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"]

@@ -94,6 +94,7 @@ def _result(finding: AuditFinding, report: AuditReport, name: str | None) -> dic
         },
         "properties": {
             "host": report.host,
+            "group": finding.group,
             "evidence": msgspec.to_builtins(finding.evidence),
             "remedy": msgspec.to_builtins(finding.remedy),
         },

@@ -1,12 +1,21 @@
 """An audit for people to read on a terminal: lines of rich text, safe to print."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from ioflusher.audit.finding import AuditFinding, AuditReport, Severity
+from ioflusher.audit.finding import (
+    AuditFinding,
+    AuditReport,
+    Evidence,
+    FindingGroup,
+    Remedy,
+    Severity,
+    SubjectKind,
+)
 from ioflusher.audit.fleet import Judged
 from ioflusher.audit.rules.rule import AuditRule
 from ioflusher.audit.thresholds import RANGES, Thresholds
@@ -14,10 +23,17 @@ from ioflusher.support.text import counted, printable
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _LABEL = 10
+# the source of evidence that says how much more there is
+_AND = "and"
+# the number of a thread in the name of a file
+_THREAD = re.compile(r"^(/proc/\d+/task/)\d+(/)")
 
 
 def render_audit(results: Iterable[Judged], width: int = 100) -> Iterator[Text]:
-    """Lines for the terminal; prose is wrapped, commands stand whole on one line."""
+    """Lines for the terminal: of each machine its daemons, the most dangerous first, and at the end why.
+
+    Prose is wrapped; commands stand whole on one line.
+    """
     kept = tuple(results)
     for number, result in enumerate(kept):
         if number:
@@ -28,6 +44,7 @@ def render_audit(results: Iterable[Judged], width: int = 100) -> Iterator[Text]:
             yield from _prose("hint", result.hint or "", width)
         else:
             yield from _report(result.report, width)
+    yield from _reasons((result.report for result in kept if result.report is not None), width)
     if len(kept) > 1:
         yield Text()
         yield _sum(kept)
@@ -64,51 +81,124 @@ def _report(report: AuditReport, width: int) -> Iterator[Text]:
     )
     if not looked.daemons:
         yield from _prose("daemons", "none stands in the I/O path", width)
+    accused = {group.name for group in report.groups}
     for daemon in looked.daemons:
-        yield from _prose("daemon", daemon, width)
+        if daemon.partition(": ")[0] not in accused:
+            yield from _prose("daemon", f"{daemon}: no findings", width)
     for name, reason in looked.off:
         yield from _prose("rule off", f"{name}: {reason}", width)
-    for number, finding in enumerate(report.findings, 1):
+    shown: set[Evidence] = set()
+    for number, group in enumerate(report.groups, 1):
         yield Text()
-        yield from _finding(f"{number}.", report.host, finding, width)
+        yield from _group(f"{number}.", report.host, group, shown, width)
     for entry in report.suppressed:
         yield Text()
-        yield from _head("suppressed", report.host, entry.finding)
+        yield Text.assemble(
+            "suppressed ",
+            _severity(entry.finding),
+            f": {entry.finding.rule}: {printable(entry.finding.subject.words)} on {printable(report.host)}",
+        )
         yield from _prose("what", entry.finding.summary, width)
         yield from _prose("because", entry.reason, width)
 
 
-def _head(mark: str, host: str, finding: AuditFinding) -> Iterator[Text]:
+def _severity(finding: AuditFinding) -> tuple[str, str]:
+    return finding.severity.value, STYLES[finding.severity]
+
+
+def _group(mark: str, host: str, group: FindingGroup, shown: set[Evidence], width: int) -> Iterator[Text]:
+    """What was found of one daemon: each finding with what was read, then what to do about all of them.
+
+    A fact that is in `shown` was printed before; those that are printed here are added.
+    """
     yield Text.assemble(
         f"{mark} ",
-        (finding.severity.value, STYLES[finding.severity]),
-        f": {finding.rule}: {printable(finding.subject.words)} on {printable(host)}",
+        (printable(group.name), "bold"),
+        f"{' itself' if group.name == host else f' on {printable(host)}'}: {_numbers(group.findings)}",
     )
+    for fact in group.evidence:
+        yield from _prose("serves", f"{fact.source}: {fact.said}", width)
+    shown.update(group.evidence)
+    for finding in group.findings:
+        subject = finding.subject
+        about = f" ({subject.words})" if group.evidence and subject.kind is SubjectKind.DEVICE else ""
+        yield from _prose(
+            finding.severity.value,
+            f"{finding.rule}{about}: {finding.summary.removeprefix(f'{group.serves}: ')}",
+            width,
+            style=STYLES[finding.severity],
+        )
+        for line in _facts([fact for fact in finding.evidence if fact not in shown]):
+            yield from _prose("read", line, width)
+        shown.update(fact for fact in finding.evidence if fact.source != _AND)
+        yield from _prose("do", finding.remedy.words, width)
+    yield from _commands(group.remedy)
 
 
-def _finding(mark: str, host: str, finding: AuditFinding, width: int) -> Iterator[Text]:
-    yield from _head(mark, host, finding)
-    yield from _prose("what", finding.summary, width)
-    yield from _prose("why", finding.reason, width)
-    for fact in finding.evidence:
-        yield from _prose("read", f"{fact.source}: {fact.said}", width)
-    yield from _prose("do", finding.remedy.words, width)
+def _facts(evidence: list[Evidence]) -> Iterator[str]:
+    """What was read, a line a file; threads of a process together, as their files say the same mostly."""
+    files: dict[str, list[Evidence]] = {}
+    for fact in evidence:
+        path = _THREAD.sub(r"\1*\2", fact.source)
+        if fact.source.startswith("/") and path == fact.source:
+            path = path.partition(" ")[0].rstrip(",")
+        if fact.source == _AND and files:
+            next(reversed(files.values())).append(fact)
+        else:
+            files.setdefault(path, []).append(fact)
+    for path, facts in files.items():
+        if len(facts) == 1:
+            yield f"{facts[0].source}: {facts[0].said}"
+            continue
+        numbers = Counter(f"{_rest(fact, path)}{fact.said}" for fact in facts)
+        yield f"{path}: " + "; ".join(
+            words if number == 1 else f"{words} ({number} times)" for words, number in numbers.items()
+        )
+
+
+def _rest(fact: Evidence, path: str) -> str:
+    """What of a fact's source is not in `path`, which several facts share: the field of the file."""
+    if fact.source == _AND:
+        return f"{_AND} "
+    rest = fact.source.removeprefix(path).strip(", ") if fact.source.startswith(path) else ""
+    return f"{rest} " if rest else ""
+
+
+def _commands(remedy: Remedy) -> Iterator[Text]:
+    """What to execute, in this order; each command whole on one line."""
     for label, lines in (
-        ("now", finding.remedy.commands),
-        ("for good", finding.remedy.lasting),
-        ("unit", finding.remedy.unit),
+        ("now", remedy.commands),
+        ("for good", remedy.lasting),
+        ("unit", remedy.unit),
     ):
         for line in lines:
             yield Text.assemble((f"   {label:<{_LABEL}}", "dim"), (printable(line), "bold"))
 
 
-def _prose(label: str, words: str, width: int) -> Iterator[Text]:
-    indent = " " * (3 + _LABEL)
+def _reasons(reports: Iterable[AuditReport], width: int) -> Iterator[Text]:
+    """Why each rule that found something matters, once, in the order in which the findings come."""
+    reasons = {finding.rule: finding.reason for report in reports for finding in _in_order(report)}
+    if reasons:
+        yield Text()
+        yield Text("why", "bold")
+        for name, reason in reasons.items():
+            yield from _prose("", f"{name}: {reason}", width, indent=3)
+        yield from _prose("", "`ioflusher audit --explain RULE` says more of one.", width, indent=3)
+
+
+def _in_order(report: AuditReport) -> Iterator[AuditFinding]:
+    return (finding for group in report.groups for finding in group.findings)
+
+
+def _prose(
+    label: str, words: str, width: int, *, indent: int = 3 + _LABEL, style: str = "dim"
+) -> Iterator[Text]:
+    space = " " * indent
     lines = textwrap.wrap(
-        printable(words), max(40, width - len(indent)), break_long_words=False, break_on_hyphens=False
+        printable(words), max(40, width - indent), break_long_words=False, break_on_hyphens=False
     )
     for number, line in enumerate(lines):
-        yield Text.assemble((indent if number else f"   {label:<{_LABEL}}", "dim"), line)
+        yield Text.assemble((space if number or not label else f"   {label:<{_LABEL}}", style), line)
 
 
 def render_rule(rule: AuditRule, width: int = 100) -> Iterator[Text]:
