@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
+from tests.cli.program import call
 
 from ioflusher.cli.nbd import host_port, size
+from ioflusher.harden import HardenError, RealtimePolicy
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.client import Client, describe
 
@@ -85,6 +88,15 @@ def test_hosts_and_ports() -> None:
         (["--memory", "1X", "--unix", "/tmp/x"], "not a size: '1X'"),
         (["--memory", "1M", "--tcp", "10809"], "expected HOST:PORT"),
         (["--memory", "1M", "--unix", "/tmp/x", "--realtime", "100"], "100 is not in the range"),
+        (
+            ["--memory", "1M", "--unix", "/tmp/x", "--policy", "rr", "--priority", "0"],
+            "0 is not in the range",
+        ),
+        (
+            ["--memory", "1M", "--unix", "/tmp/x", "--realtime", "5", "--policy", "rr", "--priority", "1"],
+            "give one of them",
+        ),
+        (["--memory", "1M", "--unix", "/tmp/x", "--priority", "5"], "go together"),
     ],
 )
 def test_wrong_usage(arguments: list[str], complaint: str) -> None:
@@ -176,6 +188,29 @@ def test_the_oom_score_is_set(tmp_path: Path) -> None:
     options = ["--memory", "1M", "--unix", str(tmp_path / "socket"), "--oom-score-adj", "700"]
     with serving(*options) as (process, _):
         assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "700\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["--policy", "rr", "--priority", "5"], ("RR", 5)),
+        (["--policy", "fifo", "--priority", "7"], ("FIFO", 7)),
+        (["--realtime", "7"], ("FIFO", 7)),  # what scenarios and guests still call it
+    ],
+)
+def test_real_time_scheduling_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], asked: tuple[str, int]
+) -> None:
+    """As for `ioflusher run`; the name that was first does the same."""
+    calls: list[tuple[str, int]] = []
+
+    def refuse(policy: RealtimePolicy, priority: int) -> NoReturn:
+        calls.append((policy.name, priority))
+        raise HardenError("enough")
+
+    monkeypatch.setattr("ioflusher.harden.settings.set_realtime", refuse)
+    ended = call("nbd", "serve", "--no-io-flusher", "--memory", "1M", "--tcp", "localhost:0", *options)
+    assert (ended.status, ended.stderr, calls) == (2, "ioflusher: enough\n", [asked])
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher import harden
+from ioflusher.cli.hardening_options import hardening
 from ioflusher.errors import IoflusherError
 from ioflusher.support.sizes import SizeError, parse_size
 
@@ -70,14 +73,11 @@ def nbd() -> None:
 )
 @click.option("--lock-memory", is_flag=True, help="Lock all memory, present and future (mlockall).")
 @click.option(
-    "--realtime", type=click.IntRange(1, 99), metavar="PRIORITY", help="Run as SCHED_FIFO with this priority."
-)
-@click.option(
-    "--oom-score-adj", type=click.IntRange(-1000, 1000), metavar="N", help="Set /proc/self/oom_score_adj."
-)
-@click.option(
     "--ready-fd", type=int, metavar="N", help="Write the URI here when ready, not to standard output."
 )
+# what --policy fifo --priority N was called first
+@click.option("--realtime", type=click.IntRange(1, 99), metavar="N", hidden=True)
+@hardening
 def serve(
     memory: int | None,
     path: str | None,
@@ -90,9 +90,9 @@ def serve(
     max_payload: int,
     io_flusher: bool,
     lock_memory: bool,
-    realtime: int | None,
-    oom_score_adj: int | None,
     ready_fd: int | None,
+    realtime: int | None,
+    settings: harden.Settings,
 ) -> None:
     """Serve a block device over NBD until SIGTERM or SIGINT.
 
@@ -104,13 +104,16 @@ def serve(
         raise click.UsageError("give one of --unix and --tcp")
     if path is None and (direct or readonly):
         raise click.UsageError("--direct and --readonly go with --file")
+    if realtime is not None:
+        if settings.policy is not None:
+            raise click.UsageError("--realtime N is --policy fifo --priority N: give one of them")
+        settings = replace(settings, policy=harden.RealtimePolicy.FIFO, priority=realtime)
     # First of all, before any thread exists: threads inherit the state of the one that starts them.
     if io_flusher:
         _set_io_flusher()
-    from ioflusher import harden
     from ioflusher.nbd.server import Server
 
-    _harden(oom_score_adj, realtime)
+    settings.apply()
     threading.stack_size(THREAD_STACK)
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(_open_backend(memory, path, remote, direct=direct, readonly=readonly))
@@ -134,15 +137,6 @@ def _set_io_flusher() -> None:
         hint = "or serve without the state: --no-io-flusher"
         error.hint = f"{error.hint}; {hint}" if error.hint else hint
         raise
-
-
-def _harden(oom_score_adj: int | None, realtime: int | None) -> None:
-    from ioflusher.harden import RealtimePolicy, set_oom_score_adj, set_realtime
-
-    if oom_score_adj is not None:
-        set_oom_score_adj(oom_score_adj)
-    if realtime is not None:
-        set_realtime(RealtimePolicy.FIFO, realtime)
 
 
 def _open_backend(

@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.hardening import hardening
+from ioflusher.cli.hardening_options import hardening
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.harden import Settings, become, drop_ambient_capability, find_identity

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ioflusher.cli.hardening import hardening
+from ioflusher.cli.hardening_options import hardening
 from ioflusher.harden import HardenError, Settings
 from ioflusher.harden.unit import DROP_IN, UNIT_DIRECTORIES, Service, drop_in, read_service
 from ioflusher.support.programs import ProgramError, call, locate

@@ -1,4 +1,4 @@
-"""The hardening options that `ioflusher run` and `ioflusher unit` share."""
+"""The hardening options that `ioflusher run`, `ioflusher unit` and `ioflusher nbd serve` share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,14 +28,18 @@ def io_priority(value: str) -> tuple[IoClass, int | None]:
     return known[name], int(level) if colon else None
 
 
+POLICIES = ("fifo", "rr")
 OPTIONS = (
     click.option("--memlock", type=memory_limit, metavar="SIZE", help='Memory lock limit: 64M, "unlimited".'),
     click.option("--cgroup", metavar="PATH", help="Control group to run in, below /sys/fs/cgroup."),
     click.option(
-        "--oom-score-adj", type=int, metavar="N", help="OOM score adjustment, -1000 (never) to 1000."
+        "--oom-score-adj",
+        type=click.IntRange(-1000, 1000),
+        metavar="N",
+        help="OOM score adjustment, -1000 (never) to 1000.",
     ),
-    click.option("--policy", type=click.Choice(["fifo", "rr"]), help="Real-time scheduling policy."),
-    click.option("--priority", type=int, metavar="N", help="Its priority, 1 to 99."),
+    click.option("--policy", type=click.Choice(POLICIES), help="Real-time scheduling policy."),
+    click.option("--priority", type=click.IntRange(1, 99), metavar="N", help="Its priority, 1 to 99."),
     click.option("--nice", type=int, metavar="N", help="Nice value, -20 to 19."),
     click.option(
         "--ionice",
