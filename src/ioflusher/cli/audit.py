@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.exit_status import ExitStatus, verdict
+from ioflusher.cli.file_parameters import InputFile
+from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.progress import progress_bar
+from ioflusher.cli.source import (
+    STANDARD_INPUT,
+    read_source,
+    read_standard_input,
+    snapshot_option,
+    source_name,
+)
 from ioflusher.errors import IoflusherError
+from ioflusher.support.text import text_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,23 +34,23 @@ SEVERITIES = ("note", "warning", "error")
 # fewer files are read before a pool of processes has started
 POOL_FROM = 8
 MOST_WIDTH = 110
+# what rich takes for a pipe
+WIDTH_OF_A_FILE = 80
 
 
 @click.command()
-@click.option("--snapshot", "snapshots", metavar="FILE", multiple=True, help="Judge a recorded machine.")
-@click.argument("more", metavar="[FILE]...", nargs=-1)
+@snapshot_option
+@click.argument("more", metavar="[FILE]...", nargs=-1, type=InputFile())
 @click.option(
     "--config",
     "config_path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=InputFile(),
     help="Rules off, accepted findings, thresholds; default: $XDG_CONFIG_HOME/ioflusher/audit.toml where it "
     "is, else /etc/ioflusher/audit.toml.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_option("text", "json", "sarif")
+@output_option
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
@@ -52,11 +62,11 @@ MOST_WIDTH = 110
 @click.option("--list-rules", is_flag=True, help="Print one line for each rule.")
 @click.option("--explain", metavar="RULE", help="Print why a rule is there, what it reads, and the remedy.")
 def audit(
-    snapshots: tuple[str, ...],
-    more: tuple[str, ...],
+    snapshots: tuple[Path, ...],
+    more: tuple[Path, ...],
     config_path: Path | None,
     form: str,
-    as_json: bool,
+    output: Path | None,
     fail_on: str,
     jobs: int | None,
     list_rules: bool,
@@ -70,18 +80,33 @@ def audit(
     Exit status: 0 clean, 1 findings, 2 the work could not be done (with findings elsewhere: 1).
     """
     if explain is not None or list_rules:
-        say_rules(explain)
+        say_rules(explain, output)
         return
     if more and not snapshots:
         raise click.UsageError(
             "files are named with --snapshot FILE [FILE]...; without, this machine is judged"
         )
-    from ioflusher.audit.config import default_path, read_config
-
-    config = read_config(config_path or default_path())
+    config = configuration(config_path)
     results = judge_files((*snapshots, *more), config, jobs) if snapshots else [judge_this_machine(config)]
-    show(results, "json" if as_json else form)
+    show(results, form, output)
     sys.exit(exit_status(results, fail_on))
+
+
+def configuration(path: Path | None) -> "Config":
+    """What the file says, or the file that is there by default.
+
+    Raises:
+        IoflusherError: it cannot be used.
+    """
+    from ioflusher.audit.config import default_path, parse_config, read_config
+    from ioflusher.support.toml import LARGEST_BYTES
+
+    if path != STANDARD_INPUT:
+        return read_config(path or default_path())
+    data = read_standard_input(LARGEST_BYTES)
+    if len(data) > LARGEST_BYTES:
+        raise IoflusherError("standard input: longer than a configuration may be")
+    return parse_config(text_of(data), "standard input")
 
 
 def judge_this_machine(config: "Config") -> "Judged":
@@ -94,8 +119,33 @@ def judge_this_machine(config: "Config") -> "Judged":
     return Judged(None, run_audit(collected.snapshot, config, services=collected.services))
 
 
-def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "list[Judged]":
-    """Judge recorded machines, many at once where there are many.
+def judge_files(files: tuple[Path, ...], config: "Config", jobs: int | None) -> "list[Judged]":
+    """Judge recorded machines in their order; standard input here, files many at once where there are many.
+
+    Raises:
+        IoflusherError: where a process of the pool was killed.
+    """
+    judged = judge_named_files([str(file) for file in files if file != STANDARD_INPUT], config, jobs)
+    if STANDARD_INPUT in files:
+        judged.insert(files.index(STANDARD_INPUT), judge_standard_input(config))
+    return judged
+
+
+def judge_standard_input(config: "Config") -> "Judged":
+    """Judge the snapshot in standard input. What is wrong with it is in the result."""
+    from ioflusher.audit.fleet import Judged
+    from ioflusher.audit.run import audit as run_audit
+    from ioflusher.machine.errors import SnapshotError
+
+    name = source_name(STANDARD_INPUT)
+    try:
+        return Judged(name, run_audit(read_source(STANDARD_INPUT), config))
+    except SnapshotError as error:
+        return Judged(name, None, str(error), error.hint)
+
+
+def judge_named_files(names: list[str], config: "Config", jobs: int | None) -> "list[Judged]":
+    """Judge files.
 
     Raises:
         IoflusherError: where a process of the pool was killed.
@@ -112,7 +162,7 @@ def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "
         def progress() -> None:
             show_progress(next(judged), len(names))
 
-        if workers == 1 or len(names) < POOL_FROM:
+        if workers <= 1 or len(names) < POOL_FROM:
             return list(audit_files(names, config, progress=progress))
         import networkx  # noqa: F401  loaded once, before the pool's processes are made, not in each of them
 
@@ -126,24 +176,27 @@ def judge_files(names: tuple[str, ...], config: "Config", jobs: int | None) -> "
             ) from error
 
 
-def show(results: "list[Judged]", form: str) -> None:
-    """Print the report in the form that was asked for."""
+def show(results: "list[Judged]", form: str, output: Path | None) -> None:
+    """Print the report in the form that was asked for, or write it."""
     if form == "json":
         from ioflusher.report.audit_json import audit_record
 
-        click.echo(json.dumps(audit_record(results)))
+        write_result(json.dumps(audit_record(results)) + "\n", output)
     elif form == "sarif":
         from ioflusher.report.audit_sarif import sarif_log
 
-        click.echo(json.dumps(sarif_log(results), indent=1))
+        write_result(json.dumps(sarif_log(results), indent=1) + "\n", output)
     else:
         from ioflusher.report.audit_text import render_audit
 
-        print_lines(lambda width: render_audit(results, width))
+        print_lines(lambda width: render_audit(results, width), output)
 
 
-def print_lines(render: "Callable[[int], Iterable[Text]]") -> None:
-    """Print rich text; lines longer than the terminal stay whole, so that a command can be copied."""
+def print_lines(render: "Callable[[int], Iterable[Text]]", output: Path | None = None) -> None:
+    """Print or write rich text; lines longer than the terminal stay whole: a command can be copied."""
+    if output is not None:
+        write_result("".join(f"{line.plain}\n" for line in render(WIDTH_OF_A_FILE)), output)
+        return
     from ioflusher.cli.console import output_console
 
     console = output_console()
@@ -151,7 +204,7 @@ def print_lines(render: "Callable[[int], Iterable[Text]]") -> None:
         console.print(line, soft_wrap=True)
 
 
-def say_rules(name: str | None) -> None:
+def say_rules(name: str | None, output: Path | None) -> None:
     """Print one rule, or a line for each.
 
     Raises:
@@ -161,9 +214,9 @@ def say_rules(name: str | None) -> None:
     from ioflusher.report.audit_text import render_rule, render_rules
 
     if name is None:
-        print_lines(lambda width: render_rules(RULES))
+        print_lines(lambda width: render_rules(RULES), output)
     elif name in BY_NAME:
-        print_lines(lambda width: render_rule(BY_NAME[name], width))
+        print_lines(lambda width: render_rule(BY_NAME[name], width), output)
     else:
         raise IoflusherError(f"no rule {name!r:.60}", hint="see `ioflusher audit --list-rules`")
 

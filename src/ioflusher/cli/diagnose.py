@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.exit_status import ExitStatus, verdict
+from ioflusher.cli.file_parameters import InputFile
 from ioflusher.cli.messages import print_error
+from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.progress import progress_bar
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
@@ -41,7 +43,7 @@ DASK_TIMEOUT = 10
 
 
 @click.command()
-@click.argument("logs", metavar="[LOG|-]...", nargs=-1)
+@click.argument("logs", metavar="[LOG|-]...", nargs=-1, type=InputFile())
 @click.option("--dmesg", is_flag=True, help="Read this machine's kernel ring buffer.")
 @click.option("--journal", is_flag=True, help="Read the kernel's messages in this machine's journal.")
 @click.option("--boot", metavar="N", help="With --journal: which boot, as journalctl --boot takes it.")
@@ -68,15 +70,15 @@ DASK_TIMEOUT = 10
     help="The task name of a program that serves storage; * at its end is any rest.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show tasks that wait for work or run, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--html", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page, too."
-)
+@format_option("text", "json", "html")
+@output_option
+# before there were --format html and --output: a page besides what is printed
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), hidden=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Read so many logs at once.")
 @click.option("--dask", metavar="ADDRESS", help="Read many logs on the workers of this Dask scheduler.")
 @click.option("--explain", metavar="FUNCTION", help="Print what is known of a kernel function.")
 def diagnose(
-    logs: tuple[str, ...],
+    logs: tuple[Path, ...],
     dmesg: bool,
     journal: bool,
     boot: str | None,
@@ -85,7 +87,8 @@ def diagnose(
     debug_info: tuple[Path, ...],
     daemons: tuple[str, ...],
     everything: bool,
-    as_json: bool,
+    form: str,
+    output: Path | None,
     html: Path | None,
     jobs: int,
     dask: str | None,
@@ -109,16 +112,16 @@ def diagnose(
     options = Options(daemons, everything)
     results = []
     kernels = read_kernels(live, vmcore, debug_info, options)
-    for result in chain(kernels, read_all(logs, dmesg, journal, boot, options, jobs, dask)):
+    for result in chain(kernels, read_all(tuple(map(str, logs)), dmesg, journal, boot, options, jobs, dask)):
         results.append(result)
-        if not as_json:
+        if form == "text" and output is None:
             show(result, several=sources > 1)
-    if as_json:
-        import json
-
-        click.echo(json.dumps(results_as_json(results)))
+        elif result.trouble and form != "json":
+            print_error(result.trouble, result.hint)
+    if form != "text" or output is not None:
+        write_result(rendered(form, results), output)
     if html:
-        write_html(html, tuple(results))
+        write_result(rendered("html", results), html)
     sys.exit(exit_status(results))
 
 
@@ -195,11 +198,16 @@ def pool(jobs: int, dask: str | None) -> Iterator["Executor"]:
 
 def show(result: LogResult, several: bool) -> None:
     """Print one log's result; trouble goes to standard error."""
-    if result.trouble is None or result.diagnosis.reports or result.diagnosis.episodes:
-        for line in render_diagnosis(result.diagnosis, result.name if several else None):
-            click.echo(line)
+    for line in lines_of(result, several):
+        click.echo(line)
     if result.trouble:
         print_error(result.trouble, result.hint)
+
+
+def lines_of(result: LogResult, several: bool) -> Iterable[str]:
+    """What is to be said of one log; nothing where it could not be used at all."""
+    if result.trouble is None or result.diagnosis.reports or result.diagnosis.episodes:
+        yield from render_diagnosis(result.diagnosis, result.name if several else None)
 
 
 def exit_status(results: list[LogResult]) -> ExitStatus:
@@ -210,18 +218,17 @@ def exit_status(results: list[LogResult]) -> ExitStatus:
     )
 
 
-def write_html(path: Path, results: tuple[LogResult, ...]) -> None:
-    """Write the page.
+def rendered(form: str, results: list[LogResult]) -> str:
+    """All results as the text of a file."""
+    if form == "json":
+        import json
 
-    Raises:
-        IoflusherError: the file cannot be written.
-    """
-    from ioflusher.report.diagnosis_html import render_html
+        return json.dumps(results_as_json(results)) + "\n"
+    if form == "html":
+        from ioflusher.report.diagnosis_html import render_html
 
-    try:
-        path.write_text(render_html(results), "utf-8")
-    except OSError as error:
-        raise IoflusherError(f"cannot write {path}: {error.strerror}", errno=error.errno) from error
+        return render_html(tuple(results))
+    return "".join(f"{line}\n" for result in results for line in lines_of(result, len(results) > 1))
 
 
 def explanation(function: str) -> str:

@@ -3,38 +3,35 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ioflusher.cli.exit_status import verdict
+from ioflusher.cli.messages import complain
+from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.source import machines_from, snapshot_option
 from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.select import only_cycles, select
 from ioflusher.machine.snapshot import Snapshot
 
-FORMATS = ("text", "dot", "svg", "mermaid", "html", "json")
-# of these one file holds one machine
+# formats of which one file holds one machine
 SINGLE = ("dot", "svg", "mermaid")
 
 
 @click.command("map")
 @click.argument("what", metavar="[DEVICE|MOUNTPOINT|PID]", required=False)
 @snapshot_option
-@click.option("--format", "kind", type=click.Choice(FORMATS), help="How to print it; text by default.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option(
-    "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it to FILE."
-)
+@format_option("text", "dot", "svg", "mermaid", "html", "json")
+@output_option
 @click.option("--cycles", "cycles_only", is_flag=True, help="Show the cycles alone.")
 @click.option("--all", "everything", is_flag=True, help="Show what nothing stands behind, too.")
 def map_(
     what: str | None,
     snapshots: tuple[Path, ...],
-    kind: str | None,
-    as_json: bool,
+    form: str,
     output: Path | None,
     cycles_only: bool,
     everything: bool,
@@ -48,39 +45,54 @@ def map_(
 
     Exit status: 0 no cycle, 1 a cycle, 2 the work could not be done.
     """
-    kind = kind or ("json" if as_json else "text")
-    if as_json and kind != "json":
-        raise click.UsageError("--json and --format contradict each other")
-    if kind in SINGLE and len(snapshots) > 1:
-        raise click.UsageError(f"--format {kind} takes one machine; text, html and json take several")
+    if form in SINGLE and len(snapshots) > 1:
+        raise click.UsageError(f"--format {form} takes one machine; text, html and json take several")
     # the text has its own way to leave the rest out
-    maps = list(graphs(snapshots, what, cycles_only and kind != "text"))
-    if kind == "text":
+    maps, failed = graphs(snapshots, what, cycles_only and form != "text")
+    if form == "text":
         write_text(maps, output, cycles_only=cycles_only, everything=everything)
     else:
-        write(rendered(kind, maps, everything), output)
-    sys.exit(verdict(found=any(graph.cycles for _, graph in maps), failed=False))
+        write_result(rendered(form, maps, everything, several=len(snapshots) > 1), output)
+    sys.exit(verdict(found=any(graph.cycles for _, graph in maps), failed=failed))
 
 
-def graphs(files: Sequence[Path], what: str | None, cycles_only: bool) -> Iterator[tuple[Snapshot, Graph]]:
-    """Each machine with its graph, or the part of it that was asked for."""
+def graphs(
+    files: Sequence[Path], what: str | None, cycles_only: bool
+) -> tuple[list[tuple[Snapshot, Graph]], bool]:
+    """Each machine with its graph, or the part of it that was asked for; and whether any could not be used.
+
+    Raises:
+        IoflusherError: there is one machine, and it could not be used.
+    """
     if what is not None and not files and what.startswith("/dev/"):
         what = os.path.realpath(what)  # names such as /dev/disk/by-id/... and /dev/mapper/... are links
-    for analysis in machines_from(files):
-        graph = analysis.graph
-        if what is not None:
-            graph = select(graph, analysis.layers, what)
-        yield analysis.snapshot, only_cycles(graph) if cycles_only else graph
+    maps = []
+    failed = False
+    sources: list[list[Path]] = [[file] for file in files] or [[]]
+    for source in sources:
+        try:
+            (analysis,) = machines_from(source)
+            graph = analysis.graph
+            if what is not None:
+                graph = select(graph, analysis.layers, what)
+        except IoflusherError as error:
+            if len(files) < 2:
+                raise
+            failed = True
+            complain(error)
+        else:
+            maps.append((analysis.snapshot, only_cycles(graph) if cycles_only else graph))
+    return maps, failed
 
 
-def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) -> str:
+def rendered(form: str, maps: list[tuple[Snapshot, Graph]], everything: bool, *, several: bool) -> str:
     """The text of a file of this format."""
-    if kind == "json":
+    if form == "json":
         from ioflusher.report.map_json import map_record
 
         records = [map_record(snapshot, graph) for snapshot, graph in maps]
-        return json.dumps(records[0] if len(records) == 1 else {"machines": records}) + "\n"
-    if kind == "html":
+        return json.dumps({"machines": records} if several else records[0]) + "\n"
+    if form == "html":
         from ioflusher.report.map_html import render_html
 
         return render_html(maps, everything=everything)
@@ -93,7 +105,7 @@ def rendered(kind: str, maps: list[tuple[Snapshot, Graph]], everything: bool) ->
     ((snapshot, graph),) = maps
     unread = f"; {len(snapshot.unreadable)} things could not be read" if snapshot.unreadable else ""
     title = f"{printable(snapshot.system.hostname)}: {headline(graph)}{unread}"
-    render = {"dot": render_dot, "svg": render_svg, "mermaid": render_mermaid}[kind]
+    render = {"dot": render_dot, "svg": render_svg, "mermaid": render_mermaid}[form]
     return render(picture(graph, everything=everything), title)
 
 
@@ -119,23 +131,7 @@ def write_text(
     console = output_console()
     if output is not None or plain or console.color_system is None:
         text = "".join(f"{line.plain}\n" for line in lines)
-        write(text.encode("ascii", "backslashreplace").decode("ascii") if plain else text, output)
+        write_result(text.encode("ascii", "backslashreplace").decode("ascii") if plain else text, output)
         return
     for line in lines:
         console.print(line, soft_wrap=True)
-
-
-def write(text: str, output: Path | None) -> None:
-    """Write the text to the file, or to standard output.
-
-    Raises:
-        IoflusherError: the file cannot be written.
-    """
-    if output is None:
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-        sys.stdout.flush()
-        return
-    try:
-        output.write_text(text, "utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise IoflusherError(f"cannot write {output}: {error.strerror}", errno=error.errno) from error

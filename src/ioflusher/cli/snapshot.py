@@ -1,29 +1,21 @@
 """`ioflusher snapshot`: record this machine, so that it can be judged elsewhere and later."""
 
 import gc
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
 from ioflusher.cli.messages import remark
+from ioflusher.cli.output import output_option, write_result
 from ioflusher.cli.progress import progress_bar
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.collect.notes import Limits
-from ioflusher.machine.errors import SnapshotError
 
 
 @click.command()
-@click.option(
-    "--output",
-    "-o",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write there instead of to standard output; the file appears whole or not at all.",
-)
+@output_option
 @click.option(
     "--arguments", is_flag=True, help="Record the command lines of all processes too. They may hold secrets."
 )
@@ -64,36 +56,9 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
     with progress_bar("reading processes") as show:
         taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=show)
     data = dump_snapshot(taken)
-    if output is None:
-        sys.stdout.buffer.write(data)
-    else:
-        write_whole(output, data)
+    write_result(data, output, private=True)
     if taken.unreadable:
         remark(
             f"{len(taken.unreadable)} things could not be read; they are listed in the snapshot"
             + ("" if taken.system.privileged else " (some need root with CAP_SYS_PTRACE)")
         )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees half of it; readable by its owner alone.
-
-    A device or a pipe is written as it is, and where a link leads the file there is replaced.
-
-    Raises:
-        SnapshotError: where it cannot be written.
-    """
-    temporary = None
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-            return
-        place = path.resolve()
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, place)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise SnapshotError(f"cannot write {path}: {error.strerror}", errno=error.errno) from error

@@ -1,20 +1,26 @@
-"""Where the verbs that look at a machine get it from: this machine now, or files that `snapshot` wrote."""
+"""What verbs read: recorded machines and other files, of which - is standard input, or the live machine."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ioflusher.machine.codec import LARGEST_BYTES, load_snapshot, read_snapshot
-from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.graph.analysis import Analysis
-from ioflusher.machine.snapshot import Snapshot
+from ioflusher.cli.file_parameters import DASH, InputFile
 
-STANDARD_INPUT = Path("-")
+if TYPE_CHECKING:
+    from ioflusher.machine.graph.analysis import Analysis
+    from ioflusher.machine.snapshot import Snapshot
+
+STANDARD_INPUT = DASH
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def read_standard_input(most: int) -> bytes:
+    """All of standard input, but no more than a byte above `most`, which tells that there is more."""
+    return sys.stdin.buffer.read(most + 1) if sys.stdin is not None else b""
 
 
 def snapshot_option(command: _Command) -> _Command:
@@ -24,13 +30,13 @@ def snapshot_option(command: _Command) -> _Command:
         "snapshots",
         metavar="FILE",
         multiple=True,
-        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        type=InputFile(),
         help="Look at this recorded machine (`ioflusher snapshot`), or - for standard input; "
         "may be given several times.",
     )(command)
 
 
-def snapshots_from(files: Sequence[Path], root: Path = Path("/")) -> Iterator[tuple[str, Snapshot]]:
+def snapshots_from(files: Sequence[Path], root: Path = Path("/")) -> "Iterator[tuple[str, Snapshot]]":
     """Each machine with its name: the files one after another, or the live machine where there are none.
 
     Raises:
@@ -41,17 +47,38 @@ def snapshots_from(files: Sequence[Path], root: Path = Path("/")) -> Iterator[tu
 
         yield "this machine", collect(root)
     for file in files:
-        if file == STANDARD_INPUT:
-            yield "standard input", _standard_input()
-        else:
-            yield str(file), read_snapshot(file)
+        yield source_name(file), read_source(file)
 
 
-def machines_from(files: Sequence[Path]) -> Iterator[Analysis]:
+def source_name(file: Path) -> str:
+    """The file in words."""
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
+def read_source(file: Path) -> "Snapshot":
+    """The snapshot in a file or in standard input.
+
+    Raises:
+        SnapshotError: there is none in it.
+    """
+    from ioflusher.machine.codec import LARGEST_BYTES, load_snapshot, read_snapshot
+    from ioflusher.machine.errors import SnapshotError
+
+    if file != STANDARD_INPUT:
+        return read_snapshot(file)
+    data = read_standard_input(LARGEST_BYTES)
+    if len(data) > LARGEST_BYTES:
+        raise SnapshotError(f"standard input: longer than the {LARGEST_BYTES >> 20} MiB of a snapshot")
+    return load_snapshot(data, "standard input")
+
+
+def machines_from(files: Sequence[Path]) -> "Iterator[Analysis]":
     """The same machines, each with what follows from its snapshot.
 
     What the collector inferred of the live machine is handed on: it is not inferred again.
     """
+    from ioflusher.machine.graph.analysis import Analysis
+
     if files:
         yield from (Analysis(snapshot) for _, snapshot in snapshots_from(files))
     else:
@@ -59,10 +86,3 @@ def machines_from(files: Sequence[Path]) -> Iterator[Analysis]:
 
         collected = collect_serving()
         yield Analysis(collected.snapshot, collected.services)
-
-
-def _standard_input() -> Snapshot:
-    data = sys.stdin.buffer.read(LARGEST_BYTES + 1)
-    if len(data) > LARGEST_BYTES:
-        raise SnapshotError(f"standard input: longer than the {LARGEST_BYTES >> 20} MiB of a snapshot")
-    return load_snapshot(data, "standard input")
