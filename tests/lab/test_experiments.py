@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ioflusher.lab.experiment import run_half
-from ioflusher.lab.outcome import Outcome
+from ioflusher.lab.outcome import HalfOutcome
 from ioflusher.lab.scenario import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from tests.lab.conftest import ioflusher
@@ -90,4 +90,4 @@ def test_out_of_memory_is_its_own_outcome(lab: Lab) -> None:
     assert f'size = "{workload}M"' in text
     text = text.replace(f'size = "{workload}M"', 'size = "800M"')
     half = run_half(lab, parse_scenario(text), text, io_flusher=True, watch=lambda half, event: None)
-    assert half.outcome is Outcome.OUT_OF_MEMORY, half
+    assert half.outcome is HalfOutcome.OUT_OF_MEMORY, half

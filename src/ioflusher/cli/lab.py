@@ -6,8 +6,15 @@ from pathlib import Path
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_options import accelerator_option, here, kernel_option, progress_line
-from ioflusher.cli.lab_run import list_command, run_command, setup_command
+from ioflusher.cli.lab_options import (
+    accelerator_option,
+    current_directory_shares,
+    kernel_option,
+    progress_line,
+)
+from ioflusher.cli.lab_run import run_command
+from ioflusher.cli.lab_runs import runs_command, show_command
+from ioflusher.cli.lab_setup import list_command, setup_command
 from ioflusher.cli.messages import print_error
 
 
@@ -62,9 +69,10 @@ def exec_command(
     from ioflusher.support.sizes import parse_size
 
     chosen = Accelerator(accelerator) if accelerator else None
+    shares = (*share, *current_directory_shares())
     with progress_line(quiet=True) as progress, guest_disks(disk) as disks:
         guest = Guest(parse_size(memory), cpus, load, disks, network)
-        with Lab(kernel, accelerator=chosen, shares=(*share, *here()), progress=progress) as ready:
+        with Lab(kernel, accelerator=chosen, shares=shares, progress=progress) as ready:
             progress("booting")
             try:
                 done = execute(
@@ -85,5 +93,5 @@ def exec_command(
     sys.exit(done.status)
 
 
-for _command in (list_command, run_command, setup_command):
+for _command in (list_command, run_command, runs_command, setup_command, show_command):
     lab.add_command(_command)

@@ -8,35 +8,61 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.preferences import preferences
+
 if TYPE_CHECKING:
-    from ioflusher.lab.session import Progress
+    from rich.status import Status
+
+
+class ProgressLine:
+    """Says what is going on; call it with a text.
+
+    On a terminal it is a line that changes, elsewhere each step is a line on standard error. The part of a
+    text behind " | " changes all the time and is for terminals alone.
+    """
+
+    def __init__(self, status: "Status | None", *, quiet: bool = False) -> None:
+        self._status = status
+        self._quiet = quiet
+        self._shown: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(text.replace(" | ", ", ")))
+            return
+        step = text.partition(" | ")[0]
+        if step not in self._shown and not self._quiet:
+            self._shown.add(step)
+            click.echo(f"{step} ...", err=True)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """While the block prints: with the line on the terminal, rich sends standard output there, too."""
+        if self._status is None:
+            yield
+            return
+        self._status.stop()
+        try:
+            yield
+        finally:
+            self._status.start()
 
 
 @contextmanager
-def progress_line(*, quiet: bool = False) -> Iterator["Progress"]:
-    """What is going on: on a terminal a line that changes, elsewhere a line on standard error a step.
-
-    The part of a text behind " | " changes all the time and is for terminals alone.
-    """
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.text import Text
-
-        with Console(stderr=True).status("") as status:
-            yield lambda text: status.update(Text(text.replace(" | ", ", ")))
+def progress_line(*, quiet: bool = False) -> Iterator[ProgressLine]:
+    """What is going on, until the end of the block. `quiet`: only on a terminal; --quiet: nowhere."""
+    if preferences().quiet or not sys.stderr.isatty():
+        yield ProgressLine(None, quiet=quiet or preferences().quiet)
         return
-    shown: set[str] = set()
+    from ioflusher.cli.console import error_console
 
-    def line(text: str) -> None:
-        step = text.partition(" | ")[0]
-        if step not in shown and not quiet:
-            shown.add(step)
-            click.echo(f"{step} ...", err=True)
-
-    yield line
+    with error_console().status("") as status:
+        yield ProgressLine(status)
 
 
-def here() -> tuple[Path, ...]:
+def current_directory_shares() -> tuple[Path, ...]:
     """The current directory, which guests see too, unless it is too much to walk: / or the home directory."""
     cwd = Path.cwd()
     return () if cwd in (Path("/"), Path.home()) else (cwd,)

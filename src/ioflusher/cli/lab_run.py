@@ -1,21 +1,30 @@
-"""`ioflusher lab run`, `lab list` and `lab setup`."""
+"""`ioflusher lab run`: checks first what the end needs, then plays, keeps and prints."""
 
+import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line
+from ioflusher.cli.console import error_console, output_console
+from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.lab_options import ProgressLine, accelerator_option, kernel_option, progress_line
+from ioflusher.cli.messages import complain, print_error, remark
+from ioflusher.cli.output import OutputError, flush_output
+from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
     from ioflusher.lab.channel import Event
-    from ioflusher.lab.outcome import Experiment
-    from ioflusher.lab.scenario import Scenario
-    from ioflusher.lab.session import Lab, Progress
+    from ioflusher.lab.experiment import Watch
+    from ioflusher.lab.outcome import Experiment, Half, OneHalf
+    from ioflusher.lab.repeat import RunKeeper
+    from ioflusher.lab.store import ExperimentStore
 
-EXIT_NO_CONTRAST = 1
+DEFAULT_REPORT = Path("reports")
 
 
 @click.command("run")
@@ -25,131 +34,188 @@ EXIT_NO_CONTRAST = 1
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option(
     "--report",
+    metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("reports"),
-    show_default=True,
-    help="Directory for the HTML report and its picture.",
+    help=f"Directory for the HTML report and its pictures; default: {DEFAULT_REPORT}, where the extra "
+    "ioflusher[lab] is installed.",
 )
 @kernel_option
 @accelerator_option
 def run_command(
     scenario: str,
     runs: int,
-    only: str | None,
+    only: "OneHalf | None",
     as_json: bool,
-    report: Path,
+    report: Path | None,
     kernel: str | None,
     accelerator: str | None,
 ) -> None:
     """Play SCENARIO: the same machine without and with the IO_FLUSHER state.
 
-    SCENARIO is a name from `ioflusher lab list` or a TOML file. Exit status: 0 frozen without and alive
-    with (or, with --only, that half as expected), 1 anything else, 2 the work could not be done.
-    """
-    from rich.console import Console
+    SCENARIO is a name from `ioflusher lab list` or a TOML file. Every run is kept with its evidence as soon
+    as it has ended: `ioflusher lab runs` lists them, `lab show` prints one again. Ctrl-C ends the
+    experiment and reports the runs so far.
 
+    Exit status: 0 frozen without and alive with (or, with --only, that half as expected), 1 anything else, 2
+    the work could not be done, 130 Ctrl-C.
+    """
     from ioflusher.lab.qemu import Accelerator
+    from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
     from ioflusher.lab.scenario import find_scenario
     from ioflusher.lab.session import Lab
-    from ioflusher.report.experiment_html import write_report
+
+    found, text = find_scenario(scenario)
+    _check_output()
+    directory = _report_directory(report)
+    keeper = RunKeeper(_store(), on_error=_not_kept)
+    chosen = Accelerator(accelerator) if accelerator else None
+    with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
+        plan = plan_runs(lab, found, text, only=only, runs=runs)
+        with _crash_says_where(keeper):
+            experiment = play_runs(
+                lab,
+                found,
+                plan,
+                keeper=keeper,
+                on_half=lambda number, half: _print_line(progress, number, runs, half, to_stderr=as_json),
+                watch=lambda number: _report_progress(progress, number, runs),
+            )
+    with _crash_says_where(keeper):
+        _print_all(experiment, keeper.experiment, as_json=as_json)
+        if directory is not None:
+            _write_report(experiment, directory, asked=report is not None, to_stderr=as_json)
+    _exit(experiment)
+
+
+def _check_output() -> None:
+    """See that there is a standard output; characters that it does not have become escapes.
+
+    Raises:
+        OutputError: it is closed.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed, so nothing could be printed in the end")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _report_directory(asked: Path | None) -> Path | None:
+    """Where the report goes; None where none was asked for and none can be made, which is said.
+
+    Raises:
+        IoflusherError: one was asked for and cannot be made.
+    """
+    from ioflusher.report.experiment_html import check_report
+
+    try:
+        check_report(asked or DEFAULT_REPORT)
+    except IoflusherError as error:
+        if asked is not None:
+            raise
+        remark(f"there will be no HTML report: {error}" + (f" ({error.hint})" if error.hint else ""))
+        return None
+    return asked or DEFAULT_REPORT
+
+
+def _store() -> "ExperimentStore | None":
+    """The store, proved writable; None where it is not, which is said: the runs are printed all the same."""
+    from ioflusher.lab.store import ExperimentStore, StoreError
+
+    try:
+        store = ExperimentStore()
+        store.check()
+    except StoreError as error:
+        print_error(f"the runs will be printed, but not kept: {error}", error.hint)
+        return None
+    return store
+
+
+def _not_kept(error: IoflusherError) -> None:
+    print_error(f"this run is not kept: {error}", error.hint)
+
+
+def _print_line(progress: ProgressLine, number: int, runs: int, half: "Half", *, to_stderr: bool) -> None:
+    from ioflusher.report.experiment_text import print_half
+
+    with progress.hidden():
+        print_half(number, runs, half, error_console() if to_stderr else output_console())
+        flush_output()
+
+
+def _report_progress(progress: ProgressLine, number: int, runs: int) -> "Watch":
+    """What turns the events of a run's guests into texts of the progress line."""
+    count = f"run {number} of {runs}, " if runs > 1 else ""
+    progress(f"{count}booting")
+
+    def show(io_flusher: bool, event: "Event") -> None:
+        half = f"{count}{'with' if io_flusher else 'without'} the state"
+        if event.kind == "phase":
+            progress(f"{half}: {event.data['name']}")
+        elif event.kind == "begin":
+            progress(f"{half}: the work begins")
+        elif event.kind == "sample":
+            free = event.data["memory_kib"].get("MemFree", 0) // 1024
+            progress(
+                f"{half}: the work begins | {event.data['completed']} requests completed, "
+                f"{event.data['in_flight']} in flight, {free} MiB free"
+            )
+
+    return show
+
+
+@contextmanager
+def _crash_says_where(keeper: "RunKeeper") -> Iterator[None]:
+    """Whatever ends the block early, it is said where the runs so far are."""
+    try:
+        yield
+    except BaseException:
+        if keeper.experiment is not None:
+            print_error(f"what was measured is kept: `ioflusher lab show {keeper.experiment}`")
+        raise
+
+
+def _print_all(experiment: "Experiment", kept_as: int | None, *, as_json: bool) -> None:
     from ioflusher.report.experiment_json import experiment_record
     from ioflusher.report.experiment_text import print_experiment
 
-    found, text = find_scenario(scenario)
-    chosen = Accelerator(accelerator) if accelerator else None
-    with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
-        experiment = _play(lab, found, text, runs, only, progress)
-    page = write_report(experiment, report)
     if as_json:
-        click.echo(json.dumps(experiment_record(experiment)))
+        click.echo(json.dumps(experiment_record(experiment, kept_as=kept_as)))
     else:
-        print_experiment(experiment, Console(highlight=False, markup=False, emoji=False))
-        click.echo(f"\nreport: {page}")
-    sys.exit(0 if _as_expected(experiment, only) else EXIT_NO_CONTRAST)
+        if experiment.runs or experiment.unfinished:
+            click.echo()
+        print_experiment(experiment, output_console())
+        if kept_as is not None:
+            click.echo(f"\nkept as run {kept_as}: `ioflusher lab show {kept_as}` prints it again")
+    flush_output()
 
 
-def _play(
-    lab: "Lab",
-    scenario: "Scenario",
-    text: str,
-    runs: int,
-    only: str | None,
-    progress: "Progress",
-) -> "Experiment":
-    from ioflusher.lab.experiment import run_pair
-    from ioflusher.lab.outcome import Experiment
-    from ioflusher.support.sizes import format_size
-    from ioflusher.support.text import counted
+def _write_report(experiment: "Experiment", directory: Path, *, asked: bool, to_stderr: bool) -> None:
+    """Write the report; only one that was asked for must succeed. Nothing measured, no report."""
+    from ioflusher.report.experiment_html import write_report
 
-    done = []
-    for number in range(1, runs + 1):
-        count = f"run {number} of {runs}, " if runs > 1 else ""
-
-        def watch(io_flusher: bool, event: "Event", count: str = count) -> None:
-            half = f"{count}{'with' if io_flusher else 'without'} the state"
-            if event.kind == "phase":
-                progress(f"{half}: {event.data['name']}")
-            elif event.kind == "begin":
-                progress(f"{half}: the work begins")
-            elif event.kind == "sample":
-                free = event.data["memory_kib"].get("MemFree", 0) // 1024
-                progress(
-                    f"{half}: the work begins | {event.data['completed']} requests completed, "
-                    f"{event.data['in_flight']} in flight, {free} MiB free"
-                )
-
-        progress(f"{count}booting")
-        done.append(run_pair(lab, scenario, text, only=only, watch=watch))
-    processors = counted(scenario.machine.cpus, "CPU")
-    return Experiment(
-        scenario=scenario.name,
-        title=scenario.title,
-        served=scenario.served,
-        pressed=scenario.pressed,
-        kernel=lab.kernel.release,
-        accelerator={"tcg": "emulated", "kvm": "KVM"}[lab.accelerator.value],
-        machine=f"{format_size(scenario.machine.memory)}, {processors}",
-        runs=tuple(done),
-    )
-
-
-def _as_expected(experiment: "Experiment", only: str | None) -> bool:
-    if only == "without":
-        return all(run.without is not None and run.without.witness is not None for run in experiment.runs)
-    if only == "with":
-        return all(run.with_ is not None and run.with_.lived for run in experiment.runs)
-    return all(run.proved for run in experiment.runs)
-
-
-@click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def list_command(as_json: bool) -> None:
-    """List the scenarios that come with the package."""
-    from ioflusher.lab.scenario import builtin_scenarios, parse_scenario
-
-    scenarios = [parse_scenario(text, origin=name) for name, text in builtin_scenarios().items()]
-    if as_json:
-        click.echo(json.dumps([{"name": s.name, "title": s.title, "served": s.served} for s in scenarios]))
+    if not experiment.runs and not experiment.unfinished:
         return
-    width = max(len(s.name) for s in scenarios)
-    for s in scenarios:
-        click.echo(f"{s.name:{width}}  {s.title}")
+    try:
+        page = write_report(experiment, directory)
+    except IoflusherError as error:
+        if asked:
+            raise
+        complain(error)
+        return
+    if to_stderr:
+        remark(f"report: {page}")
+    else:
+        click.echo(f"report: {page}")
 
 
-@click.command("setup")
-@kernel_option
-def setup_command(kernel: str | None) -> None:
-    """Install what the lab needs from the distribution's packages, fetch the kernel, try KVM.
+def _exit(experiment: "Experiment") -> None:
+    from ioflusher.lab.outcome import Ending
 
-    Packages are installed as root or with sudo where they are missing; else it says which they are.
-    """
-    from ioflusher.lab.session import Lab
-    from ioflusher.lab.setup import install_missing
-
-    with progress_line() as progress:
-        installed = install_missing(progress)
-        with Lab(kernel, progress=progress) as lab:
-            release, accelerator = lab.kernel.release, lab.accelerator.value
-    if installed:
-        click.echo(f"installed: {' '.join(installed)}")
-    click.echo(f"ready: Linux {release}, QEMU with {accelerator}")
+    match experiment.ending:
+        case Ending.INTERRUPTED:
+            print_error("interrupted")
+            sys.exit(ExitStatus.INTERRUPTED)
+        case Ending.FAILED:
+            print_error(experiment.error or "the lab failed")
+            sys.exit(ExitStatus.FAILED)
+    sys.exit(ExitStatus.DONE if experiment.as_expected else ExitStatus.FOUND)

@@ -12,7 +12,7 @@ from ioflusher.lab.channel import Event
 from ioflusher.lab.disks import guest_disks
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.job import ScenarioJob
-from ioflusher.lab.outcome import DaemonThread, Half, Outcome, Run, Sample
+from ioflusher.lab.outcome import DaemonThread, Half, HalfOutcome, Run, Sample, bounded_console
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.vm import Ended, VirtualMachine
@@ -141,12 +141,13 @@ class _Follower:
                 )
         return None
 
-    def _half(self, outcome: Outcome, detail: str, **more: Any) -> Half:
+    def _half(self, outcome: HalfOutcome, detail: str, **more: Any) -> Half:
         last = self._samples[-1] if self._samples else None
         values: dict[str, Any] = {
             "completed": last.completed if last else 0,
             "in_flight": last.in_flight if last else 0,
             "samples": tuple(self._samples),
+            "console": bounded_console(self._vm.console_bytes()),
             **more,
         }
         return Half(self._io_flusher, outcome, detail, self._boot_s, self._vm.elapsed_s, **values)
@@ -171,7 +172,7 @@ class _Follower:
             for raw in event.data["others"]
         )
         return self._half(
-            Outcome.FROZEN,
+            HalfOutcome.FROZEN,
             detail,
             when_s=event.time_s - self._began - event.data["stalled_s"],
             completed=event.data["completed"],
@@ -192,22 +193,22 @@ class _Follower:
         }
         if data["oom_kills"]:
             return self._half(
-                Outcome.OUT_OF_MEMORY, f"The kernel killed {data['oom_kills']} process(es).", **more
+                HalfOutcome.OUT_OF_MEMORY, f"The kernel killed {data['oom_kills']} process(es).", **more
             )
         if data["status"] or not verified:
             detail = f"The workload ended with status {data['status']} before it had read everything back."
-            return self._half(Outcome.LOST, detail, console_tail=self._vm.console_tail(), **more)
+            return self._half(HalfOutcome.LOST, detail, console_tail=self._vm.console_tail(), **more)
         wrong = int(verified["wrong_chunks"])
         detail = "All that was written came back." if not wrong else f"{wrong} chunks came back wrong."
         return self._half(
-            Outcome.FINISHED, detail, verified_bytes=int(verified["bytes"]), wrong_chunks=wrong, **more
+            HalfOutcome.FINISHED, detail, verified_bytes=int(verified["bytes"]), wrong_chunks=wrong, **more
         )
 
     def _ended(self) -> Half:
         tail = self._vm.console_tail(25)
         panicked = b"Kernel panic" in self._vm.console_bytes()
         detail = "The kernel panicked." if panicked else "The machine ended without a word on its outcome."
-        return self._half(Outcome.PANICKED if panicked else Outcome.LOST, detail, console_tail=tail)
+        return self._half(HalfOutcome.PANICKED if panicked else HalfOutcome.LOST, detail, console_tail=tail)
 
     def _silent(self, why: str) -> Half:
         """Nothing came any more: an NMI makes the kernel print every stack on the console."""
@@ -225,10 +226,10 @@ class _Follower:
         witness = next((thread for thread in threads if thread.self_wait), None)
         if why == "silence" and witness and witness.explanation:
             detail = f"Even the observer stopped; the panic's stacks show: {witness.explanation.sentence}."
-            return self._half(Outcome.FROZEN, detail, when_s=self._last_progress(), threads=threads)
+            return self._half(HalfOutcome.FROZEN, detail, when_s=self._last_progress(), threads=threads)
         limit = f"{self._scenario.deadline_s:g} s" if why == "deadline" else f"{SILENCE_S:g} s of silence"
         return self._half(
-            Outcome.LOST,
+            HalfOutcome.LOST,
             f"Neither done nor frozen after {limit}.",
             when_s=self._last_progress(),
             threads=threads,
@@ -246,4 +247,5 @@ def _thread(raw: dict[str, Any], frames: tuple[Any, ...] = ()) -> DaemonThread:
         flags=raw["flags"],
         io_flusher=raw["io_flusher"],
         explanation=explain_stack(frames) if frames else None,
+        stack=raw.get("stack", ""),
     )

@@ -1,12 +1,22 @@
-"""How the halves of an experiment came out, with all the evidence."""
+"""What an experiment is made of and how it is judged: samples, threads, halves, runs, with all the evidence.
 
-from dataclasses import dataclass
+A half is one virtual machine's story, a run is a pair of halves that differ in the IO_FLUSHER state alone, an
+experiment is a scenario's runs. Everything that says "it froze", "it lived" or "it was proved" is a property
+here and pure, so that the command line, the reports and the store judge alike.
+"""
+
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Literal
 
 from ioflusher.kernlog.waits import StackExplanation
 
+LARGEST_CONSOLE_BYTES = 256 << 10  # a panic under unknown_nmi_panic prints the stacks of every task
 
-class Outcome(Enum):
+OneHalf = Literal["with", "without"]
+
+
+class HalfOutcome(Enum):
     """What became of one half."""
 
     FINISHED = "finished"
@@ -44,6 +54,8 @@ class DaemonThread:
         flags: its PF_* bits (task->flags).
         io_flusher: whether both bits of the state are among them.
         explanation: what its kernel stack says; None where it was not asked for.
+        stack: the text of /proc/PID/task/TID/stack as it was read; empty where the stack is from the
+            console, or was not asked for.
     """
 
     tid: int
@@ -52,6 +64,7 @@ class DaemonThread:
     flags: int
     io_flusher: bool
     explanation: StackExplanation | None = None
+    stack: str = ""
 
     @property
     def self_wait(self) -> bool:
@@ -78,10 +91,11 @@ class Half:
         threads: the daemon's threads.
         waiting: (name, what its stack says) of other tasks in uninterruptible sleep.
         console_tail: the kernel's last lines, where they matter.
+        console: everything that the kernel printed, as `bounded_console` leaves it.
     """
 
     io_flusher: bool
-    outcome: Outcome
+    outcome: HalfOutcome
     detail: str
     boot_s: float
     wall_s: float
@@ -94,24 +108,61 @@ class Half:
     threads: tuple[DaemonThread, ...] = ()
     waiting: tuple[tuple[str, str], ...] = ()
     console_tail: str = ""
+    console: str = ""
 
     @property
     def lived(self) -> bool:
         """Whether the work was finished and everything came back as it was written."""
-        return self.outcome is Outcome.FINISHED and self.wrong_chunks == 0
+        return self.outcome is HalfOutcome.FINISHED and self.wrong_chunks == 0
 
     @property
     def witness(self) -> DaemonThread | None:
         """The daemon's thread that waits for itself, if one does."""
         return next((thread for thread in self.threads if thread.self_wait), None)
 
+    @property
+    def froze_by_itself(self) -> bool:
+        """Whether the device froze and a thread of the daemon was seen waiting for itself."""
+        return self.outcome is HalfOutcome.FROZEN and self.witness is not None
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """What else this machine had to do while a run was played; it stretches every time that was measured.
+
+    Attributes:
+        cpus: processors that are online.
+        before, after: load averages of the last minute (/proc/loadavg), the guest's own share included.
+    """
+
+    cpus: int
+    before: float
+    after: float
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Both halves, or the one that was asked for."""
+    """Both halves, or the one that was asked for.
+
+    Attributes:
+        without, with_: the halves; None for one that was not played.
+        began_at: when it began, seconds since 1970 by this machine's clock; None where not known.
+        host: what else this machine did; None where not known.
+    """
 
     without: Half | None
     with_: Half | None
+    began_at: float | None = None
+    host: HostLoad | None = None
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """The halves that were played, without the state first."""
+        return tuple(half for half in (self.without, self.with_) if half is not None)
+
+    def with_half(self, half: Half) -> "Run":
+        """The run with this half put into its place."""
+        return replace(self, with_=half) if half.io_flusher else replace(self, without=half)
 
     @property
     def proved(self) -> bool:
@@ -119,10 +170,59 @@ class Run:
         return (
             self.without is not None
             and self.with_ is not None
-            and self.without.outcome is Outcome.FROZEN
-            and self.without.witness is not None
+            and self.without.froze_by_itself
             and self.with_.lived
         )
+
+    def whole(self, only: OneHalf | None) -> bool:
+        """Whether every half that was asked for has been played."""
+        return (self.without is not None or only == "with") and (self.with_ is not None or only == "without")
+
+    def as_expected(self, only: OneHalf | None) -> bool:
+        """Whether it came out as the state promises; with `only`, whether that half did."""
+        match only:
+            case "without":
+                return self.without is not None and self.without.froze_by_itself
+            case "with":
+                return self.with_ is not None and self.with_.lived
+            case None:
+                return self.proved
+
+
+class Ending(Enum):
+    """How an experiment came to its end; the runs before it are as good as any."""
+
+    COMPLETE = "complete"  # every planned run was played
+    INTERRUPTED = "interrupted"  # by the user
+    FAILED = "failed"  # the lab could not go on
+    UNKNOWN = "unknown"  # it is being played now, or its program was killed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all runs of an experiment have in common.
+
+    Attributes:
+        scenario: its name.
+        title, served, pressed: its story.
+        scenario_text: its whole TOML text.
+        kernel: release of the guest's kernel.
+        accelerator: "KVM" or "emulated".
+        machine: memory and processors of the guest, for people.
+        only: the one half that is played; None for both.
+        runs: how many are to be played.
+    """
+
+    scenario: str
+    title: str
+    served: str
+    pressed: str
+    scenario_text: str
+    kernel: str
+    accelerator: str
+    machine: str
+    only: OneHalf | None = None
+    runs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,40 +230,68 @@ class Experiment:
     """Every run of a scenario.
 
     Attributes:
-        scenario: its name.
-        title, served, pressed: its story.
-        kernel: release of the guest's kernel.
-        accelerator: "kvm" or "tcg".
-        machine: memory and processors, for people.
+        plan: what was to be played.
+        runs: those in which every half that was asked for was played, in their order.
+        unfinished: the run in which the experiment ended early, where one of its halves was played.
+        ending: how it ended.
+        error: why, where it failed.
     """
 
-    scenario: str
-    title: str
-    served: str
-    pressed: str
-    kernel: str
-    accelerator: str
-    machine: str
+    plan: Plan
     runs: tuple[Run, ...]
+    unfinished: Run | None = None
+    ending: Ending = Ending.COMPLETE
+    error: str | None = None
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether all that was planned was played and came out as the state promises.
+
+        Frozen in the daemon's own wait without the state and alive with it; or, where one half alone was
+        asked for, that half so.
+        """
+        return (
+            self.ending is Ending.COMPLETE
+            and 0 < self.plan.runs <= len(self.runs)
+            and all(run.as_expected(self.plan.only) for run in self.runs)
+        )
 
     @property
     def verdict(self) -> str:
         """The whole in one sentence, no stronger than what was seen."""
-        both = [run for run in self.runs if run.without and run.with_]
-        if not both:
+        if not self.runs:
+            return "No run came to its end, so there is nothing to judge."
+        both = [(run, run.without, run.with_) for run in self.runs]
+        pairs = [(run, without, with_) for run, without, with_ in both if without and with_]
+        if not pairs:
             return "Only one half was run, so there is nothing to compare."
-        proved = sum(run.proved for run in both)
-        times = "" if len(both) == 1 else f" in {proved} of {len(both)} runs"
+        proved = sum(run.proved for run, _, _ in pairs)
+        times = "" if len(pairs) == 1 else f" in {proved} of {len(pairs)} runs"
         if proved:
             return (
                 f"Without the IO_FLUSHER state the daemon waited for itself and the device froze; "
                 f"with it, and nothing else changed, the same work was done{times}."
             )
-        if all(run.without and run.with_ and run.without.lived and run.with_.lived for run in both):
+        if all(without.lived and with_.lived for _, without, with_ in pairs):
             return "Both halves finished the work: this scenario shows no difference on this kernel."
-        found = {
-            f"{run.without.outcome.value} without, {run.with_.outcome.value} with"
-            for run in both
-            if run.without and run.with_
-        }
+        found = {f"{half_words(without)} without, {half_words(with_)} with" for _, without, with_ in pairs}
         return f"This shows no clean contrast: {'; '.join(sorted(found))}."
+
+
+def half_words(half: Half) -> str:
+    """The outcome of a half in a few words that leave nothing out that its verdict hangs on."""
+    if half.outcome is HalfOutcome.FROZEN and not half.froze_by_itself:
+        return "frozen, but not seen waiting for itself"
+    if half.outcome is HalfOutcome.FINISHED and not half.lived:
+        return "finished with wrong data"
+    return half.outcome.value
+
+
+def bounded_console(data: bytes) -> str:
+    """A console's bytes as text, its beginning left out where it is long, and that said.
+
+    Bytes that are not UTF-8 become backslash escapes.
+    """
+    left_out = max(0, len(data) - LARGEST_CONSOLE_BYTES)
+    text = data[left_out:].decode("utf-8", "backslashreplace")
+    return f"[{left_out} bytes before this are left out]\n{text}" if left_out else text

@@ -1,28 +1,50 @@
 """An experiment as JSON: all the evidence, names with their units."""
 
+from datetime import UTC, datetime
 from typing import Any
 
-from ioflusher.lab.outcome import DaemonThread, Experiment, Half
+from ioflusher.lab.outcome import DaemonThread, Ending, Experiment, Half, Run
 
 
-def experiment_record(experiment: Experiment) -> dict[str, Any]:
+def experiment_record(experiment: Experiment, *, kept_as: int | None = None) -> dict[str, Any]:
     """The whole experiment: {"scenario", "kernel", "runs": [{"without": {...}, "with": {...}}], ...}.
 
-    A half that was not run is null.
+    A half that was not played is null. `runs` has the runs that came to their end, `unfinished` the one in
+    which the experiment ended early. `kept_as` is its number in the store.
     """
+    plan = experiment.plan
     return {
-        "scenario": experiment.scenario,
-        "title": experiment.title,
-        "served": experiment.served,
-        "pressed": experiment.pressed,
-        "kernel": experiment.kernel,
-        "accelerator": experiment.accelerator,
-        "machine": experiment.machine,
+        "scenario": plan.scenario,
+        "title": plan.title,
+        "served": plan.served,
+        "pressed": plan.pressed,
+        "kernel": plan.kernel,
+        "accelerator": plan.accelerator,
+        "machine": plan.machine,
+        "only": plan.only,
         "verdict": experiment.verdict,
-        "runs": [
-            {"without": _half(run.without), "with": _half(run.with_), "proved": run.proved}
-            for run in experiment.runs
-        ],
+        "as_expected": experiment.as_expected,
+        "planned": plan.runs,
+        "done": len(experiment.runs),
+        "ending": experiment.ending.value,
+        "interrupted": experiment.ending is Ending.INTERRUPTED,
+        "error": experiment.error,
+        "kept_as": kept_as,
+        "runs": [_run(run) for run in experiment.runs],
+        "unfinished": experiment.unfinished and _run(experiment.unfinished),
+        "scenario_text": plan.scenario_text,
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    began = run.began_at
+    return {
+        "without": _half(run.without),
+        "with": _half(run.with_),
+        "proved": run.proved,
+        "began_at": None if began is None else datetime.fromtimestamp(began, UTC).isoformat("T", "seconds"),
+        "host": run.host
+        and {"cpus": run.host.cpus, "load_before": run.host.before, "load_after": run.host.after},
     }
 
 
@@ -53,6 +75,7 @@ def _half(half: Half | None) -> dict[str, Any] | None:
             for sample in half.samples
         ],
         "console_tail": half.console_tail,
+        "console": half.console,
     }
 
 
@@ -74,4 +97,5 @@ def _thread(thread: DaemonThread) -> dict[str, Any]:
                 for marked in explanation.marked
             ],
         },
+        "stack_text": thread.stack,
     }

@@ -1,103 +1,160 @@
 """An experiment on a terminal: the story in ten lines, then the evidence."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ioflusher.lab.outcome import DaemonThread, Experiment, Half, Outcome, Run
+from ioflusher.lab.outcome import DaemonThread, Ending, Experiment, Half, HalfOutcome, Run, half_words
 from ioflusher.support.sizes import format_size
-from ioflusher.support.text import printable
+from ioflusher.support.text import counted, printable
 
 _STYLES = {
-    Outcome.FINISHED: "bold green",
-    Outcome.FROZEN: "bold red",
-    Outcome.PANICKED: "bold red",
-    Outcome.OUT_OF_MEMORY: "bold yellow",
-    Outcome.LOST: "bold yellow",
+    HalfOutcome.FINISHED: "bold green",
+    HalfOutcome.FROZEN: "bold red",
+    HalfOutcome.PANICKED: "bold red",
+    HalfOutcome.OUT_OF_MEMORY: "bold yellow",
+    HalfOutcome.LOST: "bold yellow",
 }
 
 
 def print_experiment(experiment: Experiment, console: Console) -> None:
     """Print the whole: the story and the verdict first, then each run's evidence."""
     console.print(_story(experiment))
+    planned = experiment.plan.runs
     for number, run in enumerate(experiment.runs, start=1):
-        if len(experiment.runs) > 1:
-            console.print(Text(f"\nrun {number} of {len(experiment.runs)}", style="bold"))
+        if planned > 1:
+            console.print(Text(f"\nrun {number} of {planned}", style="bold"))
         console.print(_evidence(run))
+    if experiment.unfinished:
+        console.print(Text("\na run that did not come to its end", style="bold"))
+        console.print(_evidence(experiment.unfinished))
+
+
+def print_half(number: int, planned: int, half: Half, console: Console) -> None:
+    """Print one line for a half that has just ended; `number` is its run's, from 1."""
+    run = f"run {number} of {planned}, " if planned > 1 else ""
+    console.print(Text.assemble(f"{run}{_name(half)}: ", _outcome_and_sentence(half)), soft_wrap=True)
+
+
+def ending_sentence(experiment: Experiment) -> str:
+    """How far the experiment came, and why it ended there."""
+    runs = f"{len(experiment.runs)} of {counted(experiment.plan.runs, 'run')}"
+    match experiment.ending:
+        case Ending.COMPLETE if len(experiment.runs) < experiment.plan.runs:
+            return f"{runs} are still kept"
+        case Ending.COMPLETE:
+            return f"{runs} played"
+        case Ending.INTERRUPTED:
+            return f"interrupted after {runs}"
+        case Ending.FAILED:
+            return f"failed after {runs}: {experiment.error}"
+        case Ending.UNKNOWN:
+            return f"still being played, or killed, after {runs}"
 
 
 def half_sentence(half: Half) -> str:
     """What became of a half, with its numbers."""
     requests = f"{half.completed} requests completed"
     match half.outcome:
-        case Outcome.FINISHED:
+        case HalfOutcome.FINISHED:
             came_back = f"{format_size(half.verified_bytes or 0)} read back"
             right = "all as written" if half.wrong_chunks == 0 else f"{half.wrong_chunks} CHUNKS WRONG"
             return f"after {half.when_s:.1f} s: {requests}, {came_back}, {right}"
-        case Outcome.FROZEN:
+        case HalfOutcome.FROZEN:
             stuck = f"{half.in_flight} in flight, none completed since"
             return f"after {half.when_s:.1f} s: {requests}, {stuck}. {half.detail}"
         case _:
             return f"{half.detail} {requests} by then."
 
 
+def _name(half: Half) -> str:
+    return "with" if half.io_flusher else "without"
+
+
+def _outcome_and_sentence(half: Half) -> Text:
+    return Text.assemble((half.outcome.value.upper(), _style(half)), " ", printable(half_sentence(half)))
+
+
+def _style(half: Half) -> str:
+    if half.outcome is HalfOutcome.FINISHED and not half.lived:
+        return _STYLES[HalfOutcome.PANICKED]
+    return _STYLES[half.outcome]
+
+
 def _story(experiment: Experiment) -> RenderableType:
+    plan = experiment.plan
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(experiment.scenario, Text(experiment.title, style="bold"))
-    grid.add_row("served", experiment.served)
-    grid.add_row("pressed", experiment.pressed)
-    grid.add_row("machine", f"Linux {experiment.kernel}, {experiment.machine}, {experiment.accelerator}")
-    if len(experiment.runs) == 1:
-        run = experiment.runs[0]
-        for name, half in (("without", run.without), ("with", run.with_)):
-            if half is not None:
-                text = Text.assemble(
-                    (half.outcome.value.upper(), _STYLES[half.outcome]), " ", printable(half_sentence(half))
-                )
-                grid.add_row(name, text)
+    grid.add_row(plan.scenario, Text(printable(plan.title), style="bold"))
+    grid.add_row("served", Text(printable(plan.served)))
+    grid.add_row("pressed", Text(printable(plan.pressed)))
+    grid.add_row("machine", Text(printable(f"Linux {plan.kernel}, {plan.machine}, {plan.accelerator}")))
+    if plan.runs == 1:
+        run = experiment.runs[0] if experiment.runs else experiment.unfinished
+        for half in run.halves if run else ():
+            grid.add_row(_name(half), _outcome_and_sentence(half))
     else:
         for name, halves in (
             ("without", [run.without for run in experiment.runs if run.without]),
             ("with", [run.with_ for run in experiment.runs if run.with_]),
         ):
-            grid.add_row(name, _tally(halves))
+            if halves:
+                grid.add_row(name, _tally(halves))
+    if experiment.ending is not Ending.COMPLETE or len(experiment.runs) < plan.runs:
+        lines = ending_sentence(experiment).splitlines()
+        grid.add_row("ended", Text("\n".join(map(printable, lines)), style="bold yellow"))
     grid.add_row("verdict", Text(experiment.verdict, style="bold"))
     return grid
 
 
 def _tally(halves: list[Half]) -> Text:
-    """Outcomes of several runs, counted."""
-    counts = {outcome: sum(half.outcome is outcome for half in halves) for outcome in Outcome}
+    """What became of the halves of several runs, counted."""
+    fates: dict[str, list[Half]] = {}
+    for half in halves:
+        fates.setdefault(half_words(half), []).append(half)
     text = Text()
-    for outcome, count in counts.items():
-        if count:
-            when = sorted(half.when_s for half in halves if half.outcome is outcome)
-            span = f" ({when[0]:.1f} to {when[-1]:.1f} s)  "
-            text.append(f"{outcome.value.upper()} {count} of {len(halves)}", style=_STYLES[outcome])
-            text.append(span)
+    for words, alike in sorted(fates.items(), key=lambda fate: -len(fate[1])):
+        when = sorted(half.when_s for half in alike)
+        text.append(f"{words.upper()} {len(alike)} of {len(halves)}", style=_style(alike[0]))
+        text.append(f" ({when[0]:.1f} to {when[-1]:.1f} s)  ")
     return text
 
 
 def _evidence(run: Run) -> RenderableType:
-    halves = [half for half in (run.without, run.with_) if half is not None]
     table = Table(box=None, padding=(0, 2), title=None, show_edge=False)
     table.add_column("", style="bold")
-    for half in halves:
-        table.add_column("with" if half.io_flusher else "without", overflow="fold")
+    for half in run.halves:
+        table.add_column(_name(half), overflow="fold")
     for label, cell in _ROWS:
-        table.add_row(label, *(cell(half) for half in halves))
+        table.add_row(label, *(cell(half) for half in run.halves))
     parts: list[RenderableType] = [Text(), table]
-    for half in halves:
+    if played := played_sentence(run):
+        parts += [Text(), Text(played)]
+    for half in run.halves:
         if half.witness is not None:
             parts.append(_stack(half.witness))
-        if half.console_tail and half.outcome is not Outcome.FINISHED:
-            parts.append(Text("\nlast lines of the guest's console:"))
+        if half.console_tail and half.outcome is not HalfOutcome.FINISHED:
+            parts.append(Text(f"\nlast lines of the guest's console, {_name(half)} the state:"))
             parts += [Text("  " + printable(line)) for line in half.console_tail.splitlines()]
     return Group(*parts)
+
+
+def played_sentence(run: Run) -> str:
+    """When a run was played, and what else this machine did; empty where neither is known."""
+    parts = []
+    if run.began_at is not None:
+        parts.append(f"played {datetime.fromtimestamp(run.began_at, UTC):%Y-%m-%d %H:%M} UTC")
+    if run.host is not None:
+        host = run.host
+        parts.append(
+            f"this machine's load was {host.before:.1f} before and {host.after:.1f} after, "
+            f"on {counted(host.cpus, 'CPU')}"
+        )
+    return "; ".join(parts)
 
 
 def _free_range(half: Half) -> str:
@@ -122,7 +179,7 @@ def _flags(half: Half) -> str:
 
 
 _ROWS = (
-    ("outcome", lambda half: half.outcome.value),
+    ("outcome", half_words),
     ("guest's first event", lambda half: f"{half.boot_s:.1f} s after power-on"),
     ("virtual machine ran", lambda half: f"{half.wall_s:.1f} s"),
     ("last progress", lambda half: f"{half.when_s:.1f} s after the workload began"),

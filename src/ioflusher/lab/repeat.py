@@ -1,0 +1,133 @@
+"""Play a scenario several times; what was measured is kept as soon as it is there, whatever comes after."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from ioflusher.errors import IoflusherError
+from ioflusher.lab.experiment import Watch, run_half
+from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
+from ioflusher.lab.scenario import Scenario
+from ioflusher.lab.session import Lab
+from ioflusher.lab.store import ExperimentStore, StoreError
+from ioflusher.support.sizes import format_size
+from ioflusher.support.text import counted
+
+_ACCELERATORS = {"tcg": "emulated", "kvm": "KVM"}
+
+OnHalf = Callable[[int, Half], None]
+
+
+def plan_runs(lab: Lab, scenario: Scenario, text: str, *, only: OneHalf | None = None, runs: int = 1) -> Plan:
+    """What is to be played, as reports and the store know it. `text` is the scenario's TOML."""
+    return Plan(
+        scenario=scenario.name,
+        title=scenario.title,
+        served=scenario.served,
+        pressed=scenario.pressed,
+        scenario_text=text,
+        kernel=lab.kernel.release,
+        accelerator=_ACCELERATORS[lab.accelerator.value],
+        machine=f"{format_size(scenario.machine.memory)}, {counted(scenario.machine.cpus, 'CPU')}",
+        only=only,
+        runs=runs,
+    )
+
+
+class RunKeeper:
+    """Puts the runs of one experiment into a store; a store that fails stops no experiment.
+
+    `store` None: nothing is kept. `on_error` is called with what was not kept, and why.
+
+    Attributes:
+        experiment: the number under which the experiment is kept; None where nothing of it is.
+    """
+
+    def __init__(self, store: ExperimentStore | None, on_error: Callable[[StoreError], None]) -> None:
+        self._store = store
+        self._on_error = on_error
+        self._began: int | None = None
+        self.experiment: int | None = None
+
+    def keep(self, plan: Plan, number: int, run: Run) -> None:
+        """Keep a run, or the first half of one, under its number in the experiment."""
+        if self._store is None:
+            return
+        try:
+            if self._began is None:
+                self._began = self._store.begin(plan)
+            self._store.keep(self._began, number, run)
+            self.experiment = self._began
+        except StoreError as error:
+            self._on_error(error)
+
+    def end(self, ending: Ending, error: str | None) -> None:
+        """Keep how the experiment ended."""
+        if self._store is None or self._began is None:
+            return
+        try:
+            self._store.end(self._began, ending, error)
+        except StoreError as problem:
+            self._on_error(problem)
+
+
+def play_runs(
+    lab: Lab,
+    scenario: Scenario,
+    plan: Plan,
+    *,
+    keeper: RunKeeper,
+    on_half: OnHalf = lambda number, half: None,
+    watch: Callable[[int], Watch] = lambda number: lambda half, event: None,
+) -> Experiment:
+    """Play what is planned, one half after another.
+
+    Each half is kept as soon as it has ended, then shown to `on_half` with the number of its run, from 1.
+    Ctrl-C and errors of the lab end the experiment early; what was measured until then is in the Experiment
+    that is returned, and so is the reason.
+
+    Args:
+        watch: gives for the number of a run what is called with every event of its guests.
+    """
+    runs: list[Run] = []
+    current = Run(None, None)
+    ending, said = Ending.COMPLETE, None
+    try:
+        for number in range(1, plan.runs + 1):
+            current = Run(None, None, time.time(), _host_load())
+            for io_flusher in _order(plan.only):
+                half = run_half(lab, scenario, plan.scenario_text, io_flusher=io_flusher, watch=watch(number))
+                current = _measured(current, half)
+                keeper.keep(plan, number, current)
+                on_half(number, half)
+            runs.append(current)
+            current = Run(None, None)
+    except KeyboardInterrupt:
+        ending = Ending.INTERRUPTED
+    except IoflusherError as error:
+        ending = Ending.FAILED
+        said = f"{error} ({error.hint})" if error.hint else str(error)
+    if current.halves:
+        keeper.keep(plan, len(runs) + 1, current)  # Ctrl-C may have come before it was
+        if current.whole(plan.only):
+            runs.append(current)
+            current = Run(None, None)
+    keeper.end(ending, said)
+    return Experiment(plan, tuple(runs), current if current.halves else None, ending, said)
+
+
+def _order(only: OneHalf | None) -> tuple[bool, ...]:
+    """Which halves to play, by whether the daemon sets the state."""
+    return {None: (False, True), "without": (False,), "with": (True,)}[only]
+
+
+def _host_load() -> HostLoad:
+    load = os.getloadavg()[0]
+    return HostLoad(os.cpu_count() or 1, load, load)
+
+
+def _measured(run: Run, half: Half) -> Run:
+    """The run with the half, and this machine's load at its end."""
+    host = run.host and replace(run.host, after=os.getloadavg()[0])
+    return replace(run.with_half(half), host=host)
