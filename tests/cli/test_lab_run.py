@@ -224,6 +224,27 @@ def test_ctrl_c_as_text(guests: Guests) -> None:
     assert "interrupted after 1 of 10 runs" in Path("reports/swap-on-nbd.html").read_text()
 
 
+def test_ctrl_c_while_a_run_is_kept(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The half that had just ended is neither lost nor left out of the store; a whole run counts as done."""
+    calls = []
+    keep = ExperimentStore.keep
+
+    def interrupted(store: ExperimentStore, *arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        keep(store, *arguments)
+
+    monkeypatch.setattr(ExperimentStore, "keep", interrupted)
+    guests.will_play((FROZEN, FINISHED))
+    result = run("--runs", "3", "--json")
+    assert result.exit_code == 130
+    found = record(result)
+    assert (found["done"], found["unfinished"]) == (1, None)
+    assert found["runs"][0]["with"]["outcome"] == "finished"
+    assert call("show", "1", "--json").stdout == result.stdout
+
+
 def test_ctrl_c_before_anything_was_measured(guests: Guests) -> None:
     """Status 130, an object that says that nothing was done, no report, nothing kept."""
     guests.will_play((KeyboardInterrupt(),))
