@@ -1,0 +1,281 @@
+"""Mutation testing of the code that judges: `make mutants`, or `python -m tests.mutants [TARGET ...]`.
+
+cosmic-ray changes one operator, number or condition at a time in a copy of the tree and runs the tests that
+tests/mutants.toml names for the file. A mutant that no test notices survives. Each survivor is either
+explained in that file (it changes nothing that can be observed) or counted as unexplained; the run fails
+where more than 5 % of a target's mutants are unexplained.
+"""
+
+import argparse
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
+
+ROOT = Path(__file__).parent.parent
+PLACE = ROOT / "build" / "mutants"
+COPIED = ("src", "tests", "docs", "tools", ".ci", "Makefile", "pyproject.toml", "README.md", "CHANGELOG.md")
+UNEXPLAINED = 0.05  # the share of a target's mutants that may survive without an explanation
+
+# cosmic-ray replaces every operator by every other; these are the replacements that differ in what they test.
+# Identity in place of equality, or exclusive-or in place of or, mostly means the same for enums and flags.
+KEPT = re.compile(
+    r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_FloorDiv|Div_Mul|FloorDiv_Mul|Mod_FloorDiv|Pow_Mul"
+    r"|RShift_LShift|LShift_RShift|BitOr_BitAnd|BitAnd_BitOr|BitXor_BitOr)"
+    r"|ReplaceComparisonOperator_(Eq_NotEq|NotEq_Eq|Lt_LtE|Lt_GtE|LtE_Lt|LtE_Gt|Gt_GtE|Gt_LtE|GtE_Gt|GtE_Lt"
+    r"|Is_IsNot|IsNot_Is)"
+    r"|ReplaceUnaryOperator_(USub_UAdd|Delete_USub|Delete_Invert|Delete_Not)"
+    r"|AddNot|ReplaceTrueWithFalse|ReplaceFalseWithTrue|ReplaceAndWithOr|ReplaceOrWithAnd"
+    r"|ReplaceBreakWithContinue|ReplaceContinueWithBreak|ExceptionReplacer|NumberReplacer|RemoveDecorator"
+    r"|ZeroIterationForLoop)"
+)
+
+Span = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalent:
+    """Survivors that are explained: changes of one line for one reason.
+
+    Attributes:
+        was: the line before the change, stripped.
+        now: the line after it, one for each change.
+        why: why nobody can tell the difference.
+    """
+
+    was: str
+    now: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One part to be mutated.
+
+    Attributes:
+        name: what the command line calls it.
+        modules: files or directories below src/ioflusher.
+        tests: what pytest runs against each mutant.
+        timeout: seconds that these tests may take; a mutant that takes longer counts as noticed.
+        equivalents: the survivors that are explained.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    timeout: float
+    equivalents: tuple[Equivalent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A mutant that no test noticed: the file, the line, and the line before and after the change."""
+
+    path: str
+    line: int
+    was: str
+    now: str
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Score:
+    """What came of a target's mutants; one that made the tests run too long counts as noticed, too."""
+
+    target: Target
+    noticed: int = 0
+    timed_out: int = 0
+    survivors: list[Survivor] = field(default_factory=list)
+
+    @property
+    def unexplained(self) -> list[Survivor]:
+        """The survivors without a reason."""
+        return [survivor for survivor in self.survivors if not survivor.why]
+
+    @property
+    def total(self) -> int:
+        """How many mutants were tried."""
+        return self.noticed + len(self.survivors)
+
+    @property
+    def good_enough(self) -> bool:
+        """Whether there were mutants and few enough are unexplained."""
+        return self.total > 0 and len(self.unexplained) <= UNEXPLAINED * self.total
+
+    @property
+    def row(self) -> str:
+        """The target's row of the table in docs/benchmarks.md."""
+        explained = len(self.survivors) - len(self.unexplained)
+        share = 100 * self.noticed / self.total if self.total else 0
+        numbers = (self.total, self.noticed, self.timed_out, explained, len(self.unexplained))
+        return f"| {self.target.name} | {' | '.join(map(str, numbers))} | {share:.1f} % |"
+
+
+def read_targets(path: Path) -> dict[str, Target]:
+    """The targets by name, in the file's order."""
+    with path.open("rb") as file:
+        table = tomllib.load(file)
+    return {
+        entry["name"]: Target(
+            entry["name"],
+            tuple(entry["modules"]),
+            tuple(entry["tests"]),
+            float(entry["timeout"]),
+            tuple(
+                Equivalent(known["was"], tuple(known["now"]), known["why"])
+                for known in entry.get("equivalent", ())
+            ),
+        )
+        for entry in table["target"]
+    }
+
+
+def not_judged(source: str) -> Iterator[Span]:
+    """Where a change judges nothing: annotations, which are not run, and the options of dataclasses."""
+    for node in ast.walk(ast.parse(source)):
+        parts: list[ast.expr | None] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            parts.append(node.returns)
+        elif isinstance(node, ast.arg | ast.AnnAssign):
+            parts.append(node.annotation)
+        elif isinstance(node, ast.ClassDef):
+            parts += node.decorator_list
+        for part in parts:
+            if part is not None:
+                end = (part.end_lineno or part.lineno, part.end_col_offset or 0)
+                yield (part.lineno, part.col_offset), end
+
+
+def wanted(mutation: MutationSpec, skipped: dict[Path, list[Span]], copy: Path) -> bool:
+    """Whether the mutant says something about the tests."""
+    if not KEPT.fullmatch(mutation.operator_name):
+        return False
+    path = Path(mutation.module_path)
+    if path not in skipped:
+        skipped[path] = list(not_judged((copy / path).read_text()))
+    return not any(start <= mutation.start_pos < end for start, end in skipped[path])
+
+
+def changed_lines(diff: str) -> tuple[str, str]:
+    """The lines that a mutant's diff takes out and brings in, stripped and joined."""
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
+    was, now = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return was, now
+
+
+def run(target: Target) -> Score:
+    """Make the target's mutants in a copy of the tree, run its tests on each, and count.
+
+    Raises:
+        subprocess.CalledProcessError: where the tests fail without any change, or cosmic-ray does.
+    """
+    copy = PLACE / target.name
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).exists():
+            shutil.copy2(ROOT / name, copy / name)
+    environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
+    environment.pop("IOFLUSHER_TESTS_NO_SKIP", None)
+
+    def call(*words: str, timeout: float = 600) -> None:
+        subprocess.run(words, cwd=copy, env=environment, check=True, timeout=timeout, stdout=sys.stderr)
+
+    # Mutants of one second and one size look alike to the usual cache of compiled files.
+    call(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "src")
+    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    tests += [
+        "-p",
+        "tests.mutant_profile",
+        "--hypothesis-profile=mutants",
+        "-m",
+        "not vm and not live",
+        *target.tests,
+    ]
+    call(*tests)
+    modules = ", ".join(f'"src/ioflusher/{name}"' for name in target.modules)
+    (copy / "cosmic-ray.toml").write_text(
+        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {target.timeout}\nexcluded-modules = []\n"
+        f"test-command = '''{' '.join(repr(word) for word in tests)}'''\n"
+        '[cosmic-ray.distributor]\nname = "local"\n'
+    )
+    tool = str(Path(sys.executable).with_name("cosmic-ray"))
+    call(tool, "init", "cosmic-ray.toml", "session.sqlite")
+    session = copy / "session.sqlite"
+    with use_db(session, WorkDB.Mode.open) as database:
+        skipped: dict[Path, list[Span]] = {}
+        unwanted = [
+            item.job_id
+            for item in database.work_items
+            if not all(wanted(mutation, skipped, copy) for mutation in item.mutations)
+        ]
+        database.set_multiple_results(unwanted, WorkResult(WorkerOutcome.SKIPPED))
+    call(tool, "exec", "cosmic-ray.toml", "session.sqlite", timeout=6 * 3600)
+    with use_db(session, WorkDB.Mode.open) as database:
+        return count(target, database)
+
+
+def count(target: Target, database: WorkDB) -> Score:
+    """The score in a session that was run to its end."""
+    score = Score(target)
+    reasons = {(known.was, now): known.why for known in target.equivalents for now in known.now}
+    for item, result in database.completed_work_items:
+        if result.worker_outcome == WorkerOutcome.SKIPPED:
+            continue
+        if result.test_outcome != TestOutcome.SURVIVED:
+            score.noticed += 1
+            score.timed_out += result.output == "timeout"
+            continue
+        mutation = item.mutations[0]
+        was, now = changed_lines(result.diff or "")
+        path = str(Path(mutation.module_path).relative_to("src/ioflusher"))
+        score.survivors.append(Survivor(path, mutation.start_pos[0], was, now, reasons.get((was, now), "")))
+    score.survivors.sort(key=lambda survivor: (survivor.path, survivor.line, survivor.now))
+    return score
+
+
+def main() -> int:
+    """Run the targets, two at a time, and print the table and the survivors."""
+    targets = read_targets(Path(__file__).with_suffix(".toml"))
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="targets run at once")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(targets)}")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.targets) - set(targets))
+    if unknown:
+        parser.error(f"no such target: {', '.join(unknown)}")
+    chosen = [
+        target for name, target in targets.items() if name in arguments.targets or not arguments.targets
+    ]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        scores = list(pool.map(run, chosen))
+    print("| part | mutants | noticed | of these by time-out | explained | unexplained | noticed of all |")
+    print("|---|---|---|---|---|---|---|")
+    for score in scores:
+        print(score.row)
+    for score in scores:
+        for survivor in score.survivors:
+            print(f"\n{survivor.path}:{survivor.line}: {survivor.why or 'UNEXPLAINED'}")
+            print(f"  - {survivor.was}\n  + {survivor.now}")
+        found = {(survivor.was, survivor.now) for survivor in score.survivors}
+        for known in score.target.equivalents:
+            for now in known.now:
+                if (known.was, now) not in found:
+                    print(f"\n{score.target.name}: explained, but noticed now: {now}")
+    return 0 if all(score.good_enough for score in scores) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
