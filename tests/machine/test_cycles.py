@@ -169,7 +169,7 @@ def alike(edge: Edge, cycle: Cycle) -> bool:
     return (edge.certain or not cycle.certain) and (edge.need is Need.WORK or cycle.recovery)
 
 
-def test_a_small_purse_still_finds_a_way() -> None:
+def test_a_small_budget_still_finds_a_way() -> None:
     """Where not every way can be tried, one is found and said not to be the shortest for sure."""
     nodes = [Node("d", NodeKind.DEVICE, ""), *(Node(f"p{n}", NodeKind.PROCESS, "") for n in range(50))]
     edges = [Edge("d", "p0", Reason.SERVED, ""), Edge("p49", "d", Reason.LOG, "")]
@@ -179,3 +179,65 @@ def test_a_small_purse_still_finds_a_way() -> None:
     assert (len(short.witness), short.shortest) == (6, True)
     (any_way,) = find_cycles(nodes, edges, budget=10)
     assert (len(any_way.witness), any_way.shortest) == (51, False)
+
+
+def ring(*names: str, reason: Reason = Reason.PEER) -> list[Edge]:
+    """Edges from each to the next, and from the last to the first."""
+    return [Edge(a, b, reason, "") for a, b in zip(names, (*names[1:], names[0]), strict=True)]
+
+
+def typed(*names: str) -> list[Node]:
+    """Nodes: processes where the name begins with p, else devices."""
+    return [Node(name, NodeKind.PROCESS if name[0] == "p" else NodeKind.DEVICE, name) for name in names]
+
+
+def test_the_largest_cycle_comes_first() -> None:
+    """By the number of daemons; of as many, in the graph's order."""
+    small, large = ring("d1", "p1"), ring("d2", "p2", "d3", "p3")
+    edges = [
+        replace(edge, reason=Reason.SERVED) if edge.source[0] == "d" else edge for edge in (*small, *large)
+    ]
+    cycles = find_cycles(typed("d1", "p1", "d2", "p2", "d3", "p3"), edges)
+    assert [cycle.daemons for cycle in cycles] == [("p2", "p3"), ("p1",)]
+    pairs = (("d1", "p1"), ("p1", "d1"), ("d0", "p0"), ("p0", "d0"))
+    twins = [Edge(source, target, Reason.SERVED, "") for source, target in pairs]
+    cycles = find_cycles(typed("d1", "p1", "d0", "p0"), twins)
+    assert [cycle.daemons for cycle in cycles] == [("p0",), ("p1",)]
+
+
+def test_the_way_through_a_node_of_a_ring() -> None:
+    """All of the ring is walked, from that node, and no edge of which nobody waits at work is used."""
+    nodes = ("d0", "p0", "d1", "p1")
+    edges = [replace(e, reason=Reason.SERVED) if e.source == "d0" else e for e in ring(*nodes)]
+    shortcut = Edge("d1", "d0", Reason.LOG, "", Need.START)
+    outside = [Edge("d1", "p9", Reason.PEER, ""), Edge("p9", "d8", Reason.PEER, "")]
+    every = (*edges, shortcut, *outside)
+    (cycle,) = find_cycles(typed(*nodes, "p9", "d8"), every)
+    for number, node in enumerate(nodes):
+        through = cycle_through(cycle, every, node)
+        assert way(through) == [*nodes[number:], *nodes[:number]]
+        assert (through.shortest, through.nodes, through.daemons) == (True, cycle.nodes, cycle.daemons)
+
+
+def test_a_node_that_is_in_no_way_round_changes_nothing() -> None:
+    """The cycle is returned as it was."""
+    edges = tuple(ring("d0", "p0", reason=Reason.SERVED))
+    (cycle,) = find_cycles(typed("d0", "p0"), edges)
+    assert cycle_through(cycle, edges, "p7") is cycle
+
+
+def test_what_a_budget_allows() -> None:
+    """Each edge that is looked at costs one; the first daemon's way is looked for in any case."""
+    long = [
+        Edge("d", "p0", Reason.SERVED, ""),
+        Edge("p0", "x", Reason.PEER, ""),
+        Edge("x", "d", Reason.PEER, ""),
+    ]
+    short = [Edge("d", "p1", Reason.SERVED, ""), Edge("p1", "d", Reason.PEER, "")]
+    nodes = typed("d", "p0", "x", "p1")
+    found = {}
+    for budget in (1, 2, 3, 4):
+        (cycle,) = find_cycles(nodes, (*long, *short), budget)
+        found[budget] = (len(cycle.witness), cycle.shortest)
+    # two edges lie on the first daemon's way; with one more the second is tried, which takes it
+    assert found == {1: (3, False), 2: (3, False), 3: (2, False), 4: (2, True)}

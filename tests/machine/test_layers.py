@@ -1,7 +1,9 @@
 """Which device or file system lies on which, over hand-built machines."""
 
+import pytest
+
 from ioflusher.machine.graph.layers import Layers, device_layer, file_system_layer
-from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
@@ -112,3 +114,27 @@ def test_overlays_of_containers() -> None:
         ("lowerdir", "/layers/b", root),
     ]
     assert layers.below(file_system_layer("0:60")) == {file_system_layer("0:60"), root}
+
+
+def test_a_path_of_a_reasonable_length() -> None:
+    """Four times PATH_MAX, for bytes that are not UTF-8 and are written as four."""
+    layers = Layers(MACHINE)
+    assert layers.of_path("/" + "x" * (4 * 4096 - 1)) == file_system_layer("8:1")
+    assert layers.of_path("/" + "x" * (4 * 4096)) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [((1, 7), "8:7"), ((1, None), "8:3"), ((2, 7), "8:3"), (None, "8:3")],
+)
+def test_whose_name_space_a_path_means(first: tuple[int, int | None] | None, expected: str) -> None:
+    """That of process 1; where it is not known, that of the first mount."""
+    mounts = tuple(
+        Mount(number, number, f"8:{number}", "/", "/", "ext4", f"/dev/sd{number}", namespace=number)
+        for number in (3, 7)
+    )
+    processes = (Process(first[0], 0, "x", 0, (), mount_namespace=first[1]),) if first else ()
+    layers = Layers(Snapshot(SYSTEM, Memory(), processes=processes, mounts=mounts))
+    assert layers.of_path("/x") == file_system_layer(expected)
+    assert layers.of_path("/x", 7) == file_system_layer("8:7")
+    assert layers.of_path("/x", 9) is None

@@ -140,7 +140,7 @@ def _add_server(draft: Draft, source: str, mount: Mount) -> None:
         name, detail = "the hypervisor", f"serves {mount.fstype} {mount.source}"
     else:
         host = mount.source.removeprefix("//").partition("/")[0] if mount.fstype in ("cifs", "smb3") else ""
-        host = mount.option("addr") or host or mount.source.rpartition(":/")[0] or mount.source
+        host = mount.option("addr") or host or mount.source.partition(":/")[0]
         name, detail = host or "a server", f"serves {mount.fstype} {mount.source}"
     target = draft.add(Node(f"remote:{name}", NodeKind.REMOTE, name, detail))
     draft.edge(source, target, Reason.REMOTE, f"mountinfo says {mount.fstype} of {mount.source}")
