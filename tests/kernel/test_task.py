@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from ioflusher.kernel.flags import parse_flags
 from ioflusher.kernel.task import (
+    FLAGS,
     PF_IO_FLUSHER,
     PF_KTHREAD,
     PF_LOCAL_THROTTLE,
     PF_MEMALLOC_NOFS,
     PF_MEMALLOC_NOIO,
+    PPID,
+    STATE,
     TaskFlags,
     TaskStat,
     parse_stat,
@@ -52,7 +55,8 @@ def test_every_field_is_taken_from_its_place() -> None:
     """Nine fields, and of the rest nice, the real-time priority and the policy."""
     expected = TaskStat(20, b"x y", "S", 40, 50, 60, 70, 80, TaskFlags(90), 190, 400, 410)
     assert parse_stat(numbered(50)) == expected
-    assert split_stat(numbered(50))[0] == b"x y"
+    name, fields = split_stat(numbered(50))
+    assert (name, fields[STATE], fields[PPID], fields[FLAGS]) == (b"x y", b"S", b"40", b"90")
 
 
 @pytest.mark.parametrize("fields", range(7, 45))
@@ -182,5 +186,6 @@ def test_the_short_parser_agrees_with_the_long_one(comm: bytes, flags: int) -> N
 
 def test_the_short_parser_refuses_what_is_no_line() -> None:
     """Truncated text raises, as in the long parser."""
-    with pytest.raises(ValueError, match="expected"):
-        parse_flags(b"1 (x) S 1 2 3")
+    for line in (b"1 (x) S 1 2 3", b"1 (x) S 1 2 3 4 5"):
+        with pytest.raises(ValueError, match="expected"):
+            parse_flags(line)
