@@ -91,7 +91,7 @@ def _unkillable(
                 Evidence(f"/proc/{pid}/oom_score_adj", "unknown" if score is None else str(score))
                 for pid, score in list((members or {}).items())[:MOST_NAMED]
             ),
-            *more(len(members or ()) - MOST_NAMED, "process"),
+            *more(len(members or ()) - MOST_NAMED, "task"),
             *(() if members is not None else (Evidence(f"{group.path}, cgroup.procs", "unknown"),)),
             *evidence_of_service(daemon),
         ),
