@@ -8,17 +8,27 @@ where more than 5 % of a target's mutants are unexplained.
 
 import argparse
 import ast
+import contextlib
+import difflib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis  # noqa: F401  loaded before the tests fork
+import msgspec  # noqa: F401
+import networkx  # noqa: F401
+import pytest
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
 
@@ -177,7 +187,7 @@ def run(target: Target) -> Score:
     """Make the target's mutants in a copy of the tree, run its tests on each, and count.
 
     Raises:
-        subprocess.CalledProcessError: where the tests fail without any change, or cosmic-ray does.
+        subprocess.CalledProcessError, RuntimeError: where the tests fail without any change.
     """
     copy = PLACE / target.name
     shutil.rmtree(copy, ignore_errors=True)
@@ -188,43 +198,75 @@ def run(target: Target) -> Score:
         elif (ROOT / name).exists():
             shutil.copy2(ROOT / name, copy / name)
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
-    environment.pop("IOFLUSHER_TESTS_NO_SKIP", None)
 
-    def call(*words: str, timeout: float = 600) -> None:
-        subprocess.run(words, cwd=copy, env=environment, check=True, timeout=timeout, stdout=sys.stderr)
+    def call(*words: str) -> None:
+        subprocess.run(words, cwd=copy, env=environment, check=True, timeout=600, stdout=sys.stderr)
 
     # Mutants of one second and one size look alike to the usual cache of compiled files.
     call(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "src")
-    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    tests += [
-        "-p",
-        "tests.mutant_profile",
-        "--hypothesis-profile=mutants",
-        "-m",
-        "not vm and not live",
-        *target.tests,
-    ]
-    call(*tests)
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutant_profile"]
+    arguments += ["--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    arguments += ["-m", "not vm and not live", *target.tests]
+    call(sys.executable, "-m", "pytest", *arguments)
+    if tested(copy, arguments, target.timeout) != (TestOutcome.SURVIVED, ""):
+        raise RuntimeError(f"{target.name}: its tests do not pass in a child, without any change")
     modules = ", ".join(f'"src/ioflusher/{name}"' for name in target.modules)
     (copy / "cosmic-ray.toml").write_text(
-        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {target.timeout}\nexcluded-modules = []\n"
-        f"test-command = '''{' '.join(repr(word) for word in tests)}'''\n"
-        '[cosmic-ray.distributor]\nname = "local"\n'
+        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {target.timeout}\n"
+        'test-command = "none"\n[cosmic-ray.distributor]\nname = "local"\n'
     )
-    tool = str(Path(sys.executable).with_name("cosmic-ray"))
-    call(tool, "init", "cosmic-ray.toml", "session.sqlite")
-    session = copy / "session.sqlite"
-    with use_db(session, WorkDB.Mode.open) as database:
+    call(str(Path(sys.executable).with_name("cosmic-ray")), "init", "cosmic-ray.toml", "session.sqlite")
+    with use_db(copy / "session.sqlite", WorkDB.Mode.open) as database:
         skipped: dict[Path, list[Span]] = {}
-        unwanted = [
-            item.job_id
-            for item in database.work_items
-            if not all(wanted(mutation, skipped, copy) for mutation in item.mutations)
-        ]
-        database.set_multiple_results(unwanted, WorkResult(WorkerOutcome.SKIPPED))
-    call(tool, "exec", "cosmic-ray.toml", "session.sqlite", timeout=6 * 3600)
-    with use_db(session, WorkDB.Mode.open) as database:
+        for item in database.pending_work_items:
+            (mutation,) = item.mutations
+            if wanted(mutation, skipped, copy):
+                database.set_result(item.job_id, judge(mutation, copy, arguments, target.timeout))
         return count(target, database)
+
+
+def judge(mutation: MutationSpec, copy: Path, arguments: list[str], timeout: float) -> WorkResult:
+    """Make one mutant, and have the tests look at it."""
+    path = copy / mutation.module_path
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    with use_mutation(path, operator, mutation.occurrence) as (before, after):
+        if after is None:
+            return WorkResult(WorkerOutcome.NO_TEST)
+        outcome, output = tested(copy, arguments, timeout)
+    diff = "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))
+    return WorkResult(WorkerOutcome.NORMAL, output, outcome, diff)
+
+
+def tested(copy: Path, arguments: list[str], timeout: float) -> tuple[TestOutcome, str]:
+    """Whether the tests pass in a copy of the tree: in a child, which has the libraries already."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            os.chdir(copy)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for standard in (0, 1, 2):
+                os.dup2(nowhere, standard)
+            os.environ["PYTHONPATH"] = str(copy / "src")
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.dont_write_bytecode = True
+            sys.path[:] = [str(copy / "src"), str(copy), *(name for name in sys.path if name != str(ROOT))]
+            for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                del sys.modules[name]
+            os._exit(int(pytest.main(arguments)))
+        finally:
+            os._exit(99)
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            passed = os.waitstatus_to_exitcode(status) == 0
+            return (TestOutcome.SURVIVED if passed else TestOutcome.KILLED), ""
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return TestOutcome.KILLED, "timeout"
 
 
 def count(target: Target, database: WorkDB) -> Score:
@@ -232,7 +274,7 @@ def count(target: Target, database: WorkDB) -> Score:
     score = Score(target)
     reasons = {(known.was, now): known.why for known in target.equivalents for now in known.now}
     for item, result in database.completed_work_items:
-        if result.worker_outcome == WorkerOutcome.SKIPPED:
+        if result.worker_outcome != WorkerOutcome.NORMAL:
             continue
         if result.test_outcome != TestOutcome.SURVIVED:
             score.noticed += 1
@@ -259,7 +301,7 @@ def main() -> int:
     chosen = [
         target for name, target in targets.items() if name in arguments.targets or not arguments.targets
     ]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    with ProcessPoolExecutor(arguments.jobs) as pool:
         scores = list(pool.map(run, chosen))
     print("| part | mutants | noticed | of these by time-out | explained | unexplained | noticed of all |")
     print("|---|---|---|---|---|---|---|")
