@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ioflusher.audit.finding import AuditReport
+from ioflusher.audit.rules.rule import RemedyStep
 from ioflusher.machine.process import (
     Capabilities,
     DeviceHandle,
@@ -19,6 +20,7 @@ from ioflusher.machine.process import (
     Process,
     Thread,
 )
+from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Swap
@@ -51,6 +53,18 @@ from tests.audit.machines import (
 GOLDEN = Path(__file__).parent / "golden"
 Machine = tuple[Snapshot, tuple[StorageService, ...]]
 MANY = 11  # more than are named one by one
+ROLES = (
+    StorageRole.NBD_CLIENT,
+    StorageRole.NBD_SERVER,
+    StorageRole.UBLK_SERVER,
+    StorageRole.TCMU_HANDLER,
+    StorageRole.ISCSI_INITIATOR,
+    StorageRole.ISCSI_TARGET,
+    StorageRole.MULTIPATH,
+    StorageRole.VDUSE_SERVER,
+    StorageRole.FUSE_SERVER,
+    StorageRole.FILE_SERVER,
+)
 NBD1 = replace(DEVICE, name="nbd1", number="43:1", serving_pid=20)
 ON_NBD1 = replace(FILES_ON_NBD, mount_id=9, number="43:1", point="/more", source="/dev/nbd1")
 SECOND = StorageService(20, StorageRole.NBD_SERVER, TargetKind.DEVICE, "nbd1", "20 holds the other end")
@@ -72,6 +86,7 @@ def state() -> Iterator[Machine]:
     yield machine({"threads": threads(BARE)}, mounts=(ROOT_MOUNT, FUSE)), (SSHFS,)
     held = {"handles": (DeviceHandle("/dev/nbd0", NBD),), "threads": threads(BARE, COVERED)}
     yield machine(held), (SERVER,)
+    yield machine({**held, "threads": threads(NOIO, COVERED)}), (SERVER,)
     yield (
         machine({**held, "threads": threads(BARE)}),
         (replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False),),
@@ -81,6 +96,7 @@ def state() -> Iterator[Machine]:
 def memory() -> Iterator[Machine]:
     """Swap, locked memory, the OOM killer and control groups."""
     swaps = (SWAP_ON_NBD, SWAP_ELSEWHERE, SWAP_ON_ZRAM)
+    holder = replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False)
     for swap in swaps:
         for changes in (
             {"locked_kib": 0},
@@ -96,11 +112,19 @@ def memory() -> Iterator[Machine]:
         (SERVER, replace(SERVER, role=StorageRole.NBD_CLIENT)),
     )
     yield machine({"threads": threads(BARE)}, swaps=(SWAP_ON_NBD,)), (SERVER,)
+    for priority in (-1, 0, 5):
+        some = replace(SWAP_ON_NBD, priority=priority, used=3 << 20)
+        yield machine({"locked_kib": 0}, swaps=(some,)), (SERVER,)
+    for services in ((SERVER, holder), (holder, SERVER)):
+        yield machine({"threads": threads(BARE)}, swaps=(SWAP_ON_NBD,)), services
     yield machine({"oom_score_adj": 0}), (replace(SERVER, certain=False),)
     for version in (1, 2):
         limit = MemoryLimit("/a b", version, 1 << 30, 1 << 29, None, current=1 << 29, members=(7, 8))
         yield _with(machine({"cgroups": (limit,), "oom_score_adj": 3}), replace(DAEMON, pid=8)), (SERVER,)
         far = replace(limit, current=1, members=(7,))
+        yield machine({"cgroups": (replace(limit, max=0, current=0),)}), (SERVER,)
+        yield machine({"cgroups": (limit,)}), (holder,)
+        yield machine({"cgroups": (limit,)}, mounts=(ROOT_MOUNT, FUSE)), (SSHFS,)
         yield machine({"cgroups": (far, replace(limit, path="/b", current=None, members=None))}), (SERVER,)
     crowd = MemoryLimit("/crowd", 2, 1000, None, None, current=1000, members=tuple(range(7, 7 + MANY)))
     others = tuple(replace(DAEMON, pid=8 + n, oom_score_adj=None if n else -1000) for n in range(MANY - 1))
@@ -111,6 +135,10 @@ def limits() -> Iterator[Machine]:
     """The reserve and the dirty limits."""
     for kib in (0, 67, 8191):
         yield machine(memory=replace(WELL.memory, min_free_kib=kib), swaps=(SWAP_ON_NBD,)), (SERVER,)
+    for known in ({"min_free_kib": None}, {"total_kib": None}, {"min_free_kib": 1, "total_kib": 163840}):
+        yield machine(memory=replace(WELL.memory, **known)), (SERVER,)
+    for total_kib in (163900, 166166):
+        yield machine(memory=replace(WELL.memory, min_free_kib=1, total_kib=total_kib)), (SERVER,)
     long = replace(DEVICE, queue=replace(QUEUE, hardware_queues=1000))
     yield machine(memory=replace(WELL.memory, min_free_kib=67), devices=(long,)), (SERVER,)
     stores = tuple(FileUse(f"/var/lib/disk{n}.img", FileKind.WRITTEN, ROOT, 1) for n in range(MANY))
@@ -127,6 +155,19 @@ def limits() -> Iterator[Machine]:
                 memory=replace(WELL.memory, **dirty),
             )
             yield snapshot, (SERVER,)
+            yield snapshot, (replace(SERVER, essential=False),)
+    for queue in (replace(QUEUE, hardware_queues=None), replace(QUEUE, hardware_queues=0)):
+        device = replace(DEVICE, queue=queue)
+        yield machine(devices=(device,), memory=replace(WELL.memory, min_free_kib=67)), (SERVER,)
+    nothing = replace(WELL.memory, dirty_ratio=0)
+    device = replace(DEVICE, queue=replace(QUEUE, max_ratio=None, max_bytes=8 << 20))
+    own = {"threads": threads(BARE), "files": stores[:1]}
+    yield machine(own, devices=(device, *WELL.devices[1:]), memory=nothing), (SERVER,)
+    little = replace(WELL.memory, dirty_bytes=1, dirty_ratio=None)
+    device = replace(DEVICE, queue=replace(QUEUE, max_ratio=None, max_bytes=1))
+    yield machine(own, devices=(device, *WELL.devices[1:]), memory=little), (SERVER,)
+    exactly = replace(WELL.memory, dirty_bytes=64 << 20)
+    yield machine({"threads": threads(BARE), "files": stores[:1]}, memory=exactly), (SERVER,)
     half = replace(QUEUE, max_ratio=50)
     both = machine(
         {"threads": threads(BARE), "files": stores[:1]},
@@ -134,6 +175,9 @@ def limits() -> Iterator[Machine]:
         mounts=(ROOT_MOUNT, FILES_ON_NBD, ON_NBD1),
     )
     yield both, (SERVER, replace(SERVER, target="nbd1"))
+    for queue in (replace(QUEUE, max_ratio=45), replace(QUEUE, strict_limit=True)):
+        uneven = (replace(DEVICE, queue=queue), NBD1, *WELL.devices[1:])
+        yield replace(both, devices=uneven), (SERVER, replace(SERVER, target="nbd1"))
 
 
 def files() -> Iterator[Machine]:
@@ -161,7 +205,7 @@ def files() -> Iterator[Machine]:
 def unseen() -> Iterator[Machine]:
     """What is gone, and what could not be read."""
     gone = replace(SERVER, pid=None, evidence="nobody holds the other end")
-    for role in StorageRole:
+    for role in ROLES:
         yield (
             WELL,
             (replace(gone, role=role, target="ublkb3" if role is StorageRole.UBLK_SERVER else "nbd0"),),
@@ -210,6 +254,68 @@ def circles() -> Iterator[Machine]:
         yield _with(snapshot, second), (replace(SERVER, essential=False, role=StorageRole.MULTIPATH), SECOND)
 
 
+def seconds() -> Iterator[Machine]:
+    """A daemon that is well, and a second one that is not: nobody stops at the first."""
+    own = (FileUse("/more/log", FileKind.LOG, "43:1", 9), FileUse("/more/x", FileKind.EXECUTABLE, "43:1", 9))
+    limit = MemoryLimit("/a", 2, 1000, 900, None, current=1000, members=(20,))
+    second = replace(
+        DAEMON,
+        pid=20,
+        comm="other",
+        threads=(Thread(20, "other", "S", BARE), Thread(21, "other", "S", IO_WORKER)),
+        capabilities=Capabilities(0, 0, 0),
+        locked_kib=0,
+        swapped_kib=12,
+        oom_score_adj=0,
+        cgroups=(limit,),
+        files=own,
+    )
+    unknown = {"capabilities": None, "swapped_kib": None, "oom_score_adj": None, "cgroups": None}
+    for first in ({}, unknown):
+        snapshot = machine(
+            first,
+            devices=(*WELL.devices, NBD1),
+            mounts=(ROOT_MOUNT, FILES_ON_NBD, ON_NBD1),
+            swaps=(SWAP_ELSEWHERE,),
+        )
+        yield _with(snapshot, second), (SERVER, SECOND)
+        covered = replace(second, threads=(Thread(20, "other", "S", COVERED), second.threads[1]))
+        yield _with(snapshot, covered), (SERVER, SECOND)
+
+
+def peers() -> Iterator[Machine]:
+    """Circles of processes that speak with each other, and circles that each process closes alone."""
+    devices, mounts = (*WELL.devices, NBD1), (ROOT_MOUNT, FILES_ON_NBD, ON_NBD1)
+    own = (FileUse("/data/log", FileKind.LOG, NBD, 2),)
+    other = replace(DAEMON, pid=20, comm="other", files=own)
+    both = _with(machine({"files": own}, devices=devices, mounts=mounts), other)
+    yield both, (SERVER, replace(SERVER, pid=20))
+    first, second = SocketEnd(201, "/run/7", (7,)), SocketEnd(202, "/run/20", (20,))
+    talks = (
+        Connection(Family.UNIX, (SocketEnd(203, "", (20,)), first)),
+        Connection(Family.UNIX, (SocketEnd(204, "", (7,)), second)),
+    )
+    listeners = tuple(Listener(Family.UNIX, end) for end in (first, second))
+    yield replace(both, connections=talks, listeners=listeners), (SERVER,)
+    third = SocketEnd(205, "/run/30", (30,))
+    more = (
+        Connection(Family.UNIX, (SocketEnd(206, "", (20,)), third)),
+        Connection(Family.UNIX, (SocketEnd(207, "", (30,)), second)),
+    )
+    three = _with(both, replace(other, pid=30, comm="third", files=()))
+    listeners = (*listeners, Listener(Family.UNIX, third))
+    yield replace(three, connections=(*talks, *more), listeners=listeners), (SERVER,)
+    back = Connection(Family.UNIX, (SocketEnd(208, "", (30,)), first))
+    yield replace(three, connections=(talks[1], *more, back), listeners=listeners), (SERVER,)
+    bare = replace(other, files=(), threads=(Thread(20, "other", "S", BARE),))
+    for process in (bare, replace(other, files=(), locked_kib=0)):
+        peer = _with(machine({}, devices=devices, mounts=mounts, swaps=(SWAP_ON_NBD,)), process)
+        peer = replace(peer, connections=talks[1:], listeners=listeners)
+        yield peer, (SERVER,)
+        yield peer, (replace(SERVER, certain=False),)
+        yield replace(peer, memory=replace(peer.memory, available_kib=None)), (SERVER,)
+
+
 MACHINES = {
     "state": state,
     "memory": memory,
@@ -217,7 +323,16 @@ MACHINES = {
     "files": files,
     "unseen": unseen,
     "circles": circles,
+    "seconds": seconds,
+    "peers": peers,
 }
+
+
+def test_remedies_of_one_daemon_have_their_order() -> None:
+    """Each step has a place of its own, as `RemedyStep` lists them."""
+    assert [step.name for step in sorted(RemedyStep)] == [
+        *("LIMIT", "OOM_SCORE", "STATE", "SWAP", "FILES", "MACHINE", "LOOK")
+    ]
 
 
 def lines(report: AuditReport) -> Iterator[str]:
