@@ -241,3 +241,18 @@ def test_what_a_budget_allows() -> None:
         found[budget] = (len(cycle.witness), cycle.shortest)
     # two edges lie on the first daemon's way; with one more the second is tried, which takes it
     assert found == {1: (3, False), 2: (3, False), 3: (2, False), 4: (2, True)}
+
+
+def test_a_wait_at_work_says_more_than_a_certain_one() -> None:
+    """Of an uncertain way at work and a certain one in recovery the first is the witness."""
+    edges = [
+        Edge("d", "p0", Reason.SERVED, "", Need.RECOVERY),
+        Edge("p0", "d", Reason.LOG, ""),
+        Edge("d", "p1", Reason.SERVED, "", certain=False),
+        Edge("p1", "x", Reason.PEER, ""),
+        Edge("x", "d", Reason.LOG, ""),
+    ]
+    (cycle,) = find_cycles(typed("d", "p0", "p1", "x"), edges)
+    assert way(cycle) == ["d", "p1", "x"]
+    assert (cycle.certain, cycle.recovery) == (False, False)
+    assert way(cycle_through(cycle, edges, "d")) == ["d", "p1", "x"]

@@ -63,6 +63,7 @@ def storage() -> Machine:
         mount(33, "0:41", "/single", "/dev/sdc", "btrfs"),
         mount(34, "0:42", "/lost", "tank/data", "zfs"),
         mount(35, "8:99", "/number", "/dev/nowhere"),
+        mount(48, "8:99", "/again", "/dev/second"),
         mount(36, "0:43", "/shm", "tmpfs", "tmpfs"),
         mount(37, "0:44", "/proc", "proc", "proc"),
         mount(
@@ -137,13 +138,13 @@ def daemons() -> Machine:
     )
     end = SocketEnd
     connections = (
+        talk(500, 500, "127.0.0.1:81")[0],
         Connection(Family.TCP, (end(1, "127.0.0.1:5", (500,)), end(2, "127.0.0.1:80", many))),
         Connection(Family.UNIX, (end(3, "", (500,)), end(4, "/run/few", few))),
         Connection(Family.TCP, (end(5, "127.0.0.1:6", (500,)), end(6, "127.0.0.1:2049", ()))),
         Connection(Family.UNIX, (end(7, "", (500,)), end(8, "/run/hidden", ()))),
         Connection(Family.UNIX, (end(9, "", (500,)), end(10, "/run/systemd/journal/stdout", ()))),
         Connection(Family.UNIX, (end(11, "", (500,)), end(12, "", (510,)))),  # neither end listens
-        talk(500, 500, "127.0.0.1:81")[0],
         talk(530, 510, "/run/systemd/journal/stdout")[0],
         Connection(Family.TCP, (end(15, "127.0.0.1:7", (510,)), end(16, "127.0.0.1:80", many))),
     )
@@ -169,6 +170,7 @@ def daemons() -> Machine:
                 mount(30, "8:0", "/mnt", "/dev/sda"),
                 mount(31, "0:70", "/photos", "host:", "fuse.sshfs"),
                 mount(32, "0:71", "/nfs", "localhost:/x", "nfs4"),
+                mount(34, "0:72", "/tank", "tank/data", "zfs"),
                 Mount(33, 20, "43:3", "/", "/readonly", "ext4", "/dev/nbd3", RO, namespace=1),
             ),
             (swap_on(nbd(0)),),
