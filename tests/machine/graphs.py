@@ -1,5 +1,7 @@
 """Machines made by hand for the tests of the storage graph and of its pictures."""
 
+from typing import Any
+
 from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.machine.process import FileKind, FileUse, Process, Thread
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
@@ -51,7 +53,7 @@ def daemon(
 
 
 def serves(
-    pid: int | None, target: str, role: StorageRole = StorageRole.NBD_SERVER, **more: bool
+    pid: int | None, target: str, role: StorageRole = StorageRole.NBD_SERVER, **more: Any
 ) -> StorageService:
     """A service of a device, or of a file system where the target is a number."""
     kind = TargetKind.MOUNT if ":" in target else TargetKind.DEVICE

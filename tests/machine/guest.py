@@ -62,6 +62,8 @@ def lay_over(tree: str) -> None:
     """The packages' files over the guest's own, and the loopback interface."""
     run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={tree}/usr:/usr", "/usr")
     for directory in ("etc", "var"):
+        if not Path(tree, directory).is_dir():
+            continue
         run("cp", "-an", f"{tree}/{directory}/.", f"/{directory}/")
     write(Path("/etc/resolv.conf"), "")
     # daemons that close every possible descriptor take seconds under emulation
@@ -95,5 +97,6 @@ def play(name: str, *steps: Callable[[], None]) -> None:
         for service in services(snapshot)
     ]
     whole = json.loads(dump_snapshot(snapshot))
-    print(json.dumps({"snapshot": name, "services": found, "whole": whole}), flush=True)
+    record = {"snapshot": name, "services": found, "whole": whole}
+    print(json.dumps(record, default=lambda word: word.value), flush=True)
     print(f"look at {name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)

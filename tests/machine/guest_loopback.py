@@ -59,6 +59,3 @@ if __name__ == "__main__":
     lay_over(sys.argv[1])
     play("quiet", rpcbind_and_nfsd, nbd_server, qemu_nbd, nbdkit)
     play("busy", write_to_them)
-    print(run("ss", "-taniOe"), file=sys.stderr)
-    for name in ("nbd0", "nbd1", "nbd2"):
-        print(name, Path(f"/sys/block/{name}/stat").read_text(), file=sys.stderr)

@@ -252,7 +252,7 @@ def test_what_cannot_be_known_is_noted(collect: Collect) -> None:
 
 def test_an_empty_root_is_an_empty_machine(tmp_path: Path) -> None:
     """Nothing there is nothing found, without a word."""
-    assert looked_at(tmp_path) == (Storage((), (), (), (), (), ()), {})
+    assert looked_at(tmp_path) == (Storage((), (), (), (), (), (), ()), {})
 
 
 def test_a_refused_file_is_noted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ioflusher.audit.rules import (
     io_flusher_state,
     oom,
     reserve,
+    server_candidates,
     swap,
     unreadable,
 )
@@ -321,6 +322,16 @@ RULES: tuple[AuditRule, ...] = (
         "Start the daemon again; or take the device down, so that what waits gets an error.",
         daemon_gone.daemon_gone,
         RemedyStep.MACHINE,
+    ),
+    AuditRule(
+        "server-candidates",
+        Severity.NOTE,
+        "it is not certain which of several processes serves a device or mount",
+        "The kernel keeps the connection of a device that was set up over netlink and names nobody for it. "
+        "A candidate that is not known to speak the protocol is judged by no other rule.",
+        "Each group of candidates once, whatever they may serve, with what speaks for each of them.",
+        "Read something from the devices and look again, or set them up by ioctl.",
+        server_candidates.server_candidates,
     ),
     AuditRule(
         "unreadable",

@@ -120,8 +120,10 @@ class AuditedDaemon:
         """As "NBD client and NBD server of /dev/nbd0", and no more than a few of many."""
         roles: dict[str, list[str]] = defaultdict(list)
         for target in self.targets:
-            if target.service.role.value not in roles[target.name]:
-                roles[target.name].append(target.service.role.value)
+            likely = "" if target.service.candidate is None else "likely "
+            role = likely + target.service.role.value
+            if role not in roles[target.name]:
+                roles[target.name].append(role)
         names: dict[str, list[str]] = defaultdict(list)
         for name, played in roles.items():
             names[" and ".join(played)].append(name)
@@ -160,11 +162,12 @@ class View:
 
     @cached_property
     def daemons(self) -> tuple[AuditedDaemon, ...]:
-        """The processes that serve something, by number."""
+        """The processes that serve something, by number; without those that may be strangers."""
         served: dict[int, list[Target]] = defaultdict(list)
         for target in self.targets:
-            if target.service.pid is not None and not target.service.kernel:
-                served[target.service.pid].append(target)
+            service = target.service
+            if service.pid is not None and not service.kernel and service.speaks_protocol:
+                served[service.pid].append(target)
         return tuple(
             AuditedDaemon(self._processes[pid], tuple(targets), self._in_nbd_do_it(self._processes[pid]))
             for pid, targets in sorted(served.items())
@@ -185,6 +188,11 @@ class View:
         """The device itself, for a partition the one that it is a part of."""
         parent = self.layers.devices.get(device.parent) if device.parent else None
         return parent or device
+
+    def name(self, pid: int) -> str:
+        """A process as findings name it, "nbd-server (1234)"."""
+        process = self._processes.get(pid)
+        return f"{process.comm} ({pid})" if process is not None else f"process {pid}"
 
     def runs(self, pid: int) -> bool:
         """Whether the process is there and not all of it is dead."""

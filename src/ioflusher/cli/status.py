@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -21,6 +21,9 @@ from ioflusher.machine.collect.shares import read_processes
 from ioflusher.machine.process import Process, Thread
 from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
+
+if TYPE_CHECKING:
+    from ioflusher.machine.collect.machine import Collected
 
 PROC = "/proc"
 # columns of a table that goes to a file
@@ -106,7 +109,22 @@ def storage_servers() -> list[int]:
     """The processes that serve storage on this machine."""
     from ioflusher.machine.collect.machine import collect_serving
 
-    return sorted({service.pid for service in collect_serving().services if service.pid is not None})
+    collected = collect_serving()
+    say_candidates(collected)
+    return sorted({service.pid for service in collected.services if service.pid is not None})
+
+
+def say_candidates(collected: "Collected") -> None:
+    """Say on standard error, once a group, what one of several processes serves."""
+    from ioflusher.machine.serving.candidates import candidate_groups
+    from ioflusher.support.text import printable
+
+    names = {process.pid: process.comm for process in collected.snapshot.processes}
+    points = {mount.number: mount.point for mount in reversed(collected.snapshot.mounts)}
+    for group in candidate_groups(collected.services):
+        what = ", ".join(points.get(name, name) for _, name in group.targets)
+        who = ", ".join(f"{names.get(pid, 'process')} ({pid})" for pid in group.pids)
+        remark(printable(f"{group.role.value} of {what}: one of {who}"))
 
 
 def print_json(processes: list[Process], unreadable: tuple[Unreadable, ...]) -> None:

@@ -1,13 +1,15 @@
-"""Messages of sock_diag(7) about Unix sockets: the request, and what the kernel answers.
+"""Messages of sock_diag(7) about Unix and TCP sockets: the requests, and what the kernel answers.
 
-include/uapi/linux/{netlink,sock_diag,unix_diag}.h, net/unix/diag.c. All numbers are in the machine's order.
+include/uapi/linux/{netlink,sock_diag,unix_diag,inet_diag,tcp}.h, net/unix/diag.c, net/ipv4/inet_diag.c. All
+numbers are in the machine's order.
 """
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ioflusher.kernel.sockets import TCP_LISTEN, UnixSocket
+from ioflusher.kernel.sockets import TCP_ESTABLISHED, TCP_LISTEN, UnixSocket
 
 AF_UNIX = 1
 NETLINK_SOCK_DIAG = 4
@@ -27,6 +29,9 @@ UNIX_DIAG_PEER = 2
 
 ALL_STATES = 0xFFFFFFFF
 
+IPPROTO_TCP = 6
+INET_DIAG_INFO = 2  # struct tcp_info
+
 _MAX_ERRNO = 4095  # include/linux/err.h
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
@@ -35,6 +40,12 @@ _MESSAGE = struct.Struct("=BBBBIII")  # struct unix_diag_msg: family, type, stat
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _NUMBER = struct.Struct("=I")
 _ERROR = struct.Struct("=i")
+_LONG = struct.Struct("=Q")
+_SOCKET_ID_BYTES = 48  # struct inet_diag_sockid: ports, addresses, interface, cookie
+_INET_REQUEST = struct.Struct(f"=BBBxI{_SOCKET_ID_BYTES}s")  # struct inet_diag_req_v2
+# struct inet_diag_msg: family, state, timer, retrans, id, expires, rqueue, wqueue, uid, inode
+_INET_MESSAGE = struct.Struct(f"=BBBB{_SOCKET_ID_BYTES}sIIIII")
+_RECEIVED_AT = 128  # struct tcp_info: tcpi_bytes_received, since 4.1 (bdd1f9edacb5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,19 @@ class Answer:
     sockets: tuple[UnixSocket, ...]
     done: bool
     interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedAnswer:
+    """What one datagram of the kernel says of TCP sockets.
+
+    Attributes:
+        received: bytes of payload that arrived, by the socket's number.
+        done: whether it is the last datagram.
+    """
+
+    received: dict[int, int]
+    done: bool
 
 
 def unix_request(sequence: int) -> bytes:
@@ -69,28 +93,14 @@ def parse_unix_answer(data: bytes) -> Answer:
     """
     sockets: list[UnixSocket] = []
     done = interrupted = False
-    at = 0
-    while at < len(data):
-        if len(data) - at < _HEADER.size:
-            raise ValueError(f"expected a netlink header of {_HEADER.size} bytes, found {len(data) - at}")
-        length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
-        if not _HEADER.size <= length <= len(data) - at:
-            raise ValueError(f"expected a message of {length} bytes, found {len(data) - at}")
+    for kind, at, end, flags in _messages(data):
         interrupted |= bool(flags & NLM_F_DUMP_INTR)
-        if kind in (NLMSG_ERROR, NLMSG_DONE):
+        if kind != SOCK_DIAG_BY_FAMILY:
             done = True
-            error = _ERROR.unpack_from(data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
-            if not -_MAX_ERRNO <= error <= 0:
-                raise ValueError(f"expected an error number or 0, found {error}")
-            if error:
-                raise OSError(-error, os.strerror(-error))
-        elif kind == SOCK_DIAG_BY_FAMILY:
-            found = _socket(data, at + _HEADER.size, at + length)
-            if found.inode:
-                sockets.append(found)
-        elif kind != NLMSG_NOOP:
-            raise ValueError(f"expected messages of type {SOCK_DIAG_BY_FAMILY}, found {kind}")
-        at += (length + 3) & ~3
+            continue
+        found = _socket(data, at, end)
+        if found.inode:
+            sockets.append(found)
     return Answer(tuple(sockets), done, interrupted)
 
 
@@ -100,16 +110,80 @@ def _socket(data: bytes, at: int, end: int) -> UnixSocket:
         raise ValueError(f"expected a socket of {_MESSAGE.size} bytes, found {end - at}")
     _, _, state, _, inode, _, _ = _MESSAGE.unpack_from(data, at)
     name, peer = b"", 0
-    at += _MESSAGE.size
+    for kind, begin, stop in _attributes(data, at + _MESSAGE.size, end):
+        if kind == UNIX_DIAG_NAME:
+            name = data[begin:stop]
+        elif kind == UNIX_DIAG_PEER and stop - begin >= _NUMBER.size:
+            peer = _NUMBER.unpack_from(data, begin)[0]
+    # as the kernel's text has it: the NULs of an abstract name as @, none at the end of a path
+    name = name.replace(b"\0", b"@") if name.startswith(b"\0") else name.rstrip(b"\0")
+    return UnixSocket(inode, name, state == TCP_LISTEN, peer or None)
+
+
+def tcp_request(family: int, sequence: int) -> bytes:
+    """The datagram that asks for the connected TCP sockets of the network namespace with their counters.
+
+    `family`: AF_INET or AF_INET6.
+    """
+    extensions = 1 << (INET_DIAG_INFO - 1)
+    body = _INET_REQUEST.pack(family, IPPROTO_TCP, extensions, 1 << TCP_ESTABLISHED, bytes(_SOCKET_ID_BYTES))
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
+
+
+def parse_tcp_answer(data: bytes) -> ReceivedAnswer:
+    """The bytes that each socket in one datagram of the kernel's answer has received.
+
+    Raises:
+        OSError: the kernel refused: ENOENT where it was built without CONFIG_INET_DIAG.
+        ValueError: where the datagram is cut off or of another kind.
+    """
+    received: dict[int, int] = {}
+    done = False
+    for kind, at, end, _ in _messages(data):
+        if kind != SOCK_DIAG_BY_FAMILY:
+            done = True
+            continue
+        if end - at < _INET_MESSAGE.size:
+            raise ValueError(f"expected a socket of {_INET_MESSAGE.size} bytes, found {end - at}")
+        inode = _INET_MESSAGE.unpack_from(data, at)[-1]
+        for attribute, begin, stop in _attributes(data, at + _INET_MESSAGE.size, end):
+            # a kernel older than 4.1 has no such counter: its structure is shorter
+            if attribute == INET_DIAG_INFO and stop - begin >= _RECEIVED_AT + _LONG.size and inode:
+                received[inode] = _LONG.unpack_from(data, begin + _RECEIVED_AT)[0]
+    return ReceivedAnswer(received, done)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Kind, beginning and end of the content, and flags of each netlink message.
+
+    An error that one carries is raised. NLMSG_NOOP is left out.
+    """
+    at = 0
+    while at < len(data):
+        if len(data) - at < _HEADER.size:
+            raise ValueError(f"expected a netlink header of {_HEADER.size} bytes, found {len(data) - at}")
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
+        if not _HEADER.size <= length <= len(data) - at:
+            raise ValueError(f"expected a message of {length} bytes, found {len(data) - at}")
+        if kind in (NLMSG_ERROR, NLMSG_DONE):
+            error = _ERROR.unpack_from(data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
+            if not -_MAX_ERRNO <= error <= 0:
+                raise ValueError(f"expected an error number or 0, found {error}")
+            if error:
+                raise OSError(-error, os.strerror(-error))
+        elif kind not in (SOCK_DIAG_BY_FAMILY, NLMSG_NOOP):
+            raise ValueError(f"expected messages of type {SOCK_DIAG_BY_FAMILY}, found {kind}")
+        if kind != NLMSG_NOOP:
+            yield kind, at + _HEADER.size, at + length, flags
+        at += (length + 3) & ~3
+
+
+def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Kind, beginning and end of each attribute between two places of the datagram."""
     while end - at >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if not _ATTRIBUTE.size <= length <= end - at:
             raise ValueError(f"expected an attribute of {length} bytes, found {end - at}")
-        if kind == UNIX_DIAG_NAME:
-            name = data[at + _ATTRIBUTE.size : at + length]
-        elif kind == UNIX_DIAG_PEER and length >= _ATTRIBUTE.size + _NUMBER.size:
-            peer = _NUMBER.unpack_from(data, at + _ATTRIBUTE.size)[0]
+        yield kind, at + _ATTRIBUTE.size, at + length
         at += (length + 3) & ~3
-    # as the kernel's text has it: the NULs of an abstract name as @, none at the end of a path
-    name = name.replace(b"\0", b"@") if name.startswith(b"\0") else name.rstrip(b"\0")
-    return UnixSocket(inode, name, state == TCP_LISTEN, peer or None)

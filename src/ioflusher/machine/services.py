@@ -39,6 +39,25 @@ class TcmuDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class NvmeController:
+    """A controller of NVMe over TCP, /sys/class/nvme with the transport "tcp".
+
+    Attributes:
+        name: "nvme0".
+        subsystem: its qualified name, as nqn....
+        state: "live", "connecting", "deleting".
+        address: "address:port" of the target; IPv6 in brackets.
+        devices: names of the block devices of its namespaces.
+    """
+
+    name: str
+    subsystem: str
+    state: str
+    address: str
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FuseConnection:
     """A connection of /sys/fs/fuse/connections.
 
@@ -66,11 +85,14 @@ class SocketEnd:
         inode: the socket's number, as /proc/PID/fd shows it.
         address: "127.0.0.1:10809", "[::1]:10809", a path, "@name" for abstract, "" for none.
         pids: who holds it; empty: the kernel alone does (an NBD or iSCSI device, an NFS mount), or unknown.
+        received: bytes that it has received; only of TCP sockets that the kernel alone holds, and only where
+            an nbd device is set up. None for unknown.
     """
 
     inode: int
     address: str
     pids: tuple[int, ...]
+    received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from ioflusher.machine.services import (
     IscsiSession,
     Listener,
     NetlinkUser,
+    NvmeController,
     Remote,
     TcmuDevice,
 )
@@ -91,5 +92,6 @@ class Snapshot:
     fuse: tuple[FuseConnection, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     hosts: tuple[str, ...] = ()
+    nvme: tuple[NvmeController, ...] = ()
     format: str = FORMAT
     version: int = VERSION

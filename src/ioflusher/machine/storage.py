@@ -14,6 +14,7 @@ class DeviceKind(Enum):
     DM = "dm"
     MD = "md"
     BCACHE = "bcache"
+    RBD = "rbd"
     SCSI = "scsi"
     NVME = "nvme"
     VIRTIO = "virtio"
@@ -61,6 +62,19 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Completed:
+    """What a device has completed since it exists, /sys/block/NAME/stat.
+
+    Attributes:
+        requests: reads, writes, discards and flushes.
+        read_bytes: that the reads returned.
+    """
+
+    requests: int
+    read_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockDevice:
     """One block device or partition.
 
@@ -80,6 +94,7 @@ class BlockDevice:
         queue: its limits.
         in_flight: reads and writes that were issued and not completed yet.
         read_only: whether it refuses writes.
+        completed: requests so far; only of nbd devices, None for unknown.
     """
 
     name: str
@@ -97,6 +112,7 @@ class BlockDevice:
     queue: Queue = Queue()
     in_flight: int | None = None
     read_only: bool = False
+    completed: Completed | None = None
 
 
 @dataclass(frozen=True, slots=True)

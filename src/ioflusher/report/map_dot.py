@@ -27,6 +27,7 @@ _KINDS: dict[NodeKind, tuple[str, str, str]] = {  # shape, fill, border
     NodeKind.KERNEL_SERVER: ("box3d", "#f3f4f6", "#566573"),
     NodeKind.REMOTE: ("house", "#e2f3f0", "#2f7d6f"),
     NodeKind.SOCKET: ("ellipse", "#f3f4f6", "#566573"),
+    NodeKind.CANDIDATES: ("diamond", "#f3f4f6", "#566573"),
     NodeKind.RECLAIM: ("octagon", "#fdebd3", "#b4690e"),
     NodeKind.SWAPPED: ("octagon", "#f6e3f1", "#9b4d86"),
     NodeKind.UNKNOWN: ("note", "#ffffff", "#566573"),

@@ -52,7 +52,7 @@ def _coverage(coverage: Coverage) -> dict[str, Any]:
 
 
 def _edge(edge: Edge) -> dict[str, Any]:
-    return {
+    record: dict[str, Any] = {
         "source": edge.source,
         "target": edge.target,
         "reason": edge.reason.value,
@@ -60,6 +60,14 @@ def _edge(edge: Edge) -> dict[str, Any]:
         "certain": edge.certain,
         "evidence": edge.evidence,
     }
+    if edge.candidate is not None:
+        record["candidate"] = {
+            "confidence": edge.candidate.confidence.value,
+            "rank": edge.candidate.rank,
+            "number": edge.candidate.number,
+            "reason": edge.candidate.reason,
+        }
+    return record
 
 
 def _cycle(cycle: Cycle) -> dict[str, Any]:

@@ -15,9 +15,11 @@ MOST_TO_ONE = 6
 
 _STORAGE = frozenset((NodeKind.SWAP, NodeKind.MOUNT, NodeKind.FILE_SYSTEM, NodeKind.DEVICE))
 # arrows between neighbours whose shapes say it
-_PLAIN = frozenset((Reason.MOUNT, Reason.LIES_ON, Reason.SWAP, Reason.PARTITION, Reason.SERVED))
+_PLAIN = frozenset(
+    (Reason.MOUNT, Reason.LIES_ON, Reason.SWAP, Reason.PARTITION, Reason.SERVED, Reason.CANDIDATE)
+)
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
-_ACTORS = _HUBS | {NodeKind.PROCESS, NodeKind.KERNEL_SERVER, NodeKind.SOCKET}
+_ACTORS = _HUBS | {NodeKind.PROCESS, NodeKind.KERNEL_SERVER, NodeKind.SOCKET, NodeKind.CANDIDATES}
 
 
 @dataclass(frozen=True, slots=True)

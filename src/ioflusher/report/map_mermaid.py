@@ -17,6 +17,7 @@ _SHAPES: dict[NodeKind, tuple[str, str]] = {
     NodeKind.KERNEL_SERVER: ("[", "]"),
     NodeKind.REMOTE: (">", "]"),
     NodeKind.SOCKET: ("([", "])"),
+    NodeKind.CANDIDATES: ("{{", "}}"),
     NodeKind.RECLAIM: ("{{", "}}"),
     NodeKind.SWAPPED: ("{{", "}}"),
     NodeKind.UNKNOWN: ("[", "]"),

@@ -12,6 +12,7 @@ from ioflusher.report.map_words import headline, not_read, others, remedies, ste
 from ioflusher.support.text import printable
 
 _HUBS = frozenset((NodeKind.RECLAIM, NodeKind.SWAPPED))
+_NAMING = ((Reason.SERVED,), (Reason.CANDIDATE,))
 _PLAIN = frozenset((Reason.MOUNT, Reason.LIES_ON, Reason.SWAP, Reason.PARTITION))
 _STATES = {State.COVERED: "green", State.PARTLY: "yellow", State.BARE: "red"}
 _CYCLE = "bold red"
@@ -113,10 +114,10 @@ class _Tree:
         return box.kind in (NodeKind.SWAP, NodeKind.MOUNT, NodeKind.FILE_SYSTEM, NodeKind.DEVICE)
 
     def _why(self, arrow: Arrow) -> str:
-        doubt = "" if arrow.certain else " (not certain)"
+        doubt = "" if arrow.certain or Reason.CANDIDATE in arrow.reasons else " (not certain)"
         if set(arrow.reasons) <= _PLAIN or self.boxes[arrow.target].kind in _HUBS:
             return ""
-        return f"{arrow.label}{doubt}{' ' if arrow.reasons == (Reason.SERVED,) else ': '}"
+        return f"{arrow.label}{doubt}{' ' if arrow.reasons in _NAMING else ': '}"
 
     def _tell(self, box: Box, line: Text) -> list[Arrow]:
         """Adds the box to a line; returns the arrows to what is still to be told below it."""
@@ -144,6 +145,8 @@ class _Tree:
         arrows = sorted(self.below.get(hub.id, []), key=lambda arrow: not arrow.cycle)
         names = [self._named(arrow) for arrow in arrows[:4]]
         more = f" and {len(arrows) - 4} more" if len(arrows) > 4 else ""
+        if not names:
+            return ""
         return (
             f", which may {'write to' if hub.kind is NodeKind.RECLAIM else 'lie on'} "
             + ", ".join(names)

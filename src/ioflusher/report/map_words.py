@@ -1,9 +1,10 @@
 """Cycles in words."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ioflusher.machine.graph.cycles import cycle_through
 from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Node, NodeKind, Reason
+from ioflusher.machine.serving.service import Confidence
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import short
 from ioflusher.support.text import counted, printable
@@ -28,6 +29,7 @@ _VERBS = {
     Reason.UPPER: "has its upper or work directory on",
     Reason.LOWER: "has a lower directory on",
     Reason.SERVED: "is served by",
+    Reason.CANDIDATE: "may be",
     Reason.EXECUTABLE: "has its program on",
     Reason.LIBRARY: "has a library on",
     Reason.MAPPED: "has mapped a file on",
@@ -135,7 +137,17 @@ def others(cycle: Cycle, graph: Graph, nodes: dict[str, Node], arrow: str) -> It
         yield f"and ways of {len(left) - MOST_DAEMONS} more processes"
 
 
-def remedies(cycle: Cycle, edges: Iterable[Edge], nodes: dict[str, Node]) -> Iterator[str]:
+def _possible_candidates(edges: Iterable[Edge]) -> frozenset[str]:
+    """Processes that are candidates alone, and not known to speak the protocol."""
+    judged: dict[str, bool] = {}
+    for edge in edges:
+        if edge.reason in (Reason.SERVED, Reason.CANDIDATE):
+            possible = edge.candidate is not None and edge.candidate.confidence is Confidence.POSSIBLE
+            judged[edge.target] = judged.get(edge.target, True) and possible
+    return frozenset(node for node, possible in judged.items() if possible)
+
+
+def remedies(cycle: Cycle, edges: Sequence[Edge], nodes: dict[str, Node]) -> Iterator[str]:
     """For each daemon of the cycle, all that makes it wait for another member, as what would end that."""
     members = frozenset(cycle.nodes)
     ways: dict[str, list[Edge]] = {}
@@ -143,8 +155,11 @@ def remedies(cycle: Cycle, edges: Iterable[Edge], nodes: dict[str, Node]) -> Ite
         inside = edge.waits and edge.source in members and edge.target in members
         if inside and edge.reason in _REMEDIES and nodes[edge.source].kind is NodeKind.PROCESS:
             ways.setdefault(edge.source, []).append(edge)
+    strangers = _possible_candidates(edges)
     for process, found in list(ways.items())[:MOST_DAEMONS]:
         words = dict.fromkeys(_REMEDIES[edge.reason].format(pid=nodes[process].pid) for edge in found)
+        if process in strangers:
+            words = {"find out first whether it serves one of them: nothing says so": None}
         yield f"{name_of(nodes[process])}: {'; '.join(words)}"
     if len(ways) > MOST_DAEMONS:
         yield f"and {len(ways) - MOST_DAEMONS} more processes"

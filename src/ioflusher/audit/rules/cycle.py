@@ -9,6 +9,7 @@ from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import View
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
 from ioflusher.machine.graph.nodes import Cycle, Edge, Node, NodeKind, Reason
+from ioflusher.machine.serving.service import Confidence
 
 _MEMORY = frozenset({Reason.RECLAIM, Reason.SWAPPED})
 
@@ -21,7 +22,13 @@ def cycle(view: View, thresholds: Thresholds) -> Iterator[Found]:
     nodes = {node.id: node for node in every}
     # a daemon's own memory has its own rules
     daemons = {f"pid:{daemon.process.pid}" for daemon in view.daemons}
-    edges = [edge for edge in waits if not (edge.reason in _MEMORY and edge.source in daemons)]
+    edges = [
+        edge
+        for edge in waits
+        if not (edge.reason in _MEMORY and edge.source in daemons)
+        # no advice about a process that may be a stranger
+        and not (edge.candidate is not None and edge.candidate.confidence is Confidence.POSSIBLE)
+    ]
     for circle in find_cycles(every, edges):
         way = _through_others(circle, edges, nodes)
         if way is not None:
@@ -47,7 +54,7 @@ def _through_others(circle: Cycle, edges: list[Edge], nodes: dict[str, Node]) ->
 
 def _finding(view: View, circle: Cycle, nodes: dict[str, Node]) -> Found:
     way = circle.witness
-    served = next((edge for edge in way if edge.reason is Reason.SERVED), way[0])
+    served = next((edge for edge in way if nodes[edge.target].kind is NodeKind.PROCESS), way[0])
     first = nodes[served.target]
     by_memory = any(edge.reason in _MEMORY for edge in way)
     base = Severity.WARNING if by_memory else Severity.ERROR

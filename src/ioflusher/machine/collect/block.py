@@ -3,7 +3,7 @@
 from ioflusher.kernel.devices import parse_block_majors
 from ioflusher.machine.collect.dm import TableReader
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Queue
+from ioflusher.machine.storage import BlockDevice, Completed, DeviceKind, DeviceMapper, Queue
 from ioflusher.support.text import text_of
 
 CLASS = "sys/class/block"
@@ -18,6 +18,7 @@ _DRIVERS = {
     "md": DeviceKind.MD,
     "mdp": DeviceKind.MD,
     "bcache": DeviceKind.BCACHE,
+    "rbd": DeviceKind.RBD,
     "sd": DeviceKind.SCSI,
     "sr": DeviceKind.SCSI,
     "virtblk": DeviceKind.VIRTIO,
@@ -65,6 +66,7 @@ def _device(tree: Tree, name: str, majors: dict[int, str], tables: TableReader) 
         queue=_queue(tree, base) if whole else Queue(),
         in_flight=_in_flight(tree, base),
         read_only=bool(tree.flag(f"{base}/ro")),
+        completed=_completed(tree, base) if kind is DeviceKind.NBD else None,
     )
 
 
@@ -132,3 +134,12 @@ def _in_flight(tree: Tree, base: str) -> int | None:
     """Reads and writes together: the attribute holds both numbers."""
     numbers = (tree.text(f"{base}/inflight") or "").split()
     return sum(map(int, numbers)) if len(numbers) == 2 and all(n.isdigit() for n in numbers) else None
+
+
+def _completed(tree: Tree, base: str) -> Completed | None:
+    """Documentation/block/stat.rst: reads, merged, sectors, ms; writes ...; discards ...; flushes."""
+    fields = (tree.text(f"{base}/stat") or "").split()
+    if len(fields) < 4 or not all(field.isdigit() for field in fields):
+        return None
+    numbers = [int(field) for field in fields] + [0] * 17  # discards came with 4.18, flushes with 5.5
+    return Completed(numbers[0] + numbers[4] + numbers[11] + numbers[15], numbers[2] * _SECTOR)

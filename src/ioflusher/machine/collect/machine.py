@@ -27,6 +27,7 @@ from ioflusher.machine.process import Process
 from ioflusher.machine.serving.infer import services as infer_services
 from ioflusher.machine.serving.service import StorageService
 from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.storage import DeviceKind
 
 Progress = Callable[[int, int], None]
 
@@ -124,6 +125,9 @@ def _look(job: _Job, arguments: bool) -> Snapshot:
     seen = _processes(job, reader)
     talk = _talk(sockets, seen, before, notes)
     storage = collect_storage(tree, _mount_namespaces(seen))
+    if any(device.kind is DeviceKind.NBD and device.size for device in storage.devices):
+        # after the devices: a socket has then received at least what its device has completed
+        sockets.add_received(talk)
     points = frozenset(mount.point for mount in storage.mounts if mount.fstype.startswith("fuse"))
     return Snapshot(
         system=read_system(root, tree, privileged=not notes.refused),
@@ -140,6 +144,7 @@ def _look(job: _Job, arguments: bool) -> Snapshot:
         iscsi=storage.iscsi,
         tcmu=storage.tcmu,
         fuse=storage.fuse,
+        nvme=storage.nvme,
     )
 
 

@@ -20,7 +20,7 @@ _TRIES = 4
 # Options that say what a file system stands on; all others may hold secrets and are dropped.
 KEPT_OPTIONS = frozenset(
     (
-        *("addr", "port", "trans", "rfdno", "user_id", "subvol", "logdev", "rtdev"),
+        *("addr", "port", "mon_addr", "trans", "rfdno", "user_id", "subvol", "logdev", "rtdev"),
         *("lowerdir", "upperdir", "workdir"),
     )
 )

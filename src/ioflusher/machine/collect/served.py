@@ -2,7 +2,7 @@
 
 from ioflusher.kernel.target import parse_uio_name, wwid_suffix
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
+from ioflusher.machine.services import FuseConnection, IscsiSession, NvmeController, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount
 
 SESSIONS = "sys/class/iscsi_session"
@@ -10,6 +10,8 @@ CONNECTIONS = "sys/class/iscsi_connection"
 UIO = "sys/class/uio"
 CORE = "sys/kernel/config/target/core"
 FUSE = "sys/fs/fuse/connections"
+NVME = "sys/class/nvme"
+NVME_SUBSYSTEMS = "sys/class/nvme-subsystem"
 
 
 def collect_iscsi(tree: Tree, devices: tuple[BlockDevice, ...]) -> tuple[IscsiSession, ...]:
@@ -44,6 +46,40 @@ def _address(tree: Tree, base: str) -> str:
         if host and port and host != "(null)":
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ""
+
+
+def collect_nvme(tree: Tree, devices: tuple[BlockDevice, ...]) -> tuple[NvmeController, ...]:
+    """The controllers by TCP (drivers/nvme/host/fabrics.c); those of PCIe have no server.
+
+    With multipath (the default) a namespace's disk lies below its subsystem, which links its controllers;
+    without, below its controller.
+    """
+    found = []
+    for name in tree.names(NVME):
+        if tree.text(f"{NVME}/{name}/transport") != "tcp":
+            continue
+        fields = dict(
+            field.partition("=")[::2] for field in (tree.text(f"{NVME}/{name}/address") or "").split(",")
+        )
+        host, port = fields.get("traddr", ""), fields.get("trsvcid", "")
+        above = [
+            name,
+            *(s for s in tree.names(NVME_SUBSYSTEMS) if tree.exists(f"{NVME_SUBSYSTEMS}/{s}/{name}")),
+        ]
+        found.append(
+            NvmeController(
+                name=name,
+                subsystem=tree.text(f"{NVME}/{name}/subsysnqn") or "",
+                state=tree.text(f"{NVME}/{name}/state") or "",
+                address=(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if host and port else "",
+                devices=tuple(
+                    device.name
+                    for device in devices
+                    if device.parent is None and any(f"/{part}/" in device.path for part in above)
+                ),
+            )
+        )
+    return tuple(found)
 
 
 def collect_tcmu(tree: Tree) -> tuple[TcmuDevice, ...]:

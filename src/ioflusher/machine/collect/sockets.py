@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ioflusher.kernel.sockets import (
@@ -18,7 +18,7 @@ from ioflusher.kernel.sockets import (
     parse_unix,
 )
 from ioflusher.machine.collect.notes import Limits, Notes, Result, prefix, read_text
-from ioflusher.machine.collect.sock_diag import unix_sockets
+from ioflusher.machine.collect.sock_diag import tcp_received, unix_sockets
 from ioflusher.machine.services import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
 from ioflusher.support.text import text_of
 
@@ -90,6 +90,30 @@ class SocketReader:
         """Those of another namespace, of which `pid` is a process; without the peers of Unix sockets."""
         net = f"{self._proc}/{pid}/net"
         return Sockets(self._unix_text(net), self._tcp_text(net), self._netlink_text(net))
+
+    def add_received(self, talk: Talk) -> None:
+        """Add to the TCP ends that the kernel alone holds how many bytes they have received."""
+        if not self._live:
+            return
+        try:
+            received = tcp_received(self._limits.answer_seconds)
+        except OSError as error:
+            self._notes("bytes received by TCP sockets", error.strerror or str(error))
+            return
+        except ValueError as error:
+            self._notes("bytes received by TCP sockets", str(error))
+            return
+
+        def counted(end: SocketEnd) -> SocketEnd:
+            return end if end.pids else replace(end, received=received.get(end.inode))
+
+        talk.connections = [
+            Connection(found.family, (counted(found.ends[0]), counted(found.ends[1])))
+            if found.family is Family.TCP
+            else found
+            for found in talk.connections
+        ]
+        talk.remotes = [replace(found, end=counted(found.end)) for found in talk.remotes]
 
     def own_namespace(self) -> int | None:
         """The inode number of the network namespace that /proc/net shows; None for unknown.

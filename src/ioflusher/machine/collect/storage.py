@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ioflusher.machine.collect.block import collect_block
 from ioflusher.machine.collect.mounts import Devices, collect_mounts, collect_swaps
-from ioflusher.machine.collect.served import collect_fuse, collect_iscsi, collect_tcmu
+from ioflusher.machine.collect.served import collect_fuse, collect_iscsi, collect_nvme, collect_tcmu
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import FuseConnection, IscsiSession, TcmuDevice
+from ioflusher.machine.services import FuseConnection, IscsiSession, NvmeController, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 
 
@@ -21,6 +21,7 @@ class Storage:
     iscsi: tuple[IscsiSession, ...]
     tcmu: tuple[TcmuDevice, ...]
     fuse: tuple[FuseConnection, ...]
+    nvme: tuple[NvmeController, ...]
 
 
 def collect_storage(tree: Tree, namespaces: Mapping[int, Sequence[int]] | None = None) -> Storage:
@@ -39,4 +40,5 @@ def collect_storage(tree: Tree, namespaces: Mapping[int, Sequence[int]] | None =
         iscsi=collect_iscsi(tree, devices),
         tcmu=collect_tcmu(tree),
         fuse=collect_fuse(tree, mounts),
+        nvme=collect_nvme(tree, devices),
     )

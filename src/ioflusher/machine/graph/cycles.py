@@ -1,4 +1,4 @@
-"""Circles in the storage graph: daemons that can wait for themselves, directly or through others."""
+"""Cycles in the storage graph: daemons that can wait for themselves, directly or through others."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +32,8 @@ def find_cycles(nodes: Sequence[Node], edges: Sequence[Edge], budget: int = BUDG
     members_of: dict[int, list[str]] = {}
     for node in nodes:
         members_of.setdefault(component[node.id], []).append(node.id)
-    purse = _Purse(budget)
-    found = (_cycle(tuple(members_of[number]), within, processes, purse) for number, within in inside.items())
+    spend = _Budget(budget)
+    found = (_cycle(tuple(members_of[number]), within, processes, spend) for number, within in inside.items())
     return tuple(sorted((cycle for cycle in found if cycle), key=lambda c: (-len(c.daemons), c.nodes)))
 
 
@@ -43,13 +43,17 @@ def cycle_through(cycle: Cycle, edges: Iterable[Edge], node: str) -> Cycle:
     within = [e for e in edges if e.waits and e.source in members and e.target in members]
     for wanted in _PREFERENCES:
         ways = _outgoing(edge for edge in within if wanted(edge))
-        way = _round(ways, node, node, len(members) + 1, _Purse(BUDGET))
+        way = _round(ways, node, node, len(members) + 1, _Budget(BUDGET))
         if way:
             return Cycle(cycle.nodes, tuple(way), True, cycle.daemons)
     return cycle
 
 
-class _Purse:
+# Edges from what a process serves, or may serve, to the process.
+_SERVING = frozenset((Reason.SERVED, Reason.CANDIDATE))
+
+
+class _Budget:
     """Edges that may still be looked at."""
 
     def __init__(self, left: int) -> None:
@@ -66,39 +70,41 @@ _PREFERENCES: tuple[Callable[[Edge], bool], ...] = (
 
 
 def _cycle(
-    members: tuple[str, ...], within: list[Edge], processes: frozenset[str], purse: _Purse
+    members: tuple[str, ...], within: list[Edge], processes: frozenset[str], budget: _Budget
 ) -> Cycle | None:
     """The cycle of one component; None where no process in it serves another member."""
     serving = [
         edge
         for edge in within
-        if edge.reason is Reason.SERVED and edge.target in processes and edge.target != edge.source
+        if edge.reason in _SERVING and edge.target in processes and edge.target != edge.source
     ]
     if not serving:
         return None
     daemons = dict.fromkeys(edge.target for edge in serving)  # each once, in the graph's order
     for wanted in _PREFERENCES:
         ways = _outgoing(edge for edge in within if wanted(edge))
-        best = _shortest([edge for edge in serving if wanted(edge)], ways, purse)
+        best = _shortest([edge for edge in serving if wanted(edge)], ways, budget)
         if best:
-            return Cycle(members, tuple(best), purse.left > 0, tuple(daemons))
+            if best[0].reason is Reason.CANDIDATE:  # begin at what one of several serves
+                best = [best[-1], *best[:-1]]
+            return Cycle(members, tuple(best), budget.left > 0, tuple(daemons))
     raise AssertionError("an edge inside a strongly connected component lies on a way round")
 
 
-def _shortest(serving: list[Edge], ways: dict[str, list[Edge]], purse: _Purse) -> list[Edge]:
-    """The shortest way round that begins with one of the edges, as far as the purse goes."""
+def _shortest(serving: list[Edge], ways: dict[str, list[Edge]], budget: _Budget) -> list[Edge]:
+    """The shortest way round that begins with one of the edges, as far as the budget goes."""
     best: list[Edge] = []
     for tried, edge in enumerate(serving):
-        if len(best) == 2 or (tried and purse.left <= 0):
+        if len(best) == 2 or (tried and budget.left <= 0):
             break
         most = len(best) - 2 if best else len(ways)
-        way = _round(ways, edge.target, edge.source, most, purse)
+        way = _round(ways, edge.target, edge.source, most, budget)
         if way:
             best = [edge, *way]
     return best
 
 
-def _round(ways: dict[str, list[Edge]], start: str, end: str, most: int, purse: _Purse) -> list[Edge]:
+def _round(ways: dict[str, list[Edge]], start: str, end: str, most: int, budget: _Budget) -> list[Edge]:
     """The shortest path of one to `most` edges from start to end; empty where there is none."""
     came: dict[str, Edge] = {}
     reached = deque([(start, 0)])
@@ -108,7 +114,7 @@ def _round(ways: dict[str, list[Edge]], start: str, end: str, most: int, purse: 
         if steps >= most:
             break
         for edge in ways.get(node, ()):
-            purse.left -= 1
+            budget.left -= 1
             if edge.target == end:
                 return _back(came, start, edge)
             if edge.target not in seen:

@@ -9,6 +9,7 @@ from ioflusher.machine.graph.nodes import Coverage, Need, Node, NodeKind, Reason
 from ioflusher.machine.graph.peers import Peers
 from ioflusher.machine.graph.storage import SWAPPED, writable_targets
 from ioflusher.machine.process import FileKind, FileUse, Process
+from ioflusher.machine.serving.candidates import CandidateGroup, candidate_groups
 from ioflusher.machine.serving.service import StorageService, TargetKind
 from ioflusher.machine.storage import DeviceKind
 
@@ -48,9 +49,15 @@ class Daemons:
         self._tcmu = {tcmu.uio: tcmu.name for tcmu in layers.snapshot.tcmu}
         self._roles: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._own: defaultdict[int, set[str]] = defaultdict(set)
+        self._group_of = {
+            (group.role, *target): group for group in candidate_groups(services) for target in group.targets
+        }
         for service in services:
             if service.pid is not None:
-                self._roles[service.pid][service.role.value].append(self._called(service))
+                role = service.role.value
+                if service.candidate is not None:
+                    role = f"{service.candidate.confidence.value} {role}"
+                self._roles[service.pid][role].append(self._called(service))
                 self._own[service.pid].add(_target_id(service))
 
     def add(self) -> None:
@@ -96,7 +103,33 @@ class Daemons:
         else:
             who = self._process(service.pid)
         need = Need.WORK if service.essential else Need.RECOVERY
+        group = self._group_of.get((service.role, service.kind, service.target))
+        if group is not None and service.candidate is not None:
+            several = self._several(group)
+            evidence = f"{role}: {_named(self._name(pid) for pid in group.pids)}"
+            self._draft.edge(target, several, Reason.SERVED, evidence, need, certain=False)
+            evidence = f"{service.evidence}; {service.candidate.reason}"
+            self._draft.edge(
+                several, who, Reason.CANDIDATE, evidence, need, certain=False, candidate=service.candidate
+            )
+            return
         self._draft.edge(target, who, Reason.SERVED, f"{role}: {service.evidence}", need, service.certain)
+
+    def _several(self, group: CandidateGroup) -> str:
+        """The node that stands for one of several candidates, whatever they may serve."""
+        words = f"{group.role.value} of {_named(name for _, name in group.targets)}"
+        return self._draft.add(
+            Node(
+                f"candidates:{group.role.value}:{','.join(map(str, group.pids))}",
+                NodeKind.CANDIDATES,
+                f"one of {len(group.pids)} processes",
+                words,
+            )
+        )
+
+    def _name(self, pid: int) -> str:
+        process = self._processes.get(pid)
+        return f"{pid} ({process.comm})" if process is not None else str(pid)
 
     def _device(self, name: str) -> str:
         """A device's node; what a tcmu handler serves to others is no disk here, and known by its uio."""

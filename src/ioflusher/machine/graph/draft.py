@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ioflusher.machine.graph.layers import Layer, LayerKind
 from ioflusher.machine.graph.nodes import Edge, Need, Node, NodeKind, Reason
+from ioflusher.machine.serving.service import Candidate
 
 # Evidence of this length is enough, however many facts say the same.
 _LONG = 300
@@ -49,9 +50,10 @@ class Draft:
         evidence: str,
         need: Need = Need.WORK,
         certain: bool = True,
+        candidate: Candidate | None = None,
     ) -> None:
         """Adds an edge; of two with one reason the one that can wait sooner stays, of equals both facts."""
-        new = Edge(source, target, reason, evidence, need, certain)
+        new = Edge(source, target, reason, evidence, need, certain, candidate)
         old = self._edges.get((source, target, reason))
         if old is None or _rank(new) < _rank(old):
             self._edges[source, target, reason] = new

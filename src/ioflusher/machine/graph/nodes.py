@@ -7,6 +7,8 @@ that serves it, from a daemon to the files that it needs.
 from dataclasses import dataclass
 from enum import Enum
 
+from ioflusher.machine.serving.service import Candidate
+
 
 class NodeKind(Enum):
     """What a node stands for."""
@@ -15,6 +17,7 @@ class NodeKind(Enum):
     MOUNT = "mount"
     FILE_SYSTEM = "file system"
     DEVICE = "block device"
+    CANDIDATES = "one of several processes"  # of which one serves, and it is not known which
     PROCESS = "process"
     KERNEL_SERVER = "kernel server"
     REMOTE = "remote machine"
@@ -42,6 +45,7 @@ class Reason(Enum):
     UPPER = "upper or work directory"
     LOWER = "lower directory"
     SERVED = "served by"
+    CANDIDATE = "may be"
     EXECUTABLE = "executable"
     LIBRARY = "library"
     MAPPED = "mapped file"
@@ -124,6 +128,7 @@ class Edge:
         evidence: the fact that says so, in one sentence; text of the machine.
         need: when the wait can come.
         certain: False where it is one of several possibilities.
+        candidate: of an edge from several candidates to one of them: its rank, and what speaks for it.
     """
 
     source: str
@@ -132,6 +137,7 @@ class Edge:
     evidence: str
     need: Need = Need.WORK
     certain: bool = True
+    candidate: Candidate | None = None
 
     @property
     def waits(self) -> bool:

@@ -3,10 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ioflusher.machine.peers import join_address
 from ioflusher.machine.process import Process
+from ioflusher.machine.serving.at_address import servers_at
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
-from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
+from ioflusher.machine.serving.service import (
+    Candidate,
+    Confidence,
+    StorageRole,
+    StorageService,
+    TargetKind,
+)
 from ioflusher.machine.storage import Mount
 
 DEV_FUSE = "/dev/fuse"
@@ -39,31 +45,39 @@ def fuse_services(index: SnapshotIndex) -> Iterator[StorageService]:
     by_connection = {connection_number(number): number for number in mounts}
     by_connection.pop(None, None)
     free: dict[int, Process] = {}
-    told: set[str] = set()
-    telling: set[int] = set()
+    named: set[str] = set()
+    naming: set[int] = set()
     for process, handle in index.handles:
         if handle.path != DEV_FUSE or not mounts:
             continue
         if handle.connection is None:
             free[process.pid] = process
             continue
-        telling.add(process.pid)
+        naming.add(process.pid)
         number = by_connection.get(handle.connection)
         if number is not None:
-            told.add(number)
+            named.add(number)
             evidence = f"a descriptor of {index.name(process.pid)} is of FUSE connection {handle.connection}"
             yield _fuse(process.pid, number, evidence)
-    for pid in telling:
+    for pid in naming:
         free.pop(pid, None)
-    for number in told:
+    for number in named:
         del mounts[number]
     yield from _by_mount_point(index, mounts, free)
     yield from _by_name(index, mounts, free)
     yield from _by_what_is_left(index, mounts, free)
 
 
-def _fuse(pid: int | None, number: str, evidence: str, *, certain: bool = True) -> StorageService:
-    return StorageService(pid, StorageRole.FUSE_SERVER, TargetKind.MOUNT, number, evidence, certain)
+def _fuse(
+    pid: int | None,
+    number: str,
+    evidence: str,
+    *,
+    certain: bool = True,
+    candidate: Candidate | None = None,
+) -> StorageService:
+    role = StorageRole.FUSE_SERVER
+    return StorageService(pid, role, TargetKind.MOUNT, number, evidence, certain, candidate=candidate)
 
 
 def _by_mount_point(
@@ -123,14 +137,19 @@ def _by_what_is_left(
         point = found[0].point
         candidates = by_user.get(found[0].option("user_id") or "") or list(free.values())
         alone = len(candidates) == 1 and len(mounts) == 1
-        for process in candidates[:_MOST_CANDIDATES]:
+        shown = candidates[:_MOST_CANDIDATES]
+        for rank, process in enumerate(shown, 1):
             evidence = (
                 f"{index.name(process.pid)} is the only holder of {DEV_FUSE} left for {point}"
                 if alone
                 else f"{index.name(process.pid)} holds {DEV_FUSE}, and may be the daemon of {point}: "
                 f"one of {len(candidates)}"
             )
-            yield _fuse(process.pid, number, evidence, certain=alone and index.certain)
+            candidate = None
+            if not alone:
+                why = f"it holds {DEV_FUSE}"
+                candidate = Candidate(Confidence.LIKELY, rank, len(shown), why)
+            yield _fuse(process.pid, number, evidence, certain=alone and index.certain, candidate=candidate)
         if not candidates:
             evidence = f"{point} is mounted, and nobody is seen to hold {DEV_FUSE} for it"
             yield _fuse(None, number, evidence, certain=index.certain)
@@ -176,28 +195,8 @@ def _of_socket(index: SnapshotIndex, mount: Mount) -> Iterator[StorageService]:
 
 def _of_address(index: SnapshotIndex, mount: Mount, host: str, port: str) -> Iterator[StorageService]:
     """By TCP: whoever holds the server's end of the kernel's connection, else who listens there."""
-    if not index.is_local(host):
-        return
-    address = join_address(host, port)
-    ends = [own for own, other in index.connections_at(address) if not other.pids]
-    pids = distinct(pid for end in ends for pid in end.pids)
-    what = f"holds the server's end of the kernel's connection to {address}"
-    if not pids and not ends:
-        listeners = index.listeners_at(host, port)
-        pids = distinct(pid for listener in listeners for pid in listener.end.pids)
-        what = f"listens at {address}"
-        ends = [listener.end for listener in listeners]
-    for pid in pids:
-        evidence = f"{index.name(pid)} {what}, where {mount.point} leads"
-        yield _file_server(pid, mount, evidence, certain=len(pids) == 1)
-    if pids:
-        return
-    if ends:
-        evidence = f"the kernel alone {what}, where {mount.point} leads"
-        yield _file_server(None, mount, evidence, certain=index.certain, kernel=True)
-    else:
-        evidence = f"{mount.point} leads to {address} on this machine, where nobody is seen to listen"
-        yield _file_server(None, mount, evidence, certain=index.certain)
+    for found in servers_at(index, host, port, mount.point):
+        yield _file_server(found.pid, mount, found.evidence, certain=found.certain, kernel=found.kernel)
 
 
 def _file_server(

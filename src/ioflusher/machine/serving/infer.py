@@ -1,10 +1,12 @@
 """Who serves what: the inference over a Snapshot."""
 
+from ioflusher.machine.serving.ceph import ceph_services
 from ioflusher.machine.serving.devices import dm_services, tcmu_services, ublk_services, vduse_services
 from ioflusher.machine.serving.files import file_server_services, fuse_services
 from ioflusher.machine.serving.index import SnapshotIndex
 from ioflusher.machine.serving.iscsi import iscsi_services
 from ioflusher.machine.serving.nbd import nbd_services
+from ioflusher.machine.serving.nvme import nvme_services
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 
@@ -15,8 +17,6 @@ def services(snapshot: Snapshot) -> tuple[StorageService, ...]:
     loop, zram, md and bcache have no daemon: what they stand on is in BlockDevice. docs/serving.md has each
     fact and where the kernel tells it.
     """
-    # here, because these modules make the records above
-
     index = SnapshotIndex(snapshot)
     found: dict[tuple[int | None, StorageRole, TargetKind, str], StorageService] = {}
     for infer in (
@@ -25,6 +25,8 @@ def services(snapshot: Snapshot) -> tuple[StorageService, ...]:
         vduse_services,
         tcmu_services,
         iscsi_services,
+        nvme_services,
+        ceph_services,
         dm_services,
         fuse_services,
         file_server_services,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ioflusher.machine.peers import split_address
 from ioflusher.machine.services import IscsiSession
+from ioflusher.machine.serving.at_address import servers_at
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 
@@ -18,7 +19,7 @@ def iscsi_services(index: SnapshotIndex) -> Iterator[StorageService]:
 
 
 def _initiators(index: SnapshotIndex, session: IscsiSession) -> Iterator[StorageService]:
-    """drivers/scsi/scsi_transport_iscsi.c tells errors to, and takes new connections from, NETLINK_ISCSI."""
+    """drivers/scsi/scsi_transport_iscsi.c reports errors to NETLINK_ISCSI and takes connections from it."""
     users = distinct(user.pid for user in index.snapshot.netlink if user.protocol == NETLINK_ISCSI)
     holders = {
         pid
@@ -49,48 +50,15 @@ def _targets(index: SnapshotIndex, session: IscsiSession) -> Iterator[StorageSer
     """The other ends of the session's connections, where they are sockets of this machine."""
     for address in session.addresses:
         host, port = split_address(address)
-        ends = [own for own, _ in index.connections_at(address)]
-        pids = distinct(pid for end in ends for pid in end.pids)
-        listeners = index.listeners_at(host, port)
-        listening = distinct(pid for listener in listeners for pid in listener.end.pids)
-        for disk in session.devices:
-            for pid in pids:
-                evidence = (
-                    f"{index.name(pid)} holds the other end of {session.name}'s connection to {address}"
+        # the initiator's end is iscsid's as well as the kernel's
+        for found in servers_at(index, host, port, session.name, client_is_kernel=False):
+            for disk in session.devices:
+                yield StorageService(
+                    found.pid,
+                    StorageRole.ISCSI_TARGET,
+                    TargetKind.DEVICE,
+                    disk,
+                    found.evidence,
+                    found.certain,
+                    found.kernel,
                 )
-                yield _target(pid, disk, evidence, certain=len(pids) == 1)
-            if pids:
-                continue
-            if ends and index.certain:
-                evidence = f"the kernel alone holds the other end of {session.name}'s connection to {address}"
-                yield _target(None, disk, evidence, kernel=True)
-            elif index.is_local(host):
-                yield from _of_lost_session(index, session, address, disk, listening, bool(listeners))
-
-
-def _of_lost_session(
-    index: SnapshotIndex,
-    session: IscsiSession,
-    address: str,
-    disk: str,
-    listening: tuple[int, ...],
-    any_listener: bool,
-) -> Iterator[StorageService]:
-    """A session to an address of this machine that is not connected now."""
-    for pid in listening:
-        evidence = f"{index.name(pid)} listens at {address}, where {session.name} leads"
-        yield _target(pid, disk, evidence, certain=len(listening) == 1)
-    if listening:
-        return
-    if any_listener:
-        evidence = f"the kernel is seen to listen at {address}, where {session.name} leads"
-        yield _target(None, disk, evidence, certain=index.certain, kernel=True)
-    else:
-        evidence = f"{session.name} leads to {address} on this machine, where nobody is seen to listen"
-        yield _target(None, disk, evidence, certain=index.certain)
-
-
-def _target(
-    pid: int | None, disk: str, evidence: str, *, certain: bool = True, kernel: bool = False
-) -> StorageService:
-    return StorageService(pid, StorageRole.ISCSI_TARGET, TargetKind.DEVICE, disk, evidence, certain, kernel)
