@@ -332,6 +332,7 @@ RULES: tuple[AuditRule, ...] = (
         "Each group of candidates once, whatever they may serve, with what speaks for each of them.",
         "Read something from the devices and look again, or set them up by ioctl.",
         server_candidates.server_candidates,
+        RemedyStep.MACHINE,
     ),
     AuditRule(
         "unreadable",
