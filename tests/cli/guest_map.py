@@ -102,8 +102,13 @@ def main() -> None:
     ):
         # nothing of this client stays in user space
         shell(f"{PROGRAM} nbd attach --netlink /dev/nbd0 'nbd+unix:///?socket={swap}'")
-        shell("mkswap /dev/nbd0; swapon /dev/nbd0; mkfs.ext4 -q /dev/nbd1")
-        shell(f"mount /dev/nbd1 {HERE}/mnt")
+        shell("mkswap /dev/nbd0; mkfs.ext4 -q /dev/nbd1")
+        mounting = f"mount /dev/nbd1 {HERE}/mnt"
+        status, record = graph("--would-add", mounting, "--would-add", "swapon /dev/nbd0")
+        say("predicted", [status, brief(record)])
+        status, record = graph("--would-add", mounting)
+        say("predicted mount", [status, brief(record)])
+        shell(f"{mounting}; swapon /dev/nbd0")
         say("pids", [first.pid, second.pid])
         status, record = graph()
         say("bare", [status, brief(record)])

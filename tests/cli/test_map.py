@@ -99,6 +99,27 @@ def test_a_part(bare: str) -> None:
     assert "expected a block device" in run("/nowhere", "--snapshot", bare).stderr
 
 
+def test_a_prediction(tmp_path: Path) -> None:
+    """--would-add on a recorded machine: 1 where a cycle would be new, 0 where none, 2 where not clear."""
+    path = tmp_path / "idle.json"
+    path.write_bytes(dump_snapshot(replace(host(0), swaps=())))
+    idle = str(path)
+    assert run("--snapshot", idle).status == 0
+    done = run("--snapshot", idle, "--would-add", "swapon /dev/nbd0")
+    assert done.status == 1
+    assert "cycle 1 (would be new): nbd-server (812) can wait for itself" in done.output
+    assert run("--snapshot", idle, "--would-add", "mount -r /dev/nbd0 /srv").status == 0
+    wrong = run("--snapshot", idle, "--would-add", "rm -rf /")
+    assert wrong.status == 2
+    assert "cannot predict 'rm -rf /': the command 'rm' is none of these" in wrong.stderr
+
+
+def test_an_old_cycle_is_no_prediction(bare: str) -> None:
+    """A cycle that is there already is shown, and does not make the status 1."""
+    done = run("--snapshot", bare, "--would-add", "mount -r /dev/nbd0 /srv")
+    assert (done.status, "cycle 1: nbd-server" in done.output) == (0, True)
+
+
 def test_cycles_alone(bare: str) -> None:
     """--cycles leaves the tree out, and of the picture what is in no cycle."""
     done = run("--cycles", "--snapshot", bare)

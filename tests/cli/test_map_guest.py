@@ -29,6 +29,12 @@ def test_swap_on_the_device_of_a_daemon_without_the_state(found: dict[str, Any])
     assert found["bare"] == [1, [way]]
 
 
+def test_it_was_predicted(found: dict[str, Any]) -> None:
+    """Before the swap was switched on, --would-add said the very same way round; of the mount alone, none."""
+    assert found["predicted"] == found["bare"]
+    assert found["predicted mount"] == [0, []]
+
+
 def test_a_snapshot_of_it_says_the_same(found: dict[str, Any]) -> None:
     """Recorded there and read back."""
     assert found["from a file"] == found["bare"]

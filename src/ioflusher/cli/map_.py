@@ -14,7 +14,9 @@ from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.source import machines_from, snapshot_option
 from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.prediction import predict
 from ioflusher.machine.graph.select import only_cycles, select
+from ioflusher.machine.hypothetical import Addition, parse_command
 from ioflusher.machine.snapshot import Snapshot
 
 # formats of which one file holds one machine
@@ -26,6 +28,14 @@ SINGLE = ("dot", "svg", "mermaid")
 @snapshot_option
 @format_option("text", "dot", "svg", "mermaid", "html", "json")
 @output_option
+@click.option(
+    "--would-add",
+    "commands",
+    metavar="COMMAND",
+    multiple=True,
+    help="Predict what COMMAND (mount, swapon, losetup, attach ...) would add, without running it; may be "
+    "given several times, in order.",
+)
 @click.option("--cycles", "cycles_only", is_flag=True, help="Show the cycles alone.")
 @click.option("--all", "everything", is_flag=True, help="Show what nothing stands behind, too.")
 def map_(
@@ -33,6 +43,7 @@ def map_(
     snapshots: tuple[Path, ...],
     form: str,
     output: Path | None,
+    commands: tuple[str, ...],
     cycles_only: bool,
     everything: bool,
 ) -> None:
@@ -43,23 +54,31 @@ def map_(
 
     DEVICE, MOUNTPOINT or PID: only what has to do with it.
 
-    Exit status: 0 no cycle, 1 a cycle, 2 the work could not be done.
+    With --would-add 'mount /dev/nbd0 /srv' and the like: the machine as it would be after that command.
+
+    Exit status: 0 no cycle, 1 a cycle (with --would-add: a cycle that is not there yet), 2 the work could not
+    be done.
     """
     if form in SINGLE and len(snapshots) > 1:
         raise click.UsageError(f"--format {form} takes one machine; text, html and json take several")
     # the text has its own way to leave the rest out
-    maps, failed = graphs(snapshots, what, cycles_only and form != "text")
+    additions = [parse_command(command) for command in commands]
+    maps, failed = graphs(snapshots, what, cycles_only and form != "text", additions)
     if form == "text":
         write_text(maps, output, cycles_only=cycles_only, everything=everything)
     else:
         write_result(rendered(form, maps, everything, several=len(snapshots) > 1), output)
-    sys.exit(verdict(found=any(graph.cycles for _, graph in maps), failed=failed))
+    cycles = [cycle for _, graph in maps for cycle in graph.cycles]
+    found = any(cycle.hypothetical for cycle in cycles) if additions else bool(cycles)
+    sys.exit(verdict(found=found, failed=failed))
 
 
 def graphs(
-    files: Sequence[Path], what: str | None, cycles_only: bool
+    files: Sequence[Path], what: str | None, cycles_only: bool, additions: Sequence[Addition]
 ) -> tuple[list[tuple[Snapshot, Graph]], bool]:
     """Each machine with its graph, or the part of it that was asked for; and whether any could not be used.
+
+    With `additions` as it would be.
 
     Raises:
         IoflusherError: there is one machine, and it could not be used.
@@ -71,8 +90,11 @@ def graphs(
     sources: list[list[Path]] = [[file] for file in files] or [[]]
     for source in sources:
         try:
-            (analysis,) = machines_from(source)
+            (analysis,) = machines_from(source, listeners=bool(additions))
             graph = analysis.graph
+            if additions:
+                prediction = predict(analysis, additions)
+                analysis, graph = prediction.analysis, prediction.graph
             if what is not None:
                 graph = select(graph, analysis.layers, what)
         except IoflusherError as error:

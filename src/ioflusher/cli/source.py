@@ -72,10 +72,11 @@ def read_source(file: Path) -> "Snapshot":
     return load_snapshot(data, "standard input")
 
 
-def machines_from(files: Sequence[Path]) -> "Iterator[Analysis]":
+def machines_from(files: Sequence[Path], *, listeners: bool = False) -> "Iterator[Analysis]":
     """The same machines, each with what follows from its snapshot.
 
-    What the collector inferred of the live machine is handed on: it is not inferred again.
+    What the collector inferred of the live machine is handed on: it is not inferred again. `listeners`: look
+    closely at its processes that listen, too.
     """
     from ioflusher.machine.graph.analysis import Analysis
 
@@ -84,5 +85,5 @@ def machines_from(files: Sequence[Path]) -> "Iterator[Analysis]":
     else:
         from ioflusher.machine.collect.machine import collect_serving
 
-        collected = collect_serving()
+        collected = collect_serving(listeners=listeners)
         yield Analysis(collected.snapshot, collected.services)

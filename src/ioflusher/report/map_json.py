@@ -33,6 +33,8 @@ def _node(node: Node) -> dict[str, Any]:
         record["number"] = node.number
     if node.pid is not None:
         record["pid"] = node.pid
+    if node.hypothetical:
+        record["hypothetical"] = True
     if node.coverage is not None:
         record["coverage"] = _coverage(node.coverage)
     return record
@@ -77,5 +79,6 @@ def _cycle(cycle: Cycle) -> dict[str, Any]:
         "recovery": cycle.recovery,
         "certain": cycle.certain,
         "shortest": cycle.shortest,
+        "hypothetical": cycle.hypothetical,
         "witness": [_edge(edge) for edge in cycle.witness],
     }

@@ -1,11 +1,11 @@
 """The storage graph for a terminal: a tree from swap and mounts down to daemons, then the cycles in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from ioflusher.machine.graph.nodes import Graph, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Cycle, Graph, Node, NodeKind, Reason
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import Arrow, Box, Picture, State, picture
 from ioflusher.report.map_words import headline, not_read, others, remedies, steps, title
@@ -47,6 +47,10 @@ def render_text(
     yield Text(where, "bold")
     yield Text(headline(graph), _CYCLE if graph.cycles else "bold green")
     yield from (Text(f"not read: {line}", "yellow") for line in not_read(snapshot))
+    nodes = {node.id: node for node in graph.nodes}
+    numbered = list(enumerate(graph.cycles, 1))
+    # what a command would bring comes before what is there
+    yield from _cycle_lines([c for c in numbered if c[1].hypothetical], graph, nodes, signs)
     if not only_cycles:
         drawn = picture(graph, everything=everything)
         yield Text("")
@@ -55,8 +59,14 @@ def render_text(
             yield Text(
                 f"not shown, as nothing stands behind them: {drawn.left_out} (--all shows them)", "dim"
             )
-    nodes = {node.id: node for node in graph.nodes}
-    for number, cycle in enumerate(graph.cycles, 1):
+    yield from _cycle_lines([c for c in numbered if not c[1].hypothetical], graph, nodes, signs)
+
+
+def _cycle_lines(
+    cycles: Iterable[tuple[int, Cycle]], graph: Graph, nodes: dict[str, Node], signs: Signs
+) -> Iterator[Text]:
+    """The cycles in words, each with its number."""
+    for number, cycle in cycles:
         yield Text("")
         yield Text(title(cycle, number, nodes), _CYCLE)
         for sentence, evidence in steps(cycle, nodes):

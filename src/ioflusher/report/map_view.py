@@ -145,6 +145,8 @@ def _box(node: Node, nodes: list[Node], cycle: int) -> Box:
             lines = ["read-only"]
     elif node.kind is NodeKind.PROCESS:
         title = f"{title} ({node.pid})"
+    if any(each.hypothetical for each in nodes):
+        lines.append("would be new")
     if node.coverage is None:
         return Box(node.id, node.kind, title, tuple(lines), cycle=cycle)
     lines += coverage_words(node.coverage)

@@ -114,7 +114,8 @@ def title(cycle: Cycle, number: int, nodes: dict[str, Node]) -> str:
     also = f"; {caught} more {'is' if caught == 1 else 'are'} caught with it" if caught else ""
     doubt = "" if cycle.certain else ", if what is not certain holds"
     when = " while it recovers a lost path or connection" if cycle.recovery else ""
-    return f"cycle {number}: {names} can wait {each}{when}{doubt}{also}"
+    new = " (would be new)" if cycle.hypothetical else ""
+    return f"cycle {number}{new}: {names} can wait {each}{when}{doubt}{also}"
 
 
 def steps(cycle: Cycle, nodes: dict[str, Node]) -> Iterator[tuple[str, str]]:

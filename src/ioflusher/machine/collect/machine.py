@@ -72,17 +72,22 @@ def collect_serving(
     *,
     arguments: bool = False,
     extra_pids: frozenset[int] = frozenset(),
+    listeners: bool = False,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Collected:
-    """The same machine with who serves what on it, for those who need both: inferred once."""
+    """The same machine with who serves what on it, for those who need both: inferred once.
+
+    `listeners`: look as closely at all processes that listen, for they may be asked to serve storage.
+    """
     notes = Notes()
     limits = limits or Limits()
     job = _Job(root, notes, limits, time.monotonic() + limits.seconds, progress)
     whole = _look(job, arguments)
     services = infer_services(whole)
     serving = {service.pid for service in services if service.pid is not None}
-    close = reachable(serving | extra_pids, awaited(whole.connections, whole.listeners))
+    waiting = {pid for listener in whole.listeners for pid in listener.end.pids} if listeners else set()
+    close = reachable(serving | waiting | extra_pids, awaited(whole.connections, whole.listeners))
     looked = replace(whole, processes=tuple(_look_closely(job, whole, close)))
     snapshot = replace(
         kept_sockets(looked, close),

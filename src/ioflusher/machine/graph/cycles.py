@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ioflusher.machine.graph.nodes import Cycle, Edge, Need, Node, NodeKind, Reason
 
@@ -45,7 +46,7 @@ def cycle_through(cycle: Cycle, edges: Iterable[Edge], node: str) -> Cycle:
         ways = _outgoing(edge for edge in within if wanted(edge))
         way = _round(ways, node, node, len(members) + 1, _Budget(BUDGET))
         if way:
-            return Cycle(cycle.nodes, tuple(way), True, cycle.daemons)
+            return replace(cycle, witness=tuple(way), shortest=True)
     return cycle
 
 

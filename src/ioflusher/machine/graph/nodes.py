@@ -107,6 +107,7 @@ class Node:
         pid: of a process.
         number: "major:minor" of a device or file system.
         coverage: of a process.
+        hypothetical: whether it is not there yet, and would be after a command (`prediction.predict`).
     """
 
     id: str
@@ -116,6 +117,7 @@ class Node:
     pid: int | None = None
     number: str | None = None
     coverage: Coverage | None = None
+    hypothetical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,14 @@ class Cycle:
             Of the ways at work and certain, if there are any, the shortest.
         shortest: whether no shorter way round was left unlooked for; False in components of huge graphs.
         daemons: identifiers of the processes among them that serve another of them.
+        hypothetical: whether it is not there yet, and would be after a command.
     """
 
     nodes: tuple[str, ...]
     witness: tuple[Edge, ...]
     shortest: bool
     daemons: tuple[str, ...]
+    hypothetical: bool = False
 
     @property
     def recovery(self) -> bool:

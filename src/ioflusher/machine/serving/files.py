@@ -20,7 +20,7 @@ _MINOR_BITS = 20  # include/linux/kdev_t.h, MKDEV: the connection's number is th
 
 _MOST_CANDIDATES = 8
 
-_PORTS = {"nfs": "2049", "nfs4": "2049", "cifs": "445", "smb3": "445", "9p": "564"}
+NETWORK_PORTS = {"nfs": "2049", "nfs4": "2049", "cifs": "445", "smb3": "445", "9p": "564"}
 
 
 def is_fuse(mount: Mount) -> bool:
@@ -157,17 +157,19 @@ def _by_what_is_left(
 
 def server_address(mount: Mount) -> tuple[str, str] | None:
     """Host and port of the server of a file system that is mounted over TCP; None for others."""
-    if mount.fstype not in _PORTS or (mount.fstype == "9p" and mount.option("trans") not in (None, "tcp")):
+    if mount.fstype not in NETWORK_PORTS or (
+        mount.fstype == "9p" and mount.option("trans") not in (None, "tcp")
+    ):
         return None
     host = mount.option("addr") or mount.source
-    return host.strip("[]"), mount.option("port") or _PORTS[mount.fstype]
+    return host.strip("[]"), mount.option("port") or NETWORK_PORTS[mount.fstype]
 
 
 def file_server_services(index: SnapshotIndex) -> Iterator[StorageService]:
     """Servers on this machine of file systems that it mounts over a network protocol."""
     done: set[str] = set()
     for mount in index.snapshot.mounts:
-        if mount.fstype not in _PORTS or mount.number in done:
+        if mount.fstype not in NETWORK_PORTS or mount.number in done:
             continue
         done.add(mount.number)
         address = server_address(mount)

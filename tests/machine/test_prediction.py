@@ -1,0 +1,293 @@
+"""What a command would add to a machine, and the cycles that would come of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
+from tests.machine.test_graph_fuzz import SNAPSHOTS
+
+from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.graph.prediction import Prediction, predict
+from ioflusher.machine.hypothetical import (
+    HypothesisError,
+    WouldAttach,
+    WouldLoop,
+    WouldMount,
+    WouldSwap,
+    parse_command,
+)
+from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.services import Family, Listener, SocketEnd
+from ioflusher.machine.snapshot import Snapshot
+from ioflusher.machine.storage import BlockDevice, DeviceKind
+from ioflusher.report.map_json import map_record
+from ioflusher.report.map_text import render_text
+
+
+def listens(pid: int, address: str) -> Listener:
+    """A socket at which a process waits for clients."""
+    family = Family.UNIX if address.startswith("/") else Family.TCP
+    return Listener(family, SocketEnd(pid * 10 + 1, address, (pid,)))
+
+
+def predicted(snapshot: Snapshot, *commands: str, served: bool = True) -> Prediction:
+    """The machine after the commands; 812 serves nbd0 on it unless said."""
+    services = (serves(812, "nbd0"),) if served else ()
+    return predict(Analysis(snapshot, services), [parse_command(command) for command in commands])
+
+
+def new_ways(prediction: Prediction) -> list[set[str]]:
+    """Of each new cycle the nodes on its way round."""
+    return [{edge.source for edge in c.witness} for c in prediction.graph.cycles if c.hypothetical]
+
+
+IDLE = machine((nbd(0),), processes=(daemon(812),))
+COVERED = machine((nbd(0),), processes=(daemon(812, covered=2),))
+
+
+def test_mounting_what_an_uncovered_daemon_serves() -> None:
+    """Nothing waits yet; mounted writable, reclaim may write there: a cycle that is not there yet."""
+    assert Analysis(IDLE, (serves(812, "nbd0"),)).graph.cycles == ()
+    after = predicted(IDLE, "mount -t ext4 /dev/nbd0 /srv/data")
+    assert new_ways(after) == [{"fs:43:0", "dev:nbd0", "pid:812", "reclaim"}]
+    assert {node.id for node in after.graph.nodes if node.hypothetical} == {"fs:43:0", "mount:21"}
+    assert not any(node.hypothetical for node in after.graph.nodes if node.id in ("pid:812", "dev:nbd0"))
+
+
+@pytest.mark.parametrize("command", ["mount -r /dev/nbd0 /srv", "mount -o ro,noatime /dev/nbd0 /srv"])
+def test_mounting_it_read_only(command: str) -> None:
+    """Nothing is written there: no cycle."""
+    assert new_ways(predicted(IDLE, command)) == []
+
+
+def test_mounting_what_a_covered_daemon_serves() -> None:
+    """Its allocations write nothing."""
+    assert predicted(COVERED, "mount /dev/nbd0 /srv").graph.cycles == ()
+
+
+def test_swapon() -> None:
+    """Swap on what an uncovered daemon serves is a cycle; a covered, locked one is well."""
+    assert new_ways(predicted(IDLE, "swapon -p 5 /dev/nbd0")) == [
+        {"swap:/dev/nbd0", "dev:nbd0", "pid:812", "reclaim"}
+    ]
+    assert predicted(COVERED, "swapon /dev/nbd0").graph.cycles == ()
+    unlocked = machine((nbd(0),), processes=(daemon(812, covered=2, locked=False),))
+    assert new_ways(predicted(unlocked, "swapon /dev/nbd0")) == [
+        {"swap:/dev/nbd0", "dev:nbd0", "pid:812", "swapped"}
+    ]
+
+
+def test_swapon_of_a_file() -> None:
+    """A swap file lies on the file system that its path leads to."""
+    mounted = replace(COVERED, mounts=(*COVERED.mounts, mount(30, "43:0", "/srv", "/dev/nbd0")))
+    unlocked = replace(mounted, processes=(daemon(812, covered=2, locked=False),))
+    assert len(new_ways(predicted(unlocked, "swapon /srv/swap"))) == 1
+    assert new_ways(predicted(unlocked, "swapon /swap")) == []
+
+
+def test_losetup() -> None:
+    """A daemon that has a loop device open, and a file for that on what the daemon serves."""
+    loop = BlockDevice("loop3", "7:3", 0, DeviceKind.LOOP)
+    store = FileUse("/dev/loop3", FileKind.DEVICE, "7:3")
+    snapshot = machine(
+        (nbd(0), loop),
+        (mount(30, "43:0", "/srv", "/dev/nbd0"),),
+        processes=(daemon(812, "d", store, covered=2),),
+    )
+    assert new_ways(predicted(snapshot, "losetup /dev/loop3 /srv/disk.img")) == [
+        {"dev:loop3", "fs:43:0", "dev:nbd0", "pid:812"}
+    ]
+    assert new_ways(predicted(snapshot, "losetup /dev/loop3 /var/disk.img")) == []
+    assert new_ways(predicted(snapshot, "losetup -f --show /srv/disk.img")) == []
+
+
+def attachable(*files: FileUse, address: str) -> Snapshot:
+    """An nbd device that is not set up, and a server that waits for its client."""
+    server = daemon(812, "server", *files)
+    free = replace(nbd(0), size=0)
+    return replace(machine((free,), processes=(server,)), listeners=(listens(812, address),))
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        ("127.0.0.1:10809", "attach /dev/nbd0 nbd://127.0.0.1/x"),
+        ("0.0.0.0:1234", "ioflusher nbd attach --netlink /dev/nbd0 nbd://localhost:1234"),
+        ("/run/nbd.sock", "attach /dev/nbd0 nbd+unix:///x?socket=/run/nbd.sock"),
+        ("/run/nbd.sock", "nbd-client -unix /run/nbd.sock /dev/nbd0"),
+        ("127.0.0.1:10809", "nbd-client 127.0.0.1 /dev/nbd0 -N x"),
+    ],
+)
+def test_attach_then_mount(address: str, command: str) -> None:
+    """The server is who listens at the address; a cycle comes with the mount that follows."""
+    snapshot = attachable(address=address)
+    assert predicted(snapshot, command, served=False).graph.cycles == ()
+    after = predicted(snapshot, command, "mount -t xfs /dev/nbd0 /srv", served=False)
+    assert new_ways(after) == [{"fs:43:0", "dev:nbd0", "pid:812", "reclaim"}]
+
+
+def test_attach_to_another_machine() -> None:
+    """Its server is not here."""
+    after = predicted(attachable(address="/x"), "attach /dev/nbd0 nbd://10.9.9.9/", served=False)
+    assert after.analysis.services == ()
+
+
+def test_nfs_from_this_machine() -> None:
+    """A server in user space that listens here serves what is mounted from it; one elsewhere does not."""
+    server = daemon(700, "ganesha.nfsd")
+    snapshot = replace(machine(processes=(server,)), listeners=(listens(700, "0.0.0.0:2049"),))
+    after = predicted(snapshot, "mount -t nfs4 127.0.0.1:/x /mnt", served=False)
+    assert new_ways(after) == [{"fs:0:1", "pid:700", "reclaim"}]
+    remote = predicted(snapshot, "mount -t nfs4 10.9.9.9:/x /mnt", served=False)
+    assert remote.graph.cycles == ()
+
+
+def test_a_file_is_mounted_through_a_loop_device() -> None:
+    """mount(8) sets one up; the file lies on what the daemon serves."""
+    snapshot = replace(IDLE, mounts=(*IDLE.mounts, mount(30, "43:0", "/srv", "/dev/nbd0", ro="")))
+    read_only = replace(snapshot.mounts[-1], options=(("ro", ""),))
+    snapshot = replace(snapshot, mounts=(snapshot.mounts[0], read_only))
+    after = predicted(snapshot, "mount -o loop -t ext4 /srv/disk.img /mnt")
+    assert new_ways(after) == [{"fs:7:0", "dev:loop0", "fs:43:0", "dev:nbd0", "pid:812", "reclaim"}]
+
+
+def test_bind_mounts_add_no_cycle() -> None:
+    """The file system waits already; its daemon's files are where they were."""
+    snapshot = replace(COVERED, mounts=(*COVERED.mounts, mount(30, "43:0", "/srv", "/dev/nbd0")))
+    after = predicted(snapshot, "mount --bind /srv/a /mnt/b")
+    assert after.graph.cycles == ()
+    added = after.analysis.snapshot.mounts[-1]
+    assert (added.number, added.root, added.point) == ("43:0", "/a", "/mnt/b")
+
+
+def test_a_cycle_that_is_there_already_is_not_new() -> None:
+    """New ones come first; the old one stays and does not count."""
+    both = machine((nbd(0), nbd(1)), swaps=(swap_on(nbd(1)),), processes=(daemon(812, covered=2), daemon(5)))
+    before = Analysis(both, (serves(812, "nbd0"), serves(5, "nbd1")))
+    assert len(before.graph.cycles) == 1
+    harmless = predict(before, [parse_command("mount /dev/nbd0 /srv")]).graph
+    assert [cycle.hypothetical for cycle in harmless.cycles] == [False]
+
+
+def test_a_larger_cycle_is_new_and_shows_the_new_way() -> None:
+    """A mount that joins a cycle: the way round that is shown goes over the mount."""
+    twice = machine((nbd(0), nbd(1)), swaps=(swap_on(nbd(1)),), processes=(daemon(812), daemon(5)))
+    before = Analysis(twice, (serves(812, "nbd0"), serves(5, "nbd1")))
+    (cycle,) = predict(before, [parse_command("mount /dev/nbd0 /srv")]).graph.cycles
+    assert cycle.hypothetical
+    assert "fs:43:0" in {edge.source for edge in cycle.witness}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", "the command '' is none of these"),
+        ("mkfs.ext4 /dev/nbd0", "'mkfs.ext4' is none of these"),
+        ("mount '/dev/nbd0", "No closing quotation"),
+        ("mount /dev/nbd0", "found 1 words"),
+        ("mount /dev/nbd0 srv", "does not begin with /"),
+        ("mount --make-shared /dev/nbd0 /srv", "'--make-shared' is not known"),
+        ("mount -o remount,rw /dev/nbd0 /srv", "remount changes mounts"),
+        ("mount -t fuse.sshfs host:/ /srv", "is not there yet"),
+        ("mount -t", "-t needs a value"),
+        ("swapon", "one device or file"),
+        ("swapon -a", "'-a' is not known"),
+        ("losetup /dev/loop0", "a device, or -f, and a file"),
+        ("losetup /dev/sda /x", "expected /dev/loop"),
+        ("attach /dev/nbd0", "found 1 words"),
+        ("attach /dev/nbd0 http://x/", "expected nbd://"),
+        ("attach /dev/nbd0 nbd://h:99999/", "Port out of range"),
+        ("attach /dev/nbd0 nbd+unix:///x", "names no socket"),
+        ("attach /dev/sda nbd://h/", "expected /dev/nbd"),
+        ("nbd-client host port /dev/nbd0", "is no port"),
+        ("nbd-client", "a host and a device"),
+    ],
+)
+def test_what_is_not_understood(command: str, said: str) -> None:
+    """An error that names the command and why, with what is understood as the hint."""
+    with pytest.raises(HypothesisError, match="cannot predict") as caught:
+        parse_command(command)
+    assert said in str(caught.value)
+    assert "swapon FILE" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("mount /dev/sdz /srv", "is no block device"),
+        ("swapon /dev/sdz", "is no device"),
+        ("attach /dev/nbd0 nbd://127.0.0.1/", "is set up already"),
+        ("attach /dev/nbd1 nbd://127.0.0.1/", "nobody is seen to listen at 127.0.0.1:10809"),
+        ("mount -t nfs localhost:/x /srv", "nobody is seen to listen at localhost:2049"),
+    ],
+)
+def test_what_does_not_fit_the_machine(command: str, said: str) -> None:
+    """An error, never a prediction that overlooks something."""
+    with pytest.raises(HypothesisError, match="cannot predict") as caught:
+        predicted(IDLE, command)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "/sbin/mount -tnfs -oaddr=::1,soft h:/ /m/",
+            WouldMount("h:/", "/m", "nfs", (("rw", ""), ("addr", "::1"))),
+        ),
+        ("mount --types=xfs -- /dev/a /m", WouldMount("/dev/a", "/m", "xfs", (("rw", ""),))),
+        ("swapon '/a b'", WouldSwap("/a b")),
+        ("losetup -fP /x", WouldLoop("/x")),
+        ("attach /dev/nbd7 nbd://[::1]:5/x", WouldAttach("nbd7", "[::1]:5")),
+    ],
+)
+def test_words(command: str, expected: Any) -> None:
+    """Options in each of their forms, quoting, whole paths of programs."""
+    assert parse_command(command) == expected
+
+
+def test_reports_mark_what_is_new() -> None:
+    """The text tells new cycles before the tree and marks nodes; JSON has a field for both."""
+    after = predicted(IDLE, "mount /dev/nbd0 /srv")
+    text = [line.plain for line in render_text(after.analysis.snapshot, after.graph)]
+    cycle = next(n for n, line in enumerate(text) if line.startswith("cycle 1 (would be new): nbd-server"))
+    tree = next(n for n, line in enumerate(text) if line.startswith("/srv (would be new)"))
+    assert cycle < tree
+    record = map_record(after.analysis.snapshot, after.graph)
+    assert {node["id"] for node in record["nodes"] if node.get("hypothetical")} >= {"fs:43:0"}
+    assert [found["hypothetical"] for found in record["cycles"]] == [True]
+
+
+COMMANDS = st.sampled_from(
+    [
+        "mount /dev/nbd0 /mnt",
+        "mount --bind /mnt /x",
+        "mount -t overlay -o lowerdir=/,upperdir=/mnt overlay /o",
+        "mount -t tmpfs none /mnt",
+        "swapon /dev/nbd0",
+        "swapon /mnt/a",
+        "losetup -f /mnt/a",
+        "attach /dev/nbd3 nbd://127.0.0.1:1/",
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SNAPSHOTS, st.lists(COMMANDS, max_size=3))
+def test_any_machine(snapshot: Snapshot, commands: list[str]) -> None:
+    """A prediction or an error of its own kind; nothing that was there is new, and new cycles come first."""
+    before = Analysis(snapshot)
+    try:
+        graph: Graph = predict(before, [parse_command(command) for command in commands]).graph
+    except HypothesisError:
+        return
+    old = {node.id for node in before.graph.nodes}
+    assert all(node.hypothetical is (node.id not in old) for node in graph.nodes)
+    order = [cycle.hypothetical for cycle in graph.cycles]
+    assert order == sorted(order, reverse=True)
+    if not commands:
+        assert graph == before.graph
