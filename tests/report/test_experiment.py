@@ -350,6 +350,7 @@ def test_the_picture_shows_both_halves() -> None:
     assert text.count("frozen from here on") == 1
     assert text == svg(picture, PROVED)
     assert "frozen from here on" not in svg(picture, Run(None, FINISHED))
+    assert "with the state: finished with wrong data" in svg(picture, Run(None, WRONG))
 
 
 def test_halves_without_samples_are_drawn() -> None:

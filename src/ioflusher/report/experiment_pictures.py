@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ioflusher.lab.outcome import Half, HalfOutcome, Run
+from ioflusher.lab.outcome import Half, HalfOutcome, Run, half_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def requests_and_memory(run: Run) -> "Figure":
 def _draw_half(half: Half, requests: "Axes", memory: "Axes") -> None:
     times = [sample.time_s for sample in half.samples]
     colour = COLOURS[half.io_flusher]
-    label = f"{NAMES[half.io_flusher]} the state: {half.outcome.value}"
+    label = f"{NAMES[half.io_flusher]} the state: {half_words(half)}"
     requests.plot(times, [sample.completed for sample in half.samples], color=colour, label=label, lw=1.8)
     free = [sample.memory_kib.get("MemFree", math.nan) / 1024 for sample in half.samples]
     memory.plot(times, free, color=colour, lw=1.8)
