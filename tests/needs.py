@@ -23,8 +23,10 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbi
 # program -> the Debian packages that bring it; `tools/packages test` installs them all
 PACKAGES = {
     "as": "binutils",
+    "bash": "bash",
     "chrt": "util-linux",
     "dot": "graphviz",
+    "fish": "fish",
     "fsck.erofs": "erofs-utils",
     "gcc": "gcc libc6-dev",
     "ionice": "util-linux",
@@ -38,6 +40,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "sysctl": "procps",
     "systemd-analyze": "systemd",
+    "zsh": "zsh",
     "zstd": "zstd",
 }
 

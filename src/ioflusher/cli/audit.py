@@ -38,6 +38,13 @@ MOST_WIDTH = 110
 WIDTH_OF_A_FILE = 80
 
 
+def names_of_rules(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell to complete."""
+    from ioflusher.audit.table import BY_NAME
+
+    return [name for name in BY_NAME if name.startswith(incomplete)]
+
+
 @click.command()
 @snapshot_option
 @click.argument("more", metavar="[FILE]...", nargs=-1, type=InputFile())
@@ -60,7 +67,12 @@ WIDTH_OF_A_FILE = 80
 )
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Judge so many files at once; default: all cores.")
 @click.option("--list-rules", is_flag=True, help="Print one line for each rule.")
-@click.option("--explain", metavar="RULE", help="Print why a rule is there, what it reads, and the remedy.")
+@click.option(
+    "--explain",
+    metavar="RULE",
+    help="Print why a rule is there, what it reads, and the remedy.",
+    shell_complete=names_of_rules,
+)
 def audit(
     snapshots: tuple[Path, ...],
     more: tuple[Path, ...],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import (
     accelerator_option,
@@ -27,7 +28,7 @@ def lab() -> None:
     """
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @kernel_option
 @accelerator_option
 @click.option("--memory", metavar="SIZE", default="1G", show_default=True, help="The guest's memory.")
@@ -42,7 +43,7 @@ def lab() -> None:
 @click.option("--network", is_flag=True, help="QEMU's user network; 10.0.2.2 is this machine's loopback.")
 @click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds for the command.")
 @click.option("--time", "show_times", is_flag=True, help="Say on standard error how long it took.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@command_argument
 def exec_command(
     kernel: str | None,
     accelerator: str | None,

@@ -15,6 +15,7 @@ from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import ProgressLine, accelerator_option, kernel_option, progress_line
 from ioflusher.cli.messages import complain, print_error, remark
 from ioflusher.cli.output import OutputError, flush_output
+from ioflusher.cli.scenario_argument import read_scenario, scenario_argument
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ DEFAULT_REPORT = Path("reports")
 
 
 @click.command("run")
-@click.argument("scenario")
+@scenario_argument
 @click.option("--runs", type=click.IntRange(1, 1000), default=1, show_default=True, help="How often.")
 @click.option("--only", type=click.Choice(["with", "without"]), help="Play one half alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
@@ -52,7 +53,7 @@ def run_command(
 ) -> None:
     """Play SCENARIO: the same machine without and with the IO_FLUSHER state.
 
-    SCENARIO is a name from `ioflusher lab list` or a TOML file. Every run is kept with its evidence as soon
+    SCENARIO is a name from `ioflusher lab list`, a TOML file or - for standard input. Every run is kept with its evidence as soon
     as it has ended: `ioflusher lab runs` lists them, `lab show` prints one again. Ctrl-C ends the
     experiment and reports the runs so far.
 
@@ -61,10 +62,9 @@ def run_command(
     """
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
-    from ioflusher.lab.scenario import find_scenario
     from ioflusher.lab.session import Lab
 
-    found, text = find_scenario(scenario)
+    found, text = read_scenario(scenario)
     _check_output()
     directory = _report_directory(report)
     keeper = RunKeeper(_store(), on_error=_not_kept)

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.hardening_options import hardening
 from ioflusher.cli.messages import print_error, remark
@@ -27,7 +28,7 @@ from ioflusher.harden import Settings, become, drop_ambient_capability, find_ide
     is_flag=True,
     help="Keep CAP_SYS_RESOURCE from the command where it came by the ambient set.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@command_argument
 @hardening
 def run(
     require: bool,
