@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +14,11 @@ from ioflusher.cli.messages import complain
 from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.source import machines_from, snapshot_option
 from ioflusher.errors import IoflusherError
-from ioflusher.machine.graph.nodes import Graph
-from ioflusher.machine.graph.prediction import predict
-from ioflusher.machine.graph.select import only_cycles, select
-from ioflusher.machine.hypothetical import Addition, parse_command
-from ioflusher.machine.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ioflusher.machine.graph.nodes import Graph
+    from ioflusher.machine.hypothetical import Addition
+    from ioflusher.machine.snapshot import Snapshot
 
 # formats of which one file holds one machine
 SINGLE = ("dot", "svg", "mermaid")
@@ -61,6 +62,8 @@ def map_(
     """
     if form in SINGLE and len(snapshots) > 1:
         raise click.UsageError(f"--format {form} takes one machine; text, html and json take several")
+    from ioflusher.machine.hypothetical import parse_command
+
     # the text has its own way to leave the rest out
     additions = [parse_command(command) for command in commands]
     maps, failed = graphs(snapshots, what, cycles_only and form != "text", additions)
@@ -74,8 +77,8 @@ def map_(
 
 
 def graphs(
-    files: Sequence[Path], what: str | None, cycles_only: bool, additions: Sequence[Addition]
-) -> tuple[list[tuple[Snapshot, Graph]], bool]:
+    files: Sequence[Path], what: str | None, cycles_only: bool, additions: "Sequence[Addition]"
+) -> "tuple[list[tuple[Snapshot, Graph]], bool]":
     """Each machine with its graph, or the part of it that was asked for; and whether any could not be used.
 
     With `additions` as it would be.
@@ -83,6 +86,9 @@ def graphs(
     Raises:
         IoflusherError: there is one machine, and it could not be used.
     """
+    from ioflusher.machine.graph.prediction import predict
+    from ioflusher.machine.graph.select import only_cycles, select
+
     if what is not None and not files and what.startswith("/dev/"):
         what = os.path.realpath(what)  # names such as /dev/disk/by-id/... and /dev/mapper/... are links
     maps = []
@@ -107,7 +113,7 @@ def graphs(
     return maps, failed
 
 
-def rendered(form: str, maps: list[tuple[Snapshot, Graph]], everything: bool, *, several: bool) -> str:
+def rendered(form: str, maps: "list[tuple[Snapshot, Graph]]", everything: bool, *, several: bool) -> str:
     """The text of a file of this format."""
     if form == "json":
         from ioflusher.report.map_json import map_record
@@ -132,7 +138,7 @@ def rendered(form: str, maps: list[tuple[Snapshot, Graph]], everything: bool, *,
 
 
 def write_text(
-    maps: list[tuple[Snapshot, Graph]], output: Path | None, *, cycles_only: bool, everything: bool
+    maps: "list[tuple[Snapshot, Graph]]", output: Path | None, *, cycles_only: bool, everything: bool
 ) -> None:
     """Print the trees, with colours where they are wanted; or write them."""
     from ioflusher.cli.console import output_console

@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +69,8 @@ def write_result(data: str | bytes, output: Path | None, *, private: bool = Fals
         sys.stdout.buffer.write(raw)
         sys.stdout.flush()
         return
+    import tempfile  # not above: every verb loads this file, and few write one
+
     temporary = None
     try:
         if output.exists() and not output.is_file():

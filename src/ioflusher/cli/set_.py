@@ -37,7 +37,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command("set")
 @common_options
 @click.option("--lock-memory", is_flag=True, help="Have the processes call mlockall too.")
 def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
@@ -52,7 +52,7 @@ def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
     change(pids, True, lock_memory=lock_memory, **options)
 
 
-@click.command()
+@click.command("unset")
 @common_options
 def unset_state(pids: tuple[int, ...], **options: Any) -> None:
     """Take running processes out of the IO_FLUSHER state.
