@@ -74,14 +74,19 @@ def do_not_replace(program: str, _: object) -> NoReturn:
     raise AssertionError(f"{program} would replace this process: use start()")
 
 
-def start(*arguments: str | Path, stdin: bytes = b"", timeout: float = DEADLINE, **environment: str) -> Ended:
+def start(
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    timeout: float = DEADLINE,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
     """Run `ioflusher ARGUMENTS` in a process of its own; a status below zero is the signal that ended it."""
     done = subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         input=stdin,
         capture_output=True,
         timeout=timeout,
-        env=environment_with(environment),
+        env=environment_with(environment or {}),
         check=False,
     )
     return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -97,6 +97,9 @@ def test_what_is_wrong_with_standard_input_is_said_of_it() -> None:
     """Each verb names it, and a fleet goes on."""
     assert "standard input is not a whole JSON" in call("map", "--snapshot", "-", stdin=b"{").stderr
     assert "standard input: could not be judged" in call("audit", "--snapshot", "-", stdin=b"{").stdout
+    scenario = call("lab", "run", "-", stdin=b"[machine]\nmemory = 'much'\n")
+    assert scenario.status == 2
+    assert scenario.stderr.startswith("ioflusher: standard input: ")
     assert "standard input: not TOML" in call("audit", "--config", "-", stdin=b"[").stderr
 
 
