@@ -13,7 +13,10 @@ from ioflusher.cli.preferences import with_preferences
 
 
 class Verb(NamedTuple):
-    """Where a verb is: a module below ioflusher.cli, its attribute; and the first line of its help."""
+    """Where a verb is: a module below ioflusher.cli, its attribute; and the first line of its help.
+
+    A module has the name of its verb, map_ and set_ with the mark for names that Python itself has.
+    """
 
     module: str
     attribute: str
