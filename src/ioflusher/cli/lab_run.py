@@ -13,9 +13,9 @@ import click
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import ProgressLine, accelerator_option, kernel_option, progress_line
+from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
 from ioflusher.cli.messages import complain, print_error, remark
 from ioflusher.cli.output import OutputError, flush_output
-from ioflusher.cli.scenario_argument import read_scenario, scenario_argument
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def run_command(
 ) -> None:
     """Play SCENARIO: the same machine without and with the IO_FLUSHER state.
 
-    SCENARIO is a name from `ioflusher lab list`, a TOML file or - for standard input. Every run is kept with its evidence as soon
-    as it has ended: `ioflusher lab runs` lists them, `lab show` prints one again. Ctrl-C ends the
-    experiment and reports the runs so far.
+    SCENARIO is a name from `ioflusher lab list`, a TOML file or - for standard input. Every run is kept
+    with its evidence as soon as it has ended: `ioflusher lab runs` lists them, `lab show` prints one
+    again. Ctrl-C ends the experiment and reports the runs so far.
 
     Exit status: 0 frozen without and alive with (or, with --only, that half as expected), 1 anything else, 2
     the work could not be done, 130 Ctrl-C.
