@@ -78,11 +78,22 @@ def state() -> Iterator[Machine]:
     """What threads carry, and whether they could carry more."""
     for flags in ((BARE,) * MANY, (COVERED, BARE, BARE), (COVERED, NOIO), (LOCAL, FUSE_STATE)):
         yield machine({"threads": threads(*flags)}), (SERVER,)
+    yield machine({"threads": threads(*(BARE,) * 9)}), (SERVER,)
     workers = (*threads(COVERED), *(Thread(70 + n, "iou-wrk", "S", IO_WORKER) for n in range(MANY)))
     yield machine({"threads": workers}), (SERVER,)
     for sets in (Capabilities(0, 0, 0), Capabilities(0, 1 << 24, 1 << 24), Capabilities(1 << 24, 0, 0)):
         yield machine({"threads": threads(BARE), "capabilities": sets}), (SERVER,)
     yield machine({"threads": threads(BARE)}, system=replace(WELL.system, release="5.5.19")), (SERVER, SECOND)
+    two = _with(
+        machine(
+            {"threads": threads(BARE)},
+            system=replace(WELL.system, release="4.9"),
+            devices=(*WELL.devices, NBD1),
+        ),
+        replace(DAEMON, pid=20, comm="other", threads=(Thread(20, "other", "S", BARE),)),
+    )
+    yield two, (replace(SERVER, certain=False), SECOND)
+    yield two, (SERVER, SECOND)
     yield machine({"threads": threads(BARE)}, mounts=(ROOT_MOUNT, FUSE)), (SSHFS,)
     held = {"handles": (DeviceHandle("/dev/nbd0", NBD),), "threads": threads(BARE, COVERED)}
     yield machine(held), (SERVER,)
@@ -112,6 +123,9 @@ def memory() -> Iterator[Machine]:
         (SERVER, replace(SERVER, role=StorageRole.NBD_CLIENT)),
     )
     yield machine({"threads": threads(BARE)}, swaps=(SWAP_ON_NBD,)), (SERVER,)
+    for sets in (Capabilities(1 << 14, 0, 0), Capabilities(1 << 15, 0, 0)):
+        yield machine({"locked_kib": 0, "capabilities": sets}, swaps=(SWAP_ELSEWHERE,)), (SERVER,)
+    yield machine({"locked_kib": 0, "virtual_kib": 7000}, swaps=(SWAP_ELSEWHERE,)), (SERVER,)
     for priority in (-1, 0, 5):
         some = replace(SWAP_ON_NBD, priority=priority, used=3 << 20)
         yield machine({"locked_kib": 0}, swaps=(some,)), (SERVER,)
@@ -123,6 +137,8 @@ def memory() -> Iterator[Machine]:
         yield _with(machine({"cgroups": (limit,), "oom_score_adj": 3}), replace(DAEMON, pid=8)), (SERVER,)
         far = replace(limit, current=1, members=(7,))
         yield machine({"cgroups": (replace(limit, max=0, current=0),)}), (SERVER,)
+        yield machine({"cgroups": (replace(limit, max=1, current=0),)}), (SERVER,)
+        yield machine({"cgroups": (limit,)}, mounts=(ROOT_MOUNT,)), (SERVER,)
         yield machine({"cgroups": (limit,)}), (holder,)
         yield machine({"cgroups": (limit,)}, mounts=(ROOT_MOUNT, FUSE)), (SSHFS,)
         yield machine({"cgroups": (far, replace(limit, path="/b", current=None, members=None))}), (SERVER,)
@@ -166,6 +182,9 @@ def limits() -> Iterator[Machine]:
     little = replace(WELL.memory, dirty_bytes=1, dirty_ratio=None)
     device = replace(DEVICE, queue=replace(QUEUE, max_ratio=None, max_bytes=1))
     yield machine(own, devices=(device, *WELL.devices[1:]), memory=little), (SERVER,)
+    device = replace(DEVICE, queue=replace(QUEUE, max_ratio=None, max_bytes=(8 << 20) - 1))
+    small = replace(WELL.memory, dirty_bytes=8 << 20)
+    yield machine(own, devices=(device, *WELL.devices[1:]), memory=small), (SERVER,)
     exactly = replace(WELL.memory, dirty_bytes=64 << 20)
     yield machine({"threads": threads(BARE), "files": stores[:1]}, memory=exactly), (SERVER,)
     half = replace(QUEUE, max_ratio=50)
@@ -197,6 +216,7 @@ def files() -> Iterator[Machine]:
         FileUse("/data/log", FileKind.LOG, NBD, 2),
     )
     yield machine({"files": mixed}), (replace(SERVER, certain=False),)
+    yield machine({"files": mixed}), (SERVER, replace(SERVER, role=StorageRole.NBD_CLIENT))
     part = BlockDevice("nbd0p1", "43:1", 1 << 20, DeviceKind.PARTITION, parent="nbd0")
     handle = FileUse("/dev/nbd0p1", FileKind.DEVICE, "43:1")
     yield machine({"files": (handle,)}, devices=(*WELL.devices, part)), (SERVER,)
