@@ -17,6 +17,7 @@ from ioflusher.kernel.sock_diag import (
     NLMSG_ERROR,
     SOCK_DIAG_BY_FAMILY,
     Answer,
+    parse_tcp_answer,
     parse_unix_answer,
     unix_request,
 )
@@ -110,3 +111,44 @@ def test_the_kernel_of_this_machine() -> None:
             done = answer.done
         numbers = [os.fstat(end.fileno()).st_ino for end in (near, far)]
     assert [found[number] for number in numbers] == numbers[::-1]
+
+
+def tcp_socket(inode: int, received: int | None) -> bytes:
+    """A connected TCP socket as the kernel writes it; None: from before it counted."""
+    info = bytes(128) + (b"" if received is None else struct.pack("=Q", received))
+    body = struct.pack("=BBBB48sIIIII", 2, 1, 0, 0, bytes(48), 0, 0, 0, 0, inode) + attribute(2, info)
+    return struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 2, 1, 99) + body
+
+
+def test_received_bytes() -> None:
+    """By the socket's number; not of those without one, nor of kernels that do not count."""
+    answer = tcp_socket(7, 201164) + tcp_socket(8, None) + tcp_socket(0, 5) + last()
+    found = parse_tcp_answer(answer)
+    assert (found.received, found.done) == ({7: 201164}, True)
+    with pytest.raises(OSError, match="No such file"):
+        parse_tcp_answer(last(-errno.ENOENT, NLMSG_ERROR))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_about_tcp(data: bytes) -> None:
+    """Numbers, or one of the two errors."""
+    for tried in (data, tcp_socket(7, 1)[: len(data)] + data):
+        with contextlib.suppress(ValueError, OSError):
+            assert all(inode for inode in parse_tcp_answer(tried).received)
+
+
+@pytest.mark.live
+def test_this_kernel_counts() -> None:
+    """What one end sent the other has received, of this machine's own sockets."""
+    from ioflusher.machine.collect.sock_diag import tcp_received
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        accepted.sendall(b"x" * 12345)
+        assert len(client.recv(12345, socket.MSG_WAITALL)) == 12345
+        received = tcp_received(5.0)
+        assert received[os.fstat(client.fileno()).st_ino] == 12345
+        assert received[os.fstat(accepted.fileno()).st_ino] == 0

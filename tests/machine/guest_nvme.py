@@ -41,7 +41,11 @@ def nvme_over_tcp() -> None:
 
 def handler_that_executes_itself() -> None:
     start(sys.executable, "-m", "tests.machine.guest_nvme", "server", "/dev/nbd0")
-    until("nbd0", lambda: int(Path("/sys/block/nbd0/size").read_text()) > 0)
+    try:
+        until("nbd0", lambda: int(Path("/sys/block/nbd0/size").read_text()) > 0, 90)
+    except TimeoutError as error:
+        said = (RUN / f"{Path(sys.executable).name}.out").read_text()
+        raise RuntimeError(f"{error}: {said[-800:]}") from error
 
 
 def serve(device: str) -> None:
@@ -52,14 +56,14 @@ def serve(device: str) -> None:
     with MemoryBackend(8 << 20) as backend, Server(backend) as server:
         server.listen_unix(f"{RUN}/handler.sock")
         server.start()
-        again = ["/proc/self/exe", "-m", "tests.machine.guest_nvme", "client", device]
+        again = [sys.executable, "-m", "tests.machine.guest_nvme", "client", device]
         subprocess.run(again, check=True)
 
 
 def hold(device: str) -> None:
     """The client: it stays in NBD_DO_IT."""
     socket = f"nbd+unix:///?socket={RUN}/handler.sock"
-    os.execv("/proc/self/exe", [sys.executable, "-m", "ioflusher", "nbd", "attach", device, socket])
+    os.execv(sys.executable, [sys.executable, "-m", "ioflusher", "nbd", "attach", device, socket])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs inside a guest, as root: rbd-nbd on a Ceph cluster of one monitor and one store in memory.
+"""Runs inside a guest, as root: rbd-nbd and krbd on a Ceph cluster of one monitor and one store in memory.
 
 Usage: guest_rbd.py TREE, the directory of `packages.unpacked`. Prints what `guest.play` prints.
 """
@@ -6,7 +6,7 @@ Usage: guest_rbd.py TREE, the directory of `packages.unpacked`. Prints what `gue
 import sys
 from pathlib import Path
 
-from tests.machine.guest import RUN, lay_over, play, run, write
+from tests.machine.guest import RUN, lay_over, play, run, until, write
 
 
 def rbd_nbd() -> None:
@@ -35,6 +35,15 @@ def rbd_nbd() -> None:
     run("rbd-nbd", "map", "--device", "/dev/nbd0", "rbd/image")
 
 
+def krbd() -> None:
+    """The kernel's own client: what `rbd map` writes."""
+    run("rbd", "create", "--size", "16", "--image-feature", "layering", "rbd/kernel")
+    write(Path("/sys/bus/rbd/add_single_major"), "127.0.0.1:6789 name=admin rbd kernel -")
+    until("rbd0", Path("/sys/block/rbd0").exists)
+    run("dd", "if=/dev/rbd0", "of=/dev/null", "bs=64k", "count=4", "iflag=direct")
+
+
 if __name__ == "__main__":
     lay_over(sys.argv[1])
     play("all", rbd_nbd)
+    play("krbd", krbd)

@@ -10,7 +10,7 @@ from tests.machine.recording import Recorder, Recording, lay_out, record
 
 from ioflusher.machine.collect.storage import Storage, collect_storage
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.storage import BlockDevice, DeviceKind
+from ioflusher.machine.storage import BlockDevice, Completed, DeviceKind
 
 ROOTS = Path(__file__).with_name("roots")
 RECORDED = ROOTS / "linux-6.12.json"
@@ -305,3 +305,45 @@ def test_this_machine() -> None:
     info = os.stat("/")
     if not root.number.startswith("0:"):
         assert root.number == f"{os.major(info.st_dev)}:{os.minor(info.st_dev)}"
+
+
+@pytest.mark.parametrize("below", ["nvme-subsystem/nvme-subsys0", "nvme-fabrics/ctl/nvme1"])
+def test_nvme_over_tcp(collect: Collect, below: str) -> None:
+    """Controllers by TCP with their disks, with multipath and without; those of PCIe have no server."""
+    disk = f"sys/devices/virtual/{below}/nvme0n1"
+    found, _ = collect(
+        {
+            "sys/class/nvme/nvme0/transport": "pcie\n",
+            "sys/class/nvme/nvme1/transport": "tcp\n",
+            "sys/class/nvme/nvme1/address": "traddr=::1,trsvcid=4420,src_addr=::1\n",
+            "sys/class/nvme/nvme1/subsysnqn": "nqn.x\n",
+            "sys/class/nvme/nvme1/state": "live\n",
+            "sys/class/nvme-subsystem/nvme-subsys0/nvme1/x": "",
+            "proc/devices": "Block devices:\n259 blkext\n",
+            "sys/class/block/nvme0n1": f"-> /{disk}",
+            f"{disk}/dev": "259:1\n",
+            f"{disk}/size": "8\n",
+        }
+    )
+    (controller,) = found.nvme
+    assert (controller.name, controller.subsystem, controller.state) == ("nvme1", "nqn.x", "live")
+    assert (controller.address, controller.devices) == ("[::1]:4420", ("nvme0n1",))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("77 0 664 108 10 70 8936 182 0 236 291 3 0 64 0 2 5", Completed(92, 339968)),
+        ("1 0 8 0 1 0 8 0 0 0 0", Completed(2, 4096)),  # before 4.18
+        ("garbage", None),
+    ],
+)
+def test_what_an_nbd_device_has_completed(collect: Collect, text: str, found: Completed | None) -> None:
+    """Requests of all kinds, and bytes that reads returned."""
+    files = {
+        "proc/devices": "Block devices:\n 43 nbd\n",
+        "sys/class/block/nbd0/dev": "43:0\n",
+        "sys/class/block/nbd0/stat": f"  {text}\n",
+    }
+    (device,) = collect(files)[0].devices
+    assert device.completed == found

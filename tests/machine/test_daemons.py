@@ -224,9 +224,24 @@ def test_the_file_says_the_same(guest: dict[str, Look]) -> None:
         assert look.snapshot.unreadable == ()
 
 
-def test_rbd_nbd() -> None:
-    """rbd-nbd, on a Ceph cluster of one store in memory, is both ends of its device."""
-    look = looks_of("guest_rbd", CEPH, ("nbd",))["all"]
+@pytest.fixture(scope="module")
+def ceph() -> dict[str, Look]:
+    """A Ceph cluster of one monitor and one store in memory."""
+    return looks_of("guest_rbd", CEPH, ("nbd", "rbd"))
+
+
+def test_krbd(ceph: dict[str, Look]) -> None:
+    """The kernel's own client is served by the store for each request, by the monitor for recovery."""
+    look = ceph["krbd"]
+    assert look.device("rbd0").kind is DeviceKind.RBD
+    assert sorted(look.of("Ceph daemon", "rbd0")) == [("ceph-mon", *STANDBY), ("ceph-osd", *FOUND)]
+    # the kernel's connections with them are not taken for the nbd device's
+    assert look.of("NBD server", "nbd0") == [("rbd-nbd", *FOUND)]
+
+
+def test_rbd_nbd(ceph: dict[str, Look]) -> None:
+    """rbd-nbd, on the cluster, is both ends of its device."""
+    look = ceph["all"]
     assert look.of("NBD client", "nbd0") == [("rbd-nbd", *FOUND)]
     assert look.of("NBD server", "nbd0") == [("rbd-nbd", *FOUND)]
     # it stands on the cluster's daemons, which run here too
@@ -234,3 +249,35 @@ def test_rbd_nbd() -> None:
     talks = [{names.get(pid) for end in c.ends for pid in end.pids} for c in look.snapshot.connections]
     assert {"rbd-nbd", "ceph-mon"} in talks
     assert {"rbd-nbd", "ceph-osd"} in talks
+
+
+def test_nbd_by_netlink_over_loopback() -> None:
+    """Two servers behind loopback TCP and rpcbind: by the bytes each device has its server."""
+    packages = (
+        "nbd-client",
+        "nbd-server",
+        "nbdkit",
+        "qemu-utils",
+        "nfs-kernel-server",
+        "rpcbind",
+        "iproute2",
+    )
+    looks = looks_of("guest_loopback", packages, ("nbd nbds_max=4", "nfsd"))
+    busy = looks["busy"]
+    assert [busy.of("NBD server", f"nbd{n}") for n in range(3)] == [
+        [(name, *FOUND)] for name in ("nbd-server", "qemu-nbd", "nbdkit")
+    ]
+    quiet = looks["quiet"]
+    assert {name for name, *_ in quiet.of("NBD server", "nbd0")} == {"nbd-server", "nbdkit"}
+
+
+def test_nvme_and_a_handler_that_executes_itself() -> None:
+    """NVMe over TCP from the kernel's own target; an nbd handler that runs its own program as the client."""
+    look = looks_of("guest_nvme", ("iproute2", "nbd-client"), ("nbd", "nvme-tcp", "nvmet-tcp"))["all"]
+    assert look.of("NVMe target", "nvme0n1") == [(None, True, True, True)]
+    (client,) = [s for s in look.services if (s["role"], s["target"]) == ("NBD client", "nbd0")]
+    (server,) = [s for s in look.services if (s["role"], s["target"]) == ("NBD server", "nbd0")]
+    processes = {process.pid: process for process in look.snapshot.processes}
+    assert processes[client["pid"]].ppid == server["pid"]
+    assert processes[client["pid"]].exe == processes[server["pid"]].exe
+    assert (client["essential"], server["essential"], server["certain"]) == (False, True, True)

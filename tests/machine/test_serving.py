@@ -14,6 +14,7 @@ from ioflusher.machine.services import (
     IscsiSession,
     Listener,
     NetlinkUser,
+    NvmeController,
     Remote,
     SocketEnd,
     TcmuDevice,
@@ -400,3 +401,68 @@ def test_many_mounts_and_daemons() -> None:
     found = services(snapshot)
     assert len(found) == many - 1
     assert all(service.certain for service in found)
+
+
+CONTROLLER = NvmeController("nvme0", "nqn.x", "live", "127.0.0.1:4420", ("nvme0n1",))
+
+
+@pytest.mark.parametrize(
+    ("connection", "listening", "found"),
+    [
+        ((), (), (None, True)),  # nvmet: both ends are the kernel's
+        ((20,), (20,), (20, False)),  # SPDK
+        (None, (20,), (20, False)),  # not connected now
+        (None, None, (None, False)),  # gone
+    ],
+)
+def test_nvme_over_tcp(
+    connection: tuple[int, ...] | None, listening: tuple[int, ...] | None, found: tuple[int | None, bool]
+) -> None:
+    """The target is who holds the server's end at the controller's address, else who listens there."""
+    address = "127.0.0.1:4420"
+    snapshot = replace(
+        EMPTY,
+        processes=(process(20, "nvmf_tgt"),),
+        nvme=(CONTROLLER, replace(CONTROLLER, name="nvme1", address="10.9.9.9:4420")),
+        connections=() if connection is None else (talk(("127.0.0.1:5000",), (address, *connection)),),
+        listeners=()
+        if listening is None
+        else (Listener(Family.TCP, SocketEnd(9, "0.0.0.0:4420", listening)),),
+    )
+    (service,) = services(snapshot)
+    assert (service.pid, service.kernel) == found
+    assert (service.role, service.target, service.essential) == (StorageRole.NVME_TARGET, "nvme0n1", True)
+
+
+def test_ceph_from_this_machine() -> None:
+    """Who the kernel is connected with; a store that listens is uncertain; the nbd device has neither."""
+    snapshot = replace(
+        EMPTY,
+        processes=(process(10, "ceph-mon"), process(40, "ceph-osd"), process(30, "ceph-osd"), SERVER),
+        devices=(replace(NBD, name="rbd0", kind=DeviceKind.RBD), NBD),
+        mounts=(Mount(1, 0, "0:60", "/", "/c", "ceph", "u@f.fs=/", (("mon_addr", "127.0.0.1:6789"),)),),
+        connections=(
+            talk(("127.0.0.1:900",), ("127.0.0.1:6789", 10)),
+            talk(("127.0.0.1:901",), ("127.0.0.1:6801", 40)),
+            talk(("",), ("/run/nbd.sock", 20)),
+        ),
+        listeners=(Listener(Family.TCP, SocketEnd(9, "127.0.0.1:6805", (30,))),),
+    )
+    found = services(snapshot)
+    for target in ("rbd0", "0:60"):
+        daemons = {(s.pid, s.certain, s.essential) for s in found if s.target == target}
+        assert daemons == {(10, True, False), (40, True, True), (30, False, True)}
+    assert brief(tuple(s for s in found if s.target == "nbd0")) == {(20, "NBD server", "nbd0", True)}
+    assert services(replace(snapshot, devices=(), mounts=())) == ()
+
+
+@pytest.mark.parametrize(
+    "address", ["/run/rpcbind.sock", "@/run/rpcbind.sock", "/var/run/gssproxy.sock", "127.0.0.1:111"]
+)
+def test_other_clients_of_the_kernel(address: str) -> None:
+    """The peer of the kernel's RPC client serves no nbd device, even where no other peer is left."""
+    own = "" if address.startswith(("/", "@")) else "127.0.0.1:700"
+    snapshot = replace(
+        EMPTY, processes=(process(30, "rpcbind"),), devices=(NBD,), connections=(talk((own,), (address, 30)),)
+    )
+    assert brief(services(snapshot)) == {(None, "NBD server", "nbd0", True)}

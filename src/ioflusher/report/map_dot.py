@@ -162,7 +162,7 @@ def _line(line: Line) -> str:
     if not arrow.certain:
         parts.append("arrowhead=empty")
     if arrow.cycle:
-        # two lines side by side: told from others without colour, too
+        # two lines side by side: distinct without colour, too
         parts += [f'color="{CYCLE}:invis:{CYCLE}"', f'fontcolor="{CYCLE}"', "penwidth=1.7"]
     if line.label:
         parts.append(f"label={_quoted(line.label.replace(', ', chr(10)))}")

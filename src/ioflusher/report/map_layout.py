@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ioflusher.machine.graph.nodes import Need, NodeKind, Reason
 from ioflusher.report.map_view import Arrow, Box, Picture
 
-# More arrows back than this in one picture, and only those of the ways round that are told are drawn.
+# More arrows back than this in one picture, and only those of the ways round that are printed are drawn.
 MOST_BACK = 12
 # More needs at start than this, and none is drawn.
 MOST_STARTS = 12
@@ -47,7 +47,7 @@ class Layout:
         boxes: the picture's.
         again: stand-ins at the far end for storage that daemons need, so that no arrow leads back to it; by
             the identifier that lines use, "again:" and the box's own.
-        lines: all arrows but those that notes tell of.
+        lines: all arrows but those that notes count.
         notes: for some boxes, lines on what is not drawn.
         starts: how many needs at start are not drawn.
         front: processes that serve storage themselves: they stand in one column.

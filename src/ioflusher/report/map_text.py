@@ -81,11 +81,11 @@ def _cycle_lines(
 
 @dataclass
 class _Tree:
-    """The tree; a box that was told already is only named."""
+    """The tree; a box that was printed already is only named."""
 
     picture: Picture
     signs: Signs
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.boxes = {box.id: box for box in self.picture.boxes}
@@ -96,7 +96,7 @@ class _Tree:
     def lines(self) -> Iterator[Text]:
         """Swap and mounts first, then what nothing leads to from there."""
         for box in self.picture.boxes:
-            if box.id not in self.told and box.kind not in _HUBS:
+            if box.id not in self.printed and box.kind not in _HUBS:
                 yield from self._lines(box, Text(), "", "")
 
     def _lines(self, box: Box, before: Text, first: str, rest: str) -> Iterator[Text]:
@@ -105,11 +105,11 @@ class _Tree:
         while waiting:
             box, before, first, rest = waiting.pop()
             line = Text(first) + before
-            arrows = self._tell(box, line)
+            arrows = self._print(box, line)
             while len(arrows) == 1 and self._storage(box) and self._storage(self.boxes[arrows[0].target]):
                 arrow, box = arrows[0], self.boxes[arrows[0].target]
                 line.append(self.signs.arrow + self._why(arrow))
-                arrows = self._tell(box, line)
+                arrows = self._print(box, line)
             yield line
             below = []
             for place, arrow in enumerate(arrows):
@@ -129,10 +129,10 @@ class _Tree:
             return ""
         return f"{arrow.label}{doubt}{' ' if arrow.reasons in _NAMING else ': '}"
 
-    def _tell(self, box: Box, line: Text) -> list[Arrow]:
-        """Adds the box to a line; returns the arrows to what is still to be told below it."""
-        known = box.id in self.told
-        self.told.add(box.id)
+    def _print(self, box: Box, line: Text) -> list[Arrow]:
+        """Adds the box to a line; returns the arrows to what is still to be printed below it."""
+        known = box.id in self.printed
+        self.printed.add(box.id)
         below = [] if known else self.below.get(box.id, [])
         line.append(
             f"swap {box.title}" if box.kind is NodeKind.SWAP else box.title, _CYCLE if box.cycle else "bold"
@@ -151,7 +151,7 @@ class _Tree:
         return below
 
     def _targets(self, hub: Box) -> str:
-        """What a hub leads to, members of its cycle first: all of them are told elsewhere."""
+        """What a hub leads to, members of its cycle first: all of them are printed elsewhere."""
         arrows = sorted(self.below.get(hub.id, []), key=lambda arrow: not arrow.cycle)
         names = [self._named(arrow) for arrow in arrows[:4]]
         more = f" and {len(arrows) - 4} more" if len(arrows) > 4 else ""

@@ -52,7 +52,7 @@ class Arrow:
         need: the soonest of the edges'.
         certain: whether one of those is certain.
         cycle: the number of the cycle that both ends are part of, where it waits; 0 for none.
-        witness: whether the way round that is told goes here.
+        witness: whether the way round that is printed goes here.
     """
 
     source: str

@@ -127,8 +127,8 @@ def steps(cycle: Cycle, nodes: dict[str, Node]) -> Iterator[tuple[str, str]]:
 
 def others(cycle: Cycle, graph: Graph, nodes: dict[str, Node], arrow: str) -> Iterator[str]:
     """The shortest way round through each further daemon of the cycle, for the first few of them."""
-    told = {edge.source for edge in cycle.witness}
-    left = [daemon for daemon in cycle.daemons if daemon not in told]
+    shown = {edge.source for edge in cycle.witness}
+    left = [daemon for daemon in cycle.daemons if daemon not in shown]
     members = frozenset(cycle.nodes)
     within = [edge for edge in graph.edges if edge.source in members and edge.target in members]
     for daemon in left[:MOST_DAEMONS]:
@@ -156,10 +156,10 @@ def remedies(cycle: Cycle, edges: Sequence[Edge], nodes: dict[str, Node]) -> Ite
         inside = edge.waits and edge.source in members and edge.target in members
         if inside and edge.reason in _REMEDIES and nodes[edge.source].kind is NodeKind.PROCESS:
             ways.setdefault(edge.source, []).append(edge)
-    strangers = _possible_candidates(edges)
+    possible = _possible_candidates(edges)
     for process, found in list(ways.items())[:MOST_DAEMONS]:
         words = dict.fromkeys(_REMEDIES[edge.reason].format(pid=nodes[process].pid) for edge in found)
-        if process in strangers:
+        if process in possible:
             words = {"find out first whether it serves one of them: nothing says so": None}
         yield f"{name_of(nodes[process])}: {'; '.join(words)}"
     if len(ways) > MOST_DAEMONS:

@@ -217,7 +217,7 @@ def _talk(sockets: SocketReader, seen: list[Seen], before: frozenset[int] | None
     if others:
         notes(
             f"peers of Unix sockets in {len(others)} other network namespaces",
-            "sock_diag tells those of its own namespace alone",
+            "sock_diag has those of its own namespace alone",
         )
     return talk
 

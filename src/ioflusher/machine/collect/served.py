@@ -39,7 +39,7 @@ def collect_iscsi(tree: Tree, devices: tuple[BlockDevice, ...]) -> tuple[IscsiSe
 
 
 def _address(tree: Tree, base: str) -> str:
-    """Where the connection leads: what it is connected to now, else what it was told to connect to."""
+    """Where the connection leads: what it is connected to now, else what it was set to connect to."""
     for prefix in ("", "persistent_"):
         host = tree.text(f"{base}/{prefix}address")
         port = tree.text(f"{base}/{prefix}port")
@@ -94,7 +94,7 @@ def collect_tcmu(tree: Tree) -> tuple[TcmuDevice, ...]:
         if serial is None:
             tree.note(
                 f"unit serial of the tcmu device user_{hba}/{name}",
-                f"/{CORE}/user_{hba}/{name} does not tell it",
+                f"/{CORE}/user_{hba}/{name} does not have it",
             )
         found.append(TcmuDevice(uio, f"tcm-user/{hba}/{name}", wwid_suffix(serial or "")))
     return tuple(found)

@@ -83,7 +83,7 @@ class SocketReader:
         if unix is None:
             unix = self._unix_text(net)
             if unix:
-                self._notes("peers of Unix sockets", "only sock_diag of the running machine tells them")
+                self._notes("peers of Unix sockets", "only sock_diag of the running machine has them")
         return Sockets(unix, self._tcp_text(net), self._netlink_text(net))
 
     def read_other(self, pid: int) -> Sockets:
@@ -130,7 +130,7 @@ class SocketReader:
         return None
 
     def _with_peers(self) -> tuple[UnixSocket, ...] | None:
-        """The Unix sockets by sock_diag; None where it does not tell."""
+        """The Unix sockets by sock_diag; None where it cannot say."""
         try:
             return unix_sockets(self._limits.answer_seconds)
         except OSError as error:
@@ -162,7 +162,7 @@ class SocketReader:
 
 
 def assemble(sockets: Sockets, holders: Holders, talk: Talk) -> None:
-    """Add to `talk` what the sockets of one namespace say; `holders` tells the processes of an inode."""
+    """Add to `talk` what the sockets of one namespace say; `holders` has the processes of an inode."""
     _assemble_unix(sockets.unix, holders, talk)
     _assemble_tcp(sockets.tcp, holders, talk)
     protocols = (NETLINK_ISCSI, NETLINK_SCSITRANSPORT)

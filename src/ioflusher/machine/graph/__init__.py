@@ -1,1 +1,1 @@
-"""The storage graph over a Snapshot: what waits for what, and in which circles; `build.storage_graph`."""
+"""The storage graph over a Snapshot: what waits for what, and in which cycles; `build.storage_graph`."""

@@ -8,7 +8,7 @@ from ioflusher.machine.serving.service import Candidate
 
 # Evidence of this length is enough, however many facts say the same.
 _LONG = 300
-_FLOORS = {kind: floor for floor, kind in enumerate(NodeKind)}
+_ORDER = {kind: place for place, kind in enumerate(NodeKind)}
 
 
 def layer_id(layer: Layer) -> str:
@@ -32,7 +32,7 @@ class Draft:
         return node.id
 
     def unknown(self, what: str, name: str, detail: str) -> str:
-        """Adds a node for something that the snapshot does not tell; `what` makes its identifier."""
+        """Adds a node for something that is not in the snapshot; `what` makes its identifier."""
         return self.add(Node(f"unknown:{what}", NodeKind.UNKNOWN, name, detail))
 
     def layer(self, layer: Layer) -> str:
@@ -61,8 +61,8 @@ class Draft:
             self._edges[source, target, reason] = replace(old, evidence=f"{old.evidence}; {evidence}")
 
     def nodes(self) -> tuple[Node, ...]:
-        """All nodes, by floor, else as they came."""
-        return tuple(sorted(self._nodes.values(), key=lambda node: _FLOORS[node.kind]))
+        """All nodes, in the order of their kinds, else as they came."""
+        return tuple(sorted(self._nodes.values(), key=lambda node: _ORDER[node.kind]))
 
     def edges(self) -> tuple[Edge, ...]:
         """All edges as they came."""

@@ -1,4 +1,4 @@
-"""The storage graph's records: what waits for what on one machine, and in which circles.
+"""The storage graph's records: what waits for what on one machine, and in which cycles.
 
 An edge runs from what waits to what it waits for: from a mount to its device, from a device to the daemon
 that serves it, from a daemon to the files that it needs.

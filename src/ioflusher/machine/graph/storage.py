@@ -12,7 +12,7 @@ SWAPPED = "swapped"
 
 _FUSE = frozenset(("fuse", "fuseblk"))
 _NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "lustre"))
-# File systems on devices whose number is anonymous, "0:N": something is behind them, told or not.
+# File systems on devices whose number is anonymous, "0:N": something is behind them, named or not.
 _ON_DEVICES = frozenset(("btrfs", "bcachefs", "zfs", "ubifs", "jffs2"))
 _SLAVE_REASONS = {
     DeviceKind.DM: Reason.DM,

@@ -15,7 +15,7 @@ def services(snapshot: Snapshot) -> tuple[StorageService, ...]:
     """Who serves what, inferred from the facts of the snapshot alone, in a stable order.
 
     loop, zram, md and bcache have no daemon: what they stand on is in BlockDevice. docs/serving.md has each
-    fact and where the kernel tells it.
+    fact and where the kernel makes it.
     """
     index = SnapshotIndex(snapshot)
     found: dict[tuple[int | None, StorageRole, TargetKind, str], StorageService] = {}

@@ -41,7 +41,7 @@ def nbd_services(index: SnapshotIndex) -> Iterator[StorageService]:
         if client is not None and (pairs or index.talks_abroad(client.pid)):
             yield from _of_client(index, device, client, pairs)
             continue
-        # Gone; or a stranger that was given its number; or a client that kept nothing but the device.
+        # Gone; or its number is another process's now; or it kept nothing but the device.
         if client is not None and f"/dev/{device.name}" in {handle.path for handle in client.handles}:
             yield _client(index, device, client, essential=False)
         elif client is not None and not index.certain:

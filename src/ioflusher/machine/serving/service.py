@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class StorageRole(Enum):
-    """The part that a process plays in the I/O path."""
+    """What a process is in the I/O path."""
 
     NBD_CLIENT = "NBD client"  # keeps the kernel's end; often does no I/O itself
     NBD_SERVER = "NBD server"
