@@ -82,22 +82,156 @@ def daemon(*options: str) -> Iterator[int]:
             SOCKET.unlink(missing_ok=True)
 
 
-def confine(pid: int) -> None:
-    """A control group with limits around the daemon."""
+def make_group() -> None:
+    """A control group with limits."""
     if not (GROUP.parent / "cgroup.procs").exists():
         shell(f"mount -t cgroup2 none {GROUP.parent}")
     (GROUP.parent / "cgroup.subtree_control").write_text("+memory")
     GROUP.mkdir()
     (GROUP / "memory.max").write_text("1G")
     (GROUP / "memory.high").write_text("100M")
+
+
+def confine(pid: int) -> None:
+    """A control group with limits around a daemon that runs."""
+    make_group()
     (GROUP / "cgroup.procs").write_text(str(pid))
 
 
 def mend(finding: dict[str, Any]) -> bool:
-    """Carry a finding's remedy out as it is printed; whether the finding is gone then."""
-    for command in finding["remedy"]["commands"]:
+    """Execute a finding's remedy as it is printed; whether there were commands and the finding is gone."""
+    commands = finding["remedy"]["commands"]
+    for command in commands:
         shell(command)
-    return finding["rule"] not in findings()
+    return bool(commands) and finding["rule"] not in findings()
+
+
+@contextmanager
+def python_daemon(*before: str, code: str = "") -> Iterator[int]:
+    """A small server of its own, as a library's user writes one: it does nothing about its state by itself.
+
+    `before`: commands in front of it; `code` is executed once its threads run.
+    """
+    program = f"""
+import sys, time
+from ioflusher.nbd.backends import MemoryBackend
+from ioflusher.nbd.server import Server
+server = Server(MemoryBackend(64 << 20))
+server.listen_unix({str(SOCKET)!r})
+server.start()
+{code}
+print("ready", flush=True)
+time.sleep(3600)
+"""
+    with subprocess.Popen(
+        [*before, sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            shell(f"ioflusher nbd attach --netlink {DEVICE} 'nbd+unix:///?socket={SOCKET}'")
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
+            SOCKET.unlink(missing_ok=True)
+
+
+def partly() -> None:
+    """A daemon that sets the state in its main thread after its server's threads were started."""
+    with python_daemon(code="import ioflusher; ioflusher.set_io_flusher(True)"):
+        found = findings()
+        say("partly", severities(found)["partly-covered"])
+        say("executed partly-covered", mend(found["partly-covered"]))
+        shell(f"ioflusher nbd detach {DEVICE}")
+
+
+def without_capability() -> None:
+    """A daemon whose unit took CAP_SYS_RESOURCE away; then the same, started anew under `ioflusher run`."""
+    less = ("setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource")
+    with python_daemon(*less):
+        found = findings()
+        say("without the capability", [rule for rule in ("uncovered", "cannot-set") if rule in found])
+        commands = [found[rule]["remedy"]["commands"] for rule in ("uncovered", "cannot-set")]
+        say("no command", commands)
+        shell(f"ioflusher nbd detach {DEVICE}")
+    with python_daemon(str(PROGRAM), "run", "--", *less):
+        say("executed cannot-set", not {"uncovered", "cannot-set"} & findings().keys())
+        shell(f"ioflusher nbd detach {DEVICE}")
+
+
+def swapped(disk: str) -> None:
+    """A daemon of which a part was reclaimed to swap on another disk."""
+    shell(f"mkswap {disk} && swapon {disk}")
+    make_group()
+    # in the group from the beginning: that is where its memory is counted
+    inside = ("sh", "-c", f'echo $$ > {GROUP}/cgroup.procs && exec "$@"', "sh")
+    with python_daemon(*inside, code="ballast = bytearray(b'x') * (24 << 20)"):
+        # the kernel answers EAGAIN where it got less than that
+        shell(f"echo 32M > {GROUP}/memory.reclaim || true")
+        found = findings()
+        say("swapped out", severities(found).get("swapped-out"))
+        if "swapped-out" in found:
+            say("executed swapped-out", mend(found["swapped-out"]))
+        shell(f"ioflusher nbd detach {DEVICE}")
+    GROUP.rmdir()
+    shell(f"swapoff {disk}")
+
+
+def unkillable() -> None:
+    """The only task of a control group with a hard limit, protected for ever."""
+    with daemon("--memory", "64M", "--oom-score-adj", "-1000") as pid:
+        confine(pid)
+        found = findings()
+        say("unkillable", severities(found).get("cgroup-unkillable"))
+        say("executed cgroup-unkillable", mend(found["cgroup-unkillable"]))
+        say("still protected", "oom-killable" not in findings())
+        shell(f"ioflusher nbd detach {DEVICE}")
+    GROUP.rmdir()
+
+
+def forwarding() -> None:
+    """A covered daemon that forwards to a bare server of the same machine: a circle through its memory."""
+    behind = HERE / "behind"
+    command = [str(PROGRAM), "nbd", "serve", "--memory", "64M", "--unix", str(behind), "--no-io-flusher"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
+        assert peer.stdout is not None
+        peer.stdout.readline()
+        with daemon("--remote", f"nbd+unix:///?socket={behind}"):
+            files = HERE / "forwarded"
+            files.mkdir()
+            shell(f"mkfs.ext4 -q {DEVICE} && mount {DEVICE} {files}")
+            found = findings()
+            say("forwarding", severities(found).get("cycle"))
+            say("executed cycle", mend(found["cycle"]))
+            shell(f"umount {files}")
+            shell(f"ioflusher nbd detach {DEVICE}")
+        peer.kill()
+
+
+def unprivileged() -> None:
+    """An ordinary user sees less, and is told so; root's look is the remedy."""
+    with daemon("--memory", "64M", "--oom-score-adj", "-1000"):
+        done = subprocess.run(
+            ["setpriv", "--reuid", "65534", "--clear-groups", PROGRAM, "audit", "--json"],
+            stdout=subprocess.PIPE,
+            timeout=240,
+        )
+        seen = {entry["rule"]: entry["severity"] for entry in json.loads(done.stdout)["findings"]}
+        say("unprivileged", seen.get("unreadable"))
+        say("executed unreadable", "unreadable" not in findings())
+        shell(f"ioflusher nbd detach {DEVICE}")
+
+
+def for_good(finding: dict[str, Any]) -> None:
+    """What keeps a larger reserve over a restart: the file that is written is what sysctl reads at boot."""
+    (wanted,) = finding["remedy"]["commands"]
+    Path("/etc/sysctl.d").mkdir(exist_ok=True)
+    for line in finding["remedy"]["lasting"]:
+        shell(line)
+    shell("sysctl -qw vm.min_free_kbytes=1024 && sysctl -q -p /etc/sysctl.d/60-ioflusher.conf")
+    reserve = Path("/proc/sys/vm/min_free_kbytes").read_text().strip()
+    say("executed small-reserve for good", wanted.endswith(f"={reserve}"))
 
 
 def careless() -> None:
@@ -110,14 +244,37 @@ def careless() -> None:
         found = {entry["rule"]: entry for entry in answer["findings"]}
         say("careless", [status, severities(found)])
         say("daemons", [pid, answer["hosts"][0]["looked"]["daemons"]])
-        say("swapped off", mend(found.pop("swap-on-served")))
+        say("executed swap-on-served", mend(found.pop("swap-on-served")))
         shell(f"swapon {DEVICE}")
         say("swapped on again", "swap-on-served" in findings())
-        say("mended", {name: mend(finding) for name, finding in found.items()})
+        for name, finding in found.items():
+            say(f"executed {name}", mend(finding))
+        for_good(found["small-reserve"])
         say("in the end", severities(findings()))
         shell(f"swapoff {DEVICE}")
         shell(f"ioflusher nbd detach {DEVICE}")
     GROUP.rmdir()
+
+
+def locked_without_state() -> None:
+    """Swap on the device of a daemon whose memory is locked: the state alone makes it fit."""
+    with daemon("--memory", "64M", "--no-io-flusher", "--lock-memory", "--oom-score-adj", "-1000"):
+        shell(f"mkswap {DEVICE} && swapon {DEVICE}")
+        say("executed swap-on-served by set", mend(findings()["swap-on-served"]))
+        shell(f"swapoff {DEVICE}")
+        shell(f"ioflusher nbd detach {DEVICE}")
+
+
+def without_lock_capability() -> None:
+    """Swap elsewhere would do: a daemon that may not lock memory has its limit lifted first."""
+    less = ("setpriv", "--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock", "prlimit", "--memlock=65536")
+    with python_daemon(*less):
+        shell(f"mkswap {DEVICE} && swapon {DEVICE}")
+        finding = findings()["memory-not-locked"]
+        say("prlimit first", any(line.startswith("prlimit") for line in finding["remedy"]["commands"]))
+        say("executed memory-not-locked after prlimit", mend(finding))
+        shell(f"swapoff {DEVICE}")
+        shell(f"ioflusher nbd detach {DEVICE}")
 
 
 def hardened() -> None:
@@ -150,7 +307,7 @@ def misplaced() -> None:
             here = {name: entry for name, entry in findings().items() if name.endswith("on-served")}
             say("misplaced", severities(here))
             say("misplaced, whose", list({entry["subject"]["pid"] == os.getpid() for entry in here.values()}))
-            say("code locked", mend(here["library-on-served"]))
+            say("executed library-on-served", mend(here["library-on-served"]))
             say("log and store still there", {"log-on-served", "file-on-served"} <= findings().keys())
         say("put right", [name for name in findings() if name.endswith("on-served")])
         shell(f"umount {files}")
@@ -170,7 +327,7 @@ def buffered(disk: str) -> None:
         shell(f"mkfs.ext4 -q {DEVICE} && mount {DEVICE} {files}")
         found = findings()
         say("buffered", severities(found))
-        say("dirty limits mended", mend(found["dirty-limits"]))
+        say("executed dirty-limits", mend(found["dirty-limits"]))
         shell(f"umount {files}")
     for _ in range(10):
         found = findings()
@@ -179,7 +336,7 @@ def buffered(disk: str) -> None:
         time.sleep(0.5)
     say("gone", severities(found))
     if "daemon-gone" in found:
-        say("gone mended", mend(found["daemon-gone"]))
+        say("executed daemon-gone", mend(found["daemon-gone"]))
 
 
 def main() -> None:
@@ -191,7 +348,15 @@ def main() -> None:
     )
     say("quiet", severities(findings()))
     careless()
+    locked_without_state()
+    without_lock_capability()
     hardened()
+    partly()
+    without_capability()
+    swapped(disk)
+    unkillable()
+    forwarding()
+    unprivileged()
     buffered(disk)
     misplaced()  # the last: from then on this process carries the state, and would hand it on
 

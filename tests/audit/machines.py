@@ -12,6 +12,7 @@ from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue, Swap
+from tests.audit.remedies import unlisted
 
 COVERED = 0x00580140  # the state's two bits among others, as a thread of ours shows them
 BARE = 0x00400140
@@ -89,8 +90,14 @@ def machine(daemon: Mapping[str, Any] | None = None, **changes: Any) -> Snapshot
 
 
 def judged(snapshot: Snapshot, *services: StorageService, config: Config | None = None) -> AuditReport:
-    """The audit of a machine on which the daemon serves nbd0, or on which these services are given."""
-    return audit(snapshot, config or Config(), services=services or (SERVER,))
+    """The audit of a machine on which the daemon serves nbd0, or on which these services are given.
+
+    Whatever it finds, its commands are in the table of remedies.
+    """
+    report = audit(snapshot, config or Config(), services=services or (SERVER,))
+    for finding in report.findings:
+        assert unlisted(finding) == [], f"{finding.rule}: not in tests/audit/remedies.py"
+    return report
 
 
 def found(
