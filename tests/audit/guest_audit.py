@@ -244,13 +244,15 @@ def careless() -> None:
         found = {entry["rule"]: entry for entry in answer["findings"]}
         say("careless", [status, severities(found)])
         say("daemons", [pid, answer["hosts"][0]["looked"]["daemons"]])
-        say("executed swap-on-served", mend(found.pop("swap-on-served")))
-        shell(f"swapon {DEVICE}")
-        say("swapped on again", "swap-on-served" in findings())
+        carried = found.pop("swap-on-served")
         for name, finding in found.items():
             say(f"executed {name}", mend(finding))
         for_good(found["small-reserve"])
         say("in the end", severities(findings()))
+        say(
+            "swap-on-served: commands",
+            carried["remedy"]["commands"] == [f"ioflusher set --lock-memory {pid}"],
+        )
         shell(f"swapoff {DEVICE}")
         shell(f"ioflusher nbd detach {DEVICE}")
     GROUP.rmdir()
@@ -261,6 +263,23 @@ def locked_without_state() -> None:
     with daemon("--memory", "64M", "--no-io-flusher", "--lock-memory", "--oom-score-adj", "-1000"):
         shell(f"mkswap {DEVICE} && swapon {DEVICE}")
         say("executed swap-on-served by set", mend(findings()["swap-on-served"]))
+        shell(f"swapoff {DEVICE}")
+        shell(f"ioflusher nbd detach {DEVICE}")
+
+
+def swap_on_a_bare_daemon() -> None:
+    """A daemon that can be made fit is; from one that cannot take the state swap is taken off."""
+    with python_daemon():
+        shell(f"mkswap {DEVICE} && swapon {DEVICE}")
+        say("executed swap-on-served by lock", mend(findings()["swap-on-served"]))
+        shell(f"swapoff {DEVICE}")
+        shell(f"ioflusher nbd detach {DEVICE}")
+    with python_daemon("setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"):
+        shell(f"mkswap {DEVICE} && swapon {DEVICE}")
+        finding = findings()["swap-on-served"]
+        say("executed swap-on-served", mend(finding))
+        shell(f"swapon {DEVICE}")
+        say("swapped on again", "swap-on-served" in findings())
         shell(f"swapoff {DEVICE}")
         shell(f"ioflusher nbd detach {DEVICE}")
 
@@ -349,6 +368,7 @@ def main() -> None:
     say("quiet", severities(findings()))
     careless()
     locked_without_state()
+    swap_on_a_bare_daemon()
     without_lock_capability()
     hardened()
     partly()

@@ -69,7 +69,13 @@ DEVICE = BlockDevice("nbd0", NBD, 1 << 30, DeviceKind.NBD, serving_pid=7, queue=
 WELL = Snapshot(
     system=System("host", "6.12.0", "x86_64", "2026-11-25T01:00:00Z", privileged=True),
     memory=Memory(
-        total_kib=4 << 20, available_kib=2 << 20, min_free_kib=65536, dirty_bytes=0, dirty_ratio=20
+        total_kib=4 << 20,
+        available_kib=2 << 20,
+        min_free_kib=65536,
+        dirty_bytes=0,
+        dirty_ratio=20,
+        dirty_kib=0,
+        writeback_kib=0,
     ),
     processes=(Process(1, 0, "init", 0, (Thread(1, "init", "S", BARE),), oom_score_adj=0), DAEMON),
     devices=(

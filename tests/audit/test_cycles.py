@@ -88,7 +88,7 @@ def test_a_local_server_that_can_be_swapped_out() -> None:
     assert finding.remedy.commands == ("ioflusher set --lock-memory 20",)
     unknown = found(forwarding(replace(swappable, virtual_kib=None), swaps=(SWAP_ON_NBD,)))["cycle"]
     assert unknown.remedy.commands == (), "memory is not locked where nobody knows what that takes"
-    assert "Of other (20): how much memory that takes is unknown (VmSize)." in unknown.remedy.words
+    assert "Of other (20): what it would populate, or what is free, is not known." in unknown.remedy.words
     assert "cycle" not in found(forwarding(swappable, swaps=(SWAP_ELSEWHERE,)))
 
 

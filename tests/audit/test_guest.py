@@ -50,6 +50,7 @@ def test_every_remedy_as_printed_mends(found: dict[str, Any]) -> None:
     """swapoff makes its finding go, swapon brings it back; the other remedies leave none in the end."""
     assert found["swapped on again"]
     assert {f"executed {rule}" for rule in found["careless"][1]} <= found.keys()
+    assert found["swap-on-served: commands"]
     assert found["in the end"] == {}
 
 

@@ -1,6 +1,7 @@
 """Rules on a daemon's memory and on where its files lie, each with a neighbour that is let be."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -70,44 +71,60 @@ def test_locking_needs_a_limit_without_the_capability() -> None:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "available_kib", "commands"),
+    ("daemon", "memory", "commands"),
     [
-        ({"virtual_kib": 20000}, 24000, True),
-        ({"virtual_kib": 20000}, 23999, False),
-        ({"virtual_kib": 1 << 20, "resident_kib": 350 << 10}, 235 << 10, False),  # as nbdkit froze a guest
-        ({"virtual_kib": None}, 1 << 30, False),
-        ({"resident_kib": None, "locked_kib": 0}, 1 << 30, False),
-        ({"virtual_kib": 20000}, None, False),
+        # 12000 KiB are absent at most; an eighth of 64 MiB is 8192 KiB
+        ({}, {"total_kib": 65536, "available_kib": 24000}, True),
+        ({}, {"total_kib": 65536, "available_kib": 23999}, False),
+        ({}, {"total_kib": 65536, "available_kib": 30000, "dirty_kib": 3000, "writeback_kib": 3000}, True),
+        ({}, {"total_kib": 65536, "available_kib": 30000, "dirty_kib": 3000, "writeback_kib": 3001}, False),
+        (
+            {},
+            {"total_kib": 1 << 20, "available_kib": 100000},
+            False,
+        ),  # an eighth of the machine would not stay
+        (
+            {"virtual_kib": 1 << 20, "resident_kib": 350 << 10},
+            {"available_kib": 235 << 10},
+            False,
+        ),  # as it froze
+        ({"cgroups": (MemoryLimit("/d", 2, 1 << 30, None, None, 0),)}, {}, True),
+        ({"cgroups": (MemoryLimit("/d", 2, 1 << 30, None, None, 600 << 20),)}, {}, False),
+        ({"cgroups": (MemoryLimit("/d", 1, 1 << 30, 1, None, 0),)}, {}, True),  # a soft limit
+        ({"cgroups": (MemoryLimit("/d", 2, None, 20 << 20, None, 0),)}, {}, False),
+        ({"cgroups": (MemoryLimit("/d", 2, 1 << 40, None, None, None),)}, {}, False),  # use unknown
+        ({"virtual_kib": None}, {}, False),
+        ({"resident_kib": None, "locked_kib": 0}, {}, False),
+        ({"swapped_kib": None}, {}, False),
+        ({}, {"available_kib": None}, False),
+        ({}, {"total_kib": None}, False),
     ],
 )
 def test_memory_is_locked_only_where_the_figures_allow_it(
-    daemon: dict[str, object], available_kib: int | None, commands: bool
+    daemon: dict[str, Any], memory: dict[str, Any], commands: bool
 ) -> None:
-    """mlockall may take VmSize less VmRSS: no command where that is more than half of what is available."""
-    memory = replace(WELL.memory, available_kib=available_kib)
-    snapshot = machine({**UNLOCKED, **daemon}, swaps=(SWAP_ELSEWHERE,), memory=memory)
+    """By a command only where what mlockall may take is known and small beside what is available."""
+    snapshot = machine({**UNLOCKED, **daemon}, swaps=(SWAP_ELSEWHERE,), memory=replace(WELL.memory, **memory))
     remedy = found(snapshot)["memory-not-locked"].remedy
     assert remedy.commands == (("ioflusher set --lock-memory 7",) if commands else ())
     assert remedy.unit == ("LimitMEMLOCK=infinity", "MemorySwapMax=0")
-    assert remedy.words.startswith("Lock its memory, " if commands else "Lock its memory when it starts, ")
+    assert remedy.words.startswith("Lock its memory: " if commands else "Lock its memory when it starts, ")
 
 
 def test_the_figures_are_given() -> None:
-    """All three, and what swap on its own device brings back first; what is unknown is named."""
-    memory = replace(WELL.memory, available_kib=1 << 20)
-    own = machine(UNLOCKED, swaps=(replace(SWAP_ON_NBD, used=4096 << 10, priority=5),), memory=memory)
-    remedy = found(own)["memory-not-locked"].remedy
-    assert "up to 16096 KiB more (VmSize 20000 KiB, 8000 KiB of it resident, 4096 KiB" in remedy.words
-    assert "1048576 KiB are available" in remedy.words
-    assert remedy.commands == (
-        "swapoff /dev/nbd0",
-        "ioflusher set --lock-memory 7",
-        "swapon -p 5 /dev/nbd0",
-    ), "memory is locked while no page of it has to come from its own device"
-    tight = replace(memory, available_kib=32191)
-    assert found(replace(own, memory=tight))["memory-not-locked"].remedy.commands == ()
-    unknown = machine({**UNLOCKED, "virtual_kib": None}, swaps=(SWAP_ELSEWHERE,), memory=memory)
-    assert "unknown (VmSize)" in found(unknown)["memory-not-locked"].remedy.words
+    """Where it is done and where it is not; what is in swap on its own device is not brought back so."""
+    fine = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,)))["memory-not-locked"].remedy
+    assert fine.words == "Lock its memory: mlockall would populate 11 MiB, 2048 MiB are available."
+    tight = replace(WELL.memory, available_kib=20000)
+    words = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,), memory=tight))["memory-not-locked"].remedy.words
+    assert "when it starts, not as it runs: mlockall would populate 11 MiB, more than half" in words
+    inside = machine({**UNLOCKED, "swapped_kib": 40}, swaps=(SWAP_ON_NBD,))
+    for rule in ("memory-not-locked", "swapped-out"):
+        remedy = found(inside)[rule].remedy
+        assert remedy.commands == ()
+        assert "not as it runs: 40 KiB of it in swap that it serves itself" in remedy.words
+    elsewhere = found(machine({**UNLOCKED, "swapped_kib": 40}, swaps=(SWAP_ELSEWHERE,)))["swapped-out"]
+    assert elsewhere.remedy.commands == ("ioflusher set --lock-memory 7",)
 
 
 def test_a_daemon_with_a_thread_that_cannot_be_stopped_is_not_locked_by_command() -> None:
@@ -143,8 +160,9 @@ def test_swap_on_the_served_device() -> None:
     helpless = {"threads": threads(BARE), "capabilities": Capabilities(0, 0, 0)}
     for daemon, command in (
         ({"threads": threads(BARE)}, "ioflusher set 7"),  # its memory is locked: the state is all it lacks
-        ({"threads": threads(BARE), **UNLOCKED}, "swapoff /dev/nbd0"),
-        (UNLOCKED, "swapoff /dev/nbd0"),
+        ({"threads": threads(BARE), **UNLOCKED}, "ioflusher set --lock-memory 7"),  # this does both
+        (UNLOCKED, "ioflusher set --lock-memory 7"),
+        ({**UNLOCKED, "virtual_kib": None}, "swapoff /dev/nbd0"),
         (helpless, "swapoff /dev/nbd0"),
     ):
         finding = found(machine(daemon, swaps=swaps))["swap-on-served"]
@@ -187,7 +205,8 @@ def test_one_swap_area_is_one_finding() -> None:
 def test_two_swap_areas_on_one_device_are_one_finding() -> None:
     """And on two devices they are two."""
     part = replace(SWAP_ON_NBD, path="/dev/nbd0p2", used=0)
-    (finding,) = swap_findings(machine(UNLOCKED, swaps=(SWAP_ON_NBD, part)))
+    unknown = {**UNLOCKED, "virtual_kib": None}
+    (finding,) = swap_findings(machine(unknown, swaps=(SWAP_ON_NBD, part)))
     assert finding.remedy.commands == ("swapoff /dev/nbd0", "swapoff /dev/nbd0p2")
     second = BlockDevice("nbd1", "43:16", 1 << 30, DeviceKind.NBD)
     there = replace(SWAP_ON_NBD, path="/dev/nbd1", number="43:16")
@@ -203,7 +222,8 @@ def test_swap_in_layers_on_the_served_device() -> None:
     )
     mount = Mount(9, 1, "254:0", "/", "/safe", "ext4", "/dev/mapper/safe", (("rw", ""),))
     swap = Swap("/safe/a swap; rm", True, "254:0", 1 << 20, 0, -2)
-    snapshot = machine(UNLOCKED, devices=(*WELL.devices, mapped), mounts=(ROOT_MOUNT, mount), swaps=(swap,))
+    unknown = {**UNLOCKED, "virtual_kib": None}
+    snapshot = machine(unknown, devices=(*WELL.devices, mapped), mounts=(ROOT_MOUNT, mount), swaps=(swap,))
     assert found(snapshot)["swap-on-served"].remedy.commands == ("swapoff '/safe/a swap; rm'",)
 
 

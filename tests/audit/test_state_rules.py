@@ -161,8 +161,7 @@ def test_a_device_that_was_set_up_by_netlink_holds_no_thread(serving_tid: int, h
 
 
 def test_a_thread_that_only_waits_in_nbd_do_it() -> None:
-    """With all other threads covered it is a note, and swap may lie there; one more bare thread is an "
-    "error."""
+    """With all others covered it is a note, and swap may lie there; one more bare thread is an error."""
     swap: dict[str, Any] = {"swaps": (SWAP_ON_NBD,)}
     snapshot = replace(in_do_it(COVERED, BARE), **swap)
     assert severities(snapshot) == {"partly-covered": "note"}

@@ -178,6 +178,7 @@ def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     """Neither of processes, hosts, swaps, files, groups, nor of the snapshot's file."""
     swap = replace(SWAP_ON_NBD, path=f"/{HOSTILE}")
     daemon = replace(DAEMON, comm=HOSTILE, threads=threads(BARE), locked_kib=0, oom_score_adj=0)
+    daemon = replace(daemon, virtual_kib=None)  # so that no command can make it fit to carry swap
     daemon = replace(daemon, files=tuple(replace(f, path=HOSTILE, device="43:0") for f in daemon.files or ()))
     snapshot = machine(vars_of(daemon), swaps=(swap,), system=replace(WELL.system, hostname=HOSTILE))
     path = tmp_path / HOSTILE

@@ -121,7 +121,7 @@ class FindingGroup:
         evidence: of a daemon, the facts that say so.
         findings: the worst first.
         remedy: of all of them together, each line once, in an order in which it can be executed: limits are
-            lifted before memory is locked, the state is set before swap is moved, and so on.
+            lifted before memory is locked, the state is set before memory is locked or swap taken off.
     """
 
     name: str
@@ -138,13 +138,11 @@ class FindingGroup:
 
 
 def joined(remedies: Iterable[Remedy]) -> Remedy:
-    """Several remedies as one, in this order, each line once: where it stands first, of `swapon` last."""
+    """Several remedies as one, in this order, each line once, where it stands first."""
     kept = tuple(remedies)
-    commands = [command for remedy in kept for command in remedy.commands]
-    again = dict.fromkeys(command for command in commands if command.startswith("swapon "))
     return Remedy(
         words=" ".join(dict.fromkeys(remedy.words for remedy in kept)),
-        commands=(*dict.fromkeys(command for command in commands if command not in again), *again),
+        commands=tuple(dict.fromkeys(line for remedy in kept for line in remedy.commands)),
         lasting=tuple(dict.fromkeys(line for remedy in kept for line in remedy.lasting)),
         unit=tuple(dict.fromkeys(line for remedy in kept for line in remedy.unit)),
     )

@@ -27,10 +27,11 @@ _SET = (
     "such a daemon is started anew under `ioflusher run`."
 )
 _LOCK = (
-    "`ioflusher set --lock-memory PID` for the daemon that runs, where what mlockall may populate (VmSize "
-    "less VmRSS) is at most half of MemAvailable, and after swapoff of what lies on its own device: else the "
-    "machine may stop. For good: mlockall(MCL_CURRENT | MCL_FUTURE) in the daemon when it starts, with "
-    "LimitMEMLOCK=infinity, or MemorySwapMax=0 for its unit."
+    "`ioflusher set --lock-memory PID` for the daemon that runs, where the figures say that it does no harm: "
+    "none of its memory is in swap, and what mlockall may populate (VmSize less VmRSS at most) is no more "
+    "than half of what is available and leaves an eighth of the machine's memory. For good: "
+    "mlockall(MCL_CURRENT | MCL_FUTURE) in the daemon when it starts, with LimitMEMLOCK=infinity, or "
+    "MemorySwapMax=0 for its unit."
 )
 
 RULES: tuple[AuditRule, ...] = (

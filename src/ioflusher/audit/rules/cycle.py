@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, more
-from ioflusher.audit.rules.swap import lock_commands, locking_figures
+from ioflusher.audit.rules.swap import lock_commands, lock_plan
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import View
 from ioflusher.machine.graph.cycles import cycle_through, find_cycles
@@ -95,7 +95,7 @@ def _remedy(view: View, way: tuple[Edge, ...], nodes: dict[str, Node]) -> Remedy
         if edge.reason is Reason.RECLAIM:
             commands.append(f"ioflusher set {process.pid}")
             continue
-        figures, safe = locking_figures(view, process)
+        figures, safe = lock_plan(view, process)
         words.append(f" Of {process.comm} ({process.pid}): {figures}.")
         commands += lock_commands(process) if safe else ()
     if commands or words:

@@ -36,8 +36,8 @@ class RemedyStep(IntEnum):
 
     LIMIT = 0  # lift limits of memory: what comes later takes memory
     OOM_SCORE = 1  # keep the OOM killer off
-    STATE = 2  # from here on the daemon serves what swapoff reads back
-    SWAP = 3  # take swap off, lock memory, put swap on again
+    STATE = 2  # before memory is locked or swap taken off: the daemon serves what that reads back
+    SWAP = 3  # lock memory, take swap off
     FILES = 4  # move files, start anew
     MACHINE = 5  # settings of the machine
     LOOK = 6  # look again

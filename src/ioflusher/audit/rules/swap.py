@@ -10,10 +10,12 @@ from ioflusher.audit.rules.rule import MOST_NAMED, Found, evidence_of_service, k
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
 from ioflusher.kernel.capability import CAP_IPC_LOCK
+from ioflusher.kernel.memory_lock import LockFigures, LockMethod, plan_lock
 from ioflusher.machine.process import Process
 from ioflusher.machine.storage import Swap
 
 _STATE = "the state on every thread"
+_MEMORY = "locked memory"
 
 
 def _judged(view: View) -> Iterator[AuditedDaemon]:
@@ -29,28 +31,19 @@ def _base(view: View, daemon: AuditedDaemon) -> Severity:
 
 
 def lock_memory(view: View, daemon: AuditedDaemon) -> Remedy:
-    """Have all of a daemon's memory locked; by a command only where the figures say that it is safe."""
+    """Have all of a daemon's memory locked; by a command only where the figures say that it does no harm."""
     pid = daemon.process.pid
-    figures, safe = locking_figures(view, daemon.process, daemon.own_swaps)
+    reason, harmless = lock_plan(view, daemon.process, daemon.own_swaps)
     unit = ("LimitMEMLOCK=infinity", "MemorySwapMax=0")
-    if not safe:
-        return Remedy(f"Lock its memory when it starts, not as it runs: {figures}.", unit=unit)
+    if not harmless:
+        return Remedy(f"Lock its memory when it starts, not as it runs: {reason}.", unit=unit)
     if daemon.in_nbd_do_it:
         return Remedy(
-            f"`ioflusher set --lock-memory {pid}` locks its memory ({figures}), and ends with status 1 "
+            f"`ioflusher set --lock-memory {pid}` locks its memory ({reason}), and ends with status 1 "
             "because of its thread in ioctl(NBD_DO_IT).",
             unit=unit,
         )
-    swaps = daemon.own_swaps
-    return Remedy(
-        f"Lock its memory, which also brings back what is swapped out: {figures}.",
-        commands=(
-            *(f"swapoff {quoted(swap.path)}" for swap in swaps),
-            *lock_commands(daemon.process),
-            *(_swapon(swap) for swap in swaps),
-        ),
-        unit=unit,
-    )
+    return Remedy(f"Lock its memory: {reason}.", commands=lock_commands(daemon.process), unit=unit)
 
 
 def lock_commands(process: Process) -> tuple[str, ...]:
@@ -61,33 +54,50 @@ def lock_commands(process: Process) -> tuple[str, ...]:
     return (*lift, f"ioflusher set --lock-memory {pid}")
 
 
-def locking_figures(view: View, process: Process, swaps: tuple[Swap, ...] = ()) -> tuple[str, bool]:
-    """What mlockall may populate beside what is available, in words, and whether it leaves half of that.
+def lock_plan(view: View, process: Process, own_swaps: tuple[Swap, ...] = ()) -> tuple[str, bool]:
+    """Why the memory of a process can be locked as it runs without harm, or why not; and whether.
 
-    mlockall populates every mapping of the address space that may be accessed (mm/mlock.c, mm/gup.c
-    populate_vma_page_range), so VmSize less VmRSS is the most that it can take. `swaps` are areas that are
-    read back before. A daemon that serves the machine's swap froze it while its memory was locked.
+    `kernel.memory_lock` judges the figures. Of what is absent VmSize less VmRSS is the most that it can be:
+    reserved address space (PROT_NONE) counts there, and is not populated. What is in swap is brought back,
+    which is harmless where the process does not serve that swap itself (`own_swaps`). `lock_commands` lifts
+    the limit RLIMIT_MEMLOCK before.
     """
-    size, resident, available = process.virtual_kib, process.resident_kib, view.snapshot.memory.available_kib
-    if size is None or resident is None or available is None:
-        names = (("VmSize", size), ("VmRSS", resident), ("MemAvailable", available))
-        missing = ", ".join(name for name, value in names if value is None)
-        return f"how much memory that takes is unknown ({missing})", False
-    back = sum(swap.used for swap in swaps) >> 10
-    most = max(0, size - resident) + back
-    return (
-        f"mlockall takes up to {most} KiB more (VmSize {size} KiB, {resident} KiB of it resident"
-        + (f", {back} KiB of swap read back before" if back else "")
-        + f"), and {available} KiB are available",
-        most * 2 <= available,
+    memory = view.snapshot.memory
+    size, resident, swapped = process.virtual_kib, process.resident_kib, process.swapped_kib
+    if swapped is None or (swapped > 0 and own_swaps):
+        return f"{known(swapped, ' KiB')} of it in swap" + (
+            " that it serves itself" if own_swaps else ""
+        ), False
+    absent = None if size is None or resident is None else max(0, size - resident)
+    available = memory.available_kib
+    if available is not None and memory.dirty_kib is not None and memory.writeback_kib is not None:
+        available = max(0, available - memory.dirty_kib - memory.writeback_kib)
+    plan = plan_lock(
+        LockFigures(
+            mapped_kib=size,
+            resident_kib=resident,
+            swapped_kib=0,
+            absent_kib=absent,
+            total_kib=memory.total_kib,
+            available_kib=available,
+            group_kib=_room_in_groups(process),
+        )
     )
+    return plan.reason, plan.method is LockMethod.POPULATE
 
 
-def _swapon(swap: Swap) -> str:
-    """The command that brings a swap area back, with its priority where somebody gave it one (0 and "
-    "above)."""
-    priority = f"-p {swap.priority} " if swap.priority >= 0 else ""
-    return f"swapon {priority}{quoted(swap.path)}"
+def _room_in_groups(process: Process) -> int | None:
+    """KiB that are left below the limits of its control groups, the least of them; None for no limit.
+
+    Of a group whose use is unknown nothing is known to be left.
+    """
+    rooms = [
+        0 if group.current is None else max(0, limit - group.current) >> 10
+        for group in process.cgroups or ()
+        for limit in (group.max, group.high if group.version == 2 else None)
+        if limit is not None
+    ]
+    return min(rooms, default=None)
 
 
 def _of_swaps(swaps: tuple[Swap, ...]) -> tuple[Evidence, ...]:
@@ -155,7 +165,7 @@ def swap_on_served(view: View, thresholds: Thresholds) -> Iterator[Found]:
     for swap, found in carriers.items():
         areas[tuple(sorted(found, key=lambda carrier: carrier.target.steps))].append(swap)
     for heaviest_first, swaps in areas.items():
-        yield _swap_on(heaviest_first, tuple(swaps))
+        yield _swap_on(view, heaviest_first, tuple(swaps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +177,6 @@ class _Carrier:
     lacks: tuple[str, ...]
 
     @property
-    def only_lacks_state(self) -> bool:
-        return self.lacks == (_STATE,)
-
-    @property
     def words(self) -> str:
         doubt = "" if self.target.service.certain else " (one of several candidates)"
         return f"{self.daemon.subject.words}{doubt} lacks {' and '.join(self.lacks)}"
@@ -180,11 +186,11 @@ def _lacks(daemon: AuditedDaemon) -> tuple[str, ...]:
     process = daemon.process
     return (
         *(() if daemon.covered else (_STATE,)),
-        *(() if process.memory_locked or process.never_swapped else ("locked memory",)),
+        *(() if process.memory_locked or process.never_swapped else (_MEMORY,)),
     )
 
 
-def _swap_on(carriers: tuple[_Carrier, ...], swaps: tuple[Swap, ...]) -> Found:
+def _swap_on(view: View, carriers: tuple[_Carrier, ...], swaps: tuple[Swap, ...]) -> Found:
     first = carriers[0]
     names = ", ".join(swap.path for swap in swaps)
     targets = dict.fromkeys(carrier.target.name for carrier in carriers)
@@ -207,23 +213,38 @@ def _swap_on(carriers: tuple[_Carrier, ...], swaps: tuple[Swap, ...]) -> Found:
             ),
             *more(len(carriers) - MOST_NAMED, "daemon"),
         ),
-        _move_swap(carriers, swaps),
+        _move_swap(view, carriers, swaps),
         group=first.daemon.subject,
     )
 
 
-def _move_swap(carriers: tuple[_Carrier, ...], swaps: tuple[Swap, ...]) -> Remedy:
-    """Take swap off; where the state alone is missing and can be set, that makes the daemons fit."""
-    if all(carrier.only_lacks_state and can_take_state(carrier.daemon) for carrier in carriers):
+def _move_swap(view: View, carriers: tuple[_Carrier, ...], swaps: tuple[Swap, ...]) -> Remedy:
+    """Make all of the daemons fit where commands can, else take swap off."""
+    making_fit = [_make_fit(view, carrier) for carrier in carriers]
+    if all(making_fit):
+        reasons = "".join(
+            f" ({lock_plan(view, one.daemon.process, one.daemon.own_swaps)[0]})"
+            for one in carriers
+            if _MEMORY in one.lacks
+        )
         return Remedy(
-            "Put the state on every thread of the daemon: its memory is locked. Or put swap on a disk of its "
-            "own.",
-            commands=tuple(
-                dict.fromkeys(f"ioflusher set {carrier.daemon.process.pid}" for carrier in carriers)
-            ),
+            f"Make its daemon fit to carry swap: the state on every thread, and locked memory{reasons}. Or "
+            "put swap on a disk of its own.",
+            commands=tuple(dict.fromkeys(command for commands in making_fit for command in commands)),
         )
     return Remedy(
         "Put swap on a disk of its own; or give its daemon the state on every thread and locked memory, "
         "which makes it fit to carry swap, and turn swap on again.",
         commands=tuple(f"swapoff {quoted(swap.path)}" for swap in swaps),
     )
+
+
+def _make_fit(view: View, carrier: _Carrier) -> tuple[str, ...]:
+    """Commands that make a daemon fit to carry swap as it runs; empty where none can."""
+    process = carrier.daemon.process
+    if not can_take_state(carrier.daemon):
+        return ()
+    if _MEMORY not in carrier.lacks:
+        return (f"ioflusher set {process.pid}",)
+    # this sets the state, too
+    return lock_commands(process) if lock_plan(view, process, carrier.daemon.own_swaps)[1] else ()
