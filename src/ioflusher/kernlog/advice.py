@@ -11,7 +11,8 @@ _START = (
     "lock its memory (mlockall with MCL_CURRENT | MCL_FUTURE) and allocate its buffers before it serves",
 )
 _MISSING_MEMORY = (
-    "keep more memory free for such threads: sysctl vm.min_free_kbytes=65536 (or more)",
+    "keep more memory free for such threads: raise sysctl vm.min_free_kbytes above what is set, to 5 % of "
+    "the machine's memory at most",
     "lock the daemon's memory, allocate its buffers in advance, run it with a real-time priority",
     "limit what fills the memory: memory.max of the workloads' cgroups",
 )
@@ -39,7 +40,8 @@ def remedies(case: Case, finding: Finding) -> tuple[str, ...]:
         return (
             f"this is the kernel's to solve: {part} has to allocate under memalloc_noio_save() or "
             "memalloc_nofs_save(); use a newer kernel or report it",
-            "meanwhile keep more memory free: sysctl vm.min_free_kbytes=65536 (or more)",
+            "meanwhile keep more memory free: raise sysctl vm.min_free_kbytes above what is set, to 5 % of "
+            "the machine's memory at most",
         )
     match finding.kind:
         case Kind.MEMORY_EXHAUSTION | Kind.RECLAIM_THROTTLED:
