@@ -50,6 +50,9 @@ def test_every_remedy_as_printed_mends(found: dict[str, Any]) -> None:
     """swapoff makes its finding go, swapon brings it back; the other remedies leave none in the end."""
     assert found["swapped on again"]
     assert {f"executed {rule}" for rule in found["careless"][1]} <= found.keys()
+    assert found["locked within its group"] == [], (
+        "its group leaves less than an eighth of the machine's memory"
+    )
     assert found["swap-on-served: commands"]
     assert found["in the end"] == {}
 
@@ -66,7 +69,7 @@ def test_daemons_that_lack_something(found: dict[str, Any]) -> None:
     assert found["prlimit first"]
     assert found["without the capability"] == ["uncovered", "cannot-set"]
     assert found["no command"] == [[], []]
-    assert found["swapped out"] == "warning"
+    assert found["swapped out"] == "note"
     assert found["unkillable"] == "note"
     assert found["still protected"]
     assert found["forwarding"] == "warning"

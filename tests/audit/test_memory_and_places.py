@@ -42,7 +42,10 @@ HOLDER = replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False)
 )
 def test_unlocked_memory(swap: Swap, severity: str) -> None:
     """Worst where the swap is the daemon's own, least where it is compressed memory."""
-    assert severities(machine(UNLOCKED, swaps=(swap,)))["memory-not-locked"] == severity
+    finding = found(machine(UNLOCKED, swaps=(swap,)))["memory-not-locked"]
+    assert finding.severity.value == severity
+    assert finding.summary.endswith("there is swap on what it serves") is (swap is SWAP_ON_NBD)
+    assert finding.summary.endswith("there is swap") is (swap is not SWAP_ON_NBD)
 
 
 def test_memory_that_cannot_be_swapped() -> None:
@@ -168,6 +171,8 @@ def test_swap_on_the_served_device() -> None:
         finding = found(machine(daemon, swaps=swaps))["swap-on-served"]
         assert (finding.severity.value, finding.subject.name) == ("error", "/dev/nbd0")
         assert finding.remedy.commands == (command,)
+        figures = "(mlockall would populate 11 MiB, 2048 MiB are available)"
+        assert (figures in finding.remedy.words) is ("--lock-memory" in command)
     assert not found(machine(swaps=swaps))
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=(SWAP_ELSEWHERE,)))
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=swaps), HOLDER)
