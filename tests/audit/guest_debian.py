@@ -5,6 +5,7 @@ Usage: guest_debian.py TREE PROGRAMS, as guest_daemons.py has them. Prints one J
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def qemu_nbd() -> None:
     found = findings("qemu-nbd")["uncovered"]
     say("qemu-nbd: commands", found["remedy"]["commands"])
     pid = found["subject"]["pid"]
-    thread = found["remedy"]["words"].split()[1]
+    thread = re.findall(r"thread (\d+) waits in ioctl\(NBD_DO_IT\)", found["remedy"]["words"])[0]
     syscall = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
     say("qemu-nbd: thread in ioctl", [syscall[0], syscall[2]])
     status, text = shell(f"ioflusher set {pid}")
@@ -134,7 +135,12 @@ def ganesha() -> None:
 
 def ublk() -> None:
     daemons.ublk()
-    mended("ublk", "uncovered", "oom-killable")
+    found = findings("ublk")["uncovered"]
+    workers = next(one for one in collect().processes if one.pid == found["subject"]["pid"]).living
+    say("ublk: workers", sum(thread.kernel_worker for thread in workers))
+    say("ublk: commands", found["remedy"]["commands"])
+    say("ublk: set", shell(f"ioflusher set {found['subject']['pid']}"))
+    mended("ublk", "oom-killable")
 
 
 def nbd_server_gone() -> None:

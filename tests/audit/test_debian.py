@@ -52,7 +52,7 @@ def test_every_step_was_taken(found: dict[str, Any]) -> None:
     "check",
     [
         *executed_in_a_guest("test_debian.py"),
-        *("nbdkit: uncovered", "nbd-server: uncovered", "tgtd: uncovered", "ublk: uncovered"),
+        *("nbdkit: uncovered", "nbd-server: uncovered", "tgtd: uncovered", "ublk: oom-killable"),
         *("fuse-overlayfs: uncovered", "ganesha.nfsd: oom-killable", "/dev/nbd1: daemon-gone"),
     ],
 )
@@ -74,6 +74,13 @@ def test_qemu_nbd_is_started_anew(found: dict[str, Any]) -> None:
     assert "unsafe to stop" in text
     assert found["qemu-nbd: after set"] == "note", "the others are covered"
     assert found["qemu-nbd: started anew"] == []
+
+
+def test_a_daemon_with_a_worker_of_the_kernel(found: dict[str, Any]) -> None:
+    """`set` ends with 1 for an io_uring worker, which makes no call itself: no command is printed."""
+    assert found["ublk: workers"] >= 1
+    assert found["ublk: commands"] == []
+    assert found["ublk: set"][0] == 1
 
 
 def test_a_daemon_that_gives_the_capability_up(found: dict[str, Any]) -> None:

@@ -132,10 +132,10 @@ def test_the_figures_are_given() -> None:
 
 def test_a_daemon_with_a_thread_that_cannot_be_stopped_is_not_locked_by_command() -> None:
     """`ioflusher set` ends with 1 for it, though it locks: that is said in words."""
-    held = {**UNLOCKED, "handles": (DeviceHandle("/dev/nbd0", NBD),)}
+    held = {**UNLOCKED, "threads": threads(BARE), "handles": (DeviceHandle("/dev/nbd0", NBD),)}
     remedy = found(machine(held, swaps=(SWAP_ELSEWHERE,)))["memory-not-locked"].remedy
     assert remedy.commands == ()
-    assert "ends with status 1 because of its thread in ioctl(NBD_DO_IT)" in remedy.words
+    assert "ends with status 1 because it cannot put the state on all of it" in remedy.words
 
 
 def test_what_is_not_known_is_not_called_zero() -> None:

@@ -102,6 +102,11 @@ def test_kernel_workers_are_not_judged_like_threads() -> None:
     assert severities(bare(COVERED, IO_WORKER)) == {"worker-uncovered": "note"}
     assert not found(bare(COVERED, COVERED | 0x10))
     assert severities(bare(BARE, IO_WORKER)) == {"uncovered": "error", "dirty-limits": "note"}
+    remedy = found(bare(BARE, IO_WORKER))["uncovered"].remedy
+    assert remedy.commands == (), "`ioflusher set` ends with status 1 for it"
+    assert "thread 8 is a worker of the kernel (io_uring, vhost)" in remedy.words
+    assert "covers 1 thread, ending with status 1" in remedy.words
+    assert found(bare(BARE, COVERED | 0x10))["uncovered"].remedy.commands == ("ioflusher set 7",)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +153,9 @@ def test_a_thread_that_cannot_be_stopped() -> None:
     assert finding.severity.value == "error"
     assert finding.remedy.commands == ()
     assert finding.remedy.lasting == ('ioflusher unit --install "$(ps -o unit= -p 7)"',)
-    assert finding.remedy.words.startswith("Thread 8 waits in ioctl(NBD_DO_IT)")
+    assert "cannot put the state on all of it: thread 8 waits in ioctl(NBD_DO_IT)" in finding.remedy.words
     assert "`ioflusher run -- COMMAND`" in finding.remedy.words
-    assert "covers the other 2 threads, and ends with status 1" in finding.remedy.words
+    assert "covers 2 threads, ending with status 1" in finding.remedy.words
 
 
 @pytest.mark.parametrize(("serving_tid", "held"), [(7, "43:16"), (99, NBD), (8, "43:16")])
@@ -209,6 +214,19 @@ def test_an_old_kernel() -> None:
     assert "kernel-too-old" not in found(bare(BARE, COVERED, system=old))
     assert "kernel-too-old" not in found(bare(system=replace(old, release="5.6.0")))
     assert not judged(machine(system=old), replace(SERVER, kernel=True, pid=None)).findings
+
+
+def test_an_old_kernel_is_as_bad_as_its_worst_daemon() -> None:
+    """One that only recovery needs weighs less than one that each request needs, whichever comes first."""
+    old = bare(system=replace(WELL.system, release="4.18.0"))
+    second = replace(DAEMON, pid=9, threads=threads(BARE))
+    snapshot = replace(old, processes=(*old.processes, second))
+    recovery = replace(SERVER, essential=False, role=StorageRole.MULTIPATH)
+    for mild, bad in ((7, 9), (9, 7)):
+        got = judged(snapshot, replace(recovery, pid=mild), replace(SERVER, pid=bad)).findings
+        assert [f.severity.value for f in got if f.rule == "kernel-too-old"] == ["error"]
+    mild_only = judged(old, recovery).findings
+    assert [f.severity.value for f in mild_only if f.rule == "kernel-too-old"] == ["warning"]
 
 
 @pytest.mark.parametrize(

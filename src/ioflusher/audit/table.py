@@ -23,8 +23,8 @@ _ALL_BUT_FUSE = (
 _SET = (
     "`ioflusher set PID` for the daemon that runs; `ioflusher unit --install UNIT` or `ioflusher run -- "
     "COMMAND` for good; in a daemon of your own `ioflusher.set_io_flusher(True)` before the first thread. A "
-    "thread in ioctl(NBD_DO_IT), as qemu-nbd and nbd-client have one, cannot be stopped to take the state: "
-    "such a daemon is started anew under `ioflusher run`."
+    "thread in ioctl(NBD_DO_IT), as qemu-nbd and nbd-client have one, and a worker of the kernel (io_uring) "
+    "cannot be stopped to take the state: such a daemon is started anew under `ioflusher run`."
 )
 _LOCK = (
     "`ioflusher set --lock-memory PID` for the daemon that runs, where the figures say that it does no harm: "

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity
 from ioflusher.audit.rules.rule import (
+    MOST_NAMED,
     Found,
     evidence_of_service,
     of_threads,
@@ -54,23 +55,26 @@ def lacks_capability(daemon: AuditedDaemon) -> bool:
     return sets is not None and not sets.effective >> CAP_SYS_RESOURCE & 1
 
 
-def _left_alone(daemon: AuditedDaemon) -> list[int]:
-    """The threads without the state that cannot be stopped to take it."""
-    return [
-        thread.tid
-        for thread in daemon.threads
-        if thread.tid in daemon.in_nbd_do_it and bits_of(thread, daemon) != 2
-    ]
+def left_alone(daemon: AuditedDaemon) -> tuple[Thread, ...]:
+    """The threads without the state that `ioflusher set` does not stop: it ends with status 1 for them.
+
+    Those in ioctl(NBD_DO_IT), and the kernel's workers, which make no system call themselves.
+    """
+    return tuple(
+        thread
+        for thread in daemon.process.living
+        if (thread.kernel_worker and not thread.io_flusher)
+        or (thread.tid in daemon.in_nbd_do_it and bits_of(thread, daemon) != 2)
+    )
 
 
 def can_take_state(daemon: AuditedDaemon) -> bool:
     """Whether `ioflusher set` puts the state on all of it as it runs."""
-    return daemon.worker and not lacks_capability(daemon) and not _left_alone(daemon)
+    return daemon.worker and not lacks_capability(daemon) and not left_alone(daemon)
 
 
 def _set_state(daemon: AuditedDaemon) -> Remedy:
     pid = daemon.process.pid
-    left_alone = _left_alone(daemon)
     if lacks_capability(daemon):
         return Remedy(
             "It lacks CAP_SYS_RESOURCE, so the state cannot be put on it as it runs (see cannot-set): start "
@@ -78,7 +82,7 @@ def _set_state(daemon: AuditedDaemon) -> Remedy:
             lasting=(unit_install(daemon),),
         )
     if not can_take_state(daemon):
-        return _start_anew(daemon, left_alone)
+        return _start_anew(daemon)
     return Remedy(
         "Put the state on every thread that runs; then have the daemon started in it.",
         commands=(f"ioflusher set {pid}",),
@@ -86,24 +90,25 @@ def _set_state(daemon: AuditedDaemon) -> Remedy:
     )
 
 
-def _start_anew(daemon: AuditedDaemon, left_alone: list[int]) -> Remedy:
+def _start_anew(daemon: AuditedDaemon) -> Remedy:
     """For a daemon with threads that cannot be stopped to take the state."""
-    pid = daemon.process.pid
-    which = f"Thread {', '.join(map(str, left_alone))} waits" if left_alone else "Its thread waits"
-    others = len(daemon.threads) - len(left_alone)
+    pid, apart = daemon.process.pid, left_alone(daemon)
+    why = "; ".join(
+        f"thread {thread.tid} is a worker of the kernel (io_uring, vhost), which makes no system call"
+        if thread.kernel_worker
+        else f"thread {thread.tid} waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
+        for thread in apart[:MOST_NAMED]
+    )
+    others = len([thread for thread in daemon.threads if thread not in apart])
+    rest = ""
     if not daemon.worker:
-        rest = "Only a client that connects again by itself (nbd-client -persist) needs it."
+        rest = " Only a client that connects again by itself (nbd-client -persist) needs it."
     elif others:
-        rest = (
-            f"Until then `ioflusher set {pid}` covers the other {counted(others, 'thread')}, and ends with "
-            "status 1 because of this one."
-        )
-    else:
-        rest = ""
+        rest = f" Until then `ioflusher set {pid}` covers {counted(others, 'thread')}, ending with status 1."
     return Remedy(
-        f"{which} in ioctl(NBD_DO_IT), where `ioflusher set` leaves it alone, because the kernel would "
-        "disconnect the device. Start the daemon anew under `ioflusher run -- COMMAND`, a service by the "
-        "drop-in. " + rest,
+        "`ioflusher set` cannot put the state on all of it: "
+        f"{why or 'its thread waits in ioctl(NBD_DO_IT)'}. Start the daemon anew under `ioflusher run -- "
+        f"COMMAND`, a service by the drop-in.{rest}",
         lasting=(unit_install(daemon),),
     )
 

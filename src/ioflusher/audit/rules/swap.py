@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, SubjectKind
-from ioflusher.audit.rules.io_flusher_state import can_take_state
+from ioflusher.audit.rules.io_flusher_state import can_take_state, left_alone
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, evidence_of_service, known, more, quoted
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
@@ -37,10 +37,10 @@ def lock_memory(view: View, daemon: AuditedDaemon) -> Remedy:
     unit = ("LimitMEMLOCK=infinity", "MemorySwapMax=0")
     if not harmless:
         return Remedy(f"Lock its memory when it starts, not as it runs: {reason}.", unit=unit)
-    if daemon.in_nbd_do_it:
+    if left_alone(daemon):
         return Remedy(
             f"`ioflusher set --lock-memory {pid}` locks its memory ({reason}), and ends with status 1 "
-            "because of its thread in ioctl(NBD_DO_IT).",
+            "because it cannot put the state on all of it (see uncovered).",
             unit=unit,
         )
     return Remedy(f"Lock its memory: {reason}.", commands=lock_commands(daemon.process), unit=unit)
