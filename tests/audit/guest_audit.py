@@ -251,7 +251,7 @@ def careless() -> None:
         # with its group's limits lifted there is room for it
         left = findings()
         expected = [f"ioflusher set --lock-memory {pid}"]
-        say("swap-on-served: commands", left["swap-on-served"]["remedy"]["commands"] == expected)
+        say("swap-on-served: commands", list(left["swap-on-served"]["remedy"]["commands"]) == expected)
         say("executed memory-not-locked", mend(left["memory-not-locked"]))
         say("in the end", severities(findings()))
         shell(f"swapoff {DEVICE}")

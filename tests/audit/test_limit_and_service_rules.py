@@ -138,6 +138,31 @@ def test_limits_of_control_groups() -> None:
     assert severities(machine(group(version=1, max=100, current=100))) == {"memory-max": "warning"}
 
 
+def test_whose_control_groups_are_judged() -> None:
+    """Of daemons of devices, used or not; not of a FUSE mount alone, nor of a client that holds its device."""
+    limited = group(max=100, current=90)
+    assert severities(machine(limited, mounts=(ROOT_MOUNT,))) == {"memory-max": "note"}
+    assert not found(machine(limited, mounts=(ROOT_MOUNT, FUSE)), SSHFS)
+    holder = replace(SERVER, role=StorageRole.NBD_CLIENT, essential=False)
+    assert not found(machine(limited), holder)
+
+
+def test_a_limit_of_nothing_is_near() -> None:
+    """A group that may have no memory at all has none left, though it uses none."""
+    assert severities(machine(group(max=0, current=0))) == {"memory-max": "warning"}
+    assert severities(machine(group(high=0, current=0))) == {"memory-high": "warning"}
+
+
+def test_the_files_of_either_version_are_named() -> None:
+    """The limit and the use, as the kernel calls them."""
+    for version, names in ((2, ("max", "current")), (1, ("limit_in_bytes", "usage_in_bytes"))):
+        finding = found(machine(group(version=version, max=100, current=90)))["memory-max"]
+        assert [fact.source.rpartition("/memory.")[2] for fact in finding.evidence[:2]] == list(names)
+        assert [fact.said for fact in finding.evidence[:2]] == ["100", "90 bytes"]
+    unknown = found(machine(group(max=100)))["memory-max"]
+    assert unknown.evidence[1].said == "an unknown part"
+
+
 def test_limits_are_lifted_where_they_stand() -> None:
     """The command names the group's own file, quoted, for either version."""
     first = found(machine(group(max=100)))["memory-max"].remedy
@@ -176,7 +201,7 @@ def test_a_reserve_that_would_take_too_much_is_not_advised() -> None:
     assert not found(reserve(most, devices=(long,)))
 
 
-@pytest.mark.parametrize("total_mib", [64, 128, 161, 512, 4096, 1 << 20])
+@pytest.mark.parametrize("total_mib", [64, 128, 160, 512, 4096, 1 << 20])
 @pytest.mark.parametrize("set_kib", [0, 67, 1024, 8191, 8192, 65536, 1 << 20])
 @pytest.mark.parametrize("requests", [4, 128, 1024])
 def test_the_reserve_is_never_lowered_and_never_takes_much(
