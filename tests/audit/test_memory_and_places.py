@@ -8,6 +8,7 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.finding import AuditFinding
 from ioflusher.audit.thresholds import Thresholds
+from ioflusher.kernel.memory_lock import mib
 from ioflusher.machine.process import Capabilities, DeviceHandle, FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot
@@ -117,10 +118,10 @@ def test_memory_is_locked_only_where_the_figures_allow_it(
 def test_the_figures_are_given() -> None:
     """Where it is done and where it is not; what is in swap on its own device is not brought back so."""
     fine = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,)))["memory-not-locked"].remedy
-    assert fine.words == "Lock its memory: mlockall would populate 11 MiB, 2048 MiB are available."
+    assert fine.words == f"Lock its memory: mlockall would populate {mib(12000)}, 2048 MiB are available."
     tight = replace(WELL.memory, available_kib=20000)
     words = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,), memory=tight))["memory-not-locked"].remedy.words
-    assert "when it starts, not as it runs: mlockall would populate 11 MiB, more than half" in words
+    assert f"when it starts, not as it runs: mlockall would populate {mib(12000)}, more than half" in words
     inside = machine({**UNLOCKED, "swapped_kib": 40}, swaps=(SWAP_ON_NBD,))
     for rule in ("memory-not-locked", "swapped-out"):
         remedy = found(inside)[rule].remedy
@@ -171,7 +172,7 @@ def test_swap_on_the_served_device() -> None:
         finding = found(machine(daemon, swaps=swaps))["swap-on-served"]
         assert (finding.severity.value, finding.subject.name) == ("error", "/dev/nbd0")
         assert finding.remedy.commands == (command,)
-        figures = "(mlockall would populate 11 MiB, 2048 MiB are available)"
+        figures = f"(mlockall would populate {mib(12000)}, 2048 MiB are available)"
         assert (figures in finding.remedy.words) is ("--lock-memory" in command)
     assert not found(machine(swaps=swaps))
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=(SWAP_ELSEWHERE,)))
