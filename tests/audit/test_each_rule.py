@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ioflusher.audit.table import BY_NAME, RULES
-from ioflusher.machine.process import Capabilities, FileKind, FileUse, MemoryLimit, Thread
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageService
 from ioflusher.machine.snapshot import Snapshot, Unreadable
@@ -27,7 +27,8 @@ from tests.audit.machines import (
 )
 
 PROCESS, DEVICE, MACHINE = "server (7)", "/dev/nbd0", "host"
-NONE = Capabilities(0, 0, 0)
+assert DAEMON.capabilities is not None
+NONE = replace(DAEMON.capabilities, effective=0, permitted=0, bounding=0)
 
 
 def group(**limits: int) -> dict[str, tuple[MemoryLimit, ...]]:
@@ -43,7 +44,7 @@ def on_served(kind: FileKind) -> Snapshot:
 
 def forwarding() -> Snapshot:
     """The daemon forwards to a bare process of the same machine."""
-    bare = Thread(20, "other", "S", BARE)
+    bare = replace(DAEMON.threads[0], tid=20, comm="other", flags=BARE)
     peer = replace(DAEMON, pid=20, comm="other", threads=(bare,), files=(), exe=None)
     return replace(
         WELL,

@@ -139,7 +139,7 @@ def test_limits_of_control_groups() -> None:
 
 
 def test_whose_control_groups_are_judged() -> None:
-    """Of daemons of devices, used or not; not of a FUSE mount alone, nor of a client that holds its device."""
+    """Of daemons of devices, used or not; not of a FUSE mount alone, nor of a client that holds one."""
     limited = group(max=100, current=90)
     assert severities(machine(limited, mounts=(ROOT_MOUNT,))) == {"memory-max": "note"}
     assert not found(machine(limited, mounts=(ROOT_MOUNT, FUSE)), SSHFS)
