@@ -99,6 +99,11 @@ ROWS = (
         reason="ublk(8) of ubdsrv is not in the distribution; the small server of the tests cannot recover",
     ),
     Row("daemon-gone", r"systemctl restart [\w-]+", reason="no systemd runs in a guest"),
+    Row(
+        "server-candidates",
+        None,
+        reason="no command: a guest before and after a read is in tests/machine/test_nbd_candidates.py",
+    ),
     Row("unreadable", "sudo ioflusher audit", OWN, "executed unreadable"),  # as root, without sudo
 )
 

@@ -7,7 +7,7 @@ import pytest
 from ioflusher.audit.table import BY_NAME, RULES
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
-from ioflusher.machine.serving.service import StorageService
+from ioflusher.machine.serving.service import Candidate, Confidence, StorageService
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 from tests.audit.machines import (
     BARE,
@@ -71,7 +71,7 @@ class Case:
     words: str
     group: str = PROCESS
     severity: str = "error"
-    service: StorageService = SERVER
+    services: tuple[StorageService, ...] = (SERVER,)
 
 
 CASES = (
@@ -213,7 +213,21 @@ CASES = (
         DEVICE,
         "the NBD server of /dev/nbd0 is missing: process 99 does not run",
         group=DEVICE,
-        service=replace(SERVER, pid=99),
+        services=(replace(SERVER, pid=99),),
+    ),
+    Case(
+        "server-candidates",
+        replace(WELL, processes=(*WELL.processes, replace(DAEMON, pid=8, comm="other"))),
+        MACHINE,
+        "the NBD server of /dev/nbd0 is one of server (7), other (8); which one is not certain",
+        group=MACHINE,
+        severity="note",
+        services=tuple(
+            replace(
+                SERVER, pid=pid, certain=False, candidate=Candidate(Confidence.LIKELY, rank, 2, "nothing")
+            )
+            for rank, pid in ((1, 7), (2, 8))
+        ),
     ),
     Case(
         "unreadable",
@@ -233,7 +247,7 @@ def test_every_rule_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 def test_what_a_rule_finds(case: Case) -> None:
     """One finding with its subject, group, severity, words and evidence, and the rule's reason."""
-    (finding,) = [one for one in judged(case.snapshot, case.service).findings if one.rule == case.rule]
+    (finding,) = [one for one in judged(case.snapshot, *case.services).findings if one.rule == case.rule]
     assert (finding.subject.words, finding.group) == (case.subject, case.group)
     assert finding.severity.value == case.severity
     assert finding.summary.removeprefix("NBD server of /dev/nbd0: ").startswith(case.words)
