@@ -24,6 +24,7 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbi
 PACKAGES = {
     "as": "binutils",
     "bash": "bash",
+    "bindfs": "bindfs",
     "chrt": "util-linux",
     "dot": "graphviz",
     "fish": "fish",

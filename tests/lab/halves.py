@@ -13,6 +13,7 @@ from ioflusher.lab.outcome import (
     Run,
     Sample,
 )
+from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 
 # as a guest with kernel 6.12 printed it: the daemon's send allocated memory, reclaim wrote to its own device
 STACK_IN_RECLAIM = """\
@@ -174,7 +175,7 @@ def plan(*, runs: int = 1, only: OneHalf | None = None) -> Plan:
         title="swap on a network block device",
         served="/dev/nbd0 holds the machine's swap; a Python daemon serves it",
         pressed="one process touches 188 MiB of memory on a machine of 400 MiB",
-        scenario_text='name = "swap-on-nbd"\n',
+        definition=parse_scenario(builtin_scenarios()["swap-on-nbd"]),
         kernel="6.12.117",
         accelerator="emulated",
         machine="400 MiB, 1 CPU",

@@ -8,7 +8,7 @@ import pytest
 
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.outcome import HalfOutcome
-from ioflusher.lab.scenario import builtin_scenarios, parse_scenario
+from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from tests.lab.conftest import ioflusher
 
@@ -50,7 +50,11 @@ def play(name: str, report: Path) -> dict[str, Any]:
     pytest.fail("no contrast: " + " | ".join(told))
 
 
-@pytest.mark.parametrize("name", ["swap-on-nbd", "ext4-on-nbd-throttled", "ext4-on-nbdkit-throttled"])
+@pytest.mark.needs("nbdkit", "bindfs")
+@pytest.mark.parametrize(
+    "name",
+    ["swap-on-nbd", "ext4-on-nbd-throttled", "ext4-on-nbdkit-throttled", "ext4-on-bindfs-throttled"],
+)
 def test_frozen_without_and_alive_with(name: str, tmp_path: Path) -> None:
     """The command's own JSON: frozen in the daemon's own wait without, finished and verified with."""
     record = play(name, tmp_path)
@@ -78,7 +82,7 @@ def test_a_stage_that_cannot_be_built_is_no_outcome(lab: Lab) -> None:
     """A kernel setting that does not exist is an error of the scenario, not a frozen machine."""
     text = builtin_scenarios()["swap-on-nbd"].replace("vm.swappiness", "vm.no_such_setting")
     with pytest.raises(Exception, match="no_such_setting"):
-        run_half(lab, parse_scenario(text), text, io_flusher=True, watch=lambda half, event: None)
+        run_half(lab, parse_scenario(text), io_flusher=True)
 
 
 def test_out_of_memory_is_its_own_outcome(lab: Lab) -> None:
@@ -89,5 +93,5 @@ def test_out_of_memory_is_its_own_outcome(lab: Lab) -> None:
     workload = parse_scenario(text).workload.size >> 20
     assert f'size = "{workload}M"' in text
     text = text.replace(f'size = "{workload}M"', 'size = "800M"')
-    half = run_half(lab, parse_scenario(text), text, io_flusher=True, watch=lambda half, event: None)
+    half = run_half(lab, parse_scenario(text), io_flusher=True)
     assert half.outcome is HalfOutcome.OUT_OF_MEMORY, half

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.lab.disks import guest_disks
+from ioflusher.lab.disks import EmptyDisk, guest_disks
 from ioflusher.lab.errors import CommandTimeout, LabError, MachineLost
 from ioflusher.lab.execute import Done, execute
 from ioflusher.lab.session import Guest, Lab
@@ -58,7 +58,7 @@ def test_a_guest_runs_this_machines_programs_as_root(lab: Lab) -> None:
         python3 -c 'import ctypes; print(ctypes.CDLL(None).prctl(57, 1, 0, 0, 0))'
         exit 7
     """
-    with guest_disks(["8M"]) as disks:
+    with guest_disks([EmptyDisk(8 << 20)]) as disks:
         guest = Guest(memory_bytes=768 << 20, cpus=2, modules=("nbd nbds_max=1",), disks=disks)
         done, out, err = in_guest(lab, "sh", "-c", script, guest=guest, stdin=b"from outside\n")
     assert done.status == 7

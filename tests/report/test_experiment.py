@@ -232,7 +232,7 @@ def test_json_of_an_experiment() -> None:
     assert found["interrupted"] is False
     assert found["error"] is None
     assert found["unfinished"] is None
-    assert found["scenario_text"] == 'name = "swap-on-nbd"\n'
+    assert found["definition"]["device"] == {"kind": "nbd", "size": 256 << 20, "use": "swap"}
     (run,) = found["runs"]
     assert run["proved"] is True
     assert run["began_at"] == "2025-11-25T12:00:00+00:00"

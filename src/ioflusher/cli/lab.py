@@ -62,7 +62,7 @@ def exec_command(
     What it prints is streamed, its exit status is returned. The guest's root is this machine's system
     directories, this Python and the current directory, under a layer that takes writes and goes with it.
     """
-    from ioflusher.lab.disks import guest_disks
+    from ioflusher.lab.disks import guest_disks, parse_disk
     from ioflusher.lab.errors import CommandTimeout
     from ioflusher.lab.execute import execute
     from ioflusher.lab.qemu import Accelerator
@@ -71,7 +71,8 @@ def exec_command(
 
     chosen = Accelerator(accelerator) if accelerator else None
     shares = (*share, *current_directory_shares())
-    with progress_line(quiet=True) as progress, guest_disks(disk) as disks:
+    disks_wanted = [parse_disk(text) for text in disk]
+    with progress_line(quiet=True) as progress, guest_disks(disks_wanted) as disks:
         guest = Guest(parse_size(memory), cpus, load, disks, network)
         with Lab(kernel, accelerator=chosen, shares=shares, progress=progress) as ready:
             progress("booting")

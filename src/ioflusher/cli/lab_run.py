@@ -19,8 +19,8 @@ from ioflusher.cli.output import OutputError, flush_output
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
-    from ioflusher.lab.channel import Event
-    from ioflusher.lab.experiment import Watch
+    from ioflusher.lab.follower import OnReport
+    from ioflusher.lab.messages import GuestReport
     from ioflusher.lab.outcome import Experiment, Half, OneHalf
     from ioflusher.lab.repeat import RunKeeper
     from ioflusher.lab.store import ExperimentStore
@@ -64,21 +64,20 @@ def run_command(
     from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
     from ioflusher.lab.session import Lab
 
-    found, text = read_scenario(scenario)
+    found = read_scenario(scenario)
     _check_output()
     directory = _report_directory(report)
     keeper = RunKeeper(_store(), on_error=_not_kept)
     chosen = Accelerator(accelerator) if accelerator else None
     with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
-        plan = plan_runs(lab, found, text, only=only, runs=runs)
+        plan = plan_runs(lab, found, only=only, runs=runs)
         with _crash_says_where(keeper):
             experiment = play_runs(
                 lab,
-                found,
                 plan,
                 keeper=keeper,
                 on_half=lambda number, half: _print_line(progress, number, runs, half, to_stderr=as_json),
-                watch=lambda number: _report_progress(progress, number, runs),
+                on_report=lambda number: _report_progress(progress, number, runs),
             )
     with _crash_says_where(keeper):
         _print_all(experiment, keeper.experiment, as_json=as_json)
@@ -142,23 +141,26 @@ def _print_line(progress: ProgressLine, number: int, runs: int, half: "Half", *,
         flush_output()
 
 
-def _report_progress(progress: ProgressLine, number: int, runs: int) -> "Watch":
-    """What turns the events of a run's guests into texts of the progress line."""
+def _report_progress(progress: ProgressLine, number: int, runs: int) -> "OnReport":
+    """What turns the reports of a run's guests into texts of the progress line."""
+    from ioflusher.lab.messages import Sampled, SettingUp, WorkBegan
+
     count = f"run {number} of {runs}, " if runs > 1 else ""
     progress(f"{count}booting")
 
-    def show(io_flusher: bool, event: "Event") -> None:
+    def show(io_flusher: bool, report: "GuestReport") -> None:
         half = f"{count}{'with' if io_flusher else 'without'} the state"
-        if event.kind == "phase":
-            progress(f"{half}: {event.data['name']}")
-        elif event.kind == "begin":
-            progress(f"{half}: the work begins")
-        elif event.kind == "sample":
-            free = event.data["memory_kib"].get("MemFree", 0) // 1024
-            progress(
-                f"{half}: the work begins | {event.data['completed']} requests completed, "
-                f"{event.data['in_flight']} in flight, {free} MiB free"
-            )
+        match report:
+            case SettingUp(step=step):
+                progress(f"{half}: {step}")
+            case WorkBegan():
+                progress(f"{half}: the work begins")
+            case Sampled():
+                free = report.memory_kib.get("MemFree", 0) // 1024
+                progress(
+                    f"{half}: the work begins | {report.completed} requests completed, "
+                    f"{report.in_flight} in flight, {free} MiB free"
+                )
 
     return show
 

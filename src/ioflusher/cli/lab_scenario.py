@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from ioflusher.lab.scenario import builtin_scenarios
+    from ioflusher.lab.scenario_file import builtin_scenarios
 
     return [name for name in builtin_scenarios() if name.startswith(incomplete)]
 
@@ -19,17 +19,17 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 scenario_argument = click.argument("scenario", shell_complete=_names)
 
 
-def read_scenario(wanted: str) -> "tuple[Scenario, str]":
-    """The scenario with its text.
+def read_scenario(wanted: str) -> "Scenario":
+    """The scenario of that name, in that file, or on standard input for "-".
 
     Raises:
         ScenarioError: there is none of that name, or its text is none.
     """
-    from ioflusher.lab.scenario import find_scenario, parse_scenario
+    from ioflusher.lab.scenario_file import find_scenario, parse_scenario
     from ioflusher.support.text import text_of
     from ioflusher.support.toml import LARGEST_BYTES
 
     if wanted != "-":
         return find_scenario(wanted)
     text = text_of(read_standard_input(LARGEST_BYTES))
-    return parse_scenario(text, origin="standard input"), text
+    return parse_scenario(text, origin="standard input")

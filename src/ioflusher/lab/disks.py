@@ -1,31 +1,73 @@
-"""Disks of guests: images that are there, and empty ones that go away with the guest."""
+"""Disks that a guest is given: typed requests, and the files behind them.
+
+A guest finds a disk by its name, which is the virtio disk's serial number, and not by its place in a row.
+"""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import Disk
 from ioflusher.support.sizes import SizeError, parse_size
 
+LONGEST_NAME = 20  # bytes of a virtio disk's serial number (VIRTIO_BLK_ID_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyDisk:
+    """A disk of `size_bytes` zeros that goes away with the guest."""
+
+    size_bytes: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDisk:
+    """A raw image that is there already; the guest may write to it."""
+
+    path: Path
+    name: str = ""
+
+
+DiskRequest = EmptyDisk | ImageDisk
+
+
+def parse_disk(text: str) -> DiskRequest:
+    """A disk as people write it: a size such as "512M", or the path of an image.
+
+    What reads as a size is one, whatever files there are: ./512M names the file.
+
+    Raises:
+        LabError: for what is neither a size nor an image that exists.
+    """
+    try:
+        return EmptyDisk(parse_size(text))
+    except SizeError:
+        if Path(text).exists():
+            return ImageDisk(Path(text))
+        raise LabError(
+            f"not a disk: {text!r} is no size, and there is no such image",
+            hint='give a size such as "512M", or an image that exists',
+        ) from None
+
 
 @contextlib.contextmanager
-def guest_disks(wanted: Sequence[str]) -> Iterator[tuple[Disk, ...]]:
-    """Disks for a guest, each an image's path or the size of an empty one ("512M", sparse, temporary)."""
-    with tempfile.TemporaryDirectory(prefix="ioflusher-lab-") as name:
+def guest_disks(wanted: Sequence[DiskRequest]) -> Iterator[tuple[Disk, ...]]:
+    """The disks, in the order of the requests, for as long as the guest needs them."""
+    with tempfile.TemporaryDirectory(prefix="ioflusher-lab-") as directory:
         disks = []
-        for number, item in enumerate(wanted):
-            if Path(item).exists():
-                disks.append(Disk(os.path.abspath(item)))
-                continue
-            try:
-                size = parse_size(item)
-            except SizeError:
-                raise LabError(f"not a disk: {item!r}", hint="give an image that exists, or a size") from None
-            path = Path(name) / f"disk{number}"
-            with path.open("wb") as file:
-                file.truncate(size)
-            disks.append(Disk(str(path)))
+        for number, request in enumerate(wanted):
+            assert len(request.name.encode()) <= LONGEST_NAME
+            match request:
+                case ImageDisk(path, name):
+                    disks.append(Disk(os.path.abspath(path), name=name))
+                case EmptyDisk(size_bytes, name):
+                    file_path = Path(directory) / f"disk{number}"
+                    with file_path.open("wb") as file:
+                        file.truncate(size_bytes)
+                    disks.append(Disk(str(file_path), name=name))
         yield tuple(disks)

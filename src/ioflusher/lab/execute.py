@@ -8,9 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ioflusher.lab.channel import Event
 from ioflusher.lab.errors import CommandTimeout, MachineLost
-from ioflusher.lab.job import STDERR_PORT, STDIN_PORT, STDOUT_PORT, ExecJob
+from ioflusher.lab.messages import (
+    STDERR_PORT,
+    STDIN_PORT,
+    STDOUT_PORT,
+    AgentFailed,
+    CommandEnded,
+    RunCommand,
+)
 from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.vm import Ended, VirtualMachine
 
@@ -70,8 +76,8 @@ def execute(
         "LC_ALL": "C.UTF-8",
         "TERM": os.environ.get("TERM", "dumb"),
     }
-    job = ExecJob(tuple(argv), os.getcwd(), environment)
-    with lab.boot(guest or Guest(), job, streams=STREAMS) as vm:
+    order = RunCommand(tuple(argv), os.getcwd(), environment)
+    with lab.boot(guest or Guest(), order, streams=STREAMS) as vm:
         copies = [
             threading.Thread(target=_copy_out, args=(vm.streams[port], fd), daemon=True)
             for port, fd in ((STDOUT_PORT, stdout), (STDERR_PORT, stderr))
@@ -90,17 +96,17 @@ def execute(
         # the guest reboots after its last word, which ends QEMU and with it the streams
         for copy in copies:
             copy.join(timeout=20)
-        return Done(int(done.data["status"]), str(done.data.get("message", "")), boot_s, run_s)
+        return Done(done.status, done.message, boot_s, run_s)
 
 
-def _await_exit(vm: VirtualMachine, argv: Sequence[str], deadline: float) -> Event:
+def _await_exit(vm: VirtualMachine, argv: Sequence[str], deadline: float) -> CommandEnded:
     while True:
-        event = vm.next_event(deadline - time.monotonic())
-        if event is None:
+        report = vm.next_report(deadline - time.monotonic())
+        if report is None:
             raise CommandTimeout(f"{argv[0]} was still running in the guest when its time was up")
-        if isinstance(event, Ended):
+        if isinstance(report, Ended):
             raise MachineLost(vm.last_words(f"{argv[0]} ended"), console=vm.console_tail())
-        if event.kind == "exit":
-            return event
-        if event.kind == "failed":
-            raise MachineLost(f"the guest's agent failed:\n{event.data.get('message')}")
+        if isinstance(report, CommandEnded):
+            return report
+        if isinstance(report, AgentFailed):
+            raise MachineLost(f"the guest's agent failed:\n{report.traceback}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels import Kernel
+from ioflusher.lab.messages import EVENTS_PORT, ORDER_FILE
 
 # what stands between the kernel and its root: a virtio disk with EROFS under an overlay
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "erofs", "overlay")
@@ -42,9 +43,9 @@ $B ln -sf /proc/self/fd/1 /root/dev/stdout
 $B ln -sf /proc/self/fd/2 /root/dev/stderr
 $B hostname guest
 for port in /sys/class/virtio-ports/* /root/sys/class/virtio-ports/*; do
-    [ "$($B cat $port/name 2>/dev/null)" = org.ioflusher.events ] || continue
+    [ "$($B cat $port/name 2>/dev/null)" = @EVENTS_PORT@ ] || continue
     read uptime rest </root/proc/uptime
-    $B printf '{"event":"booted","time_s":%s}\\n' $uptime >/root/dev/${port##*/}
+    $B printf '@BOOTED@\\n' $uptime >/root/dev/${port##*/}
 done
 $B ip link set lo up
 if [ -d /sys/class/net/eth0 ] || [ -d /root/sys/class/net/eth0 ]; then
@@ -52,9 +53,16 @@ if [ -d /sys/class/net/eth0 ] || [ -d /root/sys/class/net/eth0 ]; then
     $B ip link set eth0 up
     $B ip route add default via 10.0.2.2
 fi
-$B cp /bin/busybox /after /job.json /root/run/lab/
+$B cp /bin/busybox /after /@ORDER_FILE@ /root/run/lab/
 exec $B switch_root /root /run/lab/busybox sh /run/lab/after
 """
+# the report `Booted` as busybox's printf makes it; %s is the time
+BOOTED_FORMAT = '{"event":"booted","time_s":%s}'
+_INIT = (
+    _INIT.replace("@EVENTS_PORT@", EVENTS_PORT)
+    .replace("@ORDER_FILE@", ORDER_FILE)
+    .replace("@BOOTED@", BOOTED_FORMAT)
+)
 
 _AFTER = """cd {cwd} 2>/dev/null || cd /
 {environment} {command} </dev/null
@@ -131,15 +139,15 @@ def build(
     *,
     busybox: Path,
     modules: Sequence[str],
-    job: str,
+    order: bytes,
     command: Sequence[str],
     environment: dict[str, str],
     cwd: str,
 ) -> bytes:
     """The archive for one guest.
 
-    `modules` are names, each with options behind a space where wanted ("nbd nbds_max=2"); `job` is the
-    agent's order, found as /run/lab/job.json; `command` starts the agent in the real root.
+    `modules` are names, each with options behind a space where wanted ("nbd nbds_max=2"); `order` is the
+    agent's, found as /run/lab/order.json; `command` starts the agent in the real root.
     """
     dep = (kernel.modules / "modules.dep").read_text()
     builtin_file = kernel.modules / "modules.builtin"
@@ -149,13 +157,13 @@ def build(
         m for m in ("crc32c_generic",) if m in {module_name(p.split(":")[0]) for p in dep.splitlines()}
     ]
     required = [m for m in ROOT_MODULES if m != "crc32c_generic"]
-    order = load_order(dep, builtin, [*optional, *required, *options])
+    paths = load_order(dep, builtin, [*optional, *required, *options])
     entries: list[tuple[str, int, bytes]] = [
         (name, 0o040755, b"") for name in ("bin", "dev", "proc", "sys", "modules")
     ]
     entries.append(("bin/busybox", 0o100755, busybox.read_bytes()))
     listing = []
-    for path in order:
+    for path in paths:
         name = module_name(path)
         entries.append((f"modules/{name}.ko", 0o100644, _module_content(kernel.modules / path)))
         listing.append(f"{name}.ko {options.get(name, '')}".rstrip())
@@ -167,7 +175,7 @@ def build(
     entries += [
         ("modules/list", 0o100644, ("\n".join(listing) + "\n").encode()),
         ("after", 0o100644, after.encode()),
-        ("job.json", 0o100600, job.encode()),
+        (ORDER_FILE, 0o100600, order),
         ("init", 0o100755, _INIT.encode()),
     ]
     return newc(entries)

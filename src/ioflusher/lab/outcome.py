@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal
 
 from ioflusher.kernlog.waits import StackExplanation
+from ioflusher.lab.scenario import Scenario
 
 LARGEST_CONSOLE_BYTES = 256 << 10  # a panic under unknown_nmi_panic prints the stacks of every task
 
@@ -205,7 +206,7 @@ class Plan:
     Attributes:
         scenario: its name.
         title, served, pressed: its story.
-        scenario_text: its whole TOML text.
+        definition: the whole of it.
         kernel: release of the guest's kernel.
         accelerator: "KVM" or "emulated".
         machine: memory and processors of the guest, for people.
@@ -217,7 +218,7 @@ class Plan:
     title: str
     served: str
     pressed: str
-    scenario_text: str
+    definition: Scenario
     kernel: str
     accelerator: str
     machine: str

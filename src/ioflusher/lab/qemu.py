@@ -24,35 +24,48 @@ class Disk:
     Attributes:
         location: a file's path, or an NBD URI for QEMU's own client.
         readonly: whether the guest may write.
+        name: the disk's serial number, /sys/block/vdX/serial in the guest; empty for none.
     """
 
     location: str
     readonly: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """All that makes a virtual machine; the same values make the same machine.
+class Hardware:
+    """What a virtual machine is made of; with the same values the guest sees the same machine.
 
     Attributes:
+        kernel: the bzImage.
         memory_bytes: the guest's memory.
-        ports: (name, Unix socket path) of virtio-serial ports; the socket must be listening already.
         network: whether the guest has QEMU's user network, in which 10.0.2.2 is this machine's loopback.
-        console: file that records the kernel's console.
-        control: Unix socket path, listening already, for QEMU's machine protocol (QMP).
     """
 
     kernel: Path
-    initramfs: Path
     accelerator: Accelerator
     memory_bytes: int
     cpus: int
     disks: tuple[Disk, ...]
-    ports: tuple[tuple[str, Path], ...]
-    network: bool
+    network: bool = False
+    kernel_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Files and sockets of this machine that one run of a virtual machine uses.
+
+    Attributes:
+        initramfs: the guest's first file system.
+        console: file that records the kernel's console.
+        control: Unix socket path, listening already, for QEMU's machine protocol (QMP).
+        ports: (name, Unix socket path) of virtio-serial ports; the sockets must be listening already.
+    """
+
+    initramfs: Path
     console: Path
     control: Path
-    kernel_arguments: tuple[str, ...] = ()
+    ports: tuple[tuple[str, Path], ...]
 
 
 # Ends at once on a panic (with -no-reboot) and prints every task first; an NMI from outside is a panic,
@@ -79,35 +92,36 @@ def _escape(value: object) -> str:
     return str(value).replace(",", ",,")
 
 
-def qemu_argv(machine: Machine) -> list[str]:
-    """The command line. Pure: the same machine gives the same words.
+def qemu_argv(hardware: Hardware, places: Places) -> list[str]:
+    """The command line. Pure: the same hardware and places give the same words.
 
     setpriv makes the kernel end QEMU when this process dies, however it dies.
     """
     argv = ["setpriv", "--pdeathsig", "KILL", "--", find_qemu()]
-    if machine.accelerator is Accelerator.KVM:
+    if hardware.accelerator is Accelerator.KVM:
         argv += ["-accel", "kvm", "-cpu", "host"]
     else:
         argv += ["-accel", "tcg,thread=multi", "-cpu", "max"]
     argv += ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    argv += ["-m", f"{machine.memory_bytes}B", "-smp", str(machine.cpus)]
-    argv += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
-    argv += ["-append", " ".join((*KERNEL_ARGUMENTS, *machine.kernel_arguments))]
-    argv += ["-chardev", f"file,id=console,path={_escape(machine.console)}", "-serial", "chardev:console"]
-    argv += ["-chardev", f"socket,id=control,path={_escape(machine.control)},server=off"]
+    argv += ["-m", f"{hardware.memory_bytes}B", "-smp", str(hardware.cpus)]
+    argv += ["-kernel", str(hardware.kernel), "-initrd", str(places.initramfs)]
+    argv += ["-append", " ".join((*KERNEL_ARGUMENTS, *hardware.kernel_arguments))]
+    argv += ["-chardev", f"file,id=console,path={_escape(places.console)}", "-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,id=control,path={_escape(places.control)},server=off"]
     argv += ["-mon", "chardev=control,mode=control"]
     argv += ["-device", "virtio-serial-pci,id=serial"]
-    for number, (name, path) in enumerate(machine.ports):
+    for number, (name, path) in enumerate(places.ports):
         argv += ["-chardev", f"socket,id=port{number},path={_escape(path)},server=off"]
         argv += ["-device", f"virtserialport,bus=serial.0,chardev=port{number},name={name}"]
-    for number, disk in enumerate(machine.disks):
+    for number, disk in enumerate(hardware.disks):
         readonly = "on" if disk.readonly else "off"
         argv += [
             "-drive",
             f"if=none,id=disk{number},format=raw,readonly={readonly},file={_escape(disk.location)}",
         ]
-        argv += ["-device", f"virtio-blk-pci,drive=disk{number}"]
-    if machine.network:
+        serial = f",serial={_escape(disk.name)}" if disk.name else ""
+        argv += ["-device", f"virtio-blk-pci,drive=disk{number}{serial}"]
+    if hardware.network:
         argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
     return argv
 

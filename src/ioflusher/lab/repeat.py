@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ioflusher.errors import IoflusherError
-from ioflusher.lab.experiment import Watch, run_half
+from ioflusher.lab.experiment import ignore_report, run_half
+from ioflusher.lab.follower import OnReport
 from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
@@ -19,14 +20,14 @@ _ACCELERATORS = {"tcg": "emulated", "kvm": "KVM"}
 OnHalf = Callable[[int, Half], None]
 
 
-def plan_runs(lab: Lab, scenario: Scenario, text: str, *, only: OneHalf | None = None, runs: int = 1) -> Plan:
-    """What is to be played, as reports and the store know it. `text` is the scenario's TOML."""
+def plan_runs(lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs: int = 1) -> Plan:
+    """What is to be played, as reports and the store know it."""
     return Plan(
         scenario=scenario.name,
         title=scenario.title,
         served=scenario.served,
         pressed=scenario.pressed,
-        scenario_text=text,
+        definition=scenario,
         kernel=lab.kernel.release,
         accelerator=_ACCELERATORS[lab.accelerator.value],
         machine=f"{format_size(scenario.machine.memory)}, {counted(scenario.machine.cpus, 'CPU')}",
@@ -74,12 +75,11 @@ class RunKeeper:
 
 def play_runs(
     lab: Lab,
-    scenario: Scenario,
     plan: Plan,
     *,
     keeper: RunKeeper,
     on_half: OnHalf = lambda number, half: None,
-    watch: Callable[[int], Watch] = lambda number: lambda half, event: None,
+    on_report: Callable[[int], OnReport] = lambda number: ignore_report,
 ) -> Experiment:
     """Play what is planned, one half after another.
 
@@ -88,7 +88,7 @@ def play_runs(
     that is returned, and so is the reason.
 
     Args:
-        watch: gives for the number of a run what is called with every event of its guests.
+        on_report: gives for the number of a run what is called with every report of its guests.
     """
     runs: list[Run] = []
     current = Run(None, None)
@@ -97,7 +97,7 @@ def play_runs(
         for number in range(1, plan.runs + 1):
             current = Run(None, None, time.time(), _host_load())
             for io_flusher in _order(plan.only):
-                half = run_half(lab, scenario, plan.scenario_text, io_flusher=io_flusher, watch=watch(number))
+                half = run_half(lab, plan.definition, io_flusher=io_flusher, on_report=on_report(number))
                 current = _measured(current, half)
                 keeper.keep(plan, number, current)
                 on_half(number, half)

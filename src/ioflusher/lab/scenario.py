@@ -1,19 +1,15 @@
 """Scenarios: what machine, whose device, which pressure, and what counts as frozen.
 
-A scenario is a TOML file; docs/lab.md describes every key. Reading one is pure and strict: a key that
-nobody knows is an error that names the nearest one that exists.
+These types are the keys of a scenario file (docs/lab.md); `ioflusher.lab.scenario_file` reads one. A guest
+gets its scenario as this record.
 """
 
-import re
 import typing
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Annotated
 
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.support.text import did_you_mean
-from ioflusher.support.toml import Form, Size, parse_toml, read_file
+from ioflusher.lab.stacks import STACKS
+from ioflusher.support.toml import Form, Size
 
 
 def _setting(value: object) -> str:
@@ -50,10 +46,12 @@ class DeviceTable:
     Attributes:
         size: bytes.
         use: what lies on it: "swap", "ext4" or "xfs".
+        kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
     """
 
     size: Size
     use: typing.Literal["swap", "ext4", "xfs"]
+    kind: str = "nbd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,9 @@ class DaemonTable:
             "file": buffered writes into a file on another disk of the machine.
         lock_memory: whether it calls mlockall().
         realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
-        command: another NBD server than ours, in the foreground, with {socket}, the Unix socket to listen on,
-            and {file} or {remote} (an NBD URI), its store. The state is set just before it is executed.
+        command: another daemon than ours, in the foreground, with the placeholders of its stack; for nbd
+            {socket}, the Unix socket to listen on, and {file} or {remote} (an NBD URI), its store. The state
+            is set just before it is executed.
     """
 
     store: typing.Literal["remote", "file"]
@@ -140,62 +139,10 @@ class Scenario:
     frozen: FrozenTable = FrozenTable()
     deadline_s: float = 90.0
 
-
-def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
-    """A scenario from TOML text; raises ScenarioError with the key, what was expected and what was found."""
-    scenario = parse_toml(text, Scenario, origin=origin, error=ScenarioError)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", scenario.name):
-        raise ScenarioError(
-            f"{origin}: name: expected small letters, digits and hyphens, found {scenario.name!r}"
-        )
-    use, work = scenario.device.use, scenario.workload.kind
-    if (use == "swap") != (work == "anonymous"):
-        raise ScenarioError(
-            f"{origin}: workload.kind {work!r} does not go with device.use {use!r}",
-            hint='"anonymous" goes with "swap", "files" with a file system',
-        )
-    _check_command(scenario.daemon, origin)
-    return scenario
-
-
-def _check_command(daemon: DaemonTable, origin: str) -> None:
-    """Another server's command must say where it listens and stores, and nothing that it cannot be told."""
-    if not daemon.command:
-        return
-    store = "{file}" if daemon.store == "file" else "{remote}"
-    found = re.findall(r"\{\w*\}", " ".join(daemon.command))
-    if sorted(set(found)) != sorted({"{socket}", store}):
-        said = ", ".join(found) or "neither"
-        raise ScenarioError(
-            f"{origin}: daemon.command: expected {{socket}} and {store} in it, found {said}",
-            hint='as in ["nbdkit", "-f", "-U", "{socket}", "file", "{file}"]',
-        )
-    if daemon.lock_memory or daemon.realtime:
-        raise ScenarioError(
-            f"{origin}: daemon.lock_memory and daemon.realtime are options of our own server",
-            hint="put what the other server has for it into daemon.command",
-        )
-
-
-def builtin_scenarios() -> dict[str, str]:
-    """The scenarios that come with the package: name to TOML text."""
-    directory = resources.files("ioflusher.lab") / "scenarios"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text()
-        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
-
-
-def find_scenario(wanted: str) -> tuple[Scenario, str]:
-    """A built-in scenario by name or one from a file; returns it with its text."""
-    known = builtin_scenarios()
-    if wanted in known:
-        return parse_scenario(known[wanted], origin=wanted), known[wanted]
-    if wanted.endswith(".toml") or "/" in wanted:
-        text = read_file(Path(wanted), what="the scenario", error=ScenarioError)
-        return parse_scenario(text, origin=wanted), text
-    raise ScenarioError(
-        f"no scenario {wanted!r}",
-        hint=f"{did_you_mean(wanted, known)} `ioflusher lab list` shows them; a file ends in .toml",
-    )
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Kernel modules, with options: the scenario's own, and those of the stack that it does not name."""
+        own = self.machine.modules
+        named = {module.partition(" ")[0] for module in own}
+        needed = STACKS[self.device.kind].modules
+        return (*own, *(module for module in needed if module.partition(" ")[0] not in named))

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab import initramfs, qemu
-from ioflusher.lab.channel import Event
 from ioflusher.lab.erofs import Image
 from ioflusher.lab.errors import LabError, MachineLost
-from ioflusher.lab.job import ExecJob, ScenarioJob, dump_job
 from ioflusher.lab.kernels import Kernel, busybox, cache_directory, find_kernel
-from ioflusher.lab.qemu import Accelerator, Disk, Machine
+from ioflusher.lab.messages import Booted, Hello, PlayHalf, Report, RunCommand, encode_order
+from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.tree import Graft, default_shares, scan
 from ioflusher.lab.vm import Ended, VirtualMachine
 from ioflusher.nbd.server import Server
@@ -105,23 +104,23 @@ class Lab:
         found = Accelerator.TCG
         with (
             contextlib.suppress(LabError, ProgramError),
-            self.boot(Guest(), ExecJob(("true",), "/", {})) as vm,
+            self.boot(Guest(), RunCommand(("true",), "/", {})) as vm,
         ):
-            if isinstance(vm.next_event(PROBE_DEADLINE_S), Event):
+            if isinstance(vm.next_report(PROBE_DEADLINE_S), Report):
                 found = Accelerator.KVM
         qemu.remember_accelerator(file, key, found)
         return found
 
     def boot(
-        self, guest: Guest, job: ExecJob | ScenarioJob, *, streams: tuple[str, ...] = ()
+        self, guest: Guest, order: RunCommand | PlayHalf, *, streams: tuple[str, ...] = ()
     ) -> VirtualMachine:
-        """A machine for the job, not yet started: use it as a context manager."""
+        """A machine for the order, not yet started: use it as a context manager."""
         package_root = str(Path(__file__).resolve().parents[2])
         archive = initramfs.build(
             self.kernel,
             busybox=self._busybox,
             modules=guest.modules,
-            job=dump_job(job),
+            order=encode_order(order),
             command=(os.path.abspath(sys.executable), "-B", "-m", "ioflusher.lab.guest"),
             environment={
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -132,20 +131,16 @@ class Lab:
             },
             cwd="/",
         )
-        machine = Machine(
+        hardware = Hardware(
             kernel=self.kernel.image,
-            initramfs=Path(),
             accelerator=self.accelerator,
             memory_bytes=guest.memory_bytes,
             cpus=guest.cpus,
             disks=(Disk(self.root, readonly=True), *guest.disks),
-            ports=(),
             network=guest.network,
-            console=Path(),
-            control=Path(),
             kernel_arguments=guest.kernel_arguments,
         )
-        return VirtualMachine(machine, archive, streams=streams)
+        return VirtualMachine(hardware, archive, streams=streams)
 
 
 @contextlib.contextmanager
@@ -157,19 +152,19 @@ def _temporary_directory() -> Iterator[Path]:
 
 
 def await_agent(vm: VirtualMachine) -> float:
-    """Wait until the guest's agent speaks; returns the seconds from power-on to the guest's first event.
+    """Wait until the guest's agent speaks; returns the seconds from power-on to the guest's first report.
 
-    The first event is "booted", from the init script as soon as the root is mounted. Raises MachineLost
+    The first one is `Booted`, from the init script as soon as the root is mounted. Raises MachineLost
     when the guest does not come up.
     """
-    event = vm.next_event(BOOT_DEADLINE_S)
+    report = vm.next_report(BOOT_DEADLINE_S)
     boot_s = vm.elapsed_s
-    if isinstance(event, Event) and event.kind == "booted":
-        event = vm.next_event(BOOT_DEADLINE_S)
-    if isinstance(event, Event) and event.kind == "hello":
+    if isinstance(report, Booted):
+        report = vm.next_report(BOOT_DEADLINE_S)
+    if isinstance(report, Hello):
         return boot_s
     tail = vm.console_tail()
-    if isinstance(event, Ended):
+    if isinstance(report, Ended):
         raise MachineLost(vm.last_words("its agent ran"), console=tail)
-    what = f"spoke out of turn: {event.kind}" if event else f"said nothing for {BOOT_DEADLINE_S:g} s"
+    what = f"spoke out of turn: {report}" if report else f"said nothing for {BOOT_DEADLINE_S:g} s"
     raise MachineLost(f"the guest {what}; the last lines of its console:\n{tail}", console=tail)

@@ -8,17 +8,16 @@ import subprocess
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from ioflusher.kernlog.console import events
 from ioflusher.kernlog.records import EventKind
-from ioflusher.lab.channel import ChannelReader, Event
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.job import EVENTS_PORT
-from ioflusher.lab.qemu import Machine, qemu_argv
+from ioflusher.lab.messages import EVENTS_PORT, GuestReport, ReportReader
+from ioflusher.lab.qemu import Hardware, Places, qemu_argv
 from ioflusher.support.programs import start
 
 CONNECT_DEADLINE_S = 20.0
@@ -34,19 +33,18 @@ class Ended:
 class VirtualMachine:
     """Boots a machine on entry and ends it on exit.
 
-    `machine` is given with the fields `ports`, `console`, `control` and `initramfs` still empty: they are
-    laid out in a temporary directory that goes away with the machine. `streams` names further virtio-serial
-    ports; each becomes a connected socket in `self.streams`.
+    Its files and sockets are laid out in a temporary directory that goes away with it. `streams` names
+    further virtio-serial ports; each becomes a connected socket in `self.streams`.
     """
 
-    def __init__(self, machine: Machine, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
+    def __init__(self, hardware: Hardware, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="ioflusher-lab-")
         self.directory = Path(self._directory.name)
         names = (EVENTS_PORT, *streams)
         self._stream_names = streams
         self._initramfs = initramfs
-        self.machine = replace(
-            machine,
+        self._hardware = hardware
+        self.places = Places(
             initramfs=self.directory / "initramfs",
             console=self.directory / "console.log",
             control=self.directory / "control.sock",
@@ -54,7 +52,7 @@ class VirtualMachine:
         )
         self.streams: dict[str, socket.socket] = {}
         self.started_at = 0.0
-        self._events: queue.SimpleQueue[Event | Ended] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[GuestReport | Ended] = queue.SimpleQueue()
         self._sockets: list[socket.socket] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +71,7 @@ class VirtualMachine:
 
     def _start(self) -> None:
         try:
-            self.machine.initramfs.write_bytes(self._initramfs)
+            self.places.initramfs.write_bytes(self._initramfs)
         except OSError as error:
             raise LabError(
                 f"no room for the guest's files in {self.directory}: {error.strerror}",
@@ -81,15 +79,15 @@ class VirtualMachine:
                 hint="free some space there, or set TMPDIR to another place",
             ) from error
         self._initramfs = b""
-        listeners = [self._listen(path) for _, path in self.machine.ports]
-        control = self._listen(self.machine.control)
+        listeners = [self._listen(path) for _, path in self.places.ports]
+        control = self._listen(self.places.control)
         self._stderr: BinaryIO = open(self.directory / "qemu.err", "w+b")  # noqa: SIM115 (closed in close)
         self.started_at = time.monotonic()
-        self._process = start(qemu_argv(self.machine), output=self._stderr)
+        self._process = start(qemu_argv(self._hardware, self.places), output=self._stderr)
         events, *streams = (self._accept(listener) for listener in listeners)
         self._control = self._accept(control)
         self.streams = dict(zip(self._stream_names, streams, strict=True))
-        threading.Thread(target=self._read_events, args=(events,), daemon=True).start()
+        threading.Thread(target=self._read_reports, args=(events,), daemon=True).start()
 
     def _listen(self, path: Path) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -121,19 +119,19 @@ class VirtualMachine:
         text = (self.directory / "qemu.err").read_text(errors="backslashreplace")
         return "\n".join(text.strip().splitlines()[-6:])
 
-    def _read_events(self, connection: socket.socket) -> None:
-        reader = ChannelReader()
+    def _read_reports(self, connection: socket.socket) -> None:
+        reader = ReportReader()
         with contextlib.suppress(OSError):
             while data := connection.recv(65536):
-                for event in reader.feed(data):
-                    self._events.put(event)
+                for report in reader.feed(data):
+                    self._reports.put(report)
         assert self._process is not None
-        self._events.put(Ended(self._process.wait()))
+        self._reports.put(Ended(self._process.wait()))
 
-    def next_event(self, timeout_s: float) -> Event | Ended | None:
-        """The next event, `Ended` once the machine is gone, or None when nothing came in time."""
+    def next_report(self, timeout_s: float) -> GuestReport | Ended | None:
+        """The guest's next report, `Ended` once the machine is gone, or None when nothing came in time."""
         try:
-            return self._events.get(timeout=max(0.0, timeout_s))
+            return self._reports.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             return None
 
@@ -145,7 +143,7 @@ class VirtualMachine:
     def console_bytes(self) -> bytes:
         """What the kernel has written so far."""
         try:
-            return self.machine.console.read_bytes()
+            return self.places.console.read_bytes()
         except OSError:
             return b""
 

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from ioflusher.lab.outcome import DaemonThread, Ending, Experiment, Half, Run
 
 
@@ -32,7 +34,7 @@ def experiment_record(experiment: Experiment, *, kept_as: int | None = None) -> 
         "kept_as": kept_as,
         "runs": [_run(run) for run in experiment.runs],
         "unfinished": experiment.unfinished and _run(experiment.unfinished),
-        "scenario_text": plan.scenario_text,
+        "definition": msgspec.to_builtins(plan.definition),
     }
 
 

@@ -3,29 +3,29 @@
 import os
 import sys
 
-from ioflusher.lab.guest.port import EventPort
-from ioflusher.lab.job import ExecJob, load_job
+from ioflusher.lab.guest.port import ReportPort
+from ioflusher.lab.messages import ORDER_FILE, AgentFailed, Hello, RunCommand, decode_order
 
 
 def main() -> None:
     """Read the order, carry it out, say so."""
-    events = EventPort()
-    events.say("hello", release=os.uname().release)
-    with open("/run/lab/job.json", encoding="utf-8") as file:
-        job = load_job(file.read())
+    port = ReportPort()
+    port.say(Hello(release=os.uname().release))
+    with open(f"/run/lab/{ORDER_FILE}", "rb") as file:
+        order = decode_order(file.read())
     try:
-        if isinstance(job, ExecJob):
+        if isinstance(order, RunCommand):
             from ioflusher.lab.guest.execute import execute
 
-            execute(job, events)
+            execute(order, port)
         else:
-            from ioflusher.lab.guest.play import play
+            from ioflusher.lab.guest.stage import play
 
-            play(job, events)
+            play(order, port)
     except BaseException:
         import traceback  # only now: every import costs a guest under emulation
 
-        events.say("failed", message=traceback.format_exc(limit=8))
+        port.say(AgentFailed(traceback=traceback.format_exc(limit=8)))
         raise
     finally:
         sys.stdout.flush()

@@ -4,8 +4,15 @@ import os
 import subprocess
 import threading
 
-from ioflusher.lab.guest.port import EventPort, open_port
-from ioflusher.lab.job import STDERR_PORT, STDIN_PORT, STDOUT_PORT, ExecJob
+from ioflusher.lab.guest.port import ReportPort, open_port
+from ioflusher.lab.messages import (
+    STDERR_PORT,
+    STDIN_PORT,
+    STDOUT_PORT,
+    CommandEnded,
+    CommandStarted,
+    RunCommand,
+)
 
 
 def _pump(source: int, target: int) -> None:
@@ -23,22 +30,22 @@ def _feed(source: int, target: int) -> None:
     os.close(target)
 
 
-def execute(job: ExecJob, events: EventPort) -> None:
+def execute(order: RunCommand, port: ReportPort) -> None:
     """Run the command and say how it ended."""
-    cwd = job.cwd if os.path.isdir(job.cwd) else "/"
+    cwd = order.cwd if os.path.isdir(order.cwd) else "/"
     try:
         process = subprocess.Popen(
-            job.argv,
+            order.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
-            env=job.environment,
+            env=order.environment,
             bufsize=0,
         )
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126
-        events.say("exit", status=status, message=f"{job.argv[0]}: {error.strerror}")
+        port.say(CommandEnded(status=status, message=f"{order.argv[0]}: {error.strerror}"))
         return
     assert process.stdin is not None
     assert process.stdout is not None
@@ -51,11 +58,11 @@ def execute(job: ExecJob, events: EventPort) -> None:
     stdin = os.dup(process.stdin.fileno())
     process.stdin.close()
     threading.Thread(target=_feed, args=(open_port(STDIN_PORT, os.O_RDONLY), stdin), daemon=True).start()
-    events.say("started")
+    port.say(CommandStarted())
     for thread in outputs:
         thread.start()
     code = process.wait()
     for thread in outputs:
         # a background child may hold the pipe open for ever; the command itself is done
         thread.join(timeout=5)
-    events.say("exit", status=code if code >= 0 else 128 - code)
+    port.say(CommandEnded(status=code if code >= 0 else 128 - code))

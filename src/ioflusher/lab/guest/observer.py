@@ -4,17 +4,16 @@ A frozen device is one whose completed requests stand still while requests are i
 detector is no judge of that: a throttled daemon wakes now and then, a daemon in state S is never listed.
 """
 
-import json
-import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ioflusher.flag import thread_states
+from ioflusher.flag import FlagError, thread_states
 from ioflusher.kernel.task import parse_stat
-from ioflusher.lab.guest.port import EventPort
+from ioflusher.lab.guest.counters import DeviceCounters, RepeatedFile, Requests
+from ioflusher.lab.guest.port import ReportPort
+from ioflusher.lab.messages import DeviceFrozen, Sampled, ThreadReport, WorkBegan, WorkEnded
 
-DEVICE = "/dev/nbd0"
 MEMORY_FIELDS = (
     "MemTotal",
     "MemFree",
@@ -28,51 +27,40 @@ MEMORY_FIELDS = (
 VM_COUNTERS = ("oom_kill", "pswpin", "pswpout", "allocstall_normal", "allocstall_dma32", "allocstall_movable")
 
 
-class RepeatedFile:
-    """A file of /proc or /sys that is read over and over through one descriptor and one buffer."""
-
-    def __init__(self, path: str, size: int = 16384) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._buffer = bytearray(size)
-
-    def read(self) -> str:
-        """Its text now."""
-        count = os.preadv(self._fd, [self._buffer], 0)
-        return self._buffer[:count].decode("ascii", "replace")
-
-
 class Observer:
-    """Reports on one daemon and the device it serves."""
+    """Reports on the daemons of one stack and the device that they serve.
 
-    def __init__(self, daemon: int, events: EventPort) -> None:
-        self._daemon = daemon
-        self._events = events
-        self._stat = RepeatedFile("/sys/block/nbd0/stat")
-        self._inflight = RepeatedFile("/sys/block/nbd0/inflight")
+    Attributes:
+        stalled_s: seconds since the device's last request completed, while some are in flight.
+    """
+
+    def __init__(self, daemons: Sequence[int], counters: DeviceCounters, port: ReportPort) -> None:
+        self._daemons = tuple(daemons)
+        self._counters = counters
+        self._port = port
         self._meminfo = RepeatedFile("/proc/meminfo")
         self._vmstat = RepeatedFile("/proc/vmstat", 65536)
+        self._completed_before = 0
         self._completed = 0
         self._moved_at = 0.0
-        self.stalled_s = 0.0  # since the last request completed, while some are in flight
-        self._base = 0
-        self._oom_before = 0
+        self._oom_kills_before = 0
+        self.stalled_s = 0.0
 
     def begin(self) -> None:
         """Count from here on: making swap or a file system was I/O on the device too."""
-        self._base, _ = self._requests()
+        self._completed_before = self._counters.read().completed
         self._completed = 0
         self._moved_at = time.monotonic()
-        self._oom_before = self.vm_counters().get("oom_kill", 0)
-        self._events.say("begin", threads=self.threads(stacks=False), memory_kib=self.memory())
+        self._oom_kills_before = self.vm_counters().get("oom_kill", 0)
+        self._port.say(WorkBegan(threads=self.threads(stacks=False), memory_kib=self.memory_kib()))
 
-    def _requests(self) -> tuple[int, int]:
-        """Requests completed since boot, requests in flight (Documentation/block/stat.rst)."""
-        words = self._stat.read().split()
-        completed = int(words[0]) + int(words[4])
-        return completed, sum(map(int, self._inflight.read().split()))
+    def requests(self) -> Requests:
+        """The device's requests since the beginning."""
+        now = self._counters.read()
+        return Requests(now.completed - self._completed_before, now.in_flight)
 
-    def memory(self) -> dict[str, int]:
-        """Lines of /proc/meminfo, KiB."""
+    def memory_kib(self) -> dict[str, int]:
+        """Lines of /proc/meminfo."""
         found = {}
         for line in self._meminfo.read().splitlines():
             name, _, rest = line.partition(":")
@@ -88,82 +76,78 @@ class Observer:
     def sample(self) -> None:
         """Look once and report."""
         now = time.monotonic()
-        completed, in_flight = self._requests()
-        completed -= self._base
-        if completed != self._completed or not in_flight:
-            self._completed, self._moved_at = completed, now
+        requests = self.requests()
+        if requests.completed != self._completed or not requests.in_flight:
+            self._completed, self._moved_at = requests.completed, now
         self.stalled_s = now - self._moved_at
-        self._events.say("sample", completed=completed, in_flight=in_flight, memory_kib=self.memory())
-
-    def relay(self, line: bytes) -> str | None:
-        """Pass on what the workload says; returns the phase that it has done."""
-        try:
-            report: dict[str, Any] = json.loads(line)
-        except ValueError:
-            report = {"text": line[:200].decode("utf-8", "backslashreplace")}
-        self._events.say("work", **report)
-        return report.get("phase")
-
-    def threads(self, *, stacks: bool) -> list[dict[str, Any]]:
-        """The daemon's threads: flags, state, and where in the kernel each stands."""
-        found = []
-        for thread in thread_states(self._daemon):
-            file = Path(f"/proc/{self._daemon}/task/{thread.tid}/stack")
-            try:
-                stack = file.read_text() if stacks else ""
-            except OSError:
-                continue  # it ended
-            found.append(
-                {
-                    "tid": thread.tid,
-                    "comm": os.fsdecode(thread.comm),
-                    "state": thread.state,
-                    "flags": int(thread.flags),
-                    "io_flusher": thread.io_flusher,
-                    "stack": stack,
-                }
-            )
-        return found
-
-    def frozen(self) -> None:
-        """The device is frozen: report the evidence."""
-        self._events.say(
-            "frozen",
-            stalled_s=round(self.stalled_s, 1),
-            completed=self._completed,
-            in_flight=self._requests()[1],
-            threads=self.threads(stacks=True),
-            memory_kib=self.memory(),
-            vm=self.vm_counters(),
-            others=self.waiting_tasks(),
+        self._port.say(
+            Sampled(completed=requests.completed, in_flight=requests.in_flight, memory_kib=self.memory_kib())
         )
 
-    def waiting_tasks(self) -> list[dict[str, Any]]:
+    def threads(self, *, stacks: bool) -> tuple[ThreadReport, ...]:
+        """The daemons' threads: flags, state, and where in the kernel each stands."""
+        found = []
+        for pid in self._daemons:
+            try:
+                states = thread_states(pid)
+            except FlagError:
+                continue  # this daemon is gone
+            for thread in states:
+                file = Path(f"/proc/{pid}/task/{thread.tid}/stack")
+                try:
+                    stack = file.read_text() if stacks else ""
+                except OSError:
+                    continue  # it ended
+                comm = thread.comm.decode("utf-8", "backslashreplace")
+                found.append(
+                    ThreadReport(pid, thread.tid, comm, thread.state, int(thread.flags), stack=stack)
+                )
+        return tuple(found)
+
+    def waiting_tasks(self) -> tuple[ThreadReport, ...]:
         """Every other task of the guest that is in uninterruptible sleep, with its stack."""
         found = []
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == self._daemon:
+            if not entry.name.isdigit() or int(entry.name) in self._daemons:
                 continue
             try:
                 stat = parse_stat((entry / "stat").read_bytes())
-                if stat.state == "D":
-                    stack = (entry / "stack").read_text()
-                    found.append({"pid": int(entry.name), "comm": os.fsdecode(stat.comm), "stack": stack})
+                if stat.state != "D":
+                    continue
+                stack = (entry / "stack").read_text()
             except OSError:
-                continue
-        return found
+                continue  # it ended
+            pid = int(entry.name)
+            comm = stat.comm.decode("utf-8", "backslashreplace")
+            found.append(ThreadReport(pid, pid, comm, stat.state, int(stat.flags), stack=stack))
+        return tuple(found)
 
-    def finished(self, status: int) -> None:
+    def device_frozen(self) -> None:
+        """The device is frozen: report the evidence."""
+        self._port.say(
+            DeviceFrozen(
+                stalled_s=round(self.stalled_s, 1),
+                completed=self._completed,
+                in_flight=self.requests().in_flight,
+                threads=self.threads(stacks=True),
+                waiting=self.waiting_tasks(),
+                memory_kib=self.memory_kib(),
+                vm_counters=self.vm_counters(),
+            )
+        )
+
+    def work_ended(self, status: int) -> None:
         """The workload ended."""
-        completed, in_flight = self._requests()
-        vm = self.vm_counters()
-        self._events.say(
-            "finished",
-            status=status,
-            completed=completed - self._base,
-            in_flight=in_flight,
-            oom_kills=vm.get("oom_kill", 0) - self._oom_before,
-            threads=self.threads(stacks=False),
-            memory_kib=self.memory(),
-            vm=vm,
+        requests = self.requests()
+        counters = self.vm_counters()
+        self._port.say(
+            WorkEnded(
+                status=status,
+                completed=requests.completed,
+                in_flight=requests.in_flight,
+                oom_kills=counters.get("oom_kill", 0) - self._oom_kills_before,
+                threads=self.threads(stacks=False),
+                memory_kib=self.memory_kib(),
+                vm_counters=counters,
+            )
         )

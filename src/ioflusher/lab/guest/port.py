@@ -3,10 +3,10 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
 
-from ioflusher.lab.channel import Event
-from ioflusher.lab.job import EVENTS_PORT
+import msgspec
+
+from ioflusher.lab.messages import EVENTS_PORT, Report, encode_report
 
 
 def open_port(name: str, flags: int) -> int:
@@ -17,14 +17,14 @@ def open_port(name: str, flags: int) -> int:
     raise FileNotFoundError(f"no virtio port named {name}")
 
 
-class EventPort:
-    """Says events to the outside; each is on its way when `say` returns."""
+class ReportPort:
+    """Says reports to the outside; each is on its way when `say` returns."""
 
     def __init__(self) -> None:
         self._fd = open_port(EVENTS_PORT, os.O_WRONLY)
 
-    def say(self, kind: str, **data: Any) -> None:
-        """Send one event."""
-        line = Event(kind, time.monotonic(), data).to_line()
+    def say(self, report: Report) -> None:
+        """Send one report, stamped with the time."""
+        line = encode_report(msgspec.structs.replace(report, time_s=round(time.monotonic(), 3)))
         while line:
             line = line[os.write(self._fd, line) :]

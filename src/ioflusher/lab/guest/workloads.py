@@ -1,7 +1,9 @@
 """Inside the guest: the programs that use the device, and those that only need memory.
 
-Each says lines of JSON on standard output. What is written is a function of its place, so that reading it
-back tells whether anything was lost, mixed up or stale.
+Each says its reports (`ioflusher.lab.messages`) on standard output. They are written out here, because these
+programs run without site packages: they start sooner in a guest under emulation; the observer checks each.
+What is written is a function of its place, so that reading it back tells whether anything was lost, mixed up
+or stale.
 """
 
 import hashlib
@@ -10,20 +12,21 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 PAGE = mmap.PAGESIZE
 READ_CHUNK = 1 << 20
 
 
-def say(**report: Any) -> None:
-    """One line to the observer."""
-    os.write(1, json.dumps(report).encode() + b"\n")
+def say(event: str, **fields: Any) -> None:
+    """One report to the observer."""
+    os.write(1, json.dumps({"event": event, **fields}).encode() + b"\n")
 
 
 def ready() -> None:
     """Tell that all is set up, and wait for the word to begin."""
-    say(ready=True)
+    say("work-ready")
     sys.stdin.readline()
 
 
@@ -47,40 +50,55 @@ def anonymous(order: dict[str, Any]) -> None:
     for number, (at, length) in enumerate(chunks):
         memory[at : at + length] = pattern(number, length)
         time.sleep(pause)
-    say(phase="written", bytes=size)
-    wrong = sum(
-        memory[at : at + length] != pattern(number, length) for number, (at, length) in enumerate(chunks)
-    )
-    say(phase="verified", bytes=size, wrong_chunks=wrong)
+    say("work-written", written_bytes=size)
+    wrong = wrong_chunks(memory[at : at + length] for at, length in chunks)
+    say("work-verified", verified_bytes=size, wrong_chunks=wrong)
 
 
 def files(order: dict[str, Any]) -> None:
     """Write files, sync them, drop the page cache, and read them back from the device."""
-    size, directory, chunk = order["size"], order["directory"], order["chunk"]
-    plan = [
-        (os.path.join(directory, f"file{n}"), [length for _, length in pieces(whole, chunk)])
-        for n, (_, whole) in enumerate(pieces(size, order["file_size"]))
-    ]
+    size = order["size"]
+    plan = file_plan(order["directory"], size, order["file_size"], order["chunk"])
     ready()
+    write_files(plan, order["pause_s"])
+    os.sync()
+    say("work-written", written_bytes=size)
+    with open("/proc/sys/vm/drop_caches", "w") as drop:
+        drop.write("3")
+    say("work-verified", verified_bytes=size, wrong_chunks=wrong_chunks(read_files(plan)))
+
+
+def file_plan(directory: str, size: int, file_size: int, chunk: int) -> list[tuple[str, list[int]]]:
+    """Each file's path with the lengths of its chunks; `size` bytes in files of `file_size` at most."""
+    return [
+        (os.path.join(directory, f"file{number}"), [length for _, length in pieces(whole, chunk)])
+        for number, (_, whole) in enumerate(pieces(size, file_size))
+    ]
+
+
+def write_files(plan: list[tuple[str, list[int]]], pause_s: float) -> None:
+    """Write every chunk of every file, numbered through."""
     number = 0
     for path, lengths in plan:
         with open(path, "wb", buffering=0) as file:
             for length in lengths:
                 file.write(pattern(number, length))
                 number += 1
-                if order["pause_s"]:
-                    time.sleep(order["pause_s"])
-    os.sync()
-    say(phase="written", bytes=size)
-    with open("/proc/sys/vm/drop_caches", "w") as drop:
-        drop.write("3")
-    wrong = number = 0
+                if pause_s:
+                    time.sleep(pause_s)
+
+
+def read_files(plan: list[tuple[str, list[int]]]) -> Iterator[bytes]:
+    """Every chunk of every file as it is now; one that is cut off is shorter."""
     for path, lengths in plan:
         with open(path, "rb", buffering=0) as file:
             for length in lengths:
-                wrong += file.read(length) != pattern(number, length)
-                number += 1
-    say(phase="verified", bytes=size, wrong_chunks=wrong)
+                yield file.read(length).ljust(length, b"\0")
+
+
+def wrong_chunks(chunks: Iterable[bytes]) -> int:
+    """How many of the chunks, numbered from 0, are not as they were written."""
+    return sum(chunk != pattern(number, len(chunk)) for number, chunk in enumerate(chunks))
 
 
 def read(path: str) -> None:
@@ -98,7 +116,7 @@ def read(path: str) -> None:
             disk.seek(0)
             passes += 1
             if passes == 2:
-                say(ready=True)
+                say("work-ready")
 
 
 if __name__ == "__main__":

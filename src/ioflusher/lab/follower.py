@@ -1,0 +1,253 @@
+"""From what one guest says, and does not say, to how its half of the experiment came out.
+
+The follower reads no clock of its own: time is the machine's `elapsed_s`. So a recording, played back, comes
+to the same half as the machine did.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ioflusher.kernel.flags import TaskFlags
+from ioflusher.kernlog.console import events, task_reports
+from ioflusher.kernlog.frames import Frame, parse_proc_stack
+from ioflusher.kernlog.records import EventKind
+from ioflusher.kernlog.waits import explain_stack
+from ioflusher.lab.errors import LabError
+from ioflusher.lab.messages import (
+    AgentFailed,
+    DeviceFrozen,
+    GuestReport,
+    Sampled,
+    StageFailed,
+    ThreadReport,
+    WorkBegan,
+    WorkEnded,
+    WorkVerified,
+)
+from ioflusher.lab.outcome import DaemonThread, Half, HalfOutcome, Sample, bounded_console
+from ioflusher.lab.scenario import Scenario
+from ioflusher.lab.vm import Ended
+
+SILENCE_S = 25.0  # an observer that says nothing for so long is frozen too
+SETUP_SILENCE_S = 60.0  # the agent gives each step of the set-up 40 s and then says which one failed
+NMI_DEADLINE_S = 40.0  # for a panic's stacks over an emulated serial line
+
+OnReport = Callable[[bool, GuestReport], None]
+
+
+class GuestMachine(Protocol):
+    """What a follower needs of a virtual machine, or of the recording of one."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since power-on, by this machine's clock."""
+        ...
+
+    def next_report(self, timeout_s: float) -> GuestReport | Ended | None:
+        """The next report, `Ended` once the machine is gone, or None when nothing came in time."""
+        ...
+
+    def console_bytes(self) -> bytes:
+        """What the kernel has written so far."""
+        ...
+
+    def console_tail(self, lines: int = 15) -> str:
+        """The last lines of it."""
+        ...
+
+    def inject_nmi(self) -> None:
+        """Make the kernel panic and print every stack."""
+        ...
+
+
+class Follower:
+    """Follows one machine to its outcome.
+
+    `boot_s` is when its first report came; `on_report` is told of every report, with the half that it is of.
+    """
+
+    def __init__(
+        self,
+        machine: GuestMachine,
+        scenario: Scenario,
+        *,
+        io_flusher: bool,
+        boot_s: float,
+        on_report: OnReport = lambda io_flusher, report: None,
+    ) -> None:
+        self._machine = machine
+        self._scenario = scenario
+        self._io_flusher = io_flusher
+        self._boot_s = boot_s
+        self._on_report = on_report
+        self._began_s = 0.0
+        self._samples: list[Sample] = []
+        self._threads_at_begin: tuple[ThreadReport, ...] = ()
+        self._verified: WorkVerified | None = None
+
+    def follow(self) -> Half:
+        """The half, once it is over.
+
+        Raises:
+            LabError: the stage could not be built: that is no outcome of the experiment.
+        """
+        while True:
+            left = self._scenario.deadline_s - self._machine.elapsed_s
+            patience = SILENCE_S if self._samples else SETUP_SILENCE_S
+            report = self._machine.next_report(min(left, patience))
+            if report is None:
+                return self._silent(deadline=left <= patience)
+            if isinstance(report, Ended):
+                return self._ended()
+            self._on_report(self._io_flusher, report)
+            half = self._take(report)
+            if half is not None:
+                return half
+
+    def _take(self, report: GuestReport) -> Half | None:
+        """One report; the Half if it was the last one."""
+        match report:
+            case WorkBegan():
+                self._began_s = report.time_s
+                self._threads_at_begin = report.threads
+            case Sampled():
+                since_s = report.time_s - self._began_s
+                self._samples.append(Sample(since_s, report.completed, report.in_flight, report.memory_kib))
+            case WorkVerified():
+                self._verified = report
+            case DeviceFrozen():
+                return self._frozen(report)
+            case WorkEnded():
+                return self._work_ended(report)
+            case StageFailed():
+                raise self._error(f"the guest could not build the scenario's stage: {report.message}")
+            case AgentFailed():
+                raise self._error(f"the guest's agent failed: {report.traceback}")
+        return None
+
+    def _error(self, message: str) -> LabError:
+        return LabError(f"{message}\nthe last lines of its console:\n{self._machine.console_tail()}")
+
+    def _half(self, outcome: HalfOutcome, detail: str, **more: Any) -> Half:
+        last = self._samples[-1] if self._samples else None
+        values: dict[str, Any] = {
+            "completed": last.completed if last else 0,
+            "in_flight": last.in_flight if last else 0,
+            "samples": tuple(self._samples),
+            "console": bounded_console(self._machine.console_bytes()),
+            **more,
+        }
+        return Half(self._io_flusher, outcome, detail, self._boot_s, self._machine.elapsed_s, **values)
+
+    def _last_progress_s(self) -> float:
+        """When the last request completed, seconds since the workload began."""
+        moved_s = 0.0
+        for before, after in zip(self._samples, self._samples[1:], strict=False):
+            if after.completed != before.completed:
+                moved_s = after.time_s
+        return moved_s
+
+    def _frozen(self, report: DeviceFrozen) -> Half:
+        threads = tuple(daemon_thread(thread) for thread in report.threads)
+        witness = next((thread for thread in threads if thread.self_wait), None)
+        if witness and witness.explanation:
+            detail = f"The daemon waits for itself: {witness.explanation.sentence}."
+        else:
+            detail = "None of the daemon's threads was seen waiting for itself."
+        waiting = tuple(
+            (task.comm, explain_stack(parse_proc_stack(task.stack)).sentence) for task in report.waiting
+        )
+        return self._half(
+            HalfOutcome.FROZEN,
+            detail,
+            when_s=report.time_s - self._began_s - report.stalled_s,
+            completed=report.completed,
+            in_flight=report.in_flight,
+            threads=threads,
+            waiting=waiting,
+        )
+
+    def _work_ended(self, report: WorkEnded) -> Half:
+        more: dict[str, Any] = {
+            "when_s": report.time_s - self._began_s,
+            "completed": report.completed,
+            "in_flight": report.in_flight,
+            "threads": tuple(daemon_thread(thread) for thread in report.threads),
+        }
+        if report.oom_kills:
+            detail = f"The kernel killed {report.oom_kills} process(es)."
+            return self._half(HalfOutcome.OUT_OF_MEMORY, detail, **more)
+        if report.status or self._verified is None:
+            detail = f"The workload ended with status {report.status} before it had read everything back."
+            return self._half(HalfOutcome.LOST, detail, console_tail=self._machine.console_tail(), **more)
+        wrong = self._verified.wrong_chunks
+        detail = "All that was written came back." if not wrong else f"{wrong} chunks came back wrong."
+        return self._half(
+            HalfOutcome.FINISHED,
+            detail,
+            verified_bytes=self._verified.verified_bytes,
+            wrong_chunks=wrong,
+            **more,
+        )
+
+    def _ended(self) -> Half:
+        panic = panic_reason(self._machine.console_bytes())
+        if panic is not None:
+            outcome, detail = HalfOutcome.PANICKED, f"The kernel panicked: {panic}."
+        else:
+            outcome, detail = HalfOutcome.LOST, "The machine ended without a word on its outcome."
+        tail = self._machine.console_tail(25)
+        return self._half(outcome, detail, when_s=self._last_progress_s(), console_tail=tail)
+
+    def _silent(self, *, deadline: bool) -> Half:
+        """Nothing came any more: an NMI makes the kernel print every stack on the console."""
+        tail = self._machine.console_tail(25)  # the panic that follows prints pages of its own
+        self._machine.inject_nmi()
+        until_s = self._machine.elapsed_s + NMI_DEADLINE_S
+        while (left := until_s - self._machine.elapsed_s) > 0:
+            if isinstance(self._machine.next_report(left), Ended):
+                break
+        threads = self._threads_on_console()
+        witness = next((thread for thread in threads if thread.self_wait), None)
+        if not deadline and witness and witness.explanation:
+            detail = f"Even the observer stopped; the panic's stacks show: {witness.explanation.sentence}."
+            return self._half(HalfOutcome.FROZEN, detail, when_s=self._last_progress_s(), threads=threads)
+        limit = f"{self._scenario.deadline_s:g} s" if deadline else f"{SILENCE_S:g} s of silence"
+        return self._half(
+            HalfOutcome.LOST,
+            f"Neither done nor frozen after {limit}.",
+            when_s=self._last_progress_s(),
+            threads=threads,
+            console_tail=tail,
+        )
+
+    def _threads_on_console(self) -> tuple[DaemonThread, ...]:
+        """The daemon's threads as the panic printed them; their flags are those of the beginning."""
+        known = {thread.tid: thread for thread in self._threads_at_begin}
+        return tuple(
+            daemon_thread(known[task.pid], state=task.state or "?", frames=task.frames)
+            for task in task_reports(self._machine.console_bytes())
+            if task.pid in known
+        )
+
+
+def panic_reason(console: bytes) -> str | None:
+    """What the kernel panicked of, in its own words; None where it did not."""
+    said = next((event.text for event in events(console) if event.kind is EventKind.PANIC), None)
+    return said and said.removeprefix("Kernel panic - not syncing: ")
+
+
+def daemon_thread(
+    thread: ThreadReport, *, state: str | None = None, frames: tuple[Frame, ...] = ()
+) -> DaemonThread:
+    """A thread of the guest's report, its stack explained where it has one; `frames` stand for the stack."""
+    frames = frames or parse_proc_stack(thread.stack)
+    return DaemonThread(
+        tid=thread.tid,
+        comm=thread.comm,
+        state=state or thread.state,
+        flags=thread.flags,
+        io_flusher=TaskFlags(thread.flags).io_flusher,
+        explanation=explain_stack(frames) if frames else None,
+        stack=thread.stack,
+    )

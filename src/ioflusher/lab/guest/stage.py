@@ -1,0 +1,157 @@
+"""Inside the guest: play one half of a scenario and report what happens, even when the rest freezes.
+
+settings -> the stack starts its daemon and makes the device -> swap or a file system on it
+-> pressure and workload start -> samples, until all is verified, the workload ends or the device is frozen
+"""
+
+import json
+import os
+import select
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ioflusher.lab.guest import workloads
+from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.observer import Observer
+from ioflusher.lab.guest.port import ReportPort
+from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, become_observer
+from ioflusher.lab.messages import (
+    READER_DISK,
+    PlayHalf,
+    SettingUp,
+    StageFailed,
+    WorkReady,
+    WorkVerified,
+    WorkWritten,
+    decode_report,
+)
+from ioflusher.lab.scenario import KernelTable, Scenario
+from ioflusher.lab.stacks import STACKS
+
+MOUNT = Path("/mnt")
+SAMPLE_S = 0.5
+# mkfs of each file system: quick, and without discarding what is empty anyway
+MKFS_OPTIONS = {
+    "ext4": ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"),
+    "xfs": ("-q", "-K", "-f"),
+}
+
+
+def play(order: PlayHalf, port: ReportPort) -> None:
+    """Build the stage, let the workload go, watch until it is done or the device is frozen."""
+    scenario = order.scenario
+    processes = Processes()
+    stack = STACKS[scenario.device.kind].load()(order, processes)
+    work = WorkloadPrograms(scenario, processes)
+    try:
+        become_observer()
+        apply_settings(scenario.kernel)
+        port.say(SettingUp(step="starting the daemon"))
+        stack.start()
+        port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
+        use_device(processes, stack.device, scenario.device.use)
+        work.start_pressure()
+        worker = work.start_workload()
+    except (SetupFailed, OSError) as error:
+        port.say(StageFailed(message=str(error)))
+        return
+    watch(work, worker, Observer(stack.daemons(), stack.counters(), port), port)
+    stack.end()
+
+
+def apply_settings(kernel: KernelTable) -> None:
+    """Apply the scenario's kernel settings; raises OSError that names the file."""
+    for name, value in kernel.sysctl.items():
+        Path("/proc/sys", *name.split(".")).write_text(value)
+    for file, value in kernel.write.items():
+        Path(file).write_text(value)
+
+
+def use_device(processes: Processes, device: str, use: str) -> None:
+    """Put swap or a file system on the device."""
+    if use == "swap":
+        processes.step("mkswap", device)
+        processes.step("swapon", device)
+        return
+    processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], device)
+    processes.step("mount", "-t", use, device, str(MOUNT))
+
+
+@dataclass(slots=True)
+class WorkloadPrograms:
+    """What uses the device, and what else needs memory meanwhile."""
+
+    scenario: Scenario
+    processes: Processes
+    _reader: Process | None = field(default=None, init=False)
+
+    # by path and without site packages: they need neither, and a guest under emulation starts slowly
+    _PROGRAM = (sys.executable, "-S", "-I", workloads.__file__)
+
+    def start_pressure(self) -> None:
+        """Start what the scenario's pressure asks for, and wait until it presses."""
+        if self.scenario.pressure.kind == "reader":
+            argv = (*self._PROGRAM, "read", find_disk(READER_DISK))
+            self._reader = self.processes.start(argv, stdout=True)
+            await_ready(self._reader)
+
+    def start_workload(self) -> Process:
+        """Start the workload; it waits for a line before it begins."""
+        workload = self.scenario.workload
+        sizes = {
+            "size": workload.size,
+            "file_size": workload.file_size,
+            "chunk": workload.chunk,
+            "pause_s": workload.pause_ms / 1000,
+            "directory": str(MOUNT),
+        }
+        argv = (*self._PROGRAM, workload.kind, json.dumps(sizes))
+        worker = self.processes.start(argv, stdin=True, stdout=True)
+        await_ready(worker)
+        return worker
+
+    def end_pressure(self) -> None:
+        """Once everything is written the reader has done its part: it goes, and its page cache with it.
+
+        Reading back would race with it for memory otherwise, and take minutes under emulation.
+        """
+        if self._reader is not None:
+            self._reader.kill()
+            self._reader.wait()
+            self._reader = None
+            Path("/proc/sys/vm/drop_caches").write_text("1")
+
+
+def await_ready(program: Process) -> None:
+    """Wait until the program has its memory and code and, if it waits for one, only needs the word."""
+    line = await_line(program)
+    if not isinstance(decode_report(line.encode()), WorkReady):
+        raise SetupFailed(f"a program of the workload did not get ready (it said {line!r}; see the console)")
+
+
+def watch(work: WorkloadPrograms, worker: Process, observer: Observer, port: ReportPort) -> None:
+    """Take samples until the end; every path out of here has said how it ended."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    pipe = worker.stdout.fileno()
+    observer.begin()
+    os.write(worker.stdin.fileno(), b"go\n")
+    while True:
+        if select.select([pipe], [], [], SAMPLE_S)[0]:
+            text = os.read(pipe, 65536)
+            if not text:
+                break
+            for line in text.splitlines():
+                report = decode_report(line)
+                port.say(report)
+                if isinstance(report, WorkWritten):
+                    work.end_pressure()
+                elif isinstance(report, WorkVerified):
+                    observer.work_ended(0)
+                    return
+        observer.sample()
+        if observer.stalled_s >= work.scenario.frozen.stalled_s:
+            observer.device_frozen()
+            return
+    observer.work_ended(worker.wait())  # it ended before it had read everything back

@@ -1,0 +1,280 @@
+"""What this machine and a guest say to each other, all of it: typed records, one JSON object a line.
+
+To the guest goes one order, a file in its first file system: run a command, or play one half of a scenario.
+From the guest come reports over a virtio-serial port of their own; the console is for people and for the
+kernel's last words, and no verdict hangs on it. Inside the guest, the programs that use the device say their
+reports on standard output, and the observer checks and passes them on.
+
+Every record is a tagged struct: the tag stands under "event" in a report and under "order" in an order. Both
+ends come from one source tree, so a record that one of them does not know is an error, not another version.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from ioflusher.lab.scenario import Scenario
+
+EVENTS_PORT = "org.ioflusher.events"
+STDIN_PORT = "org.ioflusher.stdin"
+STDOUT_PORT = "org.ioflusher.stdout"
+STDERR_PORT = "org.ioflusher.stderr"
+ORDER_FILE = "order.json"  # in /run/lab of the guest
+# names of the disks that a scenario's guest has beside its root
+STORE_DISK = "store"  # the daemon's store lies on it
+READER_DISK = "reader"  # the pressure's reader reads it
+LONGEST_LINE_BYTES = 4 << 20
+
+
+class Order(msgspec.Struct, frozen=True, tag_field="order"):
+    """What a guest is started for."""
+
+
+class RunCommand(Order, frozen=True, tag="run-command"):
+    """Run a command as root with all capabilities.
+
+    Attributes:
+        argv: the command and its words.
+        cwd: where it starts, if the guest has that directory.
+        environment: its environment.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    environment: dict[str, str]
+
+
+class PlayHalf(Order, frozen=True, tag="play-half"):
+    """Play one half of an experiment.
+
+    Attributes:
+        scenario: what is played.
+        io_flusher: whether the daemon carries the state. The one thing in which the two halves differ.
+        remote: NBD URI of the server outside, as the guest reaches it; empty where there is none.
+    """
+
+    scenario: Scenario
+    io_flusher: bool
+    remote: str
+
+
+class ThreadReport(msgspec.Struct, frozen=True):
+    """A thread of the daemon, or another task of the guest.
+
+    Attributes:
+        pid: its process's number in the guest.
+        tid: its own.
+        comm: its name; bytes that are no UTF-8 stand as \\xNN.
+        state: letter of its run state.
+        flags: its PF_* bits (task->flags).
+        stack: the text of /proc/PID/task/TID/stack; empty where it was not asked for.
+    """
+
+    pid: int
+    tid: int
+    comm: str
+    state: str
+    flags: int
+    stack: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
+    """Something that the guest says.
+
+    Attributes:
+        time_s: seconds since the guest's kernel started, by CLOCK_MONOTONIC in the guest.
+    """
+
+    time_s: float = 0.0
+
+
+class Booted(Report, frozen=True, tag="booted"):
+    """The init script: the root is mounted."""
+
+
+class Hello(Report, frozen=True, tag="hello"):
+    """The agent runs; `release` is the kernel's."""
+
+    release: str
+
+
+class CommandStarted(Report, frozen=True, tag="command-started"):
+    """The command of `RunCommand` was executed."""
+
+
+class CommandEnded(Report, frozen=True, tag="command-ended"):
+    """The command is done.
+
+    Attributes:
+        status: its exit status; 128 and the signal's number if one ended it; 126 or 127 if it did not start.
+        message: why it did not start, else empty.
+    """
+
+    status: int
+    message: str = ""
+
+
+class SettingUp(Report, frozen=True, tag="setting-up"):
+    """What the agent does before the workload begins, for people."""
+
+    step: str
+
+
+class StageFailed(Report, frozen=True, tag="stage-failed"):
+    """The stage could not be built; `message` says which step and what it printed."""
+
+    message: str
+
+
+class AgentFailed(Report, frozen=True, tag="agent-failed"):
+    """The agent itself failed; `traceback` is Python's."""
+
+    traceback: str
+
+
+class WorkBegan(Report, frozen=True, tag="work-began"):
+    """The stage stands and the workload begins; `memory_kib` has lines of /proc/meminfo."""
+
+    threads: tuple[ThreadReport, ...]
+    memory_kib: dict[str, int]
+
+
+class Sampled(Report, frozen=True, tag="sampled"):
+    """One look at device and memory while the workload runs.
+
+    Attributes:
+        completed: requests that the device has completed since the workload began.
+        in_flight: requests that it has taken and not completed.
+        memory_kib: lines of /proc/meminfo.
+    """
+
+    completed: int
+    in_flight: int
+    memory_kib: dict[str, int]
+
+
+class WorkReady(Report, frozen=True, tag="work-ready"):
+    """A program of the workload has its memory and code; it begins when it reads a line."""
+
+
+class WorkWritten(Report, frozen=True, tag="work-written"):
+    """The workload has written all of its bytes."""
+
+    written_bytes: int
+
+
+class WorkVerified(Report, frozen=True, tag="work-verified"):
+    """The workload has read everything back; `wrong_chunks` were not as they were written."""
+
+    verified_bytes: int
+    wrong_chunks: int
+
+
+class DeviceFrozen(Report, frozen=True, tag="device-frozen"):
+    """Requests are in flight and none has completed for as long as the scenario says.
+
+    Attributes:
+        stalled_s: seconds since the last one completed.
+        completed, in_flight: as in `Sampled`.
+        threads: the daemon's, with their kernel stacks.
+        waiting: every other task in uninterruptible sleep, with its stack.
+        memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
+    """
+
+    stalled_s: float
+    completed: int
+    in_flight: int
+    threads: tuple[ThreadReport, ...]
+    waiting: tuple[ThreadReport, ...]
+    memory_kib: dict[str, int]
+    vm_counters: dict[str, int]
+
+
+class WorkEnded(Report, frozen=True, tag="work-ended"):
+    """The workload is over.
+
+    Attributes:
+        status: exit status of its program, 0 also where it had verified everything.
+        completed, in_flight: as in `Sampled`.
+        oom_kills: processes that the kernel killed for want of memory since the workload began.
+        threads: the daemon's, without stacks.
+        memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
+    """
+
+    status: int
+    completed: int
+    in_flight: int
+    oom_kills: int
+    threads: tuple[ThreadReport, ...]
+    memory_kib: dict[str, int]
+    vm_counters: dict[str, int]
+
+
+class Garbled(Report, frozen=True, tag="garbled"):
+    """A line that is no report; `text` is its beginning. Made by whoever reads, never sent."""
+
+    text: str
+
+
+GuestReport = (
+    Booted
+    | Hello
+    | CommandStarted
+    | CommandEnded
+    | SettingUp
+    | StageFailed
+    | AgentFailed
+    | WorkBegan
+    | Sampled
+    | WorkReady
+    | WorkWritten
+    | WorkVerified
+    | DeviceFrozen
+    | WorkEnded
+    | Garbled
+)
+
+_ENCODER = msgspec.json.Encoder()
+_REPORTS: msgspec.json.Decoder[GuestReport] = msgspec.json.Decoder(GuestReport)
+_ORDERS: msgspec.json.Decoder[RunCommand | PlayHalf] = msgspec.json.Decoder(RunCommand | PlayHalf)
+
+
+def encode_order(order: Order) -> bytes:
+    """The order as the file that the guest's agent reads."""
+    return _ENCODER.encode(order)
+
+
+def decode_order(data: bytes) -> RunCommand | PlayHalf:
+    """The order in the file; raises msgspec.ValidationError where it is none."""
+    return _ORDERS.decode(data)
+
+
+def encode_report(report: Report) -> bytes:
+    """The report as one line."""
+    return _ENCODER.encode(report) + b"\n"
+
+
+def decode_report(line: bytes) -> GuestReport:
+    """The report in a line; a line that is none becomes `Garbled`."""
+    try:
+        return _REPORTS.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Garbled(text=line[:200].decode("utf-8", "backslashreplace"))
+
+
+class ReportReader:
+    """Bytes of a port to reports, however they are cut, without I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[GuestReport]:
+        """Reports that are complete with these bytes."""
+        self._buffer += data
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            yield decode_report(line)
+        if len(self._buffer) > LONGEST_LINE_BYTES:
+            self._buffer.clear()
+            yield Garbled(text=f"a line of more than {LONGEST_LINE_BYTES} bytes")

@@ -1,0 +1,63 @@
+"""The stacks: ways from a block device of the guest to a daemon in user space that serves it.
+
+A stack is one file of this package with a class that implements `ioflusher.lab.stacks.base.Stack`, and one
+row here. The row says what both sides need to know before anything boots.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ioflusher.lab.stacks.base import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class StackRow:
+    """A kind of stack.
+
+    Attributes:
+        kind: its name in a scenario, `device.kind`.
+        implementation: "module:class" below this package.
+        modules: kernel modules, with options, that it needs; a scenario may name them itself.
+        places: for each `daemon.store` that the stack can use, the placeholders that a `daemon.command` must
+            hold, each replaced by a path or an address in the guest.
+        example: a `daemon.command`, for messages.
+        own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
+    """
+
+    kind: str
+    implementation: str
+    modules: tuple[str, ...]
+    places: Mapping[str, tuple[str, ...]]
+    example: tuple[str, ...]
+    own_daemon: bool = False
+
+    def load(self) -> "type[Stack]":
+        """The class behind the row."""
+        module, _, name = self.implementation.partition(":")
+        found: type[Stack] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return found
+
+
+STACKS: dict[str, StackRow] = {
+    row.kind: row
+    for row in (
+        StackRow(
+            kind="nbd",
+            implementation="nbd:NbdStack",
+            modules=("nbd nbds_max=1",),
+            places={"file": ("{socket}", "{file}"), "remote": ("{socket}", "{remote}")},
+            example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
+            own_daemon=True,
+        ),
+        StackRow(
+            kind="fuse-loop",
+            implementation="fuse_loop:FuseLoopStack",
+            modules=("fuse", "loop max_loop=1"),
+            places={"file": ("{directory}", "{mount}")},
+            example=("bindfs", "-f", "{directory}", "{mount}"),
+        ),
+    )
+}

@@ -1,0 +1,77 @@
+"""What every stack does, in the guest: start its daemon, give the device, say whom to watch, end.
+
+The lab puts swap or a file system on the device, runs the workload and observes; a stack knows nothing of
+that.
+"""
+
+import abc
+from collections.abc import Mapping
+from pathlib import Path
+
+from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
+from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.processes import Processes
+from ioflusher.lab.messages import STORE_DISK, PlayHalf
+from ioflusher.lab.scenario import Scenario
+
+STORE = Path("/store")
+
+
+class Stack(abc.ABC):
+    """One stack in one guest, for one half of an experiment.
+
+    Attributes:
+        scenario: what is played.
+        order: which half, and where the server outside is.
+        processes: starts every process of the stack.
+    """
+
+    def __init__(self, order: PlayHalf, processes: Processes) -> None:
+        self.scenario: Scenario = order.scenario
+        self.order = order
+        self.processes = processes
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start the daemon and make the device: when it returns, the device takes requests.
+
+        Raises:
+            SetupFailed: which says the step, and what the program printed.
+        """
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> str:
+        """The block device that the daemon serves, as in /dev/nbd0."""
+
+    @abc.abstractmethod
+    def daemons(self) -> tuple[int, ...]:
+        """The processes that stand in the device's path, by number, the one most likely to wait first."""
+
+    def counters(self) -> DeviceCounters:
+        """Requests of the device: what tells progress from a freeze."""
+        return BlockCounters(self.device)
+
+    def end(self) -> None:  # noqa: B027 (most stacks end with their processes)
+        """Undo what would outlive the processes; called when the half is over."""
+
+    def make_store(self) -> Path:
+        """The file behind the device, of the device's size, on a file system of its own disk; no journal."""
+        disk = find_disk(STORE_DISK)
+        self.processes.step("mkfs.ext4", "-q", "-F", "-O", "^has_journal", disk)
+        STORE.mkdir(exist_ok=True)
+        self.processes.step("mount", "-t", "ext4", disk, str(STORE))
+        image = STORE / "image"
+        with image.open("wb") as file:
+            file.truncate(self.scenario.device.size)
+        return image
+
+
+def filled_in(command: tuple[str, ...], places: Mapping[str, str]) -> list[str]:
+    """The command with each placeholder replaced."""
+    words = []
+    for word in command:
+        for name, value in places.items():
+            word = word.replace(name, value)
+        words.append(word)
+    return words

@@ -1,0 +1,61 @@
+"""A network block device: /dev/nbd0, the kernel's client, and a server on a Unix socket of the same machine.
+
+Without `daemon.command` the server is ours, which sets the state itself: the commands of the two halves
+differ in one word. Another server's command is the same in both: the state is set, or not, before it is
+executed.
+"""
+
+import sys
+from pathlib import Path
+
+from ioflusher.lab.guest.processes import Process, SetupFailed, await_line, await_true
+from ioflusher.lab.messages import PlayHalf
+from ioflusher.lab.stacks.base import STORE, Stack, filled_in
+
+DEVICE = "/dev/nbd0"
+SOCKET = "/run/lab/nbd.sock"
+
+
+def daemon_argv(order: PlayHalf) -> list[str]:
+    """The server's command."""
+    image = str(STORE / "image")
+    daemon = order.scenario.daemon
+    if daemon.command:
+        places = {"{socket}": SOCKET, "{file}": image, "{remote}": order.remote}
+        return filled_in(daemon.command, places)
+    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
+    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
+    argv += ["--io-flusher" if order.io_flusher else "--no-io-flusher"]
+    if daemon.lock_memory:
+        argv += ["--lock-memory"]
+    if daemon.realtime:
+        argv += ["--realtime", str(daemon.realtime)]
+    return argv
+
+
+class NbdStack(Stack):
+    """nbd0 served over a Unix socket."""
+
+    device = DEVICE
+    _server: Process
+
+    def start(self) -> None:
+        if self.scenario.daemon.store == "file":
+            self.make_store()
+        argv = daemon_argv(self.order)
+        if self.scenario.daemon.command:
+            self._server = self.processes.start(argv, io_flusher=self.order.io_flusher)
+            await_true(lambda: Path(SOCKET).is_socket(), f"it had no socket {SOCKET}", self._server)
+            uri = f"nbd+unix:///?socket={SOCKET}"
+        else:
+            self._server = self.processes.start(argv, stdout=True)
+            line = await_line(self._server)
+            if not line.startswith("listening on "):
+                raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
+            uri = line.removeprefix("listening on ")
+        client = self.processes.start([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri])
+        size = Path("/sys/block/nbd0/size")
+        await_true(lambda: int(size.read_text()) > 0, f"{DEVICE} was not attached", client, self._server)
+
+    def daemons(self) -> tuple[int, ...]:
+        return (self._server.pid,)

@@ -1,0 +1,349 @@
+"""The judgement without a virtual machine: recordings of real guests, one for each way that a half can end.
+
+`python -m tests.lab.record` made them; a `RecordedMachine` says again what the guest said, and the real
+follower judges it. What is expected here was read off the recordings by hand, not computed.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ioflusher.kernlog.waits import StackKind
+from ioflusher.lab.errors import LabError
+from ioflusher.lab.follower import NMI_DEADLINE_S, SETUP_SILENCE_S, SILENCE_S, Follower
+from ioflusher.lab.messages import GuestReport, Sampled, WorkBegan, WorkEnded, WorkVerified
+from ioflusher.lab.outcome import Half, HalfOutcome, Run
+from ioflusher.lab.recording import (
+    RecordedMachine,
+    Recorder,
+    Recording,
+    Said,
+    read_recording,
+    write_recording,
+)
+from tests.lab.record import CASES, RECORDINGS
+
+THROTTLED = "ext4_buffered_write_iter() was stopped by the kernel until other dirty pages have been written"
+
+
+def recording(name: str) -> Recording:
+    """One of the recordings."""
+    return read_recording(RECORDINGS / f"{name}.json")
+
+
+def judged(recorded: Recording) -> Half:
+    """What the follower makes of it."""
+    machine = RecordedMachine(recorded)
+    follower = Follower(machine, recorded.scenario, io_flusher=recorded.io_flusher, boot_s=recorded.boot_s)
+    return follower.follow()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one recording has to come to.
+
+    Attributes:
+        detail: the sentence, or its beginning.
+        requests: completed and in flight.
+        when_s: of the last progress, or of the end.
+        wrong_chunks: None where nothing was read back.
+        lived: whether all came back as written.
+        witness: number and kind of the thread that waits for itself.
+        states: run states of the daemon's threads, in their order.
+        covered: how many of them carry the state.
+        console: a line of the console's end that is shown.
+    """
+
+    outcome: HalfOutcome
+    detail: str
+    requests: tuple[int, int]
+    when_s: float
+    wrong_chunks: int | None = None
+    lived: bool = False
+    witness: tuple[int, StackKind] | None = None
+    states: str = ""
+    covered: int = 0
+    console: str = ""
+
+
+EXPECTED = {
+    "finished": Expected(
+        HalfOutcome.FINISHED,
+        "All that was written came back.",
+        (207, 0),
+        5.92,
+        wrong_chunks=0,
+        lived=True,
+        states="SR",
+        covered=2,
+    ),
+    "finished-swap": Expected(
+        HalfOutcome.FINISHED,
+        "All that was written came back.",
+        (863, 0),
+        15.43,
+        wrong_chunks=0,
+        lived=True,
+        states="SR",
+        covered=2,
+    ),
+    "finished-wrong-chunks": Expected(
+        HalfOutcome.FINISHED,
+        "5 chunks came back wrong.",
+        (206, 0),
+        6.01,
+        wrong_chunks=5,
+        states="S" * 18,
+        covered=18,
+    ),
+    "frozen-throttled": Expected(
+        HalfOutcome.FROZEN,
+        f"The daemon waits for itself: its write in {THROTTLED}.",
+        (16, 2),
+        1.58,
+        witness=(166, StackKind.DIRTY_THROTTLED),
+        states="SR",
+    ),
+    "frozen-in-reclaim": Expected(
+        HalfOutcome.FROZEN,
+        "The daemon waits for itself: its tcp_sendmsg() allocated memory, direct reclaim sent the pages that "
+        "it had queued for writing to a block device, and it waits there for I/O that nbd started.",
+        (0, 5),
+        3.56,
+        witness=(169, StackKind.RECLAIM_IO),
+        states="SD",
+    ),
+    "frozen-no-witness": Expected(
+        HalfOutcome.FROZEN,
+        "None of the daemon's threads was seen waiting for itself.",
+        (39, 6),
+        1.65,
+        states="T" * 18,
+        covered=18,
+    ),
+    "out-of-memory": Expected(
+        HalfOutcome.OUT_OF_MEMORY, "The kernel killed 1 process(es).", (74, 0), 6.33, states="SS", covered=2
+    ),
+    "panicked": Expected(
+        HalfOutcome.PANICKED,
+        "The kernel panicked: sysrq triggered crash.",
+        (15, 2),
+        1.02,
+        console="pages hwpoisoned",
+    ),
+    "lost-machine-ended": Expected(
+        HalfOutcome.LOST,
+        "The machine ended without a word on its outcome.",
+        (24, 5),
+        1.01,
+        console="sysrq: Resetting",
+    ),
+    "lost-daemon-killed": Expected(
+        HalfOutcome.LOST,
+        "The workload ended with status 1 before it had read everything back.",
+        (45, 0),
+        1.5,
+        states="Z",
+        covered=1,
+        console="OSError: [Errno 5] Input/output error",
+    ),
+    "lost-at-the-deadline": Expected(
+        HalfOutcome.LOST,
+        "Neither done nor frozen after 40 s.",
+        (14, 0),
+        9.72,
+        states="SS",
+        covered=2,
+        console="attached /dev/nbd0",
+    ),
+    "silent-frozen": Expected(
+        HalfOutcome.FROZEN,
+        f"Even the observer stopped; the panic's stacks show: its write in {THROTTLED}.",
+        (21, 9),
+        2.54,
+        witness=(170, StackKind.DIRTY_THROTTLED),
+        states="SSDDDSSSDDDSSSSDDD",
+    ),
+    "silent-no-witness": Expected(
+        HalfOutcome.LOST,
+        "Neither done nor frozen after 25 s of silence.",
+        (8, 2),
+        1.55,
+        states="T" * 18,
+        covered=18,
+        console="attached /dev/nbd0",
+    ),
+}
+STAGES = {
+    "stage-setting": "No such file or directory: '/proc/sys/vm/no_such_setting'",
+    "stage-daemon-exits": "exit 3 sh /run/lab/nbd.sock /store/image` ended with status 3",
+    "stage-daemon-never-serves": "exec sleep 1000 sh /run/lab/nbd.sock /store/image`: it had no socket "
+    "/run/lab/nbd.sock after 40 s",
+    "stage-daemon-missing": "/no/such/daemon does not start: No such file or directory",
+}
+
+
+def test_every_case_is_expected() -> None:
+    """Each case is recorded and judged here, and every outcome has one."""
+    assert set(EXPECTED) | set(STAGES) == set(CASES) == {path.stem for path in RECORDINGS.glob("*.json")}
+    assert {expected.outcome for expected in EXPECTED.values()} == set(HalfOutcome)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_guest_is_judged_as_it_was(name: str) -> None:
+    """Outcome, sentence, numbers, threads and witness are those of the guest."""
+    expected, half = EXPECTED[name], judged(recording(name))
+    assert half.outcome is expected.outcome
+    assert half.detail == expected.detail
+    assert (half.completed, half.in_flight) == expected.requests
+    assert half.when_s == pytest.approx(expected.when_s, abs=0.006)
+    assert half.wrong_chunks == expected.wrong_chunks
+    assert half.lived == expected.lived
+    assert half.io_flusher == CASES[name][1]
+    witness = half.witness
+    found = None
+    if witness is not None:
+        assert witness.explanation is not None
+        found = witness.tid, witness.explanation.kind
+    assert found == expected.witness
+    assert "".join(thread.state for thread in half.threads) == expected.states
+    assert sum(thread.io_flusher for thread in half.threads) == expected.covered
+    assert expected.console in half.console_tail
+    assert bool(half.console_tail) == bool(expected.console)
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_a_stage_that_cannot_be_built_is_no_outcome(name: str) -> None:
+    """A setting that is not there, a daemon that exits, never serves or is missing are told apart."""
+    with pytest.raises(LabError) as caught:
+        judged(recording(name))
+    message, _, console = str(caught.value).partition("\nthe last lines of its console:\n")
+    assert message.startswith("the guest could not build the scenario's stage: ")
+    assert STAGES[name] in message
+    if name == "stage-daemon-exits":
+        assert "no export in /store/image" in console, "the daemon's own words are shown"
+
+
+def test_the_agent_that_fails_is_no_outcome() -> None:
+    """A failure of our own agent is said to be that, with its traceback."""
+    recorded = recording("finished")
+    failed = msgspec.convert({"event": "agent-failed", "traceback": "Traceback: here"}, GuestReport)
+    with pytest.raises(LabError, match="the guest's agent failed: Traceback: here"):
+        judged(msgspec.structs.replace(recorded, said=(Said(5.0, failed),)))
+
+
+def test_only_the_real_pair_proves_the_mechanism() -> None:
+    """Of all pairs of recordings, frozen with a witness and alive with all chunks right, and no other."""
+    halves = {name: judged(recording(name)) for name in EXPECTED}
+    alive = halves["finished"]
+    without = {name for name, half in halves.items() if Run(half, alive).proved}
+    assert without == {"frozen-throttled", "frozen-in-reclaim", "silent-frozen"}
+    frozen = halves["frozen-throttled"]
+    with_ = {name for name, half in halves.items() if Run(frozen, half).proved}
+    assert with_ == {"finished", "finished-swap"}
+    assert not Run(frozen, None).proved
+    assert not Run(None, halves["finished"]).proved
+
+
+def edited(name: str, edit: dict[type, dict[str, object]]) -> Half:
+    """The half of a recording in which fields of some reports are others."""
+    recorded = recording(name)
+    said = []
+    for one in recorded.said:
+        report = one.report
+        if report is not None and type(report) in edit:
+            report = msgspec.structs.replace(report, **edit[type(report)])
+        said.append(msgspec.structs.replace(one, report=report))
+    return judged(msgspec.structs.replace(recorded, said=tuple(said)))
+
+
+def test_what_decides_a_finished_half() -> None:
+    """Each fact of the last report by itself: kills come before all, then the status, then what was read."""
+    assert edited("finished", {WorkEnded: {"oom_kills": 1}}).outcome is HalfOutcome.OUT_OF_MEMORY
+    assert edited("finished", {WorkEnded: {"status": 1}}).outcome is HalfOutcome.LOST
+    wrong = edited("finished", {WorkVerified: {"wrong_chunks": 1}})
+    assert (wrong.outcome, wrong.wrong_chunks, wrong.lived) == (HalfOutcome.FINISHED, 1, False)
+    assert wrong.detail == "1 chunks came back wrong."
+    assert edited("finished", {WorkVerified: {"verified_bytes": 4096}}).verified_bytes == 4096
+    recorded = recording("finished")
+    unread = tuple(one for one in recorded.said if not isinstance(one.report, WorkVerified))
+    half = judged(msgspec.structs.replace(recorded, said=unread))
+    assert half.outcome is HalfOutcome.LOST
+    assert half.verified_bytes is None
+
+
+def test_times_are_the_workloads() -> None:
+    """Samples and the end are counted from the workload's beginning, not from the boot."""
+    half = judged(recording("finished"))
+    recorded = recording("finished")
+    began = next(one.report for one in recorded.said if isinstance(one.report, WorkBegan))
+    samples = [one.report for one in recorded.said if isinstance(one.report, Sampled)]
+    assert began.time_s > 5
+    assert [sample.time_s for sample in half.samples] == [
+        pytest.approx(sample.time_s - began.time_s) for sample in samples
+    ]
+    assert [sample.completed for sample in half.samples] == [sample.completed for sample in samples]
+    assert half.samples[-1].memory_kib == samples[-1].memory_kib
+    assert half.boot_s == recorded.boot_s
+    assert half.wall_s == recorded.said[-1].elapsed_s
+
+
+def test_silence_is_waited_for_only_so_long() -> None:
+    """A guest that says nothing is interrupted after 60 s of set-up or 25 s of work, and then given 40 s."""
+    recorded = recording("finished")
+    nothing = judged(msgspec.structs.replace(recorded, said=(), console=""))
+    assert nothing.outcome is HalfOutcome.LOST
+    assert nothing.wall_s == pytest.approx(recorded.boot_s + SETUP_SILENCE_S + NMI_DEADLINE_S)
+    first = [one for one in recorded.said if isinstance(one.report, WorkBegan | Sampled)][:2]
+    working = judged(msgspec.structs.replace(recorded, said=tuple(first), console=""))
+    assert working.detail == "Neither done nor frozen after 25 s of silence."
+    assert working.wall_s == pytest.approx(first[-1].elapsed_s + SILENCE_S + NMI_DEADLINE_S)
+
+
+def test_a_witness_at_the_deadline_is_no_freeze() -> None:
+    """Stacks taken because time was up do not show a freeze: requests may have gone on until then."""
+    recorded = recording("silent-frozen")
+    last = max(one.elapsed_s for one in recorded.said if not one.after_nmi)
+    soon = replace(recorded.scenario, deadline_s=last + 5)
+    half = judged(msgspec.structs.replace(recorded, scenario=soon))
+    assert half.outcome is HalfOutcome.LOST
+    assert half.witness is not None
+    assert half.detail == f"Neither done nor frozen after {last + 5:g} s."
+
+
+def test_what_the_interrupt_brought_is_said_only_after_one() -> None:
+    """A recorded machine that nobody interrupts stays silent where the real one was silent."""
+    recorded = recording("silent-frozen")
+    machine = RecordedMachine(recorded)
+    before = sum(not one.after_nmi for one in recorded.said)
+    assert before < len(recorded.said)
+    for _ in range(before):
+        assert machine.next_report(1000) is not None
+    assert machine.next_report(1000) is None
+    machine.inject_nmi()
+    assert machine.next_report(0) is not None
+
+
+def test_a_recording_of_a_recording_is_the_same(tmp_path: Path) -> None:
+    """The recorder keeps all that a follower used: played again, it comes to the same half."""
+    for name in ("finished", "silent-frozen", "panicked"):
+        recorded = recording(name)
+        recorder = Recorder(RecordedMachine(recorded))
+        Follower(recorder, recorded.scenario, io_flusher=recorded.io_flusher, boot_s=recorded.boot_s).follow()
+        again = recorder.recording(recorded.scenario, recorded.io_flusher, recorded.boot_s, recorded.kernel)
+        assert judged(again) == judged(recorded)
+        write_recording(again, tmp_path / "again.json")
+        assert read_recording(tmp_path / "again.json") == again
+
+
+def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
+    """What cannot be read is an error that names the file, and the field where there is one."""
+    with pytest.raises(LabError, match=r"cannot read the recording .*none\.json: No such file"):
+        read_recording(tmp_path / "none.json")
+    file = tmp_path / "x.json"
+    for text in ("", "[]", '{"scenario": 1}', "\xff"):
+        file.write_text(text, encoding="latin-1")
+        with pytest.raises(LabError, match=r"x\.json is no recording of a guest"):
+            read_recording(file)

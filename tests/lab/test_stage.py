@@ -1,0 +1,249 @@
+"""How a stage is built: the two halves differ in the state alone, and disks are found by their names."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from ioflusher.lab.disks import EmptyDisk
+from ioflusher.lab.errors import ScenarioError
+from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
+from ioflusher.lab.guest import stage
+from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, await_true
+from ioflusher.lab.messages import PlayHalf
+from ioflusher.lab.qemu import Disk
+from ioflusher.lab.scenario import KernelTable
+from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.lab.stacks import STACKS, base, fuse_loop, nbd
+
+SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
+REMOTE = "nbd://10.0.2.2:10809"
+
+
+class NotedProcesses(Processes):
+    """Starts nothing and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[list[str], bool]] = []
+        self.steps: list[tuple[str, ...]] = []
+
+    def start(
+        self, argv: Any, *, stdin: bool = False, stdout: bool = False, io_flusher: bool = False
+    ) -> Process:
+        self.started.append((list(argv), io_flusher))
+        return cast(Process, SimpleNamespace(pid=1000 + len(self.started), args=list(argv)))
+
+    def step(self, *argv: str) -> None:
+        self.steps.append(argv)
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all that makes a half, the order differs in `io_flusher`, and the daemon's start in one word or not
+    even in that: another's daemon runs by the same words, with the state set just before, or not."""
+    scenario = SCENARIOS[name]
+    orders = [PlayHalf(scenario, io_flusher, REMOTE) for io_flusher in (False, True)]
+    first, second = (msgspec.to_builtins(order) for order in orders)
+    assert {key for key in first if first[key] != second[key]} == {"io_flusher"}
+    monkeypatch.setattr(base, "find_disk", lambda disk_name: f"/dev/{disk_name}")
+    monkeypatch.setattr(base, "STORE", Path("/nowhere"))
+    asked = []
+    for order in orders:
+        processes = NotedProcesses()
+        stack = STACKS[scenario.device.kind].load()(order, processes)
+        monkeypatch.setattr(stack, "make_store", lambda: Path("/nowhere/image"))
+        for module in (nbd, fuse_loop):
+            monkeypatch.setattr(module, "await_true", lambda *_: None)
+        monkeypatch.setattr(nbd, "await_line", lambda _: "listening on nbd://x")
+        monkeypatch.setattr(fuse_loop, "MOUNT", FakeDirectory("/run/lab/fuse"))
+        stack.start()
+        asked.append((processes.started, processes.steps))
+        assert len(stack.daemons()) == 1
+    (without, steps), (with_, same_steps) = asked
+    assert steps == same_steps
+    words = [pair for (a, _), (b, _) in zip(without, with_, strict=True) for pair in zip(a, b, strict=True)]
+    changed = [pair for pair in words if pair[0] != pair[1]]
+    states = [(a, b) for (_, a), (_, b) in zip(without, with_, strict=True)]
+    if scenario.daemon.command:
+        assert changed == []
+        assert states[0] == (False, True)
+        assert set(states[1:]) <= {(False, False)}
+    else:
+        assert changed == [("--no-io-flusher", "--io-flusher")]
+        assert set(states) == {(False, False)}, "our own daemon sets the state itself"
+
+
+class FakeDirectory(type(Path())):  # type: ignore[misc]
+    """A path whose directory need not be made."""
+
+    def mkdir(self, *_: object, **__: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_the_machine_is_the_scenarios(name: str) -> None:
+    """Memory, processors and modules are the scenario's; a network is there only for a remote store."""
+    scenario = SCENARIOS[name]
+    guest = guest_for(scenario, (Disk("/x"),))
+    assert guest.memory_bytes == scenario.machine.memory
+    assert guest.cpus == scenario.machine.cpus
+    assert guest.network == (scenario.daemon.store == "remote")
+    assert guest.disks == (Disk("/x"),)
+    loaded = {module.partition(" ")[0] for module in guest.modules}
+    assert {module.partition(" ")[0] for module in STACKS[scenario.device.kind].modules} <= loaded
+    assert len(guest.modules) == len(loaded), "each module once"
+
+
+def test_each_disk_is_what_it_was_asked_for_as() -> None:
+    """The daemon's store has the device's size and a margin, the reader's disk its own; each has its name."""
+    swap, files = SCENARIOS["swap-on-nbd"], SCENARIOS["ext4-on-nbd-throttled"]
+    assert disks_for(swap) == (EmptyDisk(swap.pressure.size, "reader"),)
+    assert disks_for(files) == (EmptyDisk(files.device.size + STORE_MARGIN_BYTES, "store"),)
+    both = replace(files, pressure=swap.pressure)
+    assert sorted(disks_for(both), key=lambda disk: disk.name) == [
+        EmptyDisk(swap.pressure.size, "reader"),
+        EmptyDisk(files.device.size + STORE_MARGIN_BYTES, "store"),
+    ]
+
+
+def block_tree(tmp_path: Path, serials: dict[str, str | None]) -> Path:
+    """A /sys/block with these disks."""
+    for name, serial in serials.items():
+        (tmp_path / name).mkdir()
+        if serial is not None:
+            (tmp_path / name / "serial").write_text(serial + "\n")
+    return tmp_path
+
+
+def test_the_guest_finds_a_disk_by_its_name(tmp_path: Path) -> None:
+    """Whatever the order of the disks, and whatever other disks there are."""
+    block = block_tree(tmp_path, {"vda": "", "vdb": "reader", "vdc": "store", "sda": "store", "vdd": None})
+    assert find_disk("store", block) == "/dev/vdc"
+    assert find_disk("reader", block) == "/dev/vdb"
+    with pytest.raises(SetupFailed, match="no disk named 'other'"):
+        find_disk("other", block)
+
+
+def test_store_and_reader_use_their_own_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mkfs and mount are for the store's disk, the reader reads the reader's."""
+    for module in (base, stage):
+        monkeypatch.setattr(module, "find_disk", lambda name: f"/dev/disk-{name}")
+    monkeypatch.setattr(base, "STORE", tmp_path / "store")
+    monkeypatch.setattr(stage, "await_ready", lambda program: None)
+    processes = NotedProcesses()
+    image = nbd.NbdStack(PlayHalf(SCENARIOS["ext4-on-nbd-throttled"], False, ""), processes).make_store()
+    assert image.stat().st_size == SCENARIOS["ext4-on-nbd-throttled"].device.size
+    assert [words[-1 if words[0] == "mkfs.ext4" else -2] for words in processes.steps] == [
+        "/dev/disk-store"
+    ] * 2
+    stage.WorkloadPrograms(SCENARIOS["swap-on-nbd"], processes).start_pressure()
+    assert processes.started[-1][0][-2:] == ["read", "/dev/disk-reader"]
+    stage.WorkloadPrograms(SCENARIOS["ext4-on-nbd-throttled"], processes).start_pressure()
+    assert len(processes.started) == 1, "no pressure, no reader"
+
+
+@pytest.mark.parametrize("use", ["swap", "ext4", "xfs"])
+def test_the_device_is_used_as_the_scenario_says(use: str) -> None:
+    """swap is made and switched on, a file system made and mounted, all on the device of the stack."""
+    processes = NotedProcesses()
+    stage.use_device(processes, "/dev/loop0", use)
+    made, taken = processes.steps
+    assert made[0] == ("mkswap" if use == "swap" else f"mkfs.{use}")
+    assert made[-1] == "/dev/loop0"
+    assert taken == (
+        ("swapon", "/dev/loop0") if use == "swap" else ("mount", "-t", use, "/dev/loop0", "/mnt")
+    )
+
+
+def test_settings_name_the_file_that_is_not_there(tmp_path: Path) -> None:
+    """A setting that the kernel does not have is an error with the file's name."""
+    file = tmp_path / "setting"
+    file.write_text("0")
+    stage.apply_settings(KernelTable(write={str(file): "1"}))
+    assert file.read_text() == "1"
+    with pytest.raises(OSError, match="no_such_setting"):
+        stage.apply_settings(KernelTable(sysctl={"vm.no_such_setting": "1"}))
+
+
+def test_what_does_not_start_exits_or_never_serves_is_told_apart() -> None:
+    """Three failures, three messages, each with the command."""
+    processes = Processes()
+    start = subprocess.Popen
+    with start([sys.executable, "-c", "raise SystemExit(3)"]) as ends:
+        ends.wait(timeout=30)
+        with pytest.raises(SetupFailed, match=r"raise SystemExit\(3\)` ended with status 3"):
+            await_true(lambda: False, "it had no socket", ends)
+    with start(["sleep", "60"]) as stays:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ioflusher.lab.guest.processes.SETUP_DEADLINE_S", 0.3)
+            with pytest.raises(SetupFailed, match=r"`sleep 60`: it had no socket after 0\.3 s"):
+                await_true(lambda: False, "it had no socket", stays)
+        stays.kill()
+    with start(["sleep", "60"], stdout=subprocess.PIPE) as silent:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ioflusher.lab.guest.processes.SETUP_DEADLINE_S", 0.3)
+            with pytest.raises(SetupFailed, match=r"`sleep 60` said nothing for 0\.3 s"):
+                await_line(silent)
+        silent.kill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ioflusher.lab.guest.processes.become_ordinary", lambda state=False: None)
+        with pytest.raises(SetupFailed, match="no-such-daemon does not start: No such file"):
+            processes.start(["no-such-daemon"])
+        with pytest.raises(SetupFailed, match=r"false exited 1"):
+            processes.step("false")
+
+
+@pytest.mark.parametrize("row", STACKS.values(), ids=lambda row: row.kind)
+def test_every_row_has_its_class(row: Any) -> None:
+    """The class is there and is a stack; the example is a command that a scenario may have."""
+    assert issubclass(row.load(), base.Stack)
+    assert sorted(word for word in row.example if word.startswith("{")) == sorted(row.places["file"])
+
+
+def scenario_text(**replaced: str) -> str:
+    """The bindfs scenario with lines replaced."""
+    text = builtin_scenarios()["ext4-on-bindfs-throttled"]
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            'kind = "fuse-loop"',
+            'kind = "drbd"',
+            "device.kind: expected one of 'nbd', 'fuse-loop', found 'drbd'",
+        ),
+        (
+            'store = "file"',
+            'store = "remote"',
+            "daemon.store: expected one of 'file' for device.kind 'fuse-loop'",
+        ),
+        (
+            "command = ",
+            "command = [] #",
+            "the key daemon.command is missing: 'fuse-loop' has no daemon of ours",
+        ),
+        ('"{mount}"', '"{socket}"', "expected {directory} and {mount} in it, found {directory}, {socket}"),
+    ],
+)
+def test_a_stack_that_is_not_there_is_an_error(old: str, new: str, says: str) -> None:
+    """What the row does not offer is refused before anything boots, with what it does offer."""
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(scenario_text(**{old: new}), origin="mine.toml")
+    assert says in str(caught.value)
+
+
+def test_modules_of_the_stack_are_added_once() -> None:
+    """A scenario that names a module itself, with options of its own, keeps them."""
+    assert SCENARIOS["ext4-on-nbd-throttled"].modules == ("nbd nbds_max=1",)
+    assert SCENARIOS["ext4-on-bindfs-throttled"].modules == ("fuse", "loop max_loop=1")
