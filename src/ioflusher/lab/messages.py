@@ -78,7 +78,7 @@ class ThreadReport(msgspec.Struct, frozen=True):
     stack: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
+class TimedReport(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
     """Something that the guest says.
 
     Attributes:
@@ -88,21 +88,21 @@ class Report(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
     time_s: float = 0.0
 
 
-class Booted(Report, frozen=True, tag="booted"):
+class Booted(TimedReport, frozen=True, tag="booted"):
     """The init script: the root is mounted."""
 
 
-class Hello(Report, frozen=True, tag="hello"):
+class Hello(TimedReport, frozen=True, tag="hello"):
     """The agent runs; `release` is the kernel's."""
 
     release: str
 
 
-class CommandStarted(Report, frozen=True, tag="command-started"):
+class CommandStarted(TimedReport, frozen=True, tag="command-started"):
     """The command of `RunCommand` was executed."""
 
 
-class CommandEnded(Report, frozen=True, tag="command-ended"):
+class CommandEnded(TimedReport, frozen=True, tag="command-ended"):
     """The command is done.
 
     Attributes:
@@ -114,32 +114,32 @@ class CommandEnded(Report, frozen=True, tag="command-ended"):
     message: str = ""
 
 
-class SettingUp(Report, frozen=True, tag="setting-up"):
+class SettingUp(TimedReport, frozen=True, tag="setting-up"):
     """What the agent does before the workload begins, for people."""
 
     step: str
 
 
-class StageFailed(Report, frozen=True, tag="stage-failed"):
+class StageFailed(TimedReport, frozen=True, tag="stage-failed"):
     """The stage could not be built; `message` says which step and what it printed."""
 
     message: str
 
 
-class AgentFailed(Report, frozen=True, tag="agent-failed"):
+class AgentFailed(TimedReport, frozen=True, tag="agent-failed"):
     """The agent itself failed; `traceback` is Python's."""
 
     traceback: str
 
 
-class WorkBegan(Report, frozen=True, tag="work-began"):
+class WorkBegan(TimedReport, frozen=True, tag="work-began"):
     """The stage stands and the workload begins; `memory_kib` has lines of /proc/meminfo."""
 
     threads: tuple[ThreadReport, ...]
     memory_kib: dict[str, int]
 
 
-class Sampled(Report, frozen=True, tag="sampled"):
+class Sampled(TimedReport, frozen=True, tag="sampled"):
     """One look at device and memory while the workload runs.
 
     Attributes:
@@ -153,24 +153,24 @@ class Sampled(Report, frozen=True, tag="sampled"):
     memory_kib: dict[str, int]
 
 
-class WorkReady(Report, frozen=True, tag="work-ready"):
+class WorkReady(TimedReport, frozen=True, tag="work-ready"):
     """A program of the workload has its memory and code; it begins when it reads a line."""
 
 
-class WorkWritten(Report, frozen=True, tag="work-written"):
+class WorkWritten(TimedReport, frozen=True, tag="work-written"):
     """The workload has written all of its bytes."""
 
     written_bytes: int
 
 
-class WorkVerified(Report, frozen=True, tag="work-verified"):
+class WorkVerified(TimedReport, frozen=True, tag="work-verified"):
     """The workload has read everything back; `wrong_chunks` were not as they were written."""
 
     verified_bytes: int
     wrong_chunks: int
 
 
-class DeviceFrozen(Report, frozen=True, tag="device-frozen"):
+class DeviceFrozen(TimedReport, frozen=True, tag="device-frozen"):
     """Requests are in flight and none has completed for as long as the scenario says.
 
     Attributes:
@@ -190,7 +190,7 @@ class DeviceFrozen(Report, frozen=True, tag="device-frozen"):
     vm_counters: dict[str, int]
 
 
-class WorkEnded(Report, frozen=True, tag="work-ended"):
+class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
     """The workload is over.
 
     Attributes:
@@ -210,7 +210,7 @@ class WorkEnded(Report, frozen=True, tag="work-ended"):
     vm_counters: dict[str, int]
 
 
-class Garbled(Report, frozen=True, tag="garbled"):
+class Garbled(TimedReport, frozen=True, tag="garbled"):
     """A line that is no report; `text` is its beginning. Made by whoever reads, never sent."""
 
     text: str
@@ -249,7 +249,7 @@ def decode_order(data: bytes) -> RunCommand | PlayHalf:
     return _ORDERS.decode(data)
 
 
-def encode_report(report: Report) -> bytes:
+def encode_report(report: TimedReport) -> bytes:
     """The report as one line."""
     return _ENCODER.encode(report) + b"\n"
 

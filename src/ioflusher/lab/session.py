@@ -12,7 +12,7 @@ from ioflusher.lab import initramfs, qemu
 from ioflusher.lab.erofs import Image
 from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.kernels import Kernel, busybox, cache_directory, find_kernel
-from ioflusher.lab.messages import Booted, Hello, PlayHalf, Report, RunCommand, encode_order
+from ioflusher.lab.messages import Booted, Hello, PlayHalf, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.tree import Graft, default_shares, scan
 from ioflusher.lab.vm import Ended, VirtualMachine
@@ -106,7 +106,7 @@ class Lab:
             contextlib.suppress(LabError, ProgramError),
             self.boot(Guest(), RunCommand(("true",), "/", {})) as vm,
         ):
-            if isinstance(vm.next_report(PROBE_DEADLINE_S), Report):
+            if isinstance(vm.next_report(PROBE_DEADLINE_S), TimedReport):
                 found = Accelerator.KVM
         qemu.remember_accelerator(file, key, found)
         return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ioflusher.lab.messages import EVENTS_PORT, Report, encode_report
+from ioflusher.lab.messages import EVENTS_PORT, TimedReport, encode_report
 
 
 def open_port(name: str, flags: int) -> int:
@@ -23,7 +23,7 @@ class ReportPort:
     def __init__(self) -> None:
         self._fd = open_port(EVENTS_PORT, os.O_WRONLY)
 
-    def say(self, report: Report) -> None:
+    def say(self, report: TimedReport) -> None:
         """Send one report, stamped with the time."""
         line = encode_report(msgspec.structs.replace(report, time_s=round(time.monotonic(), 3)))
         while line:
