@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE
+from ioflusher.kernel.status import parse_status
 
 NO_SKIP = os.environ.get("IOFLUSHER_TESTS_NO_SKIP") == "1"
-PERMITTED = not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
+PERMITTED = not parse_status(Path("/proc/self/status").read_bytes()).capabilities.missing(CAP_SYS_RESOURCE)
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 # program -> the Debian packages that bring it; `tools/packages test` installs them all

@@ -16,9 +16,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect.machine import collect
-from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue
@@ -53,7 +55,7 @@ def pid_of(number: int) -> int:
 def bystander(pid: int) -> Process:
     """A process with a few threads that serves nothing."""
     threads = tuple(Thread(pid * 10 + number, f"thread-{number}", "S", 0x00400140) for number in range(4))
-    none = Capabilities(0, 0, (1 << 41) - 1)
+    none = CapabilitySets(effective=0, permitted=0, bounding=(1 << 41) - 1)
     return Process(pid, 1, "bystander", 1000, threads, none, 0, 0, 9000, 0, exe="/usr/bin/bystander")
 
 
@@ -64,7 +66,7 @@ def daemon(pid: int) -> Process:
         for number in range(THREADS)
     )
     files = tuple(FileUse(f"/usr/lib/lib{number}.so", FileKind.LIBRARY, "8:1") for number in range(FILES))
-    sets = Capabilities((1 << 41) - 1, (1 << 41) - 1, (1 << 41) - 1)
+    sets = CapabilitySets(effective=(1 << 41) - 1, permitted=(1 << 41) - 1, bounding=(1 << 41) - 1)
     return Process(pid, 1, "server", 0, threads, sets, 0, 0, 8000, 0, (), "/usr/bin/server", files=files)
 
 

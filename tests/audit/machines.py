@@ -7,7 +7,9 @@ from typing import Any
 from ioflusher.audit.config import Config
 from ioflusher.audit.finding import AuditFinding, AuditReport
 from ioflusher.audit.run import audit
-from ioflusher.machine.process import Capabilities, FileKind, FileUse, Process, Thread
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.task import Thread
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
@@ -48,7 +50,9 @@ DAEMON = Process(
     comm="server",
     uid=0,
     threads=threads(COVERED, COVERED),
-    capabilities=Capabilities(ALL_CAPABILITIES, ALL_CAPABILITIES, ALL_CAPABILITIES),
+    capabilities=CapabilitySets(
+        effective=ALL_CAPABILITIES, permitted=ALL_CAPABILITIES, bounding=ALL_CAPABILITIES
+    ),
     locked_kib=9000,
     swapped_kib=0,
     resident_kib=8000,

@@ -12,7 +12,6 @@ import pytest
 from ioflusher.audit.finding import AuditReport
 from ioflusher.audit.rules.rule import RemedyStep
 from ioflusher.machine.process import (
-    Capabilities,
     DeviceHandle,
     FileKind,
     FileUse,
@@ -81,7 +80,11 @@ def state() -> Iterator[Machine]:
     yield machine({"threads": threads(*(BARE,) * 9)}), (SERVER,)
     workers = (*threads(COVERED), *(Thread(70 + n, "iou-wrk", "S", IO_WORKER) for n in range(MANY)))
     yield machine({"threads": workers}), (SERVER,)
-    for sets in (Capabilities(0, 0, 0), Capabilities(0, 1 << 24, 1 << 24), Capabilities(1 << 24, 0, 0)):
+    for sets in (
+        CapabilitySets(),
+        CapabilitySets(permitted=1 << 24, bounding=1 << 24),
+        CapabilitySets(effective=1 << 24),
+    ):
         yield machine({"threads": threads(BARE), "capabilities": sets}), (SERVER,)
     yield machine({"threads": threads(BARE)}, system=replace(WELL.system, release="5.5.19")), (SERVER, SECOND)
     two = _with(
@@ -123,7 +126,7 @@ def memory() -> Iterator[Machine]:
         (SERVER, replace(SERVER, role=StorageRole.NBD_CLIENT)),
     )
     yield machine({"threads": threads(BARE)}, swaps=(SWAP_ON_NBD,)), (SERVER,)
-    for sets in (Capabilities(1 << 14, 0, 0), Capabilities(1 << 15, 0, 0)):
+    for sets in (CapabilitySets(effective=1 << 14), CapabilitySets(effective=1 << 15)):
         yield machine({"locked_kib": 0, "capabilities": sets}, swaps=(SWAP_ELSEWHERE,)), (SERVER,)
     yield machine({"locked_kib": 0, "virtual_kib": 7000}, swaps=(SWAP_ELSEWHERE,)), (SERVER,)
     for priority in (-1, 0, 5):
@@ -283,7 +286,7 @@ def seconds() -> Iterator[Machine]:
         pid=20,
         comm="other",
         threads=(Thread(20, "other", "S", BARE), Thread(21, "other", "S", IO_WORKER)),
-        capabilities=Capabilities(0, 0, 0),
+        capabilities=CapabilitySets(),
         locked_kib=0,
         swapped_kib=12,
         oom_score_adj=0,

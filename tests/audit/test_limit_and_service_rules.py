@@ -7,7 +7,8 @@ import pytest
 
 from ioflusher.audit.config import Config
 from ioflusher.audit.thresholds import Thresholds
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
+from ioflusher.kernel.task import Thread
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import StorageRole, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Queue

@@ -8,8 +8,9 @@ import pytest
 from ioflusher.audit.config import Config
 from ioflusher.audit.finding import AuditFinding
 from ioflusher.audit.thresholds import Thresholds
+from ioflusher.kernel.capability import CapabilitySets
 from ioflusher.kernel.memory_lock import mib
-from ioflusher.machine.process import Capabilities, DeviceHandle, FileKind, FileUse, MemoryLimit
+from ioflusher.machine.process import DeviceHandle, FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
@@ -64,7 +65,10 @@ def test_memory_that_cannot_be_swapped() -> None:
 
 def test_locking_needs_a_limit_without_the_capability() -> None:
     """The remedy lifts RLIMIT_MEMLOCK first where the daemon has no CAP_IPC_LOCK."""
-    poor = {**UNLOCKED, "capabilities": Capabilities(1 << 24, 1 << 24, 1 << 24)}
+    poor = {
+        **UNLOCKED,
+        "capabilities": CapabilitySets(effective=1 << 24, permitted=1 << 24, bounding=1 << 24),
+    }
     snapshot = machine(poor, swaps=(SWAP_ELSEWHERE,))
     assert found(snapshot)["memory-not-locked"].remedy.commands == (
         "prlimit --pid 7 --memlock=unlimited",
@@ -161,7 +165,10 @@ def test_swapped_out_now() -> None:
 def test_swap_on_the_served_device() -> None:
     """An error until the daemon is fit to carry it, which takes both the state and locked memory."""
     swaps = (SWAP_ON_NBD,)
-    helpless = {"threads": threads(BARE), "capabilities": Capabilities(0, 0, 0)}
+    helpless = {
+        "threads": threads(BARE),
+        "capabilities": CapabilitySets(effective=0, permitted=0, bounding=0),
+    }
     for daemon, command in (
         ({"threads": threads(BARE)}, "ioflusher set 7"),  # its memory is locked: the state is all it lacks
         ({"threads": threads(BARE), **UNLOCKED}, "ioflusher set --lock-memory 7"),  # this does both

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from ioflusher.audit.rules.io_flusher_state import parse_release
-from ioflusher.machine.process import Capabilities, DeviceHandle, Thread
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.task import Thread
+from ioflusher.machine.process import DeviceHandle
 from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
@@ -185,8 +187,8 @@ def test_fuse_mounts_of_ordinary_users_are_let_be() -> None:
     assert severities(bare(mounts=(ROOT_MOUNT, users), swaps=(swap,)), SSHFS)["uncovered"] == "error"
 
 
-NONE = Capabilities(0, 0, 0)
-EFFECTIVE_ONLY = Capabilities(1 << 24, 0, 0)
+NONE = CapabilitySets(effective=0, permitted=0, bounding=0)
+EFFECTIVE_ONLY = CapabilitySets(effective=1 << 24, permitted=0, bounding=0)
 
 
 def test_the_capability_is_missing() -> None:

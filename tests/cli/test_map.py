@@ -12,8 +12,8 @@ from tests.cli import program
 from tests.cli.program import Ended
 from tests.machine.graphs import daemon, machine, nbd, swap_on
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.process import Thread
 from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 from tests.cli.program import start
 
-from ioflusher.machine.process import Capabilities, Policy, Process, Thread
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.task import Policy, Thread
+from ioflusher.machine.process import Process
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 from ioflusher.report.status_text import print_machine, print_process, verdict
 from ioflusher.support.text import printable, text_of
@@ -30,7 +32,7 @@ DAEMON = Process(
         Thread(9, "iou-wrk-7", "S", 0x00404010, Policy.OTHER),
         Thread(10, "dead", "Z", 0x00400004, Policy.OTHER),
     ),
-    capabilities=Capabilities(1 << 24 | 1 << 14, 0, 0),
+    capabilities=CapabilitySets(effective=1 << 24 | 1 << 14, permitted=0, bounding=0),
     locked_kib=2048,
     swapped_kib=12,
     resident_kib=3 << 20,

@@ -26,8 +26,9 @@ from typing import Any
 from ioflusher import io_flusher
 from ioflusher.flag import scope as scope_room
 from ioflusher.flag.attach import caller, put_state
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
+from ioflusher.kernel.status import parse_status
 
 PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4  # include/uapi/linux/prctl.h
 
@@ -140,7 +141,7 @@ def import_time() -> None:
 
 def permitted() -> bool:
     """Whether the kernel lets this process have the state."""
-    return not parse_capabilities(Path("/proc/self/status").read_bytes()).missing(CAP_SYS_RESOURCE)
+    return not parse_status(Path("/proc/self/status").read_bytes()).capabilities.missing(CAP_SYS_RESOURCE)
 
 
 def threads(program: Path, rounds: int, wait_ms: int, feed_ms: int) -> None:

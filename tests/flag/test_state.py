@@ -18,8 +18,9 @@ from ioflusher.flag.errors import (
     refusal,
 )
 from ioflusher.flag.state import get_io_flusher, own_task_flags, set_io_flusher
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
+from ioflusher.kernel.status import parse_status
 
 
 @pytest.mark.parametrize("state", [True, False])
@@ -90,7 +91,8 @@ def status_of(effective: int, permitted: int, bounding: int, seccomp: int = 0) -
     """A /proc status text whose sets hold CAP_SYS_RESOURCE or nothing."""
     sets = (("CapPrm", permitted), ("CapEff", effective), ("CapBnd", bounding))
     lines = [f"{name}:\t{bit << CAP_SYS_RESOURCE:016x}" for name, bit in sets]
-    return "\n".join(["Name:\tx", *lines, f"Seccomp:\t{seccomp}", ""]).encode()
+    head = ["Name:\tx", "State:\tR (running)", "Tgid:\t7", "TracerPid:\t0", "Uid:\t0\t0\t0\t0"]
+    return "\n".join([*head, *lines, f"Seccomp:\t{seccomp}", ""]).encode()
 
 
 @pytest.mark.parametrize(
@@ -111,10 +113,12 @@ def test_refusal_says_which_set_and_what_to_do(sets: tuple[int, int, int], messa
     assert error.errno == errno.EPERM
 
 
-def test_refusal_without_a_status_still_names_the_capability() -> None:
-    """Where /proc could not be read the error says what it knows."""
-    error = refusal(errno.EPERM, "set the IO_FLUSHER state", system="Linux 6.12", status=b"")
+@pytest.mark.parametrize("status", [b"", b"Name:\tx\nCapEff:\t0\n"])
+def test_refusal_without_a_status_still_names_the_capability(status: bytes) -> None:
+    """Where /proc could not be read, or is not the kernel's, the error says what it knows."""
+    error = refusal(errno.EPERM, "set the IO_FLUSHER state", system="Linux 6.12", status=status)
     assert "CAP_SYS_RESOURCE" in str(error)
+    assert "missing" not in str(error)
 
 
 def test_a_filter_is_told_from_an_old_kernel() -> None:
@@ -160,7 +164,7 @@ def test_every_public_name_is_there() -> None:
 def test_this_machine_agrees_with_its_capabilities() -> None:
     """With CAP_SYS_RESOURCE the call works, without it raises; reading works either way."""
     before = get_io_flusher()
-    if parse_capabilities(Path("/proc/thread-self/status").read_bytes()).missing(CAP_SYS_RESOURCE):
+    if parse_status(Path("/proc/thread-self/status").read_bytes()).capabilities.missing(CAP_SYS_RESOURCE):
         with pytest.raises(NotPermittedError, match="missing from the"):
             set_io_flusher(True)
     else:

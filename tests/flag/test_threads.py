@@ -11,12 +11,11 @@ from ioflusher.flag.errors import NoSuchProcessError, StateUnreadableError
 from ioflusher.flag.threads import (
     Bits,
     CoverageError,
-    ThreadState,
+    Thread,
     coverage,
     require_coverage,
     thread_states,
 )
-from ioflusher.kernel.task import TaskFlags
 
 
 def fake_proc(root: Path, pid: int, threads: dict[int, tuple[bytes, int]]) -> Path:
@@ -32,10 +31,10 @@ def test_every_thread_is_told(tmp_path: Path) -> None:
     """Both bits, one bit and none are three different answers, in the order of the numbers."""
     proc = fake_proc(tmp_path, 7, {10: (b"w) S 1", 0x80000), 7: (b"main", 0x180000), 9: (b"x", 0)})
     states = thread_states(7, proc=proc)
-    assert [(s.tid, s.comm, s.io_flusher, int(s.flags)) for s in states] == [
-        (7, b"main", True, 0x180000),
-        (9, b"x", False, 0),
-        (10, b"w) S 1", False, 0x80000),
+    assert [(s.tid, s.comm, s.io_flusher, s.flags) for s in states] == [
+        (7, "main", True, 0x180000),
+        (9, "x", False, 0),
+        (10, "w) S 1", False, 0x80000),
     ]
 
 
@@ -109,6 +108,6 @@ def test_require_coverage_names_the_threads(tmp_path: Path, monkeypatch: pytest.
 
 def test_kernel_workers_are_known() -> None:
     """io_uring's workers show among the process's threads; their flag tells them."""
-    worker = ThreadState(tid=1, comm=b"iou-wrk-7", state="S", flags=TaskFlags(0x00404050))
+    worker = Thread(tid=1, comm="iou-wrk-7", state="S", flags=0x00404050)
     assert worker.kernel_worker
-    assert not ThreadState(tid=1, comm=b"x", state="S", flags=TaskFlags(0x00400040)).kernel_worker
+    assert not Thread(tid=1, comm="x", state="S", flags=0x00400040).kernel_worker

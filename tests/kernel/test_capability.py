@@ -1,22 +1,27 @@
-"""Capability sets from status text."""
+"""Capability sets: what a thread has, and which sets lack it."""
 
 import pytest
 
-from ioflusher.kernel.capability import CAP_SYS_RESOURCE, CapabilitySets, parse_capabilities
+from ioflusher.kernel.capability import CAP_IPC_LOCK, CAP_SYS_RESOURCE, CapabilitySets
 
-CONTAINER = b"""Name:\tpython3
-CapInh:\t0000000000000000
-CapPrm:\t000001fffeffffff
-CapEff:\t000001fffeffffff
-CapBnd:\t000001fffeffffff
-CapAmb:\t0000000000000000
-NoNewPrivs:\t0
-"""
+# what a container's root has: all but CAP_SYS_RESOURCE
+CONTAINER = CapabilitySets(permitted=0x1FFFEFFFFFF, effective=0x1FFFEFFFFFF, bounding=0x1FFFEFFFFFF)
 
 
 def test_a_container_lacks_the_capability_everywhere() -> None:
     """A root whose sets lack bit 24 misses CAP_SYS_RESOURCE in all three sets."""
-    assert parse_capabilities(CONTAINER).missing(CAP_SYS_RESOURCE) == ("effective", "permitted", "bounding")
+    assert CONTAINER.missing(CAP_SYS_RESOURCE) == ("effective", "permitted", "bounding")
+
+
+def test_what_counts_is_the_effective_set() -> None:
+    """The kernel asks no other set."""
+    assert CONTAINER.has(CAP_IPC_LOCK)
+    assert not CONTAINER.has(CAP_SYS_RESOURCE)
+    rest = 1 << CAP_SYS_RESOURCE
+    assert not CapabilitySets(inheritable=rest, permitted=rest, bounding=rest, ambient=rest).has(
+        CAP_SYS_RESOURCE
+    )
+    assert CapabilitySets(effective=rest).has(CAP_SYS_RESOURCE)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +36,3 @@ def test_a_container_lacks_the_capability_everywhere() -> None:
 def test_missing_names_the_sets(sets: CapabilitySets, missing: tuple[str, ...]) -> None:
     """Each set that lacks the bit is named, and no other."""
     assert sets.missing(CAP_SYS_RESOURCE) == missing
-
-
-def test_absent_fields_are_empty_sets() -> None:
-    """A kernel without ambient capabilities (before 4.3) has none."""
-    assert parse_capabilities(b"CapEff:\t0000000001000000\n") == CapabilitySets(effective=1 << 24)

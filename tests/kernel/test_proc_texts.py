@@ -54,6 +54,7 @@ State:\tS (sleeping)
 Tgid:\t70
 Pid:\t71
 TracerPid:\t5
+Uid:\t0\t0\t0\t0
 SigPnd:\t0000000000000001
 ShdPnd:\t0000000000000200
 SigBlk:\t0000000000000001

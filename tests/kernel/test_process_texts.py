@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ioflusher.kernel.cgroup import Membership, parse_cgroup, parse_limit
 from ioflusher.kernel.fdinfo import O_APPEND, FdInfo, parse_fdinfo
-from ioflusher.kernel.meminfo import parse_meminfo
-from ioflusher.kernel.process_status import parse_process_status
-from ioflusher.kernel.task import parse_stat
+from ioflusher.kernel.meminfo import meminfo_lines, parse_meminfo
+from ioflusher.kernel.status import parse_status
+from ioflusher.kernel.task import Policy, parse_stat
 
 NAMES = st.binary(max_size=15).filter(lambda name: b"\0" not in name)
 
@@ -22,29 +22,51 @@ STAT = (
 )
 
 
+# include/uapi/linux/sched.h
+POLICIES = {
+    0: Policy.OTHER,
+    1: Policy.FIFO,
+    2: Policy.RR,
+    3: Policy.BATCH,
+    5: Policy.IDLE,
+    6: Policy.DEADLINE,
+    7: Policy.EXT,
+}
+
+
 @given(
     comm=NAMES,
     nice=st.integers(-20, 19),
     priority=st.integers(0, 99),
-    policy=st.sampled_from([0, 1, 2, 3, 5, 6, 7]),
+    policy=st.integers(0, 9),
 )
 def test_scheduling_stands_in_its_fields(comm: bytes, nice: int, priority: int, policy: int) -> None:
     """Nice value, real-time priority and policy come out whatever the name holds."""
-    stat = parse_stat(STAT % (812, comm, 20 + nice, nice, priority, policy))
-    assert (stat.comm, stat.nice, stat.rt_priority, stat.policy) == (comm, nice, priority, policy)
+    thread = parse_stat(STAT % (812, comm, 20 + nice, nice, priority, policy))
+    assert (thread.nice, thread.priority, thread.policy) == (
+        nice,
+        priority,
+        POLICIES.get(policy, Policy.UNKNOWN),
+    )
+    assert thread.comm == comm.decode("utf-8", "backslashreplace")
 
 
 def test_a_short_line_has_no_policy() -> None:
     """A line that ends early says that the policy is unknown, not that it is SCHED_OTHER."""
-    assert parse_stat(b"1 (x) S 0 1 1 0 -1 0 0").policy is None
+    thread = parse_stat(b"1 (x) S 0 1 1 0 -1 0 0")
+    assert (thread.policy, thread.priority, thread.nice) == (Policy.UNKNOWN, 0, 0)
+    whole = STAT % (1, b"x", 25, 5, 0, 3)
+    cut = whole[: whole.rindex(b" 1 0 3 ")]  # before field 40
+    assert (parse_stat(whole).policy, parse_stat(whole).nice) == (Policy.BATCH, 5)
+    assert (parse_stat(cut).policy, parse_stat(cut).nice) == (Policy.UNKNOWN, 5)
 
 
 @pytest.mark.live
 def test_scheduling_of_this_process() -> None:
     """The fields agree with what the system calls say."""
-    stat = parse_stat(Path("/proc/thread-self/stat").read_bytes())
-    assert stat.policy == os.sched_getscheduler(0)
-    assert stat.nice == os.nice(0)
+    thread = parse_stat(Path("/proc/thread-self/stat").read_bytes())
+    assert thread.policy is POLICIES[os.sched_getscheduler(0)]
+    assert thread.nice == os.nice(0)
 
 
 STATUS = (
@@ -58,7 +80,7 @@ STATUS = (
 
 def test_a_recorded_status() -> None:
     """The effective user, memory and capabilities; a name with a field's word in it forges nothing."""
-    status = parse_process_status(STATUS)
+    status = parse_status(STATUS)
     assert (status.uid, status.locked_kib, status.resident_kib, status.swapped_kib) == (0, 2048, 9000, 12)
     assert status.virtual_kib == 20000
     assert status.capabilities.effective == 1 << 24 | 1 << 14
@@ -67,24 +89,33 @@ def test_a_recorded_status() -> None:
 def test_a_kernel_thread_has_no_memory() -> None:
     """Lines that are not there are unknown, not zero."""
     bare = b"".join(line for line in STATUS.splitlines(True) if not line.startswith(b"Vm"))
-    status = parse_process_status(bare)
+    status = parse_status(bare)
     assert (status.locked_kib, status.resident_kib, status.swapped_kib) == (None, None, None)
     assert status.virtual_kib is None
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"Name:\tx\n", b"Uid:\t1\t2\t3\n", STATUS.replace(b"1000\t0", b"x\ty")]
+    "text",
+    [
+        b"",
+        b"Name:\tx\n",
+        STATUS.replace(b"1000\t0", b"x\ty"),
+        STATUS.replace(b"1000\t0\t0", b"1000\t0"),
+        *(STATUS.replace(name, b"X") for name in (b"\nState:", b"\nTgid:", b"\nTracerPid:", b"\nUid:\t1000")),
+        STATUS.replace(b"2048 kB", b"many kB"),
+        STATUS.replace(b"CapEff:\t00", b"CapEff:\tzz"),
+    ],
 )
 def test_another_status_is_refused(text: bytes) -> None:
-    """Text without the four user numbers is an error."""
+    """Text without a line that every kernel writes, or with another value than it writes, is an error."""
     with pytest.raises(ValueError, match=r"expected|invalid literal"):
-        parse_process_status(text)
+        parse_status(text)
 
 
 @pytest.mark.live
 def test_status_of_this_process() -> None:
     """The effective user number is that of the system call."""
-    assert parse_process_status(Path("/proc/self/status").read_bytes()).uid == os.geteuid()
+    assert parse_status(Path("/proc/self/status").read_bytes()).uid == os.geteuid()
 
 
 def test_fdinfo() -> None:
@@ -143,3 +174,25 @@ def test_meminfo() -> None:
     """Values in KiB by name; what is not there is unknown."""
     info = parse_meminfo(b"MemTotal:  24684084 kB\nDirty:   12 kB\nActive(anon): 5 kB\nHugePages_Total: 0\n")
     assert (info.total_kib, info.dirty_kib, info.swap_total_kib) == (24684084, 12, None)
+
+
+def test_every_line_of_meminfo() -> None:
+    """All sizes by the kernel's names, parentheses and digits in them; counts of pages are no sizes."""
+    text = (
+        b"MemFree:  7 kB\nInactive(file):   9 kB\nCommitted_AS: 3 kB\nDirectMap4k:  1 kB\n"
+        b"HugePages_Total:       4\nHugepagesize:    2048 kB\n"
+    )
+    assert meminfo_lines(text) == {
+        "MemFree": 7,
+        "Inactive(file)": 9,
+        "Committed_AS": 3,
+        "DirectMap4k": 1,
+        "Hugepagesize": 2048,
+    }
+
+
+@pytest.mark.live
+def test_meminfo_of_this_machine() -> None:
+    """The real file has the lines that the record is made of, and those that the lab samples."""
+    lines = meminfo_lines(Path("/proc/meminfo").read_bytes())
+    assert {"MemTotal", "MemFree", "Active(file)", "Inactive(file)", "Dirty", "Writeback"} <= lines.keys()

@@ -8,21 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.kernel.flags import parse_flags
-from ioflusher.kernel.task import (
-    FLAGS,
+from ioflusher.kernel.flags import (
     PF_IO_FLUSHER,
     PF_KTHREAD,
     PF_LOCAL_THROTTLE,
     PF_MEMALLOC_NOFS,
     PF_MEMALLOC_NOIO,
-    PPID,
-    STATE,
     TaskFlags,
-    TaskStat,
-    parse_stat,
-    split_stat,
+    parse_flags,
 )
+from ioflusher.kernel.task import Bits, Policy, Thread, parse_parent, parse_stat
 
 REAL = (
     b"14 (kworker/0:1H-kb) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 0 -20 1 0 9 0 0 18446744073709551615 "
@@ -32,11 +27,11 @@ REAL = (
 
 def test_a_recorded_line() -> None:
     """The fields of a real kernel worker's line come out by name."""
-    stat = parse_stat(REAL)
-    assert (stat.pid, stat.comm, stat.state, stat.ppid, stat.tpgid) == (14, b"kworker/0:1H-kb", "I", 2, -1)
-    assert stat.flags == 69238880
-    assert stat.flags & PF_KTHREAD
-    assert stat.flags.names == (
+    thread = parse_stat(REAL)
+    assert thread == Thread(14, "kworker/0:1H-kb", "I", 69238880, Policy.OTHER, 0, -20)
+    assert parse_parent(REAL) == 2
+    assert thread.kernel_thread
+    assert TaskFlags(thread.flags).names == (
         "PF_WQ_WORKER",
         "PF_FORKNOEXEC",
         "PF_NOFREEZE",
@@ -46,46 +41,59 @@ def test_a_recorded_line() -> None:
 
 
 def numbered(fields: int) -> bytes:
-    """A line of so many fields after the name, in which field N of proc(5) has the value 10 N."""
-    numbers = b" ".join(b"%d" % (10 * number) for number in range(4, fields + 3))
+    """A line of so many fields after the name, in which field N of proc(5) has the value 10 N; 41 has 2."""
+    numbers = b" ".join(b"2" if number == 41 else b"%d" % (10 * number) for number in range(4, fields + 3))
     return b"20 (x y) S " + numbers + b"\n"
 
 
 def test_every_field_is_taken_from_its_place() -> None:
-    """Nine fields, and of the rest nice, the real-time priority and the policy."""
-    expected = TaskStat(20, b"x y", "S", 40, 50, 60, 70, 80, TaskFlags(90), 190, 400, 410)
-    assert parse_stat(numbered(50)) == expected
-    name, fields = split_stat(numbered(50))
-    assert (name, fields[STATE], fields[PPID], fields[FLAGS]) == (b"x y", b"S", b"40", b"90")
+    """Number, name, state and flags, and of the rest nice, the real-time priority and the policy."""
+    assert parse_stat(numbered(50)) == Thread(20, "x y", "S", 90, Policy.RR, 400, 190)
+    assert parse_parent(numbered(50)) == 40
 
 
 @pytest.mark.parametrize("fields", range(7, 45))
 def test_a_line_may_end_early(fields: int) -> None:
-    """Kernels print more and more fields: what a line does not have is 0, or None for the policy."""
-    stat = parse_stat(numbered(fields))
-    assert (stat.ppid, stat.flags) == (40, 90)
-    assert stat.nice == (190 if fields > 16 else 0)
-    assert (stat.rt_priority, stat.policy) == ((400, 410) if fields > 38 else (0, None))
+    """Kernels print more and more fields: what a line does not have is 0, or unknown for the policy."""
+    thread = parse_stat(numbered(fields))
+    assert (thread.tid, thread.flags) == (20, 90)
+    assert thread.nice == (190 if fields > 16 else 0)
+    assert thread.priority == (400 if fields > 37 else 0)
+    assert thread.policy is (Policy.RR if fields > 38 else Policy.UNKNOWN)
     assert parse_flags(numbered(fields)) == 90
 
 
 def test_what_a_record_is_without_the_rest() -> None:
     """An ordinary task of unknown policy."""
-    bare = TaskStat(1, b"x", "S", 1, 1, 1, 0, -1, TaskFlags(0))
-    assert (bare.nice, bare.rt_priority, bare.policy) == (0, 0, None)
+    bare = Thread(1, "x", "S", 0)
+    assert (bare.nice, bare.priority, bare.policy) == (0, 0, Policy.UNKNOWN)
 
 
 @given(comm=st.binary(max_size=15).filter(lambda name: b"\0" not in name), flags=st.integers(0, 2**32 - 1))
 def test_any_name_parses(comm: bytes, flags: int) -> None:
     """Spaces, parentheses, newlines and digits in a name never move a field."""
-    stat = parse_stat(b"77 (%s) R 1 2 3 4 -1 %d 5 6 7\n" % (comm, flags))
-    assert (stat.pid, stat.comm, stat.state, stat.flags) == (77, comm, "R", flags)
+    line = b"77 (%s) R 1 2 3 4 -1 %d 5 6 7\n" % (comm, flags)
+    thread = parse_stat(line)
+    name = comm.decode("utf-8", "backslashreplace")
+    assert (thread.tid, thread.comm, thread.state, thread.flags) == (77, name, "R", flags)
+    assert parse_parent(line) == 1
 
 
-def test_text_and_bytes_mean_the_same() -> None:
-    """A line read as text with surrogates gives the record of its bytes."""
-    line = b"5 (\xff) ) S 1 1 1 0 -1 0 0\n"
-    assert parse_stat(line.decode("utf-8", "surrogateescape")) == parse_stat(line)
+@pytest.mark.parametrize(
+    ("flags", "bits"),
+    [
+        (0x180000, Bits.BOTH),
+        (0x1C0000, Bits.BOTH),
+        (0x80000, Bits.ONE),
+        (0x140000, Bits.ONE),
+        (0x40000, Bits.NONE),
+    ],
+)
+def test_how_much_of_the_state(flags: int, bits: Bits) -> None:
+    """Both bits are the state, one is half of it (FUSE sets LOCAL_THROTTLE and NOFS), others do not count."""
+    thread = Thread(1, "x", "S", flags)
+    assert thread.bits is bits
+    assert (thread.io_flusher, thread.half_set) == (bits is Bits.BOTH, bits is Bits.ONE)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +108,20 @@ def test_a_line_that_is_none_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"(x) S 1 2 3 4 5 6", b"1 )x( S 1 2 3 4 5 6", b"1 (x S 1 2 3 4 5 6", b"1 (x) S 1 2 3 4 5", b"S"]
 )
-def test_the_cheap_way_refuses_as_well(line: bytes) -> None:
-    """The name must lie between parentheses after a number, and seven fields follow it."""
+def test_the_name_lies_between_parentheses(line: bytes) -> None:
+    """A number before them, and seven fields behind."""
     with pytest.raises(ValueError, match="expected 'PID"):
-        split_stat(line)
+        parse_stat(line)
 
 
-@pytest.mark.parametrize("parse", [parse_flags, split_stat])
+@pytest.mark.parametrize("line", [b"", b"1", b"1 (x)", b"1 (x) S", b"1 (x) S y"])
+def test_a_line_without_a_parent(line: bytes) -> None:
+    """What is cut off before the field raises ValueError."""
+    with pytest.raises(ValueError, match=r"expected|invalid literal"):
+        parse_parent(line)
+
+
+@pytest.mark.parametrize("parse", [parse_flags, parse_stat, parse_parent])
 def test_a_message_quotes_eighty_bytes(parse: Callable[[bytes], object]) -> None:
     """The beginning of what was found, and no more."""
     with pytest.raises(ValueError, match="found b'" + "x" * 80 + "'$"):
@@ -116,10 +131,12 @@ def test_a_message_quotes_eighty_bytes(parse: Callable[[bytes], object]) -> None
 @pytest.mark.live
 def test_own_line() -> None:
     """This process's own line carries its number and its name."""
-    stat = parse_stat(Path("/proc/self/stat").read_bytes())
-    assert stat.pid == os.getpid()
-    assert stat.comm == Path("/proc/self/comm").read_bytes().rstrip(b"\n")
-    assert stat.state == "R"
+    line = Path("/proc/self/stat").read_bytes()
+    thread = parse_stat(line)
+    assert thread.tid == os.getpid()
+    assert parse_parent(line) == os.getppid()
+    assert thread.comm == Path("/proc/self/comm").read_text().rstrip("\n")
+    assert thread.state == "R"
 
 
 @pytest.mark.parametrize(

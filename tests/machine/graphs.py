@@ -3,7 +3,8 @@
 from typing import Any
 
 from ioflusher.kernel.flags import PF_IO_FLUSHER
-from ioflusher.machine.process import FileKind, FileUse, Process, Thread
+from ioflusher.kernel.task import Thread
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System

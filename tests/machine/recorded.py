@@ -83,7 +83,12 @@ class Recorded:
             b"" if kernel else b"VmSize:\t 20000 kB\nVmLck:\t 2048 kB\nVmRSS:\t 9000 kB\nVmSwap:\t 12 kB\n"
         )
         sets = b"".join(b"Cap%s:\t%016x\n" % (name, capabilities) for name in (b"Prm", b"Eff", b"Bnd"))
-        self.write(f"proc/{pid}/status", b"Name:\tx\nUid:\t1000\t0\t0\t0\n" + memory + sets)
+        self.write(
+            f"proc/{pid}/status",
+            b"Name:\tx\nState:\tS (sleeping)\nTgid:\t%d\nTracerPid:\t0\nUid:\t1000\t0\t0\t0\n" % pid
+            + memory
+            + sets,
+        )
         self.write(f"proc/{pid}/oom_score_adj", "-1000\n")
         (self.root / f"proc/{pid}/fd").mkdir()
         if kernel:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ioflusher.kernel.task import Policy, Thread
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.process import FileKind, FileUse, Policy, Process, Thread
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.snapshot import Memory, Snapshot, System, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap
 

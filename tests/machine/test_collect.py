@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.machine.recorded import NBD_STATE, NETLINK_HEAD, Recorded
 
+from ioflusher.kernel.task import Policy
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.collect.notes import Limits, Notes
 from ioflusher.machine.errors import SnapshotError
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Policy, Process
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
 from ioflusher.machine.services import Family, NetlinkUser
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from tests.machine.graphs import ROOT, SWAP_ON_NBD, daemon, machine, mount, nbd, serves, swap_on, talk
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.nodes import Graph, Need, NodeKind, Reason
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Thread
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.services import (
     Connection,
     Family,
@@ -242,8 +243,9 @@ def test_the_kernels_workers_and_the_dead_do_not_count() -> None:
     process = replace(process, threads=(*process.threads, worker, dead))
     graph = storage_graph(machine((nbd(0),), processes=(process,)), (serves(5, "nbd0"),))
     (node,) = (node for node in graph.nodes if node.pid == 5)
-    assert node.coverage is not None
-    assert (node.coverage.threads, node.coverage.covered, node.coverage.whole) == (2, 2, True)
+    assert node.process is not None
+    coverage = node.process.coverage
+    assert (len(coverage.threads), coverage.covered, coverage.complete) == (2, 2, True)
     assert ("pid:5", "RECLAIM", "reclaim") not in brief(graph)
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tests.machine.graphs import SYSTEM
 from tests.machine.test_cycles import assert_is_a_way
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.graph.build import storage_graph
-from ioflusher.machine.process import FileKind, FileUse, Process, Thread
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.services import (
     Connection,
     Family,

@@ -8,8 +8,9 @@ from ioflusher.machine.collect.hidden import note_hidden
 from ioflusher.machine.collect.notes import Notes
 from ioflusher.machine.snapshot import Unreadable
 
-ALL = b"Name:\tx\nCapEff:\t000001ffffffffff\n"
-NONE = b"Name:\tx\nCapEff:\t0000000000000000\n"
+HEAD = b"Name:\tx\nState:\tR (running)\nTgid:\t7\nTracerPid:\t0\nUid:\t0\t0\t0\t0\n"
+ALL = HEAD + b"CapEff:\t000001ffffffffff\n"
+NONE = HEAD + b"CapEff:\t0000000000000000\n"
 
 
 def noted(tmp_path: Path, status: bytes, options: bytes) -> tuple[Unreadable, ...]:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.machine.process import DeviceHandle, Process, Thread
+from ioflusher.kernel.task import Thread
+from ioflusher.machine.process import DeviceHandle, Process
 from ioflusher.machine.services import (
     Connection,
     Family,

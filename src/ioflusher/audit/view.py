@@ -6,9 +6,10 @@ from enum import IntEnum
 from functools import cached_property
 
 from ioflusher.audit.finding import Severity, Subject, SubjectKind
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.layers import Layer, LayerKind
-from ioflusher.machine.process import Process, Thread
+from ioflusher.machine.process import Process
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 

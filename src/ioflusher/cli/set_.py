@@ -13,7 +13,7 @@ from ioflusher.cli.messages import complain, remark
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.flag.attach import Outcome, ProcessOutcome, ThreadOutcome, put_state
 from ioflusher.harden import HardenError, lock_memory
-from ioflusher.support.text import printable, text_of
+from ioflusher.support.text import printable
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,7 +114,7 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
     took = f"{result.seconds:.3f} s"
     # A process that ended before any of its threads was looked at has none to tell of.
     first = sorted(result.threads, key=lambda thread: thread.tid != result.pid)[:1]
-    name = printable(text_of(first[0].comm)) if first else "-"
+    name = printable(first[0].comm) if first else "-"
     click.echo(f"{result.pid} {name}: {summary or Outcome.GONE.value} ({took})")
     quiet = (Outcome.DONE, Outcome.ALREADY, Outcome.GONE, Outcome.WOULD)
     for thread in result.threads:
@@ -128,7 +128,7 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
 
 def describe(thread: ThreadOutcome, state: bool) -> str:
     """One thread in one line."""
-    line = f"{thread.tid:>8} {printable(text_of(thread.comm)):<16} {wording(thread.outcome, state)}"
+    line = f"{thread.tid:>8} {printable(thread.comm):<16} {wording(thread.outcome, state)}"
     return f"{line}: {thread.detail}" if thread.detail else line
 
 
@@ -144,7 +144,7 @@ def as_record(result: ProcessOutcome) -> dict[str, Any]:
     """One process as `--json` prints it."""
 
     def thread(t: ThreadOutcome) -> dict[str, Any]:
-        return {"tid": t.tid, "comm": text_of(t.comm), "outcome": t.outcome.name.lower(), "detail": t.detail}
+        return {"tid": t.tid, "comm": t.comm, "outcome": t.outcome.name.lower(), "detail": t.detail}
 
     return {
         "pid": result.pid,

@@ -14,11 +14,12 @@ from ioflusher.cli.messages import complain, remark
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.collect.handles import DeviceNumbers
 from ioflusher.machine.collect.notes import Limits, Notes
 from ioflusher.machine.collect.processes import ProcessReader
 from ioflusher.machine.collect.shares import read_processes
-from ioflusher.machine.process import Process, Thread
+from ioflusher.machine.process import Process
 from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
 

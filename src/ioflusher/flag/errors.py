@@ -4,6 +4,10 @@ from errno import EDEADLK, EINVAL, ENOENT, EPERM, ESRCH
 
 from ioflusher.errors import IoflusherError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ioflusher.kernel.status import TaskStatus
+
 _HINT_PERMITTED = (
     "the capability is permitted but switched off: put it back into the effective set, "
     "or set the state before the program changes its user"
@@ -91,9 +95,10 @@ def refusal(errno: int, action: str, *, system: str, status: bytes) -> FlagError
     `action` says what was refused, as "set the IO_FLUSHER state"; `system` is the kernel's name and release;
     `status` the text of the thread's /proc status, empty where it could not be read.
     """
+    known = _known(status)
     if errno == EPERM:
-        return _not_permitted(action, status)
-    if _seccomp_mode(status):
+        return _not_permitted(action, known)
+    if known and known.seccomp:
         return NotSupportedError(
             f"cannot {action}: the thread runs under a seccomp filter, which answered with error {errno}",
             errno=errno,
@@ -106,14 +111,24 @@ def refusal(errno: int, action: str, *, system: str, status: bytes) -> FlagError
     )
 
 
-def _not_permitted(action: str, status: bytes) -> NotPermittedError:
+def _known(status: bytes) -> "TaskStatus | None":
+    """What a status text says; None for no text, and for one that is not as the kernel writes it."""
     # Imported here: only an error needs it, and every daemon pays for what this module imports.
-    from ioflusher.kernel.capability import CAP_SYS_RESOURCE, parse_capabilities
+    from ioflusher.kernel.status import parse_status
+
+    try:
+        return parse_status(status)
+    except ValueError:
+        return None
+
+
+def _not_permitted(action: str, status: "TaskStatus | None") -> NotPermittedError:
+    from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 
     what = f"not permitted to {action}: it needs CAP_SYS_RESOURCE"
-    if not status:
+    if status is None:
         return NotPermittedError(what, hint=_HINT_BOUNDING)
-    missing = parse_capabilities(status).missing(CAP_SYS_RESOURCE)
+    missing = status.capabilities.missing(CAP_SYS_RESOURCE)
     if not missing:
         return NotPermittedError(
             f"{what} in the first user namespace, and has it here only", hint=_HINT_NAMESPACE
@@ -124,9 +139,3 @@ def _not_permitted(action: str, status: bytes) -> NotPermittedError:
         hint = _HINT_PERMITTED
     where = f"missing from the {sets} set{'s' if len(missing) > 1 else ''}"
     return NotPermittedError(f"{what}, which is {where}", missing=missing, hint=hint)
-
-
-def _seccomp_mode(status: bytes) -> int:
-    """The value of the line `Seccomp:` of a /proc status text: 0 off, 1 strict, 2 filter; 0 if absent."""
-    _, found, rest = status.partition(b"\nSeccomp:")
-    return int(rest.split(None, 1)[0]) if found else 0

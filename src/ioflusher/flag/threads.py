@@ -1,81 +1,22 @@
 """The IO_FLUSHER state of every thread of a process, read from /proc without privilege."""
 
 import os
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from ioflusher.flag.errors import FlagError, NoSuchProcessError, StateUnreadableError
-from ioflusher.kernel.task import PF_IO_FLUSHER, PF_IO_WORKER, PF_USER_WORKER, TaskFlags, parse_stat
+from ioflusher.kernel.coverage import Coverage
+from ioflusher.kernel.task import Bits, Thread, parse_stat
 
-
-class Bits(Enum):
-    """How many of the state's two bits a thread carries."""
-
-    BOTH = "both"
-    ONE = "one"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadState:
-    """One thread as /proc/PID/task/TID/stat showed it.
-
-    Attributes:
-        tid: the thread's number; the main thread's is the process number.
-        comm: its name, raw bytes of the machine: escape them before they reach a terminal.
-        state: the letter of its run state (R S D T t Z X I).
-        flags: its PF_* bits.
-    """
-
-    tid: int
-    comm: bytes
-    state: str
-    flags: TaskFlags
-
-    @property
-    def io_flusher(self) -> bool:
-        """Whether it carries both bits of the state."""
-        return self.flags.io_flusher
-
-    @property
-    def bits(self) -> Bits:
-        """Whether it carries both bits of the state, one, or none."""
-        if self.flags.io_flusher:
-            return Bits.BOTH
-        return Bits.ONE if self.flags & PF_IO_FLUSHER else Bits.NONE
-
-    @property
-    def kernel_worker(self) -> bool:
-        """Whether the kernel runs it for the process (io_uring, vhost): it never executes the program."""
-        return bool(self.flags & (PF_IO_WORKER | PF_USER_WORKER))
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is dead and waits to be collected, as a main thread that returned before the others."""
-        return self.state in ("Z", "X")
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Which threads of a process carry the state.
-
-    Attributes:
-        pid: the process.
-        threads: its threads that live, lowest number first.
-    """
-
-    pid: int
-    threads: tuple[ThreadState, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every thread carries both bits."""
-        return all(thread.io_flusher for thread in self.threads)
-
-    def having(self, bits: Bits) -> tuple[ThreadState, ...]:
-        """The threads that carry so many of the two bits."""
-        return tuple(thread for thread in self.threads if thread.bits is bits)
+__all__ = [
+    "Bits",
+    "Coverage",
+    "CoverageError",
+    "Thread",
+    "coverage",
+    "require_coverage",
+    "thread_state",
+    "thread_states",
+]
 
 
 class CoverageError(FlagError):
@@ -90,8 +31,7 @@ class CoverageError(FlagError):
         self.coverage = coverage
         self.threads = tuple(thread for thread in coverage.threads if not thread.io_flusher)
         names = ", ".join(
-            f"{thread.tid} {thread.comm.decode('utf-8', 'backslashreplace')!r}"
-            f"{' (half set)' if thread.bits is Bits.ONE else ''}"
+            f"{thread.tid} {thread.comm!r}{' (half set)' if thread.bits is Bits.ONE else ''}"
             for thread in self.threads
         )
         super().__init__(
@@ -127,7 +67,7 @@ def require_coverage(pid: int | None = None) -> None:
         raise CoverageError(found)
 
 
-def thread_states(pid: int | None = None, *, proc: Path = Path("/proc")) -> tuple[ThreadState, ...]:
+def thread_states(pid: int | None = None, *, proc: Path = Path("/proc")) -> tuple[Thread, ...]:
     """Every thread of process `pid` (None: this process), lowest number first.
 
     A thread that ends meanwhile is left out. `proc` is the proc file system to read.
@@ -151,7 +91,7 @@ def thread_states(pid: int | None = None, *, proc: Path = Path("/proc")) -> tupl
     return states
 
 
-def thread_state(directory: str) -> ThreadState | None:
+def thread_state(directory: str) -> Thread | None:
     """The state of the thread whose directory below /proc this is, or None where it is gone.
 
     Raises:
@@ -159,9 +99,8 @@ def thread_state(directory: str) -> ThreadState | None:
     """
     try:
         with open(f"{directory}/stat", "rb", buffering=0) as file:
-            stat = parse_stat(file.read())
+            return parse_stat(file.read())
     except (FileNotFoundError, ProcessLookupError):
         return None
     except OSError as error:
         raise StateUnreadableError(f"{directory}/stat", error) from error
-    return ThreadState(tid=stat.pid, comm=stat.comm, state=stat.state, flags=stat.flags)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(rb"^([A-Za-z]+):\s+(\d+)", re.MULTILINE)
+_LINE = re.compile(rb"^([A-Za-z_()0-9]+):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +19,23 @@ class MemInfo:
     writeback_kib: int | None = None
 
 
+def meminfo_lines(text: bytes) -> dict[str, int]:
+    """Every line that is a size, by the kernel's own name: "MemFree", "Inactive(file)"; values in KiB.
+
+    Counts of huge pages (HugePages_Total and its like) are no sizes and left out.
+    """
+    return {name.decode("ascii"): int(value) for name, value in _LINE.findall(text)}
+
+
 def parse_meminfo(text: bytes) -> MemInfo:
     """The record in the text of /proc/meminfo; lines that are not there are None."""
-    lines = {name: int(value) for name, value in _LINE.findall(text)}
+    lines = meminfo_lines(text)
     return MemInfo(
-        total_kib=lines.get(b"MemTotal"),
-        free_kib=lines.get(b"MemFree"),
-        available_kib=lines.get(b"MemAvailable"),
-        swap_total_kib=lines.get(b"SwapTotal"),
-        swap_free_kib=lines.get(b"SwapFree"),
-        dirty_kib=lines.get(b"Dirty"),
-        writeback_kib=lines.get(b"Writeback"),
+        total_kib=lines.get("MemTotal"),
+        free_kib=lines.get("MemFree"),
+        available_kib=lines.get("MemAvailable"),
+        swap_total_kib=lines.get("SwapTotal"),
+        swap_free_kib=lines.get("SwapFree"),
+        dirty_kib=lines.get("Dirty"),
+        writeback_kib=lines.get("Writeback"),
     )

@@ -1,105 +1,135 @@
-"""The text of /proc/PID/stat (fs/proc/array.c, do_task_stat); the PF_* bits are `ioflusher.kernel.flags`."""
+"""A thread as its line of /proc/PID/task/TID/stat shows it (fs/proc/array.c, do_task_stat)."""
 
 from dataclasses import dataclass
+from enum import Enum
 
-from ioflusher.kernel.flags import (
-    PF_IO_FLUSHER,
-    PF_IO_WORKER,
-    PF_KTHREAD,
-    PF_LESS_THROTTLE,
-    PF_LOCAL_THROTTLE,
-    PF_MEMALLOC,
-    PF_MEMALLOC_NOFS,
-    PF_MEMALLOC_NOIO,
-    PF_USER_WORKER,
-    TaskFlags,
-)
+from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER, TaskFlags
 
-__all__ = [
-    "PF_IO_FLUSHER",
-    "PF_IO_WORKER",
-    "PF_KTHREAD",
-    "PF_LESS_THROTTLE",
-    "PF_LOCAL_THROTTLE",
-    "PF_MEMALLOC",
-    "PF_MEMALLOC_NOFS",
-    "PF_MEMALLOC_NOIO",
-    "PF_USER_WORKER",
-    "TaskFlags",
-    "TaskStat",
-    "parse_stat",
-    "split_stat",
-]
+
+class Policy(Enum):
+    """A scheduling policy, include/uapi/linux/sched.h, by the name that chrt(1) gives it."""
+
+    OTHER = "other"
+    FIFO = "fifo"
+    RR = "rr"
+    BATCH = "batch"
+    IDLE = "idle"
+    DEADLINE = "deadline"
+    EXT = "ext"
+    UNKNOWN = "unknown"
+
+
+class Bits(Enum):
+    """How many of the two bits that PR_SET_IO_FLUSHER sets a thread carries."""
+
+    BOTH = "both"
+    ONE = "one"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class TaskStat:
-    """The first nine fields of a task's stat file, and how it is scheduled.
+class Thread:
+    """One thread.
 
     Attributes:
-        pid: the number of the thread (in /proc/PID/task/TID/stat the TID).
-        comm: its name, any bytes but NUL, at most 15 for a user thread.
-        state: one letter: R S D T t Z X I ...
-        ppid, pgrp, session, tty_nr, tpgid: as proc(5) tells them.
-        flags: `task->flags`.
-        nice: field 19, -20 to 19.
-        rt_priority: field 40, 1 to 99; 0 for a task that is not real-time.
-        policy: field 41, SCHED_* of include/uapi/linux/sched.h; None where the line ends before it.
+        tid: its number; the main thread's is the process number.
+        comm: its name, at most 15 bytes for a user thread; those that are no UTF-8 are \\xNN. It is text of
+            the machine: it goes through `support.text.printable` before it reaches a terminal.
+        state: the letter of its run state (R S D T t Z X I).
+        flags: `task->flags`, field 9: the PF_* bits; `TaskFlags(thread.flags).names` has their names.
+        policy: how it is scheduled, field 41; UNKNOWN too where the line ends before it.
+        priority: the real-time priority 1 to 99, field 40; 0 where the policy has none.
+        nice: -20 to 19, field 19.
     """
 
-    pid: int
-    comm: bytes
+    tid: int
+    comm: str
     state: str
-    ppid: int
-    pgrp: int
-    session: int
-    tty_nr: int
-    tpgid: int
-    flags: TaskFlags
+    flags: int
+    policy: Policy = Policy.UNKNOWN
+    priority: int = 0
     nice: int = 0
-    rt_priority: int = 0
-    policy: int | None = None
+
+    @property
+    def io_flusher(self) -> bool:
+        """Whether it carries both bits that PR_SET_IO_FLUSHER sets, as PR_GET_IO_FLUSHER judges."""
+        return self.flags & PF_IO_FLUSHER == PF_IO_FLUSHER
+
+    @property
+    def half_set(self) -> bool:
+        """Whether it carries one of the two bits without the other."""
+        return TaskFlags(self.flags).half_set
+
+    @property
+    def bits(self) -> Bits:
+        """Whether it carries both bits, one, or none."""
+        if self.io_flusher:
+            return Bits.BOTH
+        return Bits.ONE if self.flags & PF_IO_FLUSHER else Bits.NONE
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Whether it belongs to the kernel itself."""
+        return bool(self.flags & PF_KTHREAD)
+
+    @property
+    def kernel_worker(self) -> bool:
+        """Whether the kernel runs it for the process (io_uring, vhost): it never executes the program."""
+        return bool(self.flags & (PF_IO_WORKER | PF_USER_WORKER))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is dead and waits to be collected, as a main thread that returned before the others."""
+        return self.state in ("Z", "X")
 
 
-# Where split_stat() has the fields that proc(5) numbers 3, 4, 9, 19, 40 and 41.
-STATE, PPID, FLAGS, NICE, RT_PRIORITY, POLICY = 0, 1, 6, 16, 37, 38
+# SCHED_* of include/uapi/linux/sched.h, as the text has them
+_POLICIES = {
+    b"0": Policy.OTHER,
+    b"1": Policy.FIFO,
+    b"2": Policy.RR,
+    b"3": Policy.BATCH,
+    b"5": Policy.IDLE,
+    b"6": Policy.DEADLINE,
+    b"7": Policy.EXT,
+}
+
+# Where _fields() has the fields that proc(5) numbers 3, 4, 9, 19, 40 and 41.
+_STATE, _PPID, _FLAGS, _NICE, _RT_PRIORITY, _POLICY = 0, 1, 6, 16, 37, 38
 
 
-def split_stat(stat: bytes) -> tuple[bytes, list[bytes]]:
-    """The name in a stat line, and the fields after it from the state to the policy; the cheap way.
-
-    Raises:
-        ValueError: where the text is not such a line.
-    """
-    # A name may hold spaces, newlines and parentheses: it ends at the last parenthesis of the text.
-    opening, closing = stat.find(b"("), stat.rfind(b")")
-    fields = stat[closing + 1 :].split(None, POLICY + 1)  # what is left of the line is the last of them
-    if not 0 < opening < closing or len(fields) < 7:
-        raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {stat[:80]!r}")
-    return stat[opening + 1 : closing], fields
-
-
-def parse_stat(stat: bytes | str) -> TaskStat:
+def parse_stat(stat: bytes) -> Thread:
     """The record in the text of /proc/PID/stat or /proc/PID/task/TID/stat.
 
     Raises:
         ValueError: where the text is not such a line.
     """
-    line = stat.encode("utf-8", "surrogateescape") if isinstance(stat, str) else stat
-    comm, fields = split_stat(line)
-    ppid, pgrp, session, tty_nr, tpgid, flags = map(int, fields[1:7])
-    has_policy = len(fields) > POLICY
-    return TaskStat(
-        pid=int(line[: line.index(b"(")]),
-        comm=comm,
-        state=fields[STATE].decode("ascii"),
-        ppid=ppid,
-        pgrp=pgrp,
-        session=session,
-        tty_nr=tty_nr,
-        tpgid=tpgid,
-        flags=TaskFlags(flags),
-        nice=int(fields[NICE]) if len(fields) > NICE else 0,
-        rt_priority=int(fields[RT_PRIORITY]) if has_policy else 0,
-        policy=int(fields[POLICY]) if has_policy else None,
+    # There may be tens of thousands of threads, so this is written out: a call costs a part in twenty.
+    # A name may hold spaces, newlines and parentheses: it ends at the last parenthesis of the text.
+    opening, closing = stat.find(b"("), stat.rfind(b")")
+    fields = stat[closing + 1 :].split(None, _POLICY + 1)  # what is left of the line is the last of them
+    if not 0 < opening < closing or len(fields) < 7:
+        raise ValueError(f"expected 'PID (comm) state' and six numbers or more, found {stat[:80]!r}")
+    if len(fields) <= _POLICY:
+        fields += [b"0"] * (_POLICY - len(fields)) + [b""]
+    return Thread(
+        int(stat[:opening]),
+        stat[opening + 1 : closing].decode("utf-8", "backslashreplace"),
+        fields[_STATE].decode("ascii"),
+        int(fields[_FLAGS]),
+        _POLICIES.get(fields[_POLICY], Policy.UNKNOWN),
+        int(fields[_RT_PRIORITY]),
+        int(fields[_NICE]),
     )
+
+
+def parse_parent(stat: bytes) -> int:
+    """The number of the parent process, field 4 of such a line.
+
+    Raises:
+        ValueError: where the text is not such a line.
+    """
+    fields = stat[stat.rfind(b")") + 1 :].split(None, _PPID + 1)
+    if len(fields) <= _PPID:
+        raise ValueError(f"expected 'PID (comm) state PPID', found {stat[:80]!r}")
+    return int(fields[_PPID])

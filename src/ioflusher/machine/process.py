@@ -7,63 +7,9 @@ still the machine's: it goes through `support.text.printable` before it reaches 
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER, TaskFlags
-
-
-class Policy(Enum):
-    """A scheduling policy, include/uapi/linux/sched.h, by the name that chrt(1) gives it."""
-
-    OTHER = "other"
-    FIFO = "fifo"
-    RR = "rr"
-    BATCH = "batch"
-    IDLE = "idle"
-    DEADLINE = "deadline"
-    EXT = "ext"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """One thread as /proc/PID/task/TID/stat showed it.
-
-    Attributes:
-        tid: its number; the main thread's is the process number.
-        comm: its name.
-        state: the letter of its run state (R S D T t Z X I).
-        flags: `task->flags`, the PF_* bits.
-        policy: how it is scheduled.
-        priority: the real-time priority 1 to 99, 0 where the policy has none.
-        nice: -20 to 19.
-    """
-
-    tid: int
-    comm: str
-    state: str
-    flags: int
-    policy: Policy = Policy.UNKNOWN
-    priority: int = 0
-    nice: int = 0
-
-    @property
-    def io_flusher(self) -> bool:
-        """Whether it carries both bits that PR_SET_IO_FLUSHER sets."""
-        return self.flags & PF_IO_FLUSHER == PF_IO_FLUSHER
-
-    @property
-    def half_set(self) -> bool:
-        """Whether it carries one of the two bits without the other."""
-        return TaskFlags(self.flags).half_set
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is dead and waits to be collected."""
-        return self.state in ("Z", "X")
-
-    @property
-    def kernel_worker(self) -> bool:
-        """Whether the kernel runs it for the process (io_uring, vhost)."""
-        return bool(self.flags & (PF_IO_WORKER | PF_USER_WORKER))
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.coverage import Coverage
+from ioflusher.kernel.task import Thread
 
 
 class FileKind(Enum):
@@ -96,15 +42,6 @@ class FileUse:
     device: str
     mount_id: int | None = None
     direct: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """A process's capability sets, each a bit mask (bit n is capability number n)."""
-
-    effective: int
-    permitted: int
-    bounding: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +107,7 @@ class Process:
     comm: str
     uid: int | None
     threads: tuple[Thread, ...]
-    capabilities: Capabilities | None = None
+    capabilities: CapabilitySets | None = None
     locked_kib: int | None = None
     swapped_kib: int | None = None
     resident_kib: int | None = None
@@ -187,7 +124,7 @@ class Process:
     @property
     def kernel_thread(self) -> bool:
         """Whether it belongs to the kernel itself."""
-        return any(thread.flags & PF_KTHREAD for thread in self.threads[:1])
+        return any(thread.kernel_thread for thread in self.threads[:1])
 
     @property
     def living(self) -> tuple[Thread, ...]:
@@ -195,9 +132,14 @@ class Process:
         return tuple(thread for thread in self.threads if not thread.ended)
 
     @property
+    def coverage(self) -> Coverage:
+        """Which of the living threads that run the program carry the IO_FLUSHER state."""
+        return Coverage(self.pid, tuple(thread for thread in self.living if not thread.kernel_worker))
+
+    @property
     def covered(self) -> bool:
         """Whether every living thread that runs the program carries the IO_FLUSHER state."""
-        return all(thread.io_flusher for thread in self.living if not thread.kernel_worker)
+        return self.coverage.complete
 
     @property
     def memory_locked(self) -> bool | None:

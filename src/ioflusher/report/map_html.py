@@ -74,20 +74,21 @@ def _daemons(graph: Graph) -> list[dict[str, Any]]:
 
 
 def _daemon(node: Node, cycle: int) -> dict[str, Any]:
-    coverage = node.coverage
-    assert coverage is not None
+    process = node.process
+    assert process is not None
+    coverage = process.coverage
     state = state_of(coverage)
-    locked = {True: "yes", False: "no", None: "unknown"}[coverage.locked]
-    kib = f", {coverage.locked_kib} KiB" if coverage.locked_kib else ""
+    locked = {True: "yes", False: "no", None: "unknown"}[process.memory_locked]
+    kib = f", {process.locked_kib} KiB" if process.locked_kib else ""
     return {
         "name": name_of(node),
         "role": short(node.detail),
         "state_class": state.name.lower(),
         "sign": STATES[state][3],
         "covered": coverage.covered,
-        "threads": coverage.threads,
+        "threads": len(coverage.threads),
         "half_set": coverage.half_set,
         "locked": locked + kib,
-        "swapped": "unknown" if coverage.swapped_kib is None else f"{coverage.swapped_kib} KiB",
+        "swapped": "unknown" if process.swapped_kib is None else f"{process.swapped_kib} KiB",
         "cycle": cycle,
     }

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ioflusher.machine.graph.nodes import Coverage, Cycle, Edge, Graph, Node
+from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Node
+from ioflusher.machine.process import Process
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.report.map_view import state_of
 
@@ -31,25 +32,25 @@ def _node(node: Node) -> dict[str, Any]:
     }
     if node.number is not None:
         record["number"] = node.number
-    if node.pid is not None:
-        record["pid"] = node.pid
+    if node.process is not None:
+        record["pid"] = node.process.pid
+        record["coverage"] = _coverage(node.process)
     if node.hypothetical:
         record["hypothetical"] = True
-    if node.coverage is not None:
-        record["coverage"] = _coverage(node.coverage)
     return record
 
 
-def _coverage(coverage: Coverage) -> dict[str, Any]:
+def _coverage(process: Process) -> dict[str, Any]:
+    coverage = process.coverage
     return {
         "state": state_of(coverage).value,
-        "threads": coverage.threads,
+        "threads": len(coverage.threads),
         "covered": coverage.covered,
         "half_set": coverage.half_set,
-        "memory_locked": coverage.locked,
-        "locked_kib": coverage.locked_kib,
-        "resident_kib": coverage.resident_kib,
-        "swapped_kib": coverage.swapped_kib,
+        "memory_locked": process.memory_locked,
+        "locked_kib": process.locked_kib,
+        "resident_kib": process.resident_kib,
+        "swapped_kib": process.swapped_kib,
     }
 
 

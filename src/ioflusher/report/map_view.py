@@ -4,8 +4,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.machine.graph.nodes import Coverage, Cycle, Edge, Graph, Need, Node, NodeKind, Reason
-from ioflusher.support.text import printable
+from ioflusher.kernel.coverage import Coverage
+from ioflusher.machine.graph.nodes import Cycle, Edge, Graph, Need, Node, NodeKind, Reason
+from ioflusher.machine.process import Process
+from ioflusher.support.text import counted, printable
 
 MOST_POINTS = 3
 LONGEST_NAME = 48
@@ -147,28 +149,28 @@ def _box(node: Node, nodes: list[Node], cycle: int) -> Box:
         title = f"{title} ({node.pid})"
     if any(each.hypothetical for each in nodes):
         lines.append("would be new")
-    if node.coverage is None:
+    if node.process is None:
         return Box(node.id, node.kind, title, tuple(lines), cycle=cycle)
-    lines += coverage_words(node.coverage)
-    return Box(node.id, node.kind, title, tuple(lines), state_of(node.coverage), cycle)
+    lines += process_words(node.process)
+    return Box(node.id, node.kind, title, tuple(lines), state_of(node.process.coverage), cycle)
 
 
 def state_of(coverage: Coverage) -> State:
     """The state in one word."""
-    if coverage.whole:
+    if coverage.complete:
         return State.COVERED
     return State.PARTLY if coverage.covered or coverage.half_set else State.BARE
 
 
-def coverage_words(coverage: Coverage) -> list[str]:
+def process_words(process: Process) -> list[str]:
     """What a process carries, and where its memory is."""
+    coverage = process.coverage
     half = f", {coverage.half_set} half set" if coverage.half_set else ""
-    threads = "thread" if coverage.threads == 1 else "threads"
     locked = {True: "memory locked", False: "memory not locked", None: "locked memory unknown"}
-    swapped = f", {coverage.swapped_kib} KiB in swap" if coverage.swapped_kib else ""
+    swapped = f", {process.swapped_kib} KiB in swap" if process.swapped_kib else ""
     return [
-        f"{coverage.covered} of {coverage.threads} {threads} covered{half}",
-        locked[coverage.locked] + swapped,
+        f"{coverage.covered} of {counted(len(coverage.threads), 'thread')} covered{half}",
+        locked[process.memory_locked] + swapped,
     ]
 
 

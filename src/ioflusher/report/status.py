@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ioflusher.kernel.capability import CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE
+from ioflusher.kernel.coverage import Coverage
 from ioflusher.kernel.flags import PF_IO_FLUSHER
-from ioflusher.machine.process import Policy, Process
+from ioflusher.kernel.task import Policy
+from ioflusher.machine.process import Process
 
 # What the state, locked memory and real-time scheduling need.
 CAPABILITIES = {
@@ -17,20 +19,6 @@ CAPABILITIES = {
 }
 
 _REALTIME = (Policy.FIFO, Policy.RR, Policy.DEADLINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How many threads of a process live, how many of them carry the state, and how many half of it."""
-
-    living: int
-    covered: int
-    half_set: int
-
-    @property
-    def share(self) -> float:
-        """Of the living, those that carry the state: 0 to 1."""
-        return self.covered / self.living if self.living else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +37,8 @@ class Schedule:
 
 
 def coverage(process: Process) -> Coverage:
-    """Counts over the threads that are not dead."""
-    bits = [thread.flags & PF_IO_FLUSHER for thread in process.living]
-    covered = bits.count(PF_IO_FLUSHER)
-    return Coverage(len(bits), covered, len(bits) - covered - bits.count(0))
+    """Of all its threads that are not dead, the kernel's workers among them."""
+    return Coverage(process.pid, process.living)
 
 
 def scheduling(process: Process) -> list[Schedule]:
@@ -67,7 +53,7 @@ def held_capabilities(process: Process) -> list[str] | None:
     sets = process.capabilities
     if sets is None:
         return None
-    return [name for name, number in CAPABILITIES.items() if sets.effective >> number & 1]
+    return [name for name, number in CAPABILITIES.items() if sets.has(number)]
 
 
 def _known(value: int | None) -> tuple[bool, int]:
@@ -109,7 +95,7 @@ def status_record(process: Process) -> dict[str, Any]:
         ],
         "ppid": process.ppid,
         "uid": process.uid,
-        "threads_living": counts.living,
+        "threads_living": len(counts.threads),
         "threads_covered": counts.covered,
         "threads_half_set": counts.half_set,
         "locked_kib": process.locked_kib,

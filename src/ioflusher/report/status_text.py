@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ioflusher.machine.process import Policy, Process, Thread
+from ioflusher.kernel.task import Policy, Thread
+from ioflusher.machine.process import Process
 from ioflusher.report.status import CAPABILITIES, coverage, held_capabilities, scheduling
 from ioflusher.support.text import printable
 
@@ -39,7 +40,7 @@ def print_process(process: Process, console: Console) -> None:
         Text.assemble(
             (f"{process.pid} {printable(process.comm)}", "bold"),
             ": ",
-            (f"{counts.covered} of {counts.living} threads covered", _style(process)),
+            (f"{counts.covered} of {len(counts.threads)} threads covered", _style(process)),
             (f", {counts.half_set} half set" if counts.half_set else "", "bold red"),
         )
     )
@@ -87,7 +88,7 @@ def _machine_table(processes: list[Process]) -> Table:
         table.add_row(
             str(process.pid),
             Text(printable(process.comm)),
-            Text(f"{counts.covered}/{counts.living}", style=_style(process)),
+            Text(f"{counts.covered}/{len(counts.threads)}", style=_style(process)),
             Text(str(counts.half_set), style="bold red") if counts.half_set else "-",
             _memory(process.locked_kib),
             _memory(process.swapped_kib),

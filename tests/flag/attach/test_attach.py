@@ -319,7 +319,7 @@ def test_kernel_threads_are_left_alone() -> None:
     kernel_threads = [
         pid
         for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-        if pid != os.getpid() and any(state.flags.kernel_thread for state in thread_states(pid))
+        if pid != os.getpid() and any(state.kernel_thread for state in thread_states(pid))
     ]
     if not kernel_threads:
         pytest.skip("no kernel thread is visible here")

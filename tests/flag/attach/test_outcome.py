@@ -17,9 +17,9 @@ from ioflusher.flag.attach import (
 def process(*outcomes: Outcome, memory: Outcome | None = None) -> ProcessOutcome:
     """A process whose threads had these outcomes."""
     threads = tuple(
-        ThreadOutcome(100 + number, b"work\x1b", outcome, "why") for number, outcome in enumerate(outcomes)
+        ThreadOutcome(100 + number, "work\x1b", outcome, "why") for number, outcome in enumerate(outcomes)
     )
-    locked = ThreadOutcome(100, b"work", memory) if memory else None
+    locked = ThreadOutcome(100, "work", memory) if memory else None
     return ProcessOutcome(100, True, threads, locked, 0.1)
 
 

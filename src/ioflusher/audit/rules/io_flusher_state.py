@@ -15,7 +15,7 @@ from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, View
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
-from ioflusher.machine.process import Thread
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.serving.service import StorageRole
 from ioflusher.support.text import counted
 
@@ -52,7 +52,7 @@ def _threads(daemon: AuditedDaemon, bits: int) -> tuple[Thread, ...]:
 def lacks_capability(daemon: AuditedDaemon) -> bool:
     """Whether it is known that the kernel would refuse it the state."""
     sets = daemon.process.capabilities
-    return sets is not None and not sets.effective >> CAP_SYS_RESOURCE & 1
+    return sets is not None and not sets.has(CAP_SYS_RESOURCE)
 
 
 def left_alone(daemon: AuditedDaemon) -> tuple[Thread, ...]:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, View
-from ioflusher.machine.process import Thread
+from ioflusher.kernel.task import Thread
 from ioflusher.support.text import counted
 
 # of threads, files and the like that are named one by one

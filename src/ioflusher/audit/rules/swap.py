@@ -49,7 +49,7 @@ def lock_memory(view: View, daemon: AuditedDaemon) -> Remedy:
 def lock_commands(process: Process) -> tuple[str, ...]:
     """Commands that have a process lock its memory, the limit lifted before where it has no CAP_IPC_LOCK."""
     pid, sets = process.pid, process.capabilities
-    able = sets is not None and sets.effective >> CAP_IPC_LOCK & 1
+    able = sets is not None and sets.has(CAP_IPC_LOCK)
     lift = () if able else (f"prlimit --pid {pid} --memlock=unlimited",)
     return (*lift, f"ioflusher set --lock-memory {pid}")
 

@@ -10,7 +10,7 @@ from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.inject import Injector, check_filters
 from ioflusher.flag.attach.outcome import Outcome, Refused, ThreadOutcome
 from ioflusher.flag.attach.tracee import Tracee
-from ioflusher.flag.threads import ThreadState, thread_state
+from ioflusher.flag.threads import Thread, thread_state
 from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.status import TaskStatus, parse_status
@@ -23,7 +23,7 @@ class Pending:
     """A thread that was asked to stop and did not yet; and what was known of it before."""
 
     tracee: Tracee
-    state: ThreadState
+    state: Thread
     call: Call
     status: TaskStatus
     blocked: Blocked | None
@@ -47,7 +47,7 @@ class Caller:
         self._injector = Injector(architecture, directory)
         self._stuck: dict[int, Tracee] = {}
 
-    def begin(self, state: ThreadState, call: Call, *, dry_run: bool = False) -> ThreadOutcome | Pending:
+    def begin(self, state: Thread, call: Call, *, dry_run: bool = False) -> ThreadOutcome | Pending:
         """Have the thread make the call; pending where it does not stop at once.
 
         Raises:
@@ -95,7 +95,7 @@ class Caller:
         with suppress(ProcessLookupError):
             tracee.let_go(number)
 
-    def _examine(self, state: ThreadState, call: Call) -> Pending:
+    def _examine(self, state: Thread, call: Call) -> Pending:
         """What must be known before the thread is stopped; Refused where it had better not be."""
         directory = f"{self._directory}/{state.tid}"
         status = parse_status(_read(f"{directory}/status"))

@@ -48,7 +48,7 @@ class ThreadOutcome:
     """
 
     tid: int
-    comm: bytes
+    comm: str
     outcome: Outcome
     detail: str = ""
 
@@ -112,7 +112,7 @@ class IncompleteError(FlagError):
         first = self.threads[0].outcome
         number = EBUSY if first is Outcome.TIMED_OUT else EPERM if first in _NOT_PERMITTED else EINVAL
         told = ", ".join(
-            f"{thread.tid} {thread.comm.decode('utf-8', 'backslashreplace')!r} {thread.outcome.value}"
+            f"{thread.tid} {thread.comm!r} {thread.outcome.value}"
             f"{f' ({thread.detail})' if thread.detail else ''}"
             for thread in self.threads
         )

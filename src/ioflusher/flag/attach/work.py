@@ -9,7 +9,7 @@ from ioflusher.flag.attach.caller import Asleep, Caller, Pending
 from ioflusher.flag.attach.outcome import GOOD, Outcome, ProcessOutcome, ThreadOutcome
 from ioflusher.flag.attach.tracee import Tracee, next_status
 from ioflusher.flag.errors import FlagError, NoSuchProcessError
-from ioflusher.flag.threads import Bits, ThreadState, thread_state, thread_states
+from ioflusher.flag.threads import Bits, Thread, thread_state, thread_states
 from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
@@ -64,7 +64,7 @@ class Work:
             states = thread_states(self._pid, proc=self._proc)
             if all(state.ended for state in states):
                 raise NoSuchProcessError(self._pid)
-            if states[0].flags.kernel_thread:
+            if states[0].kernel_thread:
                 raise FlagError(f"{self._pid} is a kernel thread", hint="the kernel minds its own threads")
             process = self._process()
             if process != self._pid:
@@ -85,7 +85,7 @@ class Work:
         except (FileNotFoundError, ProcessLookupError) as error:
             raise NoSuchProcessError(self._pid) from error
 
-    def _cover(self, states: tuple[ThreadState, ...]) -> None:
+    def _cover(self, states: tuple[Thread, ...]) -> None:
         """Go through the threads until none is left that could still be changed."""
         for _ in range(_ROUNDS):
             before = self._progress
@@ -108,7 +108,7 @@ class Work:
             if not self._as_wanted(state) and state.tid not in self._threads:
                 self._record(state, Outcome.FAILED, "threads are born faster than they can be covered")
 
-    def _waits(self, state: ThreadState) -> bool:
+    def _waits(self, state: Thread) -> bool:
         """Deal with one thread; True where it cannot be stopped now but may be later."""
         self._look_after_slow_ones()
         known = self._threads.get(state.tid)
@@ -141,7 +141,7 @@ class Work:
             self._threads[tid] = result
             self._progress = time.monotonic()
 
-    def _record(self, state: ThreadState, outcome: Outcome, detail: str = "") -> None:
+    def _record(self, state: Thread, outcome: Outcome, detail: str = "") -> None:
         self._take(state.tid, ThreadOutcome(state.tid, state.comm, outcome, detail))
 
     def _look_after_slow_ones(self) -> None:
@@ -168,13 +168,13 @@ class Work:
             if thread.outcome in _AS_OF_THE_DYING and Tracee(tid).ended():
                 self._threads[tid] = replace(thread, outcome=Outcome.GONE, detail="")
 
-    def _give_up(self, waiting: list[ThreadState]) -> None:
+    def _give_up(self, waiting: list[Thread]) -> None:
         for state in waiting:
             self._record(state, Outcome.TIMED_OUT, "it is in uninterruptible sleep (state D)")
         for pending in self._slow.values():
             self._record(pending.state, Outcome.TIMED_OUT, "it did not come to a stop")
 
-    def _as_wanted(self, state: ThreadState) -> bool:
+    def _as_wanted(self, state: Thread) -> bool:
         return state.bits is (Bits.BOTH if self._state else Bits.NONE)
 
     def _lock(self) -> ThreadOutcome:
@@ -193,4 +193,4 @@ class Work:
                 result = self._caller.carry_on(result, time.monotonic() + self._timeout) or result
             if isinstance(result, ThreadOutcome) and result.outcome is not Outcome.GONE:
                 return result
-        return ThreadOutcome(self._pid, b"", Outcome.TIMED_OUT, "no thread of it could be stopped")
+        return ThreadOutcome(self._pid, "", Outcome.TIMED_OUT, "no thread of it could be stopped")

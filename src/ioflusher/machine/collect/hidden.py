@@ -1,7 +1,8 @@
 """Processes that the mount of /proc hides from this program."""
 
-from ioflusher.kernel.capability import CAP_SYS_PTRACE, parse_capabilities
+from ioflusher.kernel.capability import CAP_SYS_PTRACE
 from ioflusher.kernel.mountinfo import parse_mount
+from ioflusher.kernel.status import parse_status
 from ioflusher.machine.collect.notes import Notes, read_small, read_text
 
 _MOUNTINFO_BYTES = 1 << 22
@@ -18,7 +19,7 @@ def note_hidden(proc: str, notes: Notes) -> None:
     except OSError:
         return  # a recorded tree: who recorded it saw what is there
     try:
-        if parse_capabilities(status).effective >> CAP_SYS_PTRACE & 1:
+        if parse_status(status).capabilities.has(CAP_SYS_PTRACE):
             return
         lines = [line for line in text.split(b"\n") if b" - proc " in line]
         hides = [option for line in lines for option in _options(line, proc)]

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ioflusher.kernel.fdinfo import parse_fdinfo
-from ioflusher.kernel.process_status import parse_process_status
+from ioflusher.kernel.status import parse_status
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.collect.handles import DeviceNumbers
 from ioflusher.machine.collect.notes import Limits, Notes, read_small, within
 from ioflusher.machine.collect.threads import GONE, read_threads
-from ioflusher.machine.process import Capabilities, DeviceHandle, Process, Thread
+from ioflusher.machine.process import DeviceHandle, Process
 from ioflusher.support.directories import numbers_in
 from ioflusher.support.text import text_of
 
@@ -106,21 +107,20 @@ class ProcessReader:
         if threads is None or not (wanted is None or wanted(threads[1])):
             return None
         try:
-            status = parse_process_status(read_small("status", directory))
+            status = parse_status(read_small("status", directory))
         except GONE:
             return None
         except (OSError, ValueError) as error:
             self._note(pid, "status", error)
             return None
         ppid, found = threads
-        sets = status.capabilities
         return Process(
             pid=pid,
             ppid=ppid,
             comm=main_thread(pid, found).comm,
             uid=status.uid,
             threads=found,
-            capabilities=Capabilities(sets.effective, sets.permitted, sets.bounding),
+            capabilities=status.capabilities,
             locked_kib=status.locked_kib,
             swapped_kib=status.swapped_kib,
             resident_kib=status.resident_kib,

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import msgspec
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.collect.notes import Noted, Notes, read_small
 from ioflusher.machine.collect.processes import ProcessReader, Wanted, main_thread
-from ioflusher.machine.process import Process, Thread
+from ioflusher.machine.process import Process
 
 # Below so many threads for each a second process costs more than it brings: a fork, and the way back.
 THREADS_EACH = 2500

@@ -2,19 +2,8 @@
 
 import os
 
-from ioflusher.kernel.task import FLAGS, NICE, POLICY, PPID, RT_PRIORITY, STATE, split_stat
-from ioflusher.machine.process import Policy, Thread
+from ioflusher.kernel.task import Thread, parse_parent, parse_stat
 
-# SCHED_* of include/uapi/linux/sched.h, as the text has them
-_POLICIES = {
-    b"0": Policy.OTHER,
-    b"1": Policy.FIFO,
-    b"2": Policy.RR,
-    b"3": Policy.BATCH,
-    b"5": Policy.IDLE,
-    b"6": Policy.DEADLINE,
-    b"7": Policy.EXT,
-}
 _STAT_BYTES = 1024  # a line has 52 fields; the fields up to 41 fit, however long its numbers are
 
 GONE = (FileNotFoundError, ProcessLookupError)
@@ -37,7 +26,7 @@ def read_threads(
         names = os.listdir(tasks)
         names.sort(key=int)
         threads: list[Thread] = []
-        ppid = b"0"
+        stat = b""
         for name in names[part[0] : most : part[1]]:
             try:
                 descriptor = os.open(name + "/stat", os.O_RDONLY, dir_fd=tasks)
@@ -47,21 +36,7 @@ def read_threads(
                     os.close(descriptor)
             except GONE:
                 continue
-            comm, fields = split_stat(stat)
-            if len(fields) <= POLICY:
-                raise ValueError(f"expected 41 fields or more, found {stat[:80]!r}")
-            threads.append(
-                Thread(
-                    int(name),
-                    comm.decode("utf-8", "backslashreplace"),
-                    fields[STATE].decode(),
-                    int(fields[FLAGS]),
-                    _POLICIES.get(fields[POLICY], Policy.UNKNOWN),
-                    int(fields[RT_PRIORITY]),
-                    int(fields[NICE]),
-                )
-            )
-            ppid = fields[PPID]
-        return int(ppid), len(names), tuple(threads)
+            threads.append(parse_stat(stat))
+        return parse_parent(stat) if threads else 0, len(names), tuple(threads)
     finally:
         os.close(tasks)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from ioflusher.machine.graph.draft import Draft, layer_id
 from ioflusher.machine.graph.layers import Layer, Layers, device_layer, file_system_layer
-from ioflusher.machine.graph.nodes import Coverage, Need, Node, NodeKind, Reason
+from ioflusher.machine.graph.nodes import Need, Node, NodeKind, Reason
 from ioflusher.machine.graph.peers import Peers
 from ioflusher.machine.graph.storage import SWAPPED, writable_targets
 from ioflusher.machine.process import FileKind, FileUse, Process
@@ -147,9 +147,7 @@ class Daemons:
         roles: dict[str, list[str]] = self._roles.get(pid, defaultdict(list))
         detail = ", ".join(f"{role} of {_named(dict.fromkeys(found))}" for role, found in roles.items())
         detail = detail or "a peer of a daemon"
-        return self._draft.add(
-            Node(node, NodeKind.PROCESS, process.comm, detail, pid=pid, coverage=_coverage(process))
-        )
+        return self._draft.add(Node(node, NodeKind.PROCESS, process.comm, detail, process=process))
 
     def _files(self, process: Process) -> None:
         """What it reads, runs and writes, one edge a kind and file system."""
@@ -224,19 +222,6 @@ class Daemons:
                 source = layer_id(device_layer(device.name))
                 target = self._draft.unknown(f"server:{source}", f"server of {device.name}", why)
                 self._draft.edge(source, target, Reason.SERVED, why, certain=False)
-
-
-def _coverage(process: Process) -> Coverage:
-    threads = [thread for thread in process.living if not thread.kernel_worker]
-    return Coverage(
-        threads=len(threads),
-        covered=sum(thread.io_flusher for thread in threads),
-        half_set=sum(thread.half_set for thread in threads),
-        locked=process.memory_locked,
-        locked_kib=process.locked_kib,
-        resident_kib=process.resident_kib,
-        swapped_kib=process.swapped_kib,
-    )
 
 
 def _named(words: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ that serves it, from a daemon to the files that it needs.
 from dataclasses import dataclass
 from enum import Enum
 
+from ioflusher.machine.process import Process
 from ioflusher.machine.serving.service import Candidate
 
 
@@ -69,32 +70,6 @@ class Need(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
-    """How a process is prepared for memory pressure.
-
-    Attributes:
-        threads: living threads that run its program.
-        covered: those that carry the IO_FLUSHER state.
-        half_set: those that carry one of its two bits.
-        locked: whether its memory is locked; None for unknown.
-        locked_kib, resident_kib, swapped_kib: VmLck, VmRSS, VmSwap; None for unknown.
-    """
-
-    threads: int
-    covered: int
-    half_set: int
-    locked: bool | None
-    locked_kib: int | None
-    resident_kib: int | None
-    swapped_kib: int | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether every thread carries the state."""
-        return self.covered == self.threads
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
     """One thing that waits or is waited for.
 
@@ -104,9 +79,8 @@ class Node:
         kind: what it stands for.
         name: as people call it: a path, a device's name, a process's; text of the machine.
         detail: more words: a type, a size, a role; text of the machine.
-        pid: of a process.
         number: "major:minor" of a device or file system.
-        coverage: of a process.
+        process: the process that it stands for.
         hypothetical: whether it is not there yet, and would be after a command (`prediction.predict`).
     """
 
@@ -114,10 +88,14 @@ class Node:
     kind: NodeKind
     name: str
     detail: str = ""
-    pid: int | None = None
     number: str | None = None
-    coverage: Coverage | None = None
+    process: Process | None = None
     hypothetical: bool = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number."""
+        return None if self.process is None else self.process.pid
 
 
 @dataclass(frozen=True, slots=True)
