@@ -11,8 +11,9 @@ from tests.machine.recorded import NBD_STATE, NETLINK_HEAD, Recorded
 
 from ioflusher.kernel.task import Policy
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
+from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.machine import collect
-from ioflusher.machine.collect.notes import Limits, Notes
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
 from ioflusher.machine.services import Family, NetlinkUser
@@ -247,7 +248,7 @@ def test_a_locked_memory_map_is_not_waited_for(machine: Recorded) -> None:
     machine.process(812, b"daemon")
     (machine.root / "proc/812/maps").unlink()
     os.mkfifo(machine.root / "proc/812/maps")
-    snapshot = collect(machine.root, extra_pids=frozenset({812}), limits=Limits(answer_seconds=0.1))
+    snapshot = collect(machine.root, extra_pids=frozenset({812}), limits=SnapshotLimits(answer_seconds=0.1))
     assert Unreadable("/proc/812/maps", "no answer within 0.1 s", 812) in snapshot.unreadable
     assert one(snapshot, 812).files == ()
     with (machine.root / "proc/812/maps").open("wb"):  # let the thread that waits end
@@ -260,7 +261,7 @@ def test_limits_are_kept_and_said(machine: Recorded) -> None:
     machine.process(812, b"daemon", threads={812 + n: b"t" for n in range(5)}, arguments=(b"x" * 50,))
     for number in range(5):
         machine.descriptor(812, number, b"socket:[%d]" % number)
-    small = Limits(threads=3, descriptors=2, argument_bytes=20)
+    small = SnapshotLimits(threads=3, descriptors=2, argument_bytes=20)
     snapshot = collect(machine.root, arguments=True, limits=small)
     assert len(one(snapshot, 812).threads) == 3
     said = {item.what: item.why for item in snapshot.unreadable if item.pid == 812}
@@ -273,7 +274,7 @@ def test_the_deadline_is_kept_and_said(machine: Recorded) -> None:
     """When the time is over, the snapshot says how many processes are not in it."""
     for pid in (812, 813, 814):
         machine.process(pid, b"daemon")
-    snapshot = collect(machine.root, limits=Limits(seconds=-1))
+    snapshot = collect(machine.root, limits=SnapshotLimits(seconds=-1))
     assert snapshot.processes == ()
     assert any(item.what == "4 of 4 processes, from process 1 on" for item in snapshot.unreadable)
 
@@ -284,7 +285,7 @@ def test_the_deadline_holds_for_the_second_step_too(machine: Recorded) -> None:
         machine.process(pid, b"daemon")
         (machine.root / f"proc/{pid}/maps").unlink()
         os.mkfifo(machine.root / f"proc/{pid}/maps")
-    limits = Limits(seconds=0.5, answer_seconds=0.6)
+    limits = SnapshotLimits(seconds=0.5, answer_seconds=0.6)
     snapshot = collect(machine.root, extra_pids=frozenset({812, 813}), limits=limits)
     assert (one(snapshot, 812).files, one(snapshot, 813).files) == ((), None)
     assert any(item.what == "files and control groups of 1 processes" for item in snapshot.unreadable)

@@ -10,8 +10,8 @@ from ioflusher.cli.messages import remark
 from ioflusher.cli.output import output_option, write_result
 from ioflusher.cli.progress import progress_bar
 from ioflusher.machine.codec import dump_snapshot
+from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.machine import collect
-from ioflusher.machine.collect.notes import Limits
 
 
 @click.command()
@@ -30,7 +30,7 @@ from ioflusher.machine.collect.notes import Limits
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    default=Limits().seconds,
+    default=SnapshotLimits().seconds,
     show_default=True,
     help="Stop reading processes after so long, and say in the snapshot how many were left out.",
 )
@@ -54,7 +54,7 @@ def snapshot(output: Path | None, arguments: bool, root: Path, timeout: float, f
     # The records live until the program ends: there is no garbage to look for among them.
     gc.disable()
     with progress_bar("reading processes") as show:
-        taken = collect(root, arguments=arguments, limits=Limits(seconds=timeout), progress=show)
+        taken = collect(root, arguments=arguments, limits=SnapshotLimits(seconds=timeout), progress=show)
     data = dump_snapshot(taken)
     write_result(data, output, private=True)
     if taken.unreadable:

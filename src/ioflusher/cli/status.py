@@ -15,10 +15,11 @@ from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
 from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.collect.handles import DeviceNumbers
-from ioflusher.machine.collect.notes import Limits, Notes
+from ioflusher.machine.collect.device_numbers import DeviceNumbers
+from ioflusher.machine.collect.limits import SnapshotLimits
+from ioflusher.machine.collect.parallel import read_processes
 from ioflusher.machine.collect.processes import ProcessReader
-from ioflusher.machine.collect.shares import read_processes
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.process import Process
 from ioflusher.machine.unreadable import Unreadable
 from ioflusher.report.status import SORT_KEYS, sorted_by, status_record
@@ -62,12 +63,12 @@ def status(
     """
     gc.disable()  # the records live until the program ends: there is no garbage to look for
     notes = Notes()
-    reader = ProcessReader(PROC, notes, DeviceNumbers("", notes), Limits())
+    reader = ProcessReader(PROC, notes, DeviceNumbers("", notes), SnapshotLimits())
     missing: list[IoflusherError] = []
     if pids:
         processes, missing = named(reader, pids, notes)
     else:
-        from ioflusher.machine.collect.hidden import note_hidden
+        from ioflusher.machine.collect.hidepid import note_hidden
 
         note_hidden(PROC, notes)
         among = storage_servers() if serving else reader.pids()

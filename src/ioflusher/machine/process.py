@@ -33,7 +33,7 @@ class FileUse:
         kind: what it is used for.
         device: "major:minor" of the file system that it lies on (st_dev), for a block device its own number;
             file systems such as btrfs and overlay show an anonymous number, "0:N".
-        mount_id: of the mount it was opened through (fdinfo, statx), None where that was not told.
+        mount_id: of the mount it was opened through (fdinfo, statx), None where the kernel does not show it.
         direct: whether it is open with O_DIRECT.
     """
 

@@ -1,4 +1,4 @@
-"""What a machine was at one moment: the record that `collect` makes, files carry, and `audit` judges."""
+"""A machine at one moment: the record that `collect` makes, files hold, and `audit` reads."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class System:
     """The machine itself.
 
     Attributes:
-        hostname, release, machine: as uname(2) tells them.
+        hostname, release, machine: as in uname(2).
         taken: when, ISO 8601 in UTC.
         privileged: whether the collector could read what only root may.
     """

@@ -83,7 +83,7 @@ class BlockDevice:
         number: "major:minor".
         size: bytes.
         kind: what drives it.
-        path: its real directory below /sys, which tells the host, session, virtio or vduse parent.
+        path: its real directory below /sys, which names the host, session, virtio or vduse parent.
         parent: for a partition, the whole device's name.
         slaves: names of the devices that it stands on (dm, md, bcache, multipath).
         backing_file: loop/backing_file; zram/backing_dev where it is a file or a device name; else None.

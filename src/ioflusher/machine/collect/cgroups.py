@@ -3,8 +3,9 @@
 import os
 
 from ioflusher.kernel.cgroup import Membership, parse_cgroup, parse_limit
-from ioflusher.machine.collect.notes import Notes, read_small
+from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.threads import GONE
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.process import MemoryLimit
 from ioflusher.support.text import text_of
 

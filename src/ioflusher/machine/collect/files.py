@@ -5,8 +5,11 @@ from collections.abc import Iterable
 
 from ioflusher.kernel.fdinfo import O_APPEND, O_PATH, FdInfo, parse_fdinfo
 from ioflusher.kernel.maps import Mapping, parse_maps
-from ioflusher.machine.collect.notes import Limits, Notes, read_small, read_text, within
+from ioflusher.machine.collect.deadline import within
+from ioflusher.machine.collect.limits import SnapshotLimits
+from ioflusher.machine.collect.proc_files import read_small, read_text
 from ioflusher.machine.collect.threads import GONE
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.storage import BlockDevice, Mount
 from ioflusher.support.text import text_of
@@ -38,7 +41,7 @@ class FileReader:
         self,
         proc: str,
         notes: Notes,
-        limits: Limits,
+        limits: SnapshotLimits,
         devices: Iterable[BlockDevice],
         mounts: Iterable[Mount],
     ) -> None:

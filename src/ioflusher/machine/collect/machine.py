@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ioflusher.machine.collect.cgroups import read_cgroups
+from ioflusher.machine.collect.device_numbers import DeviceNumbers
 from ioflusher.machine.collect.files import FileReader
-from ioflusher.machine.collect.handles import DeviceNumbers
-from ioflusher.machine.collect.hidden import note_hidden
-from ioflusher.machine.collect.notes import Limits, Notes, prefix
+from ioflusher.machine.collect.hidepid import note_hidden
+from ioflusher.machine.collect.limits import SnapshotLimits
+from ioflusher.machine.collect.proc_files import prefix
 from ioflusher.machine.collect.processes import ProcessReader, Seen
 from ioflusher.machine.collect.sockets import SocketReader, Talk, assemble
 from ioflusher.machine.collect.storage import collect_storage
 from ioflusher.machine.collect.system import read_memory, read_system
 from ioflusher.machine.collect.tree import Tree
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.peers import awaited, kept_sockets, local_hosts, reachable
 from ioflusher.machine.process import Process
@@ -50,7 +52,7 @@ def collect(
     *,
     arguments: bool = False,
     extra_pids: frozenset[int] = frozenset(),
-    limits: Limits | None = None,
+    limits: SnapshotLimits | None = None,
     progress: Progress | None = None,
 ) -> Snapshot:
     """The machine whose /proc and /sys lie below `root`: "/", or a recorded tree.
@@ -73,7 +75,7 @@ def collect_serving(
     arguments: bool = False,
     extra_pids: frozenset[int] = frozenset(),
     listeners: bool = False,
-    limits: Limits | None = None,
+    limits: SnapshotLimits | None = None,
     progress: Progress | None = None,
 ) -> Collected:
     """The same machine with who serves what on it, for those who need both: inferred once.
@@ -81,7 +83,7 @@ def collect_serving(
     `listeners`: look as closely at all processes that listen, for they may be asked to serve storage.
     """
     notes = Notes()
-    limits = limits or Limits()
+    limits = limits or SnapshotLimits()
     job = _Job(root, notes, limits, time.monotonic() + limits.seconds, progress)
     whole = _look(job, arguments)
     services = infer_services(whole)
@@ -105,7 +107,7 @@ class _Job:
 
     root: Path
     notes: Notes
-    limits: Limits
+    limits: SnapshotLimits
     end: float
     progress: Progress | None
 

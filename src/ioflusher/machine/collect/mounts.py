@@ -40,7 +40,6 @@ class Devices:
         for device in devices:
             if device.dm is not None:
                 self._by_path.setdefault(f"/dev/mapper/{device.dm.name}", device)
-        self.by_name = {device.name: device for device in devices}
 
     def at(self, path: str) -> BlockDevice | None:
         """The device that the path names; symbolic links below /dev are followed."""

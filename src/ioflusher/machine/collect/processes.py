@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from ioflusher.kernel.fdinfo import parse_fdinfo
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.collect.handles import DeviceNumbers
-from ioflusher.machine.collect.notes import Limits, Notes, read_small, within
+from ioflusher.machine.collect.deadline import within
+from ioflusher.machine.collect.device_numbers import DeviceNumbers
+from ioflusher.machine.collect.limits import SnapshotLimits
+from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.threads import GONE, read_threads
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.process import DeviceHandle, Process
 from ioflusher.support.directories import numbers_in
 from ioflusher.support.text import text_of
@@ -45,7 +48,13 @@ class ProcessReader:
     """Reads the processes below `proc`, a directory such as /proc."""
 
     def __init__(
-        self, proc: str, notes: Notes, numbers: DeviceNumbers, limits: Limits, *, arguments: bool = False
+        self,
+        proc: str,
+        notes: Notes,
+        numbers: DeviceNumbers,
+        limits: SnapshotLimits,
+        *,
+        arguments: bool = False,
     ) -> None:
         self.proc = proc
         self._notes = notes

@@ -1,4 +1,4 @@
-"""What only sock_diag(7) says of the sockets of this network namespace: peers, and bytes received."""
+"""What only sock_diag(7) has of the sockets of this network namespace: peers, and bytes received."""
 
 import socket
 import time
@@ -22,7 +22,7 @@ def unix_sockets(seconds: float) -> tuple[UnixSocket, ...]:
     Where sockets came or went while the kernel wrote the list, it is asked for again, a few times.
 
     Raises:
-        OSError: the kernel cannot tell, or does not within so many seconds.
+        OSError: the kernel has no such interface, or does not answer within so many seconds.
         ValueError: it answers something else.
     """
     end = time.monotonic() + seconds

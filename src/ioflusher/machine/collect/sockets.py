@@ -17,8 +17,11 @@ from ioflusher.kernel.sockets import (
     parse_tcp,
     parse_unix,
 )
-from ioflusher.machine.collect.notes import Limits, Notes, Result, prefix, read_text
+from ioflusher.machine.collect.deadline import Result
+from ioflusher.machine.collect.limits import SnapshotLimits
+from ioflusher.machine.collect.proc_files import prefix, read_text
 from ioflusher.machine.collect.sock_diag import tcp_received, unix_sockets
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.services import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
 from ioflusher.support.text import text_of
 
@@ -62,7 +65,7 @@ class Talk:
 class SocketReader:
     """Reads the sockets below `root`: this machine's own by sock_diag, others from the kernel's texts."""
 
-    def __init__(self, root: Path, notes: Notes, limits: Limits) -> None:
+    def __init__(self, root: Path, notes: Notes, limits: SnapshotLimits) -> None:
         self._proc = f"{prefix(root)}/proc"
         self._live = root == Path("/")
         self._notes = notes

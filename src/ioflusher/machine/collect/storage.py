@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ioflusher.machine.collect.block import collect_block
+from ioflusher.machine.collect.fuse import collect_fuse
+from ioflusher.machine.collect.iscsi import collect_iscsi
 from ioflusher.machine.collect.mounts import Devices, collect_mounts, collect_swaps
-from ioflusher.machine.collect.served import collect_fuse, collect_iscsi, collect_nvme, collect_tcmu
+from ioflusher.machine.collect.nvme import collect_nvme
+from ioflusher.machine.collect.tcmu import collect_tcmu
 from ioflusher.machine.collect.tree import Tree
 from ioflusher.machine.services import FuseConnection, IscsiSession, NvmeController, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount, Swap

@@ -11,7 +11,7 @@ from ioflusher.support.text import text_of
 Note = Callable[[str, str], None]
 
 LARGEST_ATTRIBUTE = 1 << 16
-# what says "there is no such thing", or none any more, and not "you may not know"
+# errors of what does not exist, or no more; others mean that it may not be read
 _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ESRCH))
 # attributes answer with these while the object behind them is not set up
 _UNSET = frozenset((errno.EINVAL, errno.ENOTCONN, errno.ENODATA, errno.EOPNOTSUPP))

@@ -2,7 +2,8 @@
 
 import os
 
-from ioflusher.machine.collect.notes import Notes, read_small
+from ioflusher.machine.collect.proc_files import read_small
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.support.text import text_of
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.machine.collect.hidden import note_hidden
-from ioflusher.machine.collect.notes import Notes
+from ioflusher.machine.collect.hidepid import note_hidden
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.snapshot import Unreadable
 
 HEAD = b"Name:\tx\nState:\tR (running)\nTgid:\t7\nTracerPid:\t0\nUid:\t0\t0\t0\t0\n"

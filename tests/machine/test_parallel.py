@@ -7,10 +7,11 @@ from unittest import mock
 import pytest
 from tests.machine.recorded import Recorded
 
-from ioflusher.machine.collect import shares
-from ioflusher.machine.collect.handles import DeviceNumbers
-from ioflusher.machine.collect.notes import Limits, Notes
+from ioflusher.machine.collect import parallel
+from ioflusher.machine.collect.device_numbers import DeviceNumbers
+from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.processes import ProcessReader
+from ioflusher.machine.collect.unreadable_notes import Notes
 from ioflusher.machine.process import Process
 
 # pytest may have threads; the program has none when it forks
@@ -28,7 +29,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     machine.write("proc/803/status", "rubbish\n")
     machine.write("proc/804/oom_score_adj", "rubbish\n")
     machine.write("proc/loadavg", "0.00 0.00 0.00 1/900 7\n")
-    monkeypatch.setattr(shares, "THREADS_EACH", 300)
+    monkeypatch.setattr(parallel, "THREADS_EACH", 300)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     return machine
 
@@ -37,9 +38,9 @@ def read(machine: Recorded, *more: int, without: int = 805) -> tuple[dict[int, P
     """All processes by number but one, and what was noted."""
     notes = Notes()
     proc = f"{machine.root}/proc"
-    reader = ProcessReader(proc, notes, DeviceNumbers(str(machine.root), notes), Limits())
+    reader = ProcessReader(proc, notes, DeviceNumbers(str(machine.root), notes), SnapshotLimits())
     pids = [*PIDS, *more]
-    found = shares.read_processes(reader, pids, lambda threads: threads[0].tid != without, notes)
+    found = parallel.read_processes(reader, pids, lambda threads: threads[0].tid != without, notes)
     assert len({process.pid for process in found}) == len(found)
     return {process.pid: process for process in found}, notes
 
@@ -93,14 +94,14 @@ def test_a_child_that_fails_is_made_good(machine: Recorded, monkeypatch: pytest.
 
 def test_shares_are_of_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in threads; every process is in one of them, or a part of it in each where it is very large."""
-    monkeypatch.setattr(shares, "THREADS_EACH", 300)
+    monkeypatch.setattr(parallel, "THREADS_EACH", 300)
     counts = {1: 590, 2: 300, 3: 200, 4: 100, 5: 1, 6: 700}
     for pid, count in counts.items():
         for tid in range(count):
             (tmp_path / f"{pid}/task/{tid}").mkdir(parents=True)
     (tmp_path / "loadavg").write_text("0 0 0 1/6000 9\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    parts = shares._shares(str(tmp_path), [*counts])
+    parts = parallel._shares(str(tmp_path), [*counts])
     pieces = [(pid, 0, 1) for pid in range(1, 6)] + [(6, 0, 2), (6, 1, 2)]
     assert sorted(piece for part in parts for piece in part) == pieces
     sizes = sorted(sum(counts[pid] // of for pid, _, of in part) for part in parts)

@@ -3,7 +3,8 @@
 from ioflusher.kernel.capability import CAP_SYS_PTRACE
 from ioflusher.kernel.mountinfo import parse_mount
 from ioflusher.kernel.status import parse_status
-from ioflusher.machine.collect.notes import Notes, read_small, read_text
+from ioflusher.machine.collect.proc_files import read_small, read_text
+from ioflusher.machine.collect.unreadable_notes import Notes
 
 _MOUNTINFO_BYTES = 1 << 22
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import msgspec
 
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.collect.notes import Noted, Notes, read_small
+from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.processes import ProcessReader, Wanted, main_thread
+from ioflusher.machine.collect.unreadable_notes import Noted, Notes
 from ioflusher.machine.process import Process
 
 # Below so many threads for each a second process costs more than it brings: a fork, and the way back.
@@ -116,7 +117,7 @@ def _thread_count(proc: str, pid: int) -> int:
 
 
 def _threads_of_machine(proc: str) -> int:
-    """How many threads there are at all, as /proc/loadavg tells; 0 where it does not."""
+    """How many threads there are at all, from /proc/loadavg; 0 for unknown."""
     try:
         return int(read_small(f"{proc}/loadavg").split()[3].partition(b"/")[2])
     except (OSError, ValueError, IndexError):
