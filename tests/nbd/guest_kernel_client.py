@@ -64,9 +64,9 @@ def mounted() -> Iterator[None]:
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """One of our own commands in the background, and the first line that it says."""
-    with subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, text=True) as process:
+def program(*arguments: str, before: tuple[str, ...] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """One of our own commands in the background, below `before`, and its first line of output."""
+    with subprocess.Popen([*before, *PROGRAM, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()
@@ -137,6 +137,13 @@ def without_the_state(path: Path) -> None:
         by_ioctl(parse_uri(line.removeprefix("listening on "))),
     ):
         say("without", states=[thread.io_flusher for thread in thread_states(server.pid)])
+    below_run = (*PROGRAM[:-1], "run", "--")
+    arguments = ("serve", "--memory", "1M", "--unix", str(path))
+    for choice in ("--no-io-flusher", "--io-flusher"):
+        path.unlink(missing_ok=True)
+        with program(*arguments, choice, before=below_run) as (server, line):
+            states = [thread.io_flusher for thread in thread_states(server.pid)]
+            say("inherited", kind=choice, line=line.split(" ")[0], states=states)
 
 
 def refusal(action: Callable[[], object]) -> dict[str, object]:

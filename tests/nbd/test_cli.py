@@ -14,8 +14,12 @@ import click
 import pytest
 from tests.cli.program import call
 
-from ioflusher.cli.nbd import host_port, size
+from ioflusher import flag
+from ioflusher.cli.nbd import host_port, put_state, size
+from ioflusher.flag import FlagError, StateUnreadableError
+from ioflusher.flag import state as flag_state
 from ioflusher.harden import HardenError, RealtimePolicy
+from ioflusher.kernel.flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.client import Client, describe
 
@@ -269,35 +273,87 @@ def watch(frame, event, arg):
             raise SystemExit
 import ioflusher.flag
 from ioflusher.cli.main import cli
+from ioflusher.kernel.flags import TaskFlags
 def set_io_flusher(state):
-    assert state is True
     assert threading.active_count() == 1
-    calls.append("THE CALL".replace(" ", "_"))
+    calls.append(f"prctl({int(state)})")
 ioflusher.flag.set_io_flusher = set_io_flusher
+inherited = int(sys.argv.pop(1), 16)
+ioflusher.flag.state.parse_flags = lambda stat: TaskFlags(inherited)
 sys.setprofile(watch)
 cli(sys.argv[1:], standalone_mode=False)
 """
 
 
+def calls_of_serve(directory: Path, choice: str, inherited: int) -> list[str]:
+    """The functions that `nbd serve` calls when it was started with those task flags."""
+    options = ["--memory", "1M", "--unix", str(directory / "socket"), "--oom-score-adj", "1000"]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, f"{inherited:x}", "nbd", "serve", choice, *options],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    return done.stdout.split()
+
+
 def test_the_state_is_the_only_difference(tmp_path: Path) -> None:
     """With and without the state the server does the same, but for the one call, made before all else."""
-    options = ["--memory", "1M", "--unix", str(tmp_path / "socket"), "--oom-score-adj", "1000"]
     with_state, without = (
-        subprocess.run(
-            [sys.executable, "-c", CALLS, "nbd", "serve", choice, *options],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=True,
-        ).stdout.split()
-        for choice in ("--io-flusher", "--no-io-flusher")
+        calls_of_serve(tmp_path, choice, 0) for choice in ("--io-flusher", "--no-io-flusher")
     )
-    assert "THE_CALL" in with_state
     assert "Server.listen_unix" in without
-    extra = with_state.index("_set_io_flusher")
-    assert with_state[extra : extra + 2] == ["_set_io_flusher", "THE_CALL"]
-    assert with_state[:extra] + with_state[extra + 2 :] == without
+    extra = with_state.index("prctl(1)")
+    assert with_state[:extra] + with_state[extra + 1 :] == without
     assert extra < with_state.index("MemoryBackend.__init__")
+
+
+@pytest.mark.parametrize(
+    ("choice", "inherited", "calls"),
+    [
+        ("--no-io-flusher", 0x400100, []),
+        ("--no-io-flusher", 0x180000, ["prctl(0)"]),
+        ("--no-io-flusher", 0x080000, ["prctl(0)"]),
+        ("--no-io-flusher", 0x140000, ["prctl(0)"]),
+        ("--io-flusher", 0x180000, []),
+        ("--io-flusher", 0x140000, ["prctl(1)"]),
+    ],
+)
+def test_an_inherited_state(tmp_path: Path, choice: str, inherited: int, calls: list[str]) -> None:
+    """What was inherited, half of it too, is cleared where it is not wanted, before all else is done."""
+    found = calls_of_serve(tmp_path, choice, inherited)
+    assert [call for call in found if call.startswith("prctl")] == calls
+    assert not calls or found.index(calls[0]) < found.index("MemoryBackend.__init__")
+
+
+def test_without_proc_the_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can say what was inherited, the kernel is asked for what is wanted."""
+    made: list[bool] = []
+
+    def unreadable() -> TaskFlags:
+        raise StateUnreadableError("/proc/thread-self/stat", OSError(2, "No such file or directory"))
+
+    monkeypatch.setattr(flag_state, "own_task_flags", unreadable)
+    monkeypatch.setattr(flag, "set_io_flusher", made.append)
+    for wanted in (True, False):
+        put_state(wanted)
+    assert made == [True, False]
+
+
+@pytest.mark.parametrize(("wanted", "hint"), [(True, "--no-io-flusher"), (False, "--io-flusher")])
+def test_a_refusal_names_the_other_choice(monkeypatch: pytest.MonkeyPatch, wanted: bool, hint: str) -> None:
+    """The kernel's refusal ends the daemon before it serves, in both directions."""
+
+    def refuse(state: bool) -> None:
+        raise FlagError("refused", hint="ask root")
+
+    monkeypatch.setattr(flag_state, "own_task_flags", lambda: TaskFlags(0 if wanted else PF_IO_FLUSHER))
+    monkeypatch.setattr(flag, "set_io_flusher", refuse)
+    with pytest.raises(FlagError, match="refused") as caught:
+        put_state(wanted)
+    assert (caught.value.hint or "").startswith("ask root; or serve")
+    assert (caught.value.hint or "").endswith(f" {hint}")
 
 
 def test_serving_loads_nothing_heavy() -> None:

@@ -53,8 +53,14 @@ def test_the_daemon_is_hardened(found: Found) -> None:
 
 
 def test_without_the_state_no_thread_has_it(found: Found) -> None:
-    """--no-io-flusher leaves all threads as they were."""
+    """--no-io-flusher sets it on none."""
     assert found["without"]["states"] == [False, False]
+
+
+@pytest.mark.parametrize(("choice", "state"), [("--no-io-flusher", False), ("--io-flusher", True)])
+def test_an_inherited_state_is_cleared_or_kept(found: Found, choice: str, state: bool) -> None:
+    """Started below `ioflusher run`, which sets it, the daemon has what was asked for."""
+    assert found[choice] == {"check": "inherited", "line": "listening", "states": [state]}
 
 
 def test_the_kernel_keeps_to_the_servers_limit(found: Found) -> None:

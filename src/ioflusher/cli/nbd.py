@@ -1,4 +1,4 @@
-"""`ioflusher nbd`: a storage daemon that lives by the rules, and the kernel's client for it."""
+"""`ioflusher nbd`: an NBD server that keeps forward progress, and the kernel's client."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def nbd() -> None:
 @click.option(
     "--io-flusher/--no-io-flusher",
     default=True,
-    help="Set the IO_FLUSHER state, and refuse to start where that fails (default); or run without it.",
+    help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
 )
 @click.option("--lock-memory", is_flag=True, help="Lock all memory, present and future (mlockall).")
 @click.option(
@@ -109,8 +109,7 @@ def serve(
             raise click.UsageError("--realtime N is --policy fifo --priority N: give one of them")
         settings = replace(settings, policy=harden.RealtimePolicy.FIFO, priority=realtime)
     # First of all, before any thread exists: threads inherit the state of the one that starts them.
-    if io_flusher:
-        _set_io_flusher()
+    put_state(io_flusher)
     from ioflusher.nbd.server import Server
 
     settings.apply()
@@ -127,14 +126,29 @@ def serve(
         server.serve_forever()
 
 
-def _set_io_flusher() -> None:
-    """The one difference between --io-flusher and --no-io-flusher."""
-    from ioflusher.flag import FlagError, set_io_flusher
+def put_state(wanted: bool) -> None:
+    """Set the state of this thread, or clear one that was inherited; what already is so needs no privilege.
+
+    The call of set_io_flusher() is the one difference between --io-flusher and --no-io-flusher.
+
+    Raises:
+        FlagError: where that is refused.
+    """
+    from ioflusher import flag
+    from ioflusher.flag import state
+    from ioflusher.kernel.flags import PF_IO_FLUSHER
 
     try:
-        set_io_flusher(True)
-    except FlagError as error:
-        hint = "or serve without the state: --no-io-flusher"
+        carried: int | None = state.own_task_flags() & PF_IO_FLUSHER
+    except flag.StateUnreadableError:
+        carried = None
+    if carried == (PF_IO_FLUSHER if wanted else 0):
+        return
+    try:
+        flag.set_io_flusher(wanted)
+    except flag.FlagError as error:
+        without, other = ("without the state", "--no-io-flusher") if wanted else ("with it", "--io-flusher")
+        hint = f"or serve {without}: {other}"
         error.hint = f"{error.hint}; {hint}" if error.hint else hint
         raise
 
