@@ -3,7 +3,7 @@
 Source: include/uapi/linux/nbd.h, include/uapi/linux/nbd-netlink.h, drivers/block/nbd.c (6.1, 6.12).
 """
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 # include/uapi/linux/nbd.h: _IO(0xab, n)
 NBD_SET_SOCK = 0xAB00  # takes over one connected socket; call it once a connection
@@ -19,14 +19,6 @@ NBD_SET_FLAGS = 0xAB0A  # the server's transmission flags
 
 NBD_MIN_BLKSIZE = 512
 NBD_MAJOR = 43  # include/uapi/linux/major.h
-
-
-class NbdClientFlag(IntFlag):
-    """NBD_CFLAG_*: how the device behaves, set at NBD_CMD_CONNECT (since 4.12)."""
-
-    DESTROY_ON_DISCONNECT = 1 << 0
-    DISCONNECT_ON_CLOSE = 1 << 1
-
 
 # include/uapi/linux/nbd-netlink.h
 NBD_GENL_FAMILY_NAME = "nbd"

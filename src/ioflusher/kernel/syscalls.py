@@ -56,7 +56,7 @@ def word(value: int) -> object:
 ZERO = word(0)
 ONE = word(1)
 
-# For hot paths: prctl(option, word, word, word, word), -1 on failure, without the errno; `prctl` tells it.
+# For hot paths: prctl(option, word, word, word, word), -1 on failure, without the errno, which `prctl` has.
 # Prepared words and no errno halve the cost of a call. PyDLL keeps the interpreter's lock, which the options
 # in use here can afford: none of them sleeps.
 prctl_raw = _function(ctypes.PyDLL, "prctl")
@@ -64,7 +64,6 @@ _prctl = _function(ctypes.CDLL, "prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _ptrace = _function(ctypes.CDLL, "ptrace", ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _syscall = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 4)
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
-_munlockall = _function(ctypes.CDLL, "munlockall")
 
 
 def _last_error() -> OSError:
@@ -92,16 +91,6 @@ def mlockall(flags: int) -> None:
         OSError: with the kernel's errno.
     """
     if _mlockall(flags) == -1:
-        raise _last_error()
-
-
-def munlockall() -> None:
-    """munlockall(2): the opposite of `mlockall`, for the whole process.
-
-    Raises:
-        OSError: with the kernel's errno.
-    """
-    if _munlockall() == -1:
         raise _last_error()
 
 
