@@ -11,13 +11,14 @@ import pytest
 
 from ioflusher.audit.finding import AuditReport
 from ioflusher.audit.rules.rule import RemedyStep
+from ioflusher.kernel.capability import CapabilitySets
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.process import (
     DeviceHandle,
     FileKind,
     FileUse,
     MemoryLimit,
     Process,
-    Thread,
 )
 from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind

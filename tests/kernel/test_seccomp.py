@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.kernel.seccomp import Action, Call, Instruction, judge, parse_filter, run
+from ioflusher.kernel.seccomp import Action, Instruction, SeccompData, judge, parse_filter, run
 
 X86_64 = 0xC000003E
 PRCTL = 157
@@ -29,8 +29,8 @@ def unless(number: int, answer: int) -> list[Instruction]:
 def test_every_action(action: Action) -> None:
     """A filter's answer comes out, its 16 bits of data aside; other calls pass."""
     program = unless(PRCTL, action.value | 13)
-    assert judge([program], Call(PRCTL, X86_64)) is action
-    assert judge([program], Call(PRCTL + 1, X86_64)) is Action.ALLOW
+    assert judge([program], SeccompData(PRCTL, X86_64)) is action
+    assert judge([program], SeccompData(PRCTL + 1, X86_64)) is Action.ALLOW
 
 
 def test_the_strictest_filter_counts() -> None:
@@ -38,14 +38,14 @@ def test_the_strictest_filter_counts() -> None:
     errno, thread, process = (
         unless(PRCTL, action.value) for action in (Action.ERRNO, Action.KILL_THREAD, Action.KILL_PROCESS)
     )
-    assert judge([errno, thread], Call(PRCTL, X86_64)) is Action.KILL_THREAD
-    assert judge([process, errno, thread], Call(PRCTL, X86_64)) is Action.KILL_PROCESS
-    assert judge([], Call(PRCTL, X86_64)) is Action.ALLOW
+    assert judge([errno, thread], SeccompData(PRCTL, X86_64)) is Action.KILL_THREAD
+    assert judge([process, errno, thread], SeccompData(PRCTL, X86_64)) is Action.KILL_PROCESS
+    assert judge([], SeccompData(PRCTL, X86_64)) is Action.ALLOW
 
 
 def test_an_unknown_action_kills() -> None:
     """As in the kernel, what is not known is the worst."""
-    assert judge([[Instruction(0x06, 0, 0, 0x12340000)]], Call(PRCTL, X86_64)) is Action.KILL_PROCESS
+    assert judge([[Instruction(0x06, 0, 0, 0x12340000)]], SeccompData(PRCTL, X86_64)) is Action.KILL_PROCESS
 
 
 def test_arguments_are_seen() -> None:
@@ -58,14 +58,14 @@ def test_arguments_are_seen() -> None:
         Instruction(0x06, 0, 0, Action.ERRNO.value),
         ALLOW,
     ]
-    assert judge([program], Call(PRCTL, X86_64, (57, 2 << 32))) is Action.ERRNO
-    assert judge([program], Call(PRCTL, X86_64, (57, 1))) is Action.ALLOW
-    assert judge([program], Call(PRCTL, X86_64, (58, 2 << 32))) is Action.ALLOW
+    assert judge([program], SeccompData(PRCTL, X86_64, (57, 2 << 32))) is Action.ERRNO
+    assert judge([program], SeccompData(PRCTL, X86_64, (57, 1))) is Action.ALLOW
+    assert judge([program], SeccompData(PRCTL, X86_64, (58, 2 << 32))) is Action.ALLOW
 
 
 def test_arithmetic_memory_and_jumps() -> None:
     """Every instruction that a filter may hold does what classic BPF says."""
-    data = Call(10, X86_64).data()
+    data = SeccompData(10, X86_64).data()
     program = [
         LOAD_NUMBER,  # A = 10
         Instruction(0x02, 0, 0, 3),  # M[3] = 10
@@ -99,7 +99,7 @@ def test_arithmetic_memory_and_jumps() -> None:
 def test_programs_that_the_kernel_refuses(program: Sequence[Instruction]) -> None:
     """Without an end, with a byte load, with a division by zero: an error, never a wrong answer."""
     with pytest.raises(ValueError, match="filter"):
-        run(program, Call(1, X86_64).data())
+        run(program, SeccompData(1, X86_64).data())
 
 
 @given(st.lists(st.tuples(*[st.integers(0, limit) for limit in (0xFFFF, 255, 255, 0xFFFFFFFF)])))
@@ -152,6 +152,6 @@ def test_the_kernel_agrees() -> None:
         Instruction(0x06, 0, 0, Action.ERRNO.value | 99),
         ALLOW,
     ]
-    foretold = [99 if judge([program], Call(n, X86_64)) is Action.ERRNO else 0 for n in calls]
+    foretold = [99 if judge([program], SeccompData(n, X86_64)) is Action.ERRNO else 0 for n in calls]
     assert set(foretold) == {0, 99}
     assert kernel_says(program, calls) == foretold

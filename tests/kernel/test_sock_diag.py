@@ -16,7 +16,6 @@ from ioflusher.kernel.sock_diag import (
     NLMSG_DONE,
     NLMSG_ERROR,
     SOCK_DIAG_BY_FAMILY,
-    Answer,
     parse_tcp_answer,
     parse_unix_answer,
     unix_request,
@@ -58,9 +57,9 @@ SOCKETS = (
 
 def test_an_answer() -> None:
     """Names of any bytes, abstract ones told from paths, peers, listeners; none without a number."""
-    assert parse_unix_answer(ANSWER) == Answer(SOCKETS, done=False, interrupted=False)
-    assert parse_unix_answer(ANSWER + last()) == Answer(SOCKETS, done=True, interrupted=False)
-    assert parse_unix_answer(b"") == Answer((), done=False, interrupted=False)
+    assert parse_unix_answer(ANSWER) == UnixDiagAnswer(SOCKETS, done=False, interrupted=False)
+    assert parse_unix_answer(ANSWER + last()) == UnixDiagAnswer(SOCKETS, done=True, interrupted=False)
+    assert parse_unix_answer(b"") == UnixDiagAnswer((), done=False, interrupted=False)
 
 
 def test_an_interrupted_list_is_told() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on, talk
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.graph.build import storage_graph
 from ioflusher.machine.graph.nodes import Graph
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process, Thread
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
 from ioflusher.machine.services import (
     Connection,
     Family,
@@ -220,7 +221,13 @@ def lines(graph: Graph) -> Iterator[str]:
     """All that a graph says, a line each."""
     for node in graph.nodes:
         more = [f"{node.number}"] if node.number else []
-        more += [f"{node.coverage}"] if node.coverage else []
+        if node.process is not None:
+            process, found = node.process, node.process.coverage
+            more.append(
+                f"Coverage(threads={len(found.threads)}, covered={found.covered}, half_set={found.half_set}, "
+                f"locked={process.memory_locked}, locked_kib={process.locked_kib}, "
+                f"resident_kib={process.resident_kib}, swapped_kib={process.swapped_kib})"
+            )
         yield f"{node.id}: {node.kind.value}, {node.name!r}, {node.detail!r} {' '.join(more)}".rstrip()
     for edge in graph.edges:
         when = edge.need.value + ("" if edge.certain else ", not certain")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.nbd.connection import MAX_OPTION_DATA, NEED_DATA, PEER_CLOSED, Connection, Pause
+from ioflusher.nbd.connection import MAX_OPTION_DATA, NEED_DATA, PEER_CLOSED, NbdConnection, Pause
 from ioflusher.nbd.errors import LocalProtocolError, RemoteProtocolError
 from ioflusher.nbd.messages import (
     ClientFlags,
@@ -21,7 +21,7 @@ from ioflusher.nbd.messages import (
     Reply,
     Request,
 )
-from ioflusher.nbd.states import SPEAKER, TRANSITIONS, Role, State
+from ioflusher.nbd.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
 from ioflusher.nbd.wire import Cmd, Opt, Rep
 
 MAX_PAYLOAD = 64 << 10
@@ -31,18 +31,18 @@ MAX_PAYLOAD = 64 << 10
 class Line:
     """One message of a golden conversation: who says it, its bytes, and the bulk data behind them."""
 
-    speaker: Role
+    speaker: NbdRole
     message: Message
     wire: bytes
     data: bytes = b""
 
 
 def server(message: Message, *parts: str, data: bytes = b"") -> Line:
-    return Line(Role.SERVER, message, bytes.fromhex("".join(parts)), data)
+    return Line(NbdRole.SERVER, message, bytes.fromhex("".join(parts)), data)
 
 
 def client(message: Message, *parts: str, data: bytes = b"") -> Line:
-    return Line(Role.CLIENT, message, bytes.fromhex("".join(parts)), data)
+    return Line(NbdRole.CLIENT, message, bytes.fromhex("".join(parts)), data)
 
 
 NBDMAGIC = "4e42444d41474943"
@@ -131,11 +131,11 @@ CONVERSATIONS: dict[str, list[Line]] = {
 each_conversation = pytest.mark.parametrize("lines", CONVERSATIONS.values(), ids=list(CONVERSATIONS))
 
 
-def ends() -> dict[Role, Connection]:
-    return {role: Connection(role, max_payload=MAX_PAYLOAD) for role in Role}
+def ends() -> dict[NbdRole, NbdConnection]:
+    return {role: NbdConnection(role, max_payload=MAX_PAYLOAD) for role in NbdRole}
 
 
-def feed(connection: Connection, data: bytes, step: int) -> tuple[list[Message], int]:
+def feed(connection: NbdConnection, data: bytes, step: int) -> tuple[list[Message], int]:
     """Give `data` in pieces of at most `step` bytes; returns the messages and how many bytes were taken."""
     messages: list[Message] = []
     taken = 0
@@ -162,7 +162,7 @@ def test_golden_conversations(lines: list[Line], step: int, trailing: bytes) -> 
     """Each message becomes exactly its golden bytes, and these, however cut, become exactly the message."""
     both = ends()
     for line in lines:
-        listener = both[Role.CLIENT if line.speaker is Role.SERVER else Role.SERVER]
+        listener = both[NbdRole.CLIENT if line.speaker is NbdRole.SERVER else NbdRole.SERVER]
         assert both[line.speaker].send(line.message) == line.wire
         whole = line.wire + line.data
         messages, taken = feed(listener, whole + trailing, step)
@@ -172,19 +172,19 @@ def test_golden_conversations(lines: list[Line], step: int, trailing: bytes) -> 
             (message,) = messages
             assert isinstance(message, Request | Reply)
             assert bytes(message.data or b"") == line.data
-    assert both[Role.CLIENT].state is both[Role.SERVER].state
+    assert both[NbdRole.CLIENT].state is both[NbdRole.SERVER].state
 
 
 @each_conversation
 def test_a_peer_that_closes(lines: list[Line]) -> None:
     """A close between two messages is told as such; one in the middle of a message is the peer's fault."""
     for index, line in enumerate(lines):
-        listener_role = Role.CLIENT if line.speaker is Role.SERVER else Role.SERVER
+        listener_role = NbdRole.CLIENT if line.speaker is NbdRole.SERVER else NbdRole.SERVER
         for count in {0, 1, len(line.wire + line.data) - 1}:
             both = ends()
             for earlier in lines[:index]:
                 both[earlier.speaker].send(earlier.message)
-                other = both[Role.CLIENT if earlier.speaker is Role.SERVER else Role.SERVER]
+                other = both[NbdRole.CLIENT if earlier.speaker is NbdRole.SERVER else NbdRole.SERVER]
                 feed(other, earlier.wire + earlier.data, 1 << 20)
             both[line.speaker].send(line.message)
             listener = both[listener_role]
@@ -201,30 +201,32 @@ def test_the_tables_are_complete() -> None:
     """Every kind of message has its speaker and its place; every state but the last can be left or stays."""
     placed = {kind for row in TRANSITIONS.values() for kind in row}
     assert placed == set(SPEAKER)
-    assert set(TRANSITIONS) == set(State)
-    assert {state for row in TRANSITIONS.values() for state in row.values()} == set(State) - {State.GREETING}
+    assert set(TRANSITIONS) == set(ConnectionState)
+    assert {state for row in TRANSITIONS.values() for state in row.values()} == set(ConnectionState) - {
+        ConnectionState.GREETING
+    }
 
 
-def transmitting() -> dict[Role, Connection]:
+def transmitting() -> dict[NbdRole, NbdConnection]:
     """Both ends right after the handshake."""
     both = ends()
     for line in [*GREET, *GO]:
         both[line.speaker].send(line.message)
-        feed(both[Role.CLIENT if line.speaker is Role.SERVER else Role.SERVER], line.wire, 1 << 20)
+        feed(both[NbdRole.CLIENT if line.speaker is NbdRole.SERVER else NbdRole.SERVER], line.wire, 1 << 20)
     return both
 
 
-def after_greeting() -> Connection:
+def after_greeting() -> NbdConnection:
     """A server that waits for options."""
-    end = Connection(Role.SERVER, max_payload=MAX_PAYLOAD)
+    end = NbdConnection(NbdRole.SERVER, max_payload=MAX_PAYLOAD)
     end.send(Greeting(3))
     feed(end, bytes.fromhex("00000003"), 4)
     return end
 
 
-def asked(option: int) -> Connection:
+def asked(option: int) -> NbdConnection:
     """A client that waits for the answer to an option."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     feed(end, GREET[0].wire, 1 << 20)
     end.send(ClientFlags(3))
     end.send(Option(option))
@@ -234,9 +236,9 @@ def asked(option: int) -> Connection:
 @pytest.mark.parametrize(
     ("end", "data", "complaint"),
     [
-        (lambda: Connection(Role.CLIENT), b"SSH-2.0-OpenSSH_9.2p1\r\n", "not an NBD server"),
+        (lambda: NbdConnection(NbdRole.CLIENT), b"SSH-2.0-OpenSSH_9.2p1\r\n", "not an NBD server"),
         (
-            lambda: Connection(Role.CLIENT),
+            lambda: NbdConnection(NbdRole.CLIENT),
             bytes.fromhex(NBDMAGIC + "0000420281861253" + "00" * 2),
             "expected IHAVEOPT",
         ),
@@ -245,10 +247,10 @@ def asked(option: int) -> Connection:
         (lambda: asked(7), bytes.fromhex(REPLY_MAGIC + "000000060000000100000000"), "option 6"),
         (lambda: asked(7), bytes.fromhex(REPLY_MAGIC + "000000070000000900000000"), "unknown type 9"),
         (lambda: asked(7), bytes.fromhex(REPLY_MAGIC + "000000070000000300ffffff"), "at most"),
-        (lambda: transmitting()[Role.SERVER], b"x" * 28, "expected a request"),
-        (lambda: transmitting()[Role.CLIENT], b"x" * 16, "expected a reply"),
+        (lambda: transmitting()[NbdRole.SERVER], b"x" * 28, "expected a request"),
+        (lambda: transmitting()[NbdRole.CLIENT], b"x" * 16, "expected a reply"),
         (
-            lambda: transmitting()[Role.CLIENT],
+            lambda: transmitting()[NbdRole.CLIENT],
             bytes.fromhex("67446698000000000000000000000007"),
             "not in flight",
         ),
@@ -266,7 +268,7 @@ def test_a_peer_that_breaks_the_protocol(end: object, data: bytes, complaint: st
 @pytest.mark.parametrize("flags", [4, 0xFFFFFFFF])
 def test_unknown_client_flags_end_the_connection(flags: int) -> None:
     """The document makes the server close when a client sets a flag that was not offered."""
-    end = Connection(Role.SERVER, max_payload=MAX_PAYLOAD)
+    end = NbdConnection(NbdRole.SERVER, max_payload=MAX_PAYLOAD)
     end.send(Greeting(3))
     with pytest.raises(RemoteProtocolError, match="client flags"):
         feed(end, flags.to_bytes(4, "big"), 4)
@@ -274,7 +276,7 @@ def test_unknown_client_flags_end_the_connection(flags: int) -> None:
 
 def test_flags_that_were_not_offered_are_refused() -> None:
     """NO_ZEROES from a client is an error where the server did not offer it."""
-    end = Connection(Role.SERVER, max_payload=MAX_PAYLOAD)
+    end = NbdConnection(NbdRole.SERVER, max_payload=MAX_PAYLOAD)
     end.send(Greeting(1))
     with pytest.raises(RemoteProtocolError, match="offered 0x1"):
         feed(end, bytes.fromhex("00000003"), 4)
@@ -283,10 +285,18 @@ def test_flags_that_were_not_offered_are_refused() -> None:
 @pytest.mark.parametrize(
     ("end", "message", "complaint"),
     [
-        (lambda: Connection(Role.CLIENT), Greeting(3), "a client may not say GREETING"),
-        (lambda: Connection(Role.SERVER), Reply(0, 1), "a server may not say REPLY in state GREETING"),
-        (lambda: transmitting()[Role.SERVER], Request(Cmd.FLUSH, 0, 1, 0, 0), "a server may not say REQUEST"),
-        (lambda: transmitting()[Role.CLIENT], Option(Opt.LIST), "may not say OPTION in state TRANSMISSION"),
+        (lambda: NbdConnection(NbdRole.CLIENT), Greeting(3), "a client may not say GREETING"),
+        (lambda: NbdConnection(NbdRole.SERVER), Reply(0, 1), "a server may not say REPLY in state GREETING"),
+        (
+            lambda: transmitting()[NbdRole.SERVER],
+            Request(Cmd.FLUSH, 0, 1, 0, 0),
+            "a server may not say REQUEST",
+        ),
+        (
+            lambda: transmitting()[NbdRole.CLIENT],
+            Option(Opt.LIST),
+            "may not say OPTION in state TRANSMISSION",
+        ),
     ],
 )
 def test_we_do_not_break_the_protocol(end: object, message: Message, complaint: str) -> None:
@@ -301,17 +311,17 @@ def test_we_do_not_break_the_protocol(end: object, message: Message, complaint: 
 def test_each_request_in_flight_has_its_own_cookie() -> None:
     """A cookie can be used anew only when its answer has come."""
     both = transmitting()
-    wire = both[Role.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
+    wire = both[NbdRole.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
     with pytest.raises(LocalProtocolError, match="0x9 is still in flight"):
-        both[Role.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
-    feed(both[Role.SERVER], wire, 28)
-    feed(both[Role.CLIENT], both[Role.SERVER].send(Reply(0, 9)), 16)
-    assert both[Role.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
+        both[NbdRole.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
+    feed(both[NbdRole.SERVER], wire, 28)
+    feed(both[NbdRole.CLIENT], both[NbdRole.SERVER].send(Reply(0, 9)), 16)
+    assert both[NbdRole.CLIENT].send(Request(Cmd.FLUSH, 0, 9, 0, 0))
 
 
 def test_a_reads_data_lands_where_the_caller_said() -> None:
     """The answer fills the caller's own memory, and its length must fit the request."""
-    end = transmitting()[Role.CLIENT]
+    end = transmitting()[NbdRole.CLIENT]
     room = memoryview(bytearray(8))
     end.send(Request(Cmd.READ, 0, 1, 0, 8), into=room)
     feed(end, bytes.fromhex("67446698000000000000000000000001") + b"12345678", 5)
@@ -323,12 +333,12 @@ def test_a_reads_data_lands_where_the_caller_said() -> None:
 def test_it_is_this_ends_turn() -> None:
     """Asking for an event where the peer waits for us is the caller's error."""
     with pytest.raises(LocalProtocolError, match="this end is to speak"):
-        Connection(Role.SERVER, max_payload=MAX_PAYLOAD).next_event()
+        NbdConnection(NbdRole.SERVER, max_payload=MAX_PAYLOAD).next_event()
 
 
 def test_payloads_above_the_limit_are_dropped() -> None:
     """A WRITE above the limit is read past in pieces, and the next request is understood."""
-    end = transmitting()[Role.SERVER]
+    end = transmitting()[NbdRole.SERVER]
     length = 3 * MAX_PAYLOAD + 5
     head = Request(Cmd.WRITE, 0, 1, 0, length).pack()
     messages, taken = feed(end, head + bytes(length) + b"\xee", 1 << 20)
@@ -353,7 +363,7 @@ def test_options_above_the_limit_are_dropped() -> None:
 # exceeds what it had from the start (a client's: what its caller named).
 
 
-def swallow(end: Connection, data: bytes, limit: int) -> None:
+def swallow(end: NbdConnection, data: bytes, limit: int) -> None:
     while data:
         try:
             taken = end.receive_data(data)
@@ -362,10 +372,10 @@ def swallow(end: Connection, data: bytes, limit: int) -> None:
         except RemoteProtocolError:
             return
         data = data[taken:]
-        if isinstance(event, Option) and end.state is State.OPTION_REPLY:
+        if isinstance(event, Option) and end.state is ConnectionState.OPTION_REPLY:
             end.send(OptionReply(event.option, Rep.ERR_UNSUP))
         elif event is PEER_CLOSED or (
-            event is not NEED_DATA and end.state in (State.EXPORT_REPLY, State.OPTION)
+            event is not NEED_DATA and end.state in (ConnectionState.EXPORT_REPLY, ConnectionState.OPTION)
         ):
             return
 
@@ -393,7 +403,7 @@ def test_fuzz_a_servers_handshake(data: bytes) -> None:
 def test_fuzz_a_servers_transmission(data: bytes, begun: bool) -> None:
     """The invariant above, for a server in transmission."""
     prefix = bytes.fromhex("25609513") if begun else b""
-    swallow(transmitting()[Role.SERVER], prefix + data, MAX_PAYLOAD)
+    swallow(transmitting()[NbdRole.SERVER], prefix + data, MAX_PAYLOAD)
 
 
 @settings(max_examples=150, deadline=None)
@@ -408,6 +418,6 @@ def test_fuzz_a_clients_handshake(data: bytes, option: Opt, begun: bool) -> None
 @given(STREAMS, st.booleans())
 def test_fuzz_a_clients_transmission(data: bytes, begun: bool) -> None:
     """The invariant above, for a client with a READ in flight."""
-    end = transmitting()[Role.CLIENT]
+    end = transmitting()[NbdRole.CLIENT]
     end.send(Request(Cmd.READ, 0, 1, 0, 512))
     swallow(end, (bytes.fromhex("67446698000000000000000000000001") if begun else b"") + data, 512)

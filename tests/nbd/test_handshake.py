@@ -5,18 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioflusher.nbd import exports, handshake
-from ioflusher.nbd.connection import Connection, Pause
+from ioflusher.nbd.connection import NbdConnection, Pause
 from ioflusher.nbd.errors import ConnectionLost, NegotiationError, RemoteProtocolError
 from ioflusher.nbd.exports import BlockSize, Export, ExportQuery
 from ioflusher.nbd.handshake import Plan
 from ioflusher.nbd.messages import ExportReply, Greeting, Message, Option, OptionReply
-from ioflusher.nbd.states import Role, State
+from ioflusher.nbd.states import ConnectionState, NbdRole
 from ioflusher.nbd.wire import Info, Opt, Rep
 
 EXPORT = Export("disk", 1 << 20, 0x6D, BlockSize(512, 4096, 1 << 20))
 
 
-def next_message(end: Connection, incoming: bytearray) -> Message | None:
+def next_message(end: NbdConnection, incoming: bytearray) -> Message | None:
     """The next message among the bytes that have arrived, or None."""
     while True:
         event = end.next_event()
@@ -28,10 +28,10 @@ def next_message(end: Connection, incoming: bytearray) -> Message | None:
         del incoming[:taken]
 
 
-def serve(end: Connection, incoming: bytearray, export: Export) -> bytes:
+def serve(end: NbdConnection, incoming: bytearray, export: Export) -> bytes:
     """A server's whole part: answer what has arrived."""
-    outgoing = end.send(Greeting(handshake.SERVER_FLAGS)) if end.state is State.GREETING else b""
-    while end.state is not State.TRANSMISSION:
+    outgoing = end.send(Greeting(handshake.SERVER_FLAGS)) if end.state is ConnectionState.GREETING else b""
+    while end.state is not ConnectionState.TRANSMISSION:
         message = next_message(end, incoming)
         if message is None:
             break
@@ -43,9 +43,9 @@ def serve(end: Connection, incoming: bytearray, export: Export) -> bytes:
     return outgoing
 
 
-def converse(plan: Plan, end: Connection, export: Export = EXPORT) -> Export:
+def converse(plan: Plan, end: NbdConnection, export: Export = EXPORT) -> Export:
     """Let a client's plan and a server talk; returns the plan's result."""
-    other = Connection(Role.SERVER, max_payload=4096)
+    other = NbdConnection(NbdRole.SERVER, max_payload=4096)
     to_server, to_client = bytearray(), bytearray()
     try:
         to_server += next(plan)
@@ -62,28 +62,28 @@ def converse(plan: Plan, end: Connection, export: Export = EXPORT) -> Export:
 @pytest.mark.parametrize("name", ["disk", ""])
 def test_the_ends_agree_on_the_export(name: str) -> None:
     """NBD_OPT_GO brings both ends into transmission; the client knows size, flags and block sizes."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     found = converse(handshake.choose_export(end, name), end)
-    assert end.state is State.TRANSMISSION
+    assert end.state is ConnectionState.TRANSMISSION
     assert found == Export(name, EXPORT.size, EXPORT.flags, EXPORT.block_size)
 
 
 def test_describing_leaves_politely() -> None:
     """NBD_OPT_INFO tells the same without entering transmission, and ends with NBD_OPT_ABORT."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     assert converse(handshake.describe_export(end, "disk"), end) == EXPORT
-    assert end.state is State.CLOSED
+    assert end.state is ConnectionState.CLOSED
 
 
 def test_an_unknown_export_is_refused_in_words() -> None:
     """The server's refusal reaches the caller with its name and a hint."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     with pytest.raises(NegotiationError, match=r"'tape'.*NBD_REP_ERR_UNKNOWN") as caught:
         converse(handshake.choose_export(end, "tape"), end)
     assert caught.value.hint
 
 
-def receive(end: Connection, data: bytes) -> Message:
+def receive(end: NbdConnection, data: bytes) -> Message:
     message = next_message(end, bytearray(data))
     assert message is not None
     return message
@@ -91,7 +91,7 @@ def receive(end: Connection, data: bytes) -> Message:
 
 def test_an_old_server_gets_the_old_option() -> None:
     """After NBD_REP_ERR_UNSUP for NBD_OPT_GO the client asks NBD_OPT_EXPORT_NAME."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     plan = handshake.choose_export(end, "disk")
     next(plan)
     plan.send(receive(end, Greeting(3).pack()))
@@ -104,7 +104,7 @@ def test_an_old_server_gets_the_old_option() -> None:
 
 def test_a_server_without_fixed_newstyle_is_asked_the_old_option_at_once() -> None:
     """Without NBD_FLAG_FIXED_NEWSTYLE no other option may be sent."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     plan = handshake.choose_export(end, "disk")
     next(plan)
     asked = plan.send(receive(end, Greeting(0).pack()))
@@ -114,7 +114,7 @@ def test_a_server_without_fixed_newstyle_is_asked_the_old_option_at_once() -> No
 
 def test_an_acknowledgement_without_a_size_is_the_servers_fault() -> None:
     """NBD_REP_ACK for NBD_OPT_GO without NBD_INFO_EXPORT breaks the protocol."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     plan = handshake.choose_export(end, "")
     next(plan)
     plan.send(receive(end, Greeting(3).pack()))
@@ -124,7 +124,7 @@ def test_an_acknowledgement_without_a_size_is_the_servers_fault() -> None:
 
 def test_a_server_may_hang_up_instead_of_acknowledging_the_abort() -> None:
     """The description holds although the answer to NBD_OPT_ABORT never came."""
-    end = Connection(Role.CLIENT)
+    end = NbdConnection(NbdRole.CLIENT)
     plan = handshake.describe_export(end, "disk")
     next(plan)
     plan.send(receive(end, Greeting(3).pack()))
@@ -168,14 +168,14 @@ def test_answers(option: Option, expected: list[Rep]) -> None:
 def test_an_unknown_name_in_the_old_option_ends_the_connection(name: bytes | None) -> None:
     """NBD_OPT_EXPORT_NAME has no error reply: the server must close."""
     answer = handshake.answer(Option(Opt.EXPORT_NAME, name), EXPORT, zeroes=True)
-    assert answer == handshake.Answer((), hang_up=True)
+    assert answer == handshake.OptionAnswer((), hang_up=True)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1) | st.sampled_from(Opt), st.none() | st.binary(max_size=64))
 def test_fuzz_answers(option: int, data: bytes | None) -> None:
     """Invariant: every option is answered with messages that the connection lets through, or by closing."""
-    end = Connection(Role.SERVER, max_payload=4096)
+    end = NbdConnection(NbdRole.SERVER, max_payload=4096)
     end.send(Greeting(3))
     next_message(end, bytearray(bytes.fromhex("00000003")))
     message = next_message(end, bytearray(Option(option, data).pack()))
@@ -183,4 +183,8 @@ def test_fuzz_answers(option: int, data: bytes | None) -> None:
     answer = handshake.answer(message, EXPORT, zeroes=not end.no_zeroes)
     for part in answer.messages:
         end.send(part)
-    assert answer.hang_up or end.state in (State.OPTION, State.TRANSMISSION, State.CLOSED)
+    assert answer.hang_up or end.state in (
+        ConnectionState.OPTION,
+        ConnectionState.TRANSMISSION,
+        ConnectionState.CLOSED,
+    )

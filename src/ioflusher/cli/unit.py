@@ -9,7 +9,7 @@ import click
 
 from ioflusher.cli.hardening_options import hardening
 from ioflusher.harden import HardenError, Settings
-from ioflusher.harden.unit import DROP_IN, UNIT_DIRECTORIES, Service, drop_in, read_service
+from ioflusher.harden.unit import DROP_IN, UNIT_DIRECTORIES, ServiceUnit, drop_in, read_service
 from ioflusher.support.programs import ProgramError, call, locate
 
 VERIFY_SECONDS = 60
@@ -62,7 +62,7 @@ def program() -> list[str]:
     return [sys.executable, "-m", "ioflusher"]
 
 
-def verify(service: Service, text: str, root: Path) -> list[str]:
+def verify(service: ServiceUnit, text: str, root: Path) -> list[str]:
     """What systemd-analyze says of the service with the drop-in that it does not say of it without."""
     analyze = locate("systemd-analyze")
     if analyze is None or root != Path("/"):

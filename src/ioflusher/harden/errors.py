@@ -8,5 +8,5 @@ class HardenError(IoflusherError):
 
 
 def denied(what: str, needs: str, error: OSError, hint: str) -> HardenError:
-    """The error for a refused system call: what was tried, what it needs, what the kernel said."""
+    """The error for a refused system call: what was tried, what it needs, and the kernel's error."""
     return HardenError(f"cannot {what}: {error.strerror}; it needs {needs}", errno=error.errno, hint=hint)

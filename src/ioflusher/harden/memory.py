@@ -38,7 +38,7 @@ def set_memory_lock_limit(size: int | None) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (value, value))
     except (OSError, ValueError) as error:
-        # The resource module tells EPERM as ValueError.
+        # The resource module raises ValueError for EPERM.
         _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         wanted = "unlimited" if size is None else f"{size} bytes"
         raise HardenError(

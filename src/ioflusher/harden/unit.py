@@ -28,7 +28,7 @@ _TRUE = ("1", "yes", "y", "true", "t", "on")
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceUnit:
     """What of a service's unit matters here.
 
     Attributes:
@@ -44,7 +44,7 @@ class Service:
     bounding: bool
 
 
-def read_service(name: str, *, root: Path = Path("/")) -> Service:
+def read_service(name: str, *, root: Path = Path("/")) -> ServiceUnit:
     """The service `name` as the unit files and drop-ins below `root` define it.
 
     Our own drop-in is passed over, so that it can be made anew.
@@ -60,7 +60,7 @@ def read_service(name: str, *, root: Path = Path("/")) -> Service:
     return parse_service(name, texts)
 
 
-def parse_service(name: str, texts: Sequence[str]) -> Service:
+def parse_service(name: str, texts: Sequence[str]) -> ServiceUnit:
     """The service whose unit file and drop-ins these are, in the order in which they apply.
 
     Raises:
@@ -82,7 +82,7 @@ def parse_service(name: str, texts: Sequence[str]) -> Service:
             hint="set PrivateUsers=no for it first",
         )
     dynamic = _last(settings, "DynamicUser", "no").lower() in _TRUE
-    return Service(
+    return ServiceUnit(
         name=name,
         commands=commands,
         as_root=_last(settings, "User", "root") in ("root", "0") and not dynamic,
@@ -90,7 +90,7 @@ def parse_service(name: str, texts: Sequence[str]) -> Service:
     )
 
 
-def drop_in(service: Service, program: Sequence[str], settings: Settings, *, require: bool = True) -> str:
+def drop_in(service: ServiceUnit, program: Sequence[str], settings: Settings, *, require: bool = True) -> str:
     """The text of the drop-in. `program` is how to call ioflusher, absolute path first.
 
     Raises:

@@ -11,7 +11,7 @@ DM_DIR_CONTROL = "dev/mapper/control"  # misc device 10:236
 # _IOWR(DM_IOCTL 0xfd, DM_TABLE_STATUS_CMD 12, struct dm_ioctl of 312 bytes)
 DM_TABLE_STATUS = 3 << 30 | 312 << 16 | 0xFD << 8 | 12
 
-# With it targets tell their table. Without it they tell their status, for which thin and cache pools take
+# With it targets return their table. Without it they return their status, for which thin and cache pools take
 # locks that a commit holds while it waits for a device: a look at a frozen machine would freeze too.
 DM_STATUS_TABLE_FLAG = 1 << 4
 DM_BUFFER_FULL_FLAG = 1 << 8

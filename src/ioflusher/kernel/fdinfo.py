@@ -18,7 +18,7 @@ class FdInfo:
     Attributes:
         flags: O_* as open(2) takes them.
         mount_id: of the mount that it was opened through, as in mountinfo; None before Linux 3.15.
-        fuse_connection: of an open /dev/fuse, the number of the connection, where the kernel tells it
+        fuse_connection: of an open /dev/fuse, the number of the connection, where the kernel shows it
             (fs/fuse/dev.c, fuse_dev_show_fdinfo).
     """
 

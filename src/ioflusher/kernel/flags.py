@@ -21,7 +21,7 @@ Version = tuple[int, int]
 NEWEST: Version = (99, 0)
 
 # bit -> its names, oldest first, each with the release of Linux that brought it; "" where the bit fell
-# out of use. Distributions move fixes between releases: a name tells what mainline means, no more.
+# out of use. Distributions move fixes between releases: a name is what mainline means by the bit, no more.
 _NAMES: dict[int, tuple[tuple[Version, str], ...]] = {
     0x00000001: (((5, 10), "PF_VCPU"),),
     0x00000002: (((4, 10), "PF_IDLE"),),

@@ -1,4 +1,4 @@
-"""What a thread's seccomp filters say to a system call, without making it.
+"""What a thread's seccomp filters answer to a system call, without making it.
 
 A filter is a classic BPF program over struct seccomp_data (include/uapi/linux/seccomp.h). The instructions
 are those that the kernel lets into a filter (kernel/seccomp.c, seccomp_check_filter).
@@ -38,7 +38,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SeccompData:
     """A system call as a filter sees it: its number, AUDIT_ARCH_* of its table, up to six arguments."""
 
     number: int
@@ -57,7 +57,7 @@ def parse_filter(program: bytes) -> tuple[Instruction, ...]:
     return tuple(Instruction(*fields) for fields in struct.iter_unpack("=HBBI", program))
 
 
-def judge(filters: Sequence[Sequence[Instruction]], call: Call) -> Action:
+def judge(filters: Sequence[Sequence[Instruction]], call: SeccompData) -> Action:
     """The strictest answer of all the filters to the call; Action.ALLOW where there is none.
 
     Raises:

@@ -49,7 +49,7 @@ _RECEIVED_AT = 128  # struct tcp_info: tcpi_bytes_received, since 4.1 (bdd1f9eda
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UnixDiagAnswer:
     """What one datagram of the kernel holds.
 
     Attributes:
@@ -84,7 +84,7 @@ def unix_request(sequence: int) -> bytes:
     return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
 
 
-def parse_unix_answer(data: bytes) -> Answer:
+def parse_unix_answer(data: bytes) -> UnixDiagAnswer:
     """The sockets in one datagram of the kernel's answer.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_unix_answer(data: bytes) -> Answer:
         found = _socket(data, at, end)
         if found.inode:
             sockets.append(found)
-    return Answer(tuple(sockets), done, interrupted)
+    return UnixDiagAnswer(tuple(sockets), done, interrupted)
 
 
 def _socket(data: bytes, at: int, end: int) -> UnixSocket:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from ioflusher.nbd import handshake
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.connection import Connection, Pause
+from ioflusher.nbd.connection import NbdConnection, Pause
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError, from_system
 from ioflusher.nbd.exports import Export, check_name
 from ioflusher.nbd.messages import Message, Reply, Request
-from ioflusher.nbd.states import Role, State
+from ioflusher.nbd.states import ConnectionState, NbdRole
 from ioflusher.nbd.wire import Cmd, wire_to_errno
 
-HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then says nothing is an error, not a wait
+HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then sends nothing is an error, not a wait
 
 
 _SHORTEST = 1e-6  # seconds; a time-out of 0 would mean another thing: a socket that never waits
@@ -32,7 +32,7 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
         if address.path is None:
             sock = socket.create_connection((address.host, address.port), timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A server that vanished without a word is found out in the end.
+            # Keepalive finds a server that vanished without closing its connection.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -44,7 +44,7 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
             raise
         return sock
     except (OSError, UnicodeError) as error:
-        hint = "start the server first, and compare this address with the one it says it listens on"
+        hint = "start the server first, and compare this address with the one that it listens on"
         raise from_system(f"cannot connect to {address.uri!r}", error, hint=hint) from error
 
 
@@ -62,7 +62,7 @@ def send_all(sock: socket.socket, head: bytes, data: memoryview | None = None) -
 
 
 def next_message(
-    sock: socket.socket, connection: Connection, deadline: float | None = None
+    sock: socket.socket, connection: NbdConnection, deadline: float | None = None
 ) -> Message | None:
     """The peer's next message, or None when it closed the connection between two.
 
@@ -87,8 +87,8 @@ def next_message(
 def negotiate(
     sock: socket.socket,
     address: Address,
-    plan: Callable[[Connection, str], handshake.Plan] = handshake.choose_export,
-) -> tuple[Connection, Export]:
+    plan: Callable[[NbdConnection, str], handshake.Plan] = handshake.choose_export,
+) -> tuple[NbdConnection, Export]:
     """Go through the handshake on a connected socket, by default into transmission with the address's export.
 
     Raises:
@@ -99,7 +99,7 @@ def negotiate(
     """
     timeout = sock.gettimeout()
     deadline = None if timeout is None else time.monotonic() + timeout
-    connection = Connection(Role.CLIENT)
+    connection = NbdConnection(NbdRole.CLIENT)
     steps = plan(connection, check_name(address.export))
     try:
         outgoing = next(steps)
@@ -216,7 +216,7 @@ class Client:
     def close(self) -> None:
         """Take leave (NBD_CMD_DISC) and close; harmless when done already."""
         with self._lock:
-            if self._lost is None and self._connection.state is State.TRANSMISSION:
+            if self._lost is None and self._connection.state is ConnectionState.TRANSMISSION:
                 with contextlib.suppress(OSError):  # it is gone, which is what we wanted
                     self._sock.sendall(self._connection.send(Request(Cmd.DISC, 0, 0, 0, 0)))
             self._lost = self._lost or "closed by this side"

@@ -23,7 +23,7 @@ from ioflusher.nbd.messages import (
     Reply,
     Request,
 )
-from ioflusher.nbd.states import SPEAKER, TRANSITIONS, Role, State
+from ioflusher.nbd.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
 from ioflusher.nbd.wire import Cmd, HandshakeFlag
 
 # The longest option data that is kept: an export's name, its description, and room.
@@ -53,7 +53,7 @@ def aligned_memory(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size, flags=flags))
 
 
-class Connection:
+class NbdConnection:
     """One end of an NBD connection.
 
     Args:
@@ -67,12 +67,12 @@ class Connection:
             arrives here; a server may use it for its answer to a READ too.
     """
 
-    def __init__(self, role: Role, *, max_payload: int = wire.DEFAULT_MAX_PAYLOAD) -> None:
+    def __init__(self, role: NbdRole, *, max_payload: int = wire.DEFAULT_MAX_PAYLOAD) -> None:
         self.role = role
-        self.state = State.GREETING
+        self.state = ConnectionState.GREETING
         self.max_payload = max_payload
         self.no_zeroes = False  # agreed by both ends
-        self.payload = aligned_memory(max(max_payload if role is Role.SERVER else 0, MAX_OPTION_DATA))
+        self.payload = aligned_memory(max(max_payload if role is NbdRole.SERVER else 0, MAX_OPTION_DATA))
         self._header = memoryview(bytearray(wire.REQUEST.size))  # the longest of the headers
         self._wanted = self._header[:0]
         self._parser: Parser | None = None
@@ -162,7 +162,7 @@ class Connection:
         if self._parser is None:
             self._start()
         if self._parser is None:
-            if self.state in (State.CLOSING, State.CLOSED):
+            if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
                 return PEER_CLOSED
             raise LocalProtocolError(
                 f"nothing can be received in state {self.state.name}: this end is to speak"
@@ -183,7 +183,7 @@ class Connection:
             )
         return PEER_CLOSED
 
-    def _advance(self, message: Message, speaker: Role, error: type[ProtocolError]) -> None:
+    def _advance(self, message: Message, speaker: NbdRole, error: type[ProtocolError]) -> None:
         """Hold a message, sent or received, against the tables, and take over what it agrees."""
         kind = message.kind
         following = TRANSITIONS[self.state].get(kind)
@@ -297,16 +297,16 @@ class Connection:
             length -= len(piece)
 
 
-_PEER = {Role.CLIENT: Role.SERVER, Role.SERVER: Role.CLIENT}
+_PEER = {NbdRole.CLIENT: NbdRole.SERVER, NbdRole.SERVER: NbdRole.CLIENT}
 
 # Who reads what, when. What is missing here is this end's turn to speak.
-_PARSERS: dict[tuple[Role, State], Callable[[Connection], Parser]] = {
-    (Role.CLIENT, State.GREETING): Connection._read_greeting,
-    (Role.SERVER, State.CLIENT_FLAGS): Connection._read_client_flags,
-    (Role.SERVER, State.OPTION): Connection._read_option,
-    (Role.CLIENT, State.OPTION_REPLY): Connection._read_option_reply,
-    (Role.CLIENT, State.EXPORT_REPLY): Connection._read_export_reply,
-    (Role.SERVER, State.TRANSMISSION): Connection._read_request,
-    (Role.CLIENT, State.TRANSMISSION): Connection._read_reply,
-    (Role.CLIENT, State.CLOSING): Connection._read_reply,
+_PARSERS: dict[tuple[NbdRole, ConnectionState], Callable[[NbdConnection], Parser]] = {
+    (NbdRole.CLIENT, ConnectionState.GREETING): NbdConnection._read_greeting,
+    (NbdRole.SERVER, ConnectionState.CLIENT_FLAGS): NbdConnection._read_client_flags,
+    (NbdRole.SERVER, ConnectionState.OPTION): NbdConnection._read_option,
+    (NbdRole.CLIENT, ConnectionState.OPTION_REPLY): NbdConnection._read_option_reply,
+    (NbdRole.CLIENT, ConnectionState.EXPORT_REPLY): NbdConnection._read_export_reply,
+    (NbdRole.SERVER, ConnectionState.TRANSMISSION): NbdConnection._read_request,
+    (NbdRole.CLIENT, ConnectionState.TRANSMISSION): NbdConnection._read_reply,
+    (NbdRole.CLIENT, ConnectionState.CLOSING): NbdConnection._read_reply,
 }

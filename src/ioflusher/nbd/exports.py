@@ -1,4 +1,4 @@
-"""What an export is, and the data of the options and replies that speak of it (pure functions)."""
+"""What an export is, and the data of the options and replies about it (pure functions)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the ends say during the handshake: the server's answers and the client's plan, without I/O."""
+"""The handshake without I/O: the server's answers to options, and the client's plan."""
 
 import contextlib
 from collections.abc import Generator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ioflusher.nbd import exports
-from ioflusher.nbd.connection import KNOWN_CLIENT_FLAGS, Connection
+from ioflusher.nbd.connection import KNOWN_CLIENT_FLAGS, NbdConnection
 from ioflusher.nbd.errors import ConnectionLost, NegotiationError, RemoteProtocolError
 from ioflusher.nbd.exports import BlockSize, Export, ExportQuery, MalformedData
 from ioflusher.nbd.messages import ClientFlags, ExportReply, Greeting, Message, Option, OptionReply
@@ -19,14 +19,14 @@ SERVER_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server says to an option; `hang_up`: the protocol leaves nothing but closing the connection."""
+class OptionAnswer:
+    """A server's answer to an option; `hang_up`: the protocol leaves nothing but closing the connection."""
 
     messages: tuple[OptionReply | ExportReply, ...]
     hang_up: bool = False
 
 
-def answer(option: Option, export: Export, *, zeroes: bool) -> Answer:
+def answer(option: Option, export: Export, *, zeroes: bool) -> OptionAnswer:
     """A server's answer to one option, given its one export, which the empty name means too.
 
     `zeroes`: whether the answer to NBD_OPT_EXPORT_NAME carries the 124 reserved bytes.
@@ -39,29 +39,33 @@ def answer(option: Option, export: Export, *, zeroes: bool) -> Answer:
     if data is None:
         return _refuse(kind, Rep.ERR_TOO_BIG, "more data than the option can need")
     if kind == Opt.ABORT:
-        return Answer((OptionReply(kind, Rep.ACK),))
+        return OptionAnswer((OptionReply(kind, Rep.ACK),))
     if kind == Opt.LIST:
         if data:
             return _refuse(kind, Rep.ERR_INVALID, "NBD_OPT_LIST carries no data")
-        return Answer(
+        return OptionAnswer(
             (OptionReply(kind, Rep.SERVER, exports.pack_server(export.name)), OptionReply(kind, Rep.ACK))
         )
     return _describe(kind, data, export)
 
 
-def _enter_by_name(data: bytes | None, export: Export, zeroes: bool) -> Answer:
+def _enter_by_name(data: bytes | None, export: Export, zeroes: bool) -> OptionAnswer:
     """The answer to NBD_OPT_EXPORT_NAME, which knows no error reply."""
     try:
         known = data is not None and _serves(export, exports.parse_name(data))
     except MalformedData:
         known = False
-    return Answer((ExportReply(export.size, export.flags, zeroes),)) if known else Answer((), hang_up=True)
+    return (
+        OptionAnswer((ExportReply(export.size, export.flags, zeroes),))
+        if known
+        else OptionAnswer((), hang_up=True)
+    )
 
 
-def _describe(kind: int, data: bytes, export: Export) -> Answer:
+def _describe(kind: int, data: bytes, export: Export) -> OptionAnswer:
     """The answer to NBD_OPT_INFO and NBD_OPT_GO.
 
-    The block sizes are told unasked, as the protocol allows: who does not read them and sends a request
+    The block sizes are sent unasked, as the protocol allows: who does not read them and sends a request
     that is not aligned gets EINVAL for it.
     """
     try:
@@ -71,15 +75,17 @@ def _describe(kind: int, data: bytes, export: Export) -> Answer:
     if not _serves(export, query.name):
         return _refuse(kind, Rep.ERR_UNKNOWN, "no such export here")
     pieces = (exports.pack_export_info(export), exports.pack_block_size_info(export.block_size))
-    return Answer((*(OptionReply(kind, Rep.INFO, piece) for piece in pieces), OptionReply(kind, Rep.ACK)))
+    return OptionAnswer(
+        (*(OptionReply(kind, Rep.INFO, piece) for piece in pieces), OptionReply(kind, Rep.ACK))
+    )
 
 
 def _serves(export: Export, name: str) -> bool:
     return name in ("", export.name)
 
 
-def _refuse(option: int, error: Rep, why: str) -> Answer:
-    return Answer((OptionReply(option, error, why.encode()),))
+def _refuse(option: int, error: Rep, why: str) -> OptionAnswer:
+    return OptionAnswer((OptionReply(option, error, why.encode()),))
 
 
 # The client: plans that yield bytes to send and are sent the server's next message, or are thrown
@@ -88,7 +94,7 @@ def _refuse(option: int, error: Rep, why: str) -> Answer:
 Plan: TypeAlias = Generator[bytes, Message, Export]
 
 
-def choose_export(connection: Connection, name: str) -> Plan:
+def choose_export(connection: NbdConnection, name: str) -> Plan:
     """Enter transmission with the export of this name: NBD_OPT_GO, or NBD_OPT_EXPORT_NAME at old servers.
 
     Raises:
@@ -106,7 +112,7 @@ def choose_export(connection: Connection, name: str) -> Plan:
     return Export(name, reply.size, reply.flags)
 
 
-def describe_export(connection: Connection, name: str) -> Plan:
+def describe_export(connection: NbdConnection, name: str) -> Plan:
     """Ask for an export's description (NBD_OPT_INFO) and leave; raises as `choose_export` does."""
     fixed, hello = _greet(connection, (yield b""))
     export = (yield from _ask(connection, hello, Opt.INFO, name)) if fixed else None
@@ -117,7 +123,7 @@ def describe_export(connection: Connection, name: str) -> Plan:
     return export
 
 
-def _greet(connection: Connection, greeting: Message) -> tuple[bool, bytes]:
+def _greet(connection: NbdConnection, greeting: Message) -> tuple[bool, bytes]:
     """Whether the server takes options (fixed newstyle), and the client's flags, which go with the first."""
     assert isinstance(greeting, Greeting)  # the state table lets nothing else through
     flags = greeting.flags & KNOWN_CLIENT_FLAGS
@@ -125,7 +131,7 @@ def _greet(connection: Connection, greeting: Message) -> tuple[bool, bytes]:
 
 
 def _ask(
-    connection: Connection, hello: bytes, kind: Opt, name: str
+    connection: NbdConnection, hello: bytes, kind: Opt, name: str
 ) -> Generator[bytes, Message, Export | None]:
     """Ask NBD_OPT_GO or NBD_OPT_INFO; None when the server does not know the option."""
     query = ExportQuery(name, (Info.BLOCK_SIZE,))
@@ -156,7 +162,7 @@ def _ask(
 
 
 def _refusal(reply: OptionReply, name: str) -> NegotiationError:
-    """The server's refusal in words; its own text is shown with everything odd escaped."""
+    """The server's refusal in words; its own text has everything unprintable escaped."""
     known = reply.reply in REPLIES
     code = f"NBD_REP_{Rep(reply.reply).name}" if known else f"error {reply.reply:#x}"
     text = reply.data.decode(errors="replace")

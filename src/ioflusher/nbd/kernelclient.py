@@ -43,7 +43,7 @@ class Attachment:
         self.device = device
         self.export = export
         self._fd = fd
-        # The kernel has its own references. Ours tell everybody who looks which server has the device.
+        # The kernel has its own references. By ours, anybody who looks can find the server of the device.
         self._sockets = sockets
         self._result: OSError | None = None
         # Not Thread.join(): where a signal handler's exception interrupts it, the living thread is taken for

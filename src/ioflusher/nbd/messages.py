@@ -1,7 +1,7 @@
-"""What the two ends say to each other: one frozen record a message, with its bytes.
+"""The messages of the protocol: one frozen record a message, with its bytes.
 
 `pack()` gives what goes over the wire, without the bulk data of a WRITE or of a READ's answer: that is
-sent right behind it, uncopied. The other direction, bytes to messages, is `connection.Connection`.
+sent right behind it, uncopied. The other direction, bytes to messages, is `connection.NbdConnection`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ioflusher.nbd import wire
 from ioflusher.nbd.wire import Cmd, Opt, Rep
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     """The kinds of message that the state table tells apart."""
 
     GREETING = auto()
@@ -30,13 +30,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The server's first words; `flags` are wire.HandshakeFlag bits."""
+    """The server's first message; `flags` are wire.HandshakeFlag bits."""
 
     flags: int
 
     @property
-    def kind(self) -> Kind:
-        return Kind.GREETING
+    def kind(self) -> MessageKind:
+        return MessageKind.GREETING
 
     def pack(self) -> bytes:
         return wire.GREETING.pack(wire.NBDMAGIC, wire.IHAVEOPT, self.flags)
@@ -49,8 +49,8 @@ class ClientFlags:
     flags: int
 
     @property
-    def kind(self) -> Kind:
-        return Kind.CLIENT_FLAGS
+    def kind(self) -> MessageKind:
+        return MessageKind.CLIENT_FLAGS
 
     def pack(self) -> bytes:
         return wire.CLIENT_FLAGS.pack(self.flags)
@@ -67,8 +67,8 @@ class Option:
     data: bytes | None = b""
 
     @property
-    def kind(self) -> Kind:
-        return Kind.EXPORT_NAME if self.option == Opt.EXPORT_NAME else Kind.OPTION
+    def kind(self) -> MessageKind:
+        return MessageKind.EXPORT_NAME if self.option == Opt.EXPORT_NAME else MessageKind.OPTION
 
     def pack(self) -> bytes:
         data = self.data or b""
@@ -88,14 +88,14 @@ class OptionReply:
     data: bytes = b""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> MessageKind:
         if self.reply in _PARTS:
-            return Kind.PART_REPLY
+            return MessageKind.PART_REPLY
         if self.reply == Rep.ACK and self.option == Opt.GO:
-            return Kind.GO_REPLY
+            return MessageKind.GO_REPLY
         if self.reply == Rep.ACK and self.option == Opt.ABORT:
-            return Kind.ABORT_REPLY
-        return Kind.LAST_REPLY
+            return MessageKind.ABORT_REPLY
+        return MessageKind.LAST_REPLY
 
     def pack(self) -> bytes:
         head = wire.OPTION_REPLY.pack(wire.OPTION_REPLY_MAGIC, self.option, self.reply, len(self.data))
@@ -114,8 +114,8 @@ class ExportReply:
     zeroes: bool
 
     @property
-    def kind(self) -> Kind:
-        return Kind.EXPORT_REPLY
+    def kind(self) -> MessageKind:
+        return MessageKind.EXPORT_REPLY
 
     def pack(self) -> bytes:
         return wire.EXPORT_REPLY.pack(self.size, self.flags) + bytes(wire.EXPORT_ZEROES * self.zeroes)
@@ -138,8 +138,8 @@ class Request:
     data: memoryview | None = None
 
     @property
-    def kind(self) -> Kind:
-        return Kind.DISCONNECT if self.command == Cmd.DISC else Kind.REQUEST
+    def kind(self) -> MessageKind:
+        return MessageKind.DISCONNECT if self.command == Cmd.DISC else MessageKind.REQUEST
 
     def pack(self) -> bytes:
         return wire.REQUEST.pack(
@@ -159,8 +159,8 @@ class Reply:
     data: memoryview | None = None
 
     @property
-    def kind(self) -> Kind:
-        return Kind.REPLY
+    def kind(self) -> MessageKind:
+        return MessageKind.REPLY
 
     def pack(self) -> bytes:
         return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, self.error, self.cookie)

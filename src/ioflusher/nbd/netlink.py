@@ -37,7 +37,7 @@ def attach(
         NbdError: the server cannot be reached, refuses, or does not fit the block size.
     """
     index = device_index(device)
-    os.close(open_device(device))  # says what is missing better than netlink does
+    os.close(open_device(device))  # its errors are clearer than those of netlink
     check_free(device)
     export, sockets = connect_sockets(address, block_size, connections)
     try:

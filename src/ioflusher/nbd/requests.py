@@ -1,4 +1,4 @@
-"""One request: held against the export, done by the back end. No sockets here."""
+"""One request: checked against the export, done by the back end. No sockets here."""
 
 import errno
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from ioflusher.nbd.exports import BlockSize, Export
 from ioflusher.nbd.messages import Request
 from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire
 
-MINIMUM_PREFERRED = 4096  # bytes: a page, which is what page caches and swap speak in
+MINIMUM_PREFERRED = 4096  # bytes: a page, the unit of page caches and swap
 
 
 def export_of(backend: Backend, name: str, max_payload: int) -> Export:
@@ -41,14 +41,14 @@ _NO_HOLE = int(CmdFlag.NO_HOLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CommandRule:
     """What a command needs.
 
     Attributes:
         needs: NBD_FLAG_* bits that the export must have.
         may: NBD_CMD_FLAG_* bits that the request may carry. All may carry FUA: the protocol notes clients
             that set it on every command.
-        ranged: whether offset and length say anything.
+        ranged: whether offset and length mean anything.
         changes: whether it changes what is stored.
         moves_data: whether the length is that of a payload.
         beyond_end: the errno for a range beyond the end.
@@ -62,12 +62,12 @@ class Rule:
     beyond_end: int = errno.EINVAL
 
 
-RULES: dict[int, Rule] = {
-    Cmd.READ: Rule(moves_data=True),
-    Cmd.WRITE: Rule(moves_data=True, changes=True, beyond_end=errno.ENOSPC),
-    Cmd.FLUSH: Rule(needs=int(TransmissionFlag.SEND_FLUSH), ranged=False),
-    Cmd.TRIM: Rule(needs=int(TransmissionFlag.SEND_TRIM), changes=True),
-    Cmd.WRITE_ZEROES: Rule(
+RULES: dict[int, CommandRule] = {
+    Cmd.READ: CommandRule(moves_data=True),
+    Cmd.WRITE: CommandRule(moves_data=True, changes=True, beyond_end=errno.ENOSPC),
+    Cmd.FLUSH: CommandRule(needs=int(TransmissionFlag.SEND_FLUSH), ranged=False),
+    Cmd.TRIM: CommandRule(needs=int(TransmissionFlag.SEND_TRIM), changes=True),
+    Cmd.WRITE_ZEROES: CommandRule(
         needs=int(TransmissionFlag.SEND_WRITE_ZEROES),
         may=_FUA | _NO_HOLE,
         changes=True,

@@ -18,13 +18,13 @@ from ioflusher.nbd import handshake, wire
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.client import next_message, send_all
-from ioflusher.nbd.connection import Connection
+from ioflusher.nbd.connection import NbdConnection
 from ioflusher.nbd.counters import Counters, Tally
 from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
 from ioflusher.nbd.exports import Export, check_name
 from ioflusher.nbd.messages import Greeting, Option, Reply, Request
 from ioflusher.nbd.requests import execute, export_of
-from ioflusher.nbd.states import Role, State
+from ioflusher.nbd.states import ConnectionState, NbdRole
 from ioflusher.nbd.wire import Cmd
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
@@ -47,7 +47,7 @@ class Server:
         NbdError: a payload limit or a name that the protocol cannot express.
 
     Attributes:
-        export: size, flags and block sizes as clients are told.
+        export: size, flags and block sizes as clients see them.
     """
 
     def __init__(
@@ -226,21 +226,21 @@ class _Peer:
             with self._sock:
                 if self._sock.family != socket.AF_UNIX:
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection = Connection(Role.SERVER, max_payload=self._export.block_size.maximum)
+                connection = NbdConnection(NbdRole.SERVER, max_payload=self._export.block_size.maximum)
                 if self._shake_hands(connection):
                     self._sock.settimeout(None)
                     self._transmit(connection)
         except (OSError, ProtocolError):
-            pass  # the peer went away or does not speak NBD: its connection ends, the server's life goes on
+            pass  # the peer went away or is no NBD client: its connection ends, the server goes on
         finally:
             self._server._forget(self)
 
-    def _shake_hands(self, connection: Connection) -> bool:
+    def _shake_hands(self, connection: NbdConnection) -> bool:
         """The handshake; returns whether the client went on to transmission."""
         deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         self._sock.settimeout(HANDSHAKE_TIMEOUT)
         self._sock.sendall(connection.send(Greeting(handshake.SERVER_FLAGS)))
-        while connection.state not in (State.TRANSMISSION, State.CLOSED):
+        while connection.state not in (ConnectionState.TRANSMISSION, ConnectionState.CLOSED):
             message = next_message(self._sock, connection, deadline)
             if message is None:
                 return False
@@ -250,9 +250,9 @@ class _Peer:
                     self._sock.sendall(connection.send(reply))
                 if answer.hang_up:
                     return False
-        return connection.state is State.TRANSMISSION
+        return connection.state is ConnectionState.TRANSMISSION
 
-    def _transmit(self, connection: Connection) -> None:
+    def _transmit(self, connection: NbdConnection) -> None:
         """Answer requests, one after the other, until the client leaves or the server closes."""
         sock, stopping = self._sock, self._server._stopping
         room = connection.payload

@@ -1,21 +1,21 @@
-"""The conversation as a table: which message may come in which state, and what state follows.
+"""The protocol's state machine as a table: which message may come in which state, and what state follows.
 
-The table knows no role. `SPEAKER` says who may say what; `connection` holds the two against each other.
+The table knows no role. `SPEAKER` has who sends what; `connection` checks each message against both.
 """
 
 from enum import Enum, auto
 
-from ioflusher.nbd.messages import Kind
+from ioflusher.nbd.messages import MessageKind
 
 
-class Role(Enum):
+class NbdRole(Enum):
     """Which end of the connection one is."""
 
     CLIENT = auto()
     SERVER = auto()
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """What the connection waits for."""
 
     GREETING = auto()
@@ -23,42 +23,45 @@ class State(Enum):
     OPTION = auto()  # the client asks
     OPTION_REPLY = auto()  # the server answers
     EXPORT_REPLY = auto()  # the server answers NBD_OPT_EXPORT_NAME
-    TRANSMISSION = auto()  # both speak at will
+    TRANSMISSION = auto()  # both send at will
     CLOSING = auto()  # after NBD_CMD_DISC: answers to what was asked before may still come
     CLOSED = auto()
 
 
-SPEAKER: dict[Kind, Role] = {
-    Kind.GREETING: Role.SERVER,
-    Kind.CLIENT_FLAGS: Role.CLIENT,
-    Kind.OPTION: Role.CLIENT,
-    Kind.EXPORT_NAME: Role.CLIENT,
-    Kind.PART_REPLY: Role.SERVER,
-    Kind.LAST_REPLY: Role.SERVER,
-    Kind.GO_REPLY: Role.SERVER,
-    Kind.ABORT_REPLY: Role.SERVER,
-    Kind.EXPORT_REPLY: Role.SERVER,
-    Kind.REQUEST: Role.CLIENT,
-    Kind.DISCONNECT: Role.CLIENT,
-    Kind.REPLY: Role.SERVER,
+SPEAKER: dict[MessageKind, NbdRole] = {
+    MessageKind.GREETING: NbdRole.SERVER,
+    MessageKind.CLIENT_FLAGS: NbdRole.CLIENT,
+    MessageKind.OPTION: NbdRole.CLIENT,
+    MessageKind.EXPORT_NAME: NbdRole.CLIENT,
+    MessageKind.PART_REPLY: NbdRole.SERVER,
+    MessageKind.LAST_REPLY: NbdRole.SERVER,
+    MessageKind.GO_REPLY: NbdRole.SERVER,
+    MessageKind.ABORT_REPLY: NbdRole.SERVER,
+    MessageKind.EXPORT_REPLY: NbdRole.SERVER,
+    MessageKind.REQUEST: NbdRole.CLIENT,
+    MessageKind.DISCONNECT: NbdRole.CLIENT,
+    MessageKind.REPLY: NbdRole.SERVER,
 }
 
-TRANSITIONS: dict[State, dict[Kind, State]] = {
-    State.GREETING: {Kind.GREETING: State.CLIENT_FLAGS},
-    State.CLIENT_FLAGS: {Kind.CLIENT_FLAGS: State.OPTION},
-    State.OPTION: {Kind.OPTION: State.OPTION_REPLY, Kind.EXPORT_NAME: State.EXPORT_REPLY},
-    State.OPTION_REPLY: {
-        Kind.PART_REPLY: State.OPTION_REPLY,
-        Kind.LAST_REPLY: State.OPTION,
-        Kind.GO_REPLY: State.TRANSMISSION,
-        Kind.ABORT_REPLY: State.CLOSED,
+TRANSITIONS: dict[ConnectionState, dict[MessageKind, ConnectionState]] = {
+    ConnectionState.GREETING: {MessageKind.GREETING: ConnectionState.CLIENT_FLAGS},
+    ConnectionState.CLIENT_FLAGS: {MessageKind.CLIENT_FLAGS: ConnectionState.OPTION},
+    ConnectionState.OPTION: {
+        MessageKind.OPTION: ConnectionState.OPTION_REPLY,
+        MessageKind.EXPORT_NAME: ConnectionState.EXPORT_REPLY,
     },
-    State.EXPORT_REPLY: {Kind.EXPORT_REPLY: State.TRANSMISSION},
-    State.TRANSMISSION: {
-        Kind.REQUEST: State.TRANSMISSION,
-        Kind.REPLY: State.TRANSMISSION,
-        Kind.DISCONNECT: State.CLOSING,
+    ConnectionState.OPTION_REPLY: {
+        MessageKind.PART_REPLY: ConnectionState.OPTION_REPLY,
+        MessageKind.LAST_REPLY: ConnectionState.OPTION,
+        MessageKind.GO_REPLY: ConnectionState.TRANSMISSION,
+        MessageKind.ABORT_REPLY: ConnectionState.CLOSED,
     },
-    State.CLOSING: {Kind.REPLY: State.CLOSING},
-    State.CLOSED: {},
+    ConnectionState.EXPORT_REPLY: {MessageKind.EXPORT_REPLY: ConnectionState.TRANSMISSION},
+    ConnectionState.TRANSMISSION: {
+        MessageKind.REQUEST: ConnectionState.TRANSMISSION,
+        MessageKind.REPLY: ConnectionState.TRANSMISSION,
+        MessageKind.DISCONNECT: ConnectionState.CLOSING,
+    },
+    ConnectionState.CLOSING: {MessageKind.REPLY: ConnectionState.CLOSING},
+    ConnectionState.CLOSED: {},
 }

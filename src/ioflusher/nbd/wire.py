@@ -13,7 +13,7 @@ OPTION_REPLY_MAGIC = 0x3E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
 
-# Server's first words: NBDMAGIC, IHAVEOPT, handshake flags.
+# The server's greeting: NBDMAGIC, IHAVEOPT, handshake flags.
 GREETING = Struct(">QQH")
 # Client's answer: its flags.
 CLIENT_FLAGS = Struct(">I")
@@ -147,7 +147,7 @@ WIRE_ERRORS: frozenset[int] = frozenset(
         errno.ESHUTDOWN,
     }
 )
-# What a back end may report that the protocol cannot say, and the nearest that it can.
+# Errors of a back end that the protocol has no value for, and the nearest one.
 _NEAREST: dict[int, int] = {
     errno.EROFS: errno.EPERM,
     errno.EACCES: errno.EPERM,
@@ -165,7 +165,7 @@ def is_error(reply: int) -> bool:
 
 
 def errno_to_wire(number: int | None) -> int:
-    """The protocol's error value for a Linux error number; what it has no word for is EIO."""
+    """The protocol's error value for a Linux error number; EIO where it has none."""
     if number is None:
         return errno.EIO
     number = _NEAREST.get(number, number)

@@ -219,7 +219,7 @@ def check_filters(tracee: Tracee, status: TaskStatus, call: Call, architecture: 
     except OSError as error:
         reason = "CAP_SYS_ADMIN is needed for that" if error.errno == EPERM else os.strerror(error.errno or 0)
         raise Refused(Outcome.FILTERED, f"its seccomp filter cannot be read: {reason}") from error
-    asked = seccomp.Call(architecture.number(call.name), architecture.audit_arch, call.arguments)
+    asked = seccomp.SeccompData(architecture.number(call.name), architecture.audit_arch, call.arguments)
     action = seccomp.judge(filters, asked)
     if action not in (Action.ALLOW, Action.LOG):
         raise Refused(Outcome.FILTERED, f"its filter answers {call.name.value} with {action.name}")
