@@ -63,6 +63,14 @@ def test_a_line_may_end_early(fields: int) -> None:
     assert parse_flags(numbered(fields)) == 90
 
 
+@pytest.mark.parametrize(
+    ("state", "ended"), [("Z", True), ("X", True), ("S", False), ("D", False), ("t", False)]
+)
+def test_the_dead(state: str, ended: bool) -> None:
+    """A zombie and a task that is being removed run no more; one that sleeps or is traced will."""
+    assert Thread(1, "x", state, 0).ended is ended
+
+
 def test_what_a_record_is_without_the_rest() -> None:
     """An ordinary task of unknown policy."""
     bare = Thread(1, "x", "S", 0)

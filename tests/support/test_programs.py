@@ -1,6 +1,7 @@
 """Running programs: what they get, what comes back, and every way in which they fail."""
 
 import io
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,23 @@ def test_input_is_empty_and_messages_are_english(monkeypatch: pytest.MonkeyPatch
     """A program cannot wait for a terminal, and its words do not depend on the user's language."""
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     assert run(["sh", "-c", "cat; echo $LC_ALL"], deadline_s=30) == "C.UTF-8\n"
+
+
+def test_our_own_input_is_not_the_programs(tmp_path: Path) -> None:
+    """What somebody types for us is not eaten by a program that we run."""
+    ours = tmp_path / "input"
+    ours.write_text("typed")
+    saved = os.dup(0)
+    try:
+        with ours.open() as file, (tmp_path / "out").open("w+b") as output:
+            os.dup2(file.fileno(), 0)
+            assert run(["cat"], deadline_s=30) == ""
+            assert start(["cat"], output=output).wait(30) == 0
+            assert os.lseek(0, 0, os.SEEK_CUR) == 0
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+    assert (tmp_path / "out").read_bytes() == b""
 
 
 def test_the_directory_and_further_variables(tmp_path: Path) -> None:

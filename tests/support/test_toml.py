@@ -26,6 +26,7 @@ class Machine:
     name: str
     root: Disk
     share: float = 0.5
+    level: Literal[1, 2] = 1
     nice: Annotated[int, whole_number(-20, 19, "nice value")] | None = None
     words: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
@@ -93,6 +94,7 @@ def test_every_kind_of_value() -> None:
         ('name = "a"\nroot.size = "1X"', "root.size: expected a size such as \"768M\", found '1X'", None),
         (SHORT + "root.kind = 1", "root.kind: expected one of 'hdd', 'ssd', found 1", None),
         (SHORT + "root.spare = 1", "root.spare: expected true or false, found 1", None),
+        (SHORT + "level = true", "level: expected one of 1, 2, found true", None),
         (SHORT + "share = true", "share: expected a number, found true", None),
         (SHORT + 'share = "1"', "share: expected a number, found '1'", None),
         (

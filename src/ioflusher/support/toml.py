@@ -55,8 +55,6 @@ class Form:
 
 
 def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(value)
     try:
         return parse_size(str(value))
     except SizeError as error:
