@@ -211,7 +211,7 @@ def test_backing_files(collect: Collect) -> None:
 
 
 def test_iscsi_addresses(collect: Collect) -> None:
-    """IPv6 in brackets; where there is no connection now, the address that it was told to connect to."""
+    """IPv6 in brackets; where there is no connection now, the address that it was set up with."""
     base = "sys/class/iscsi_connection/connection"
     storage, _ = collect(
         {
@@ -219,6 +219,8 @@ def test_iscsi_addresses(collect: Collect) -> None:
             "sys/class/iscsi_session/session10/state": "FAILED\n",
             f"{base}2:0/address": "fe80::1\n",
             f"{base}2:0/port": "3260\n",
+            f"{base}2:0/persistent_address": "192.0.2.1\n",
+            f"{base}2:0/persistent_port": "861\n",
             f"{base}10:0/address": "(null)\n",
             f"{base}10:0/port": "-1\n",
             f"{base}10:0/persistent_address": "10.0.0.1\n",
