@@ -16,6 +16,7 @@ from ioflusher.kernel.sock_diag import (
     NLMSG_DONE,
     NLMSG_ERROR,
     SOCK_DIAG_BY_FAMILY,
+    UnixDiagAnswer,
     parse_tcp_answer,
     parse_unix_answer,
     unix_request,

@@ -349,7 +349,8 @@ def test_who_it_says_it_is(store: ExperimentStore) -> None:
     assert store.path.read_bytes()[68:72] == APPLICATION_ID.to_bytes(4, "big") == b"iofl"
 
 
-TEXT = st.text(st.characters(), max_size=40)
+# lone surrogates are escaped when they are stored, which another test holds
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)

@@ -314,12 +314,20 @@ def test_who_cannot_be_asked() -> None:
         thread.join()
 
 
+def belongs_to_the_kernel(pid: int) -> bool:
+    """Whether it is a kernel thread; a process that ended meanwhile is none."""
+    try:
+        return any(thread.kernel_thread for thread in thread_states(pid))
+    except NoSuchProcessError:
+        return False
+
+
 def test_kernel_threads_are_left_alone() -> None:
     """A kernel thread is an error, not a failure half-way."""
     kernel_threads = [
         pid
         for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-        if pid != os.getpid() and any(state.kernel_thread for state in thread_states(pid))
+        if pid != os.getpid() and belongs_to_the_kernel(pid)
     ]
     if not kernel_threads:
         pytest.skip("no kernel thread is visible here")

@@ -98,9 +98,8 @@ class Observer:
                     stack = file.read_text() if stacks else ""
                 except OSError:
                     continue  # it ended
-                comm = thread.comm.decode("utf-8", "backslashreplace")
                 found.append(
-                    ThreadReport(pid, thread.tid, comm, thread.state, int(thread.flags), stack=stack)
+                    ThreadReport(pid, thread.tid, thread.comm, thread.state, thread.flags, stack=stack)
                 )
         return tuple(found)
 
@@ -118,8 +117,7 @@ class Observer:
             except OSError:
                 continue  # it ended
             pid = int(entry.name)
-            comm = stat.comm.decode("utf-8", "backslashreplace")
-            found.append(ThreadReport(pid, pid, comm, stat.state, int(stat.flags), stack=stack))
+            found.append(ThreadReport(pid, pid, stat.comm, stat.state, stat.flags, stack=stack))
         return tuple(found)
 
     def device_frozen(self) -> None:
