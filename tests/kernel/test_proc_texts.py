@@ -8,7 +8,7 @@ import pytest
 
 from ioflusher.kernel.blocked import parse_syscall
 from ioflusher.kernel.maps import Mapping, parse_maps
-from ioflusher.kernel.ptrace import PTRACE_EVENT_STOP, Report, Stop, parse_wait_status
+from ioflusher.kernel.ptrace import PTRACE_EVENT_STOP, Stop, StopReport, parse_wait_status
 from ioflusher.kernel.status import parse_status
 
 MAPS = b"""\
@@ -113,17 +113,20 @@ def test_syscall() -> None:
 @pytest.mark.parametrize(
     ("status", "report"),
     [
-        (0x0000, Report(Stop.GONE)),  # exited
-        (0x0009, Report(Stop.GONE)),  # killed
-        (PTRACE_EVENT_STOP << 16 | signal.SIGTRAP << 8 | 0x7F, Report(Stop.TRAP)),
-        (PTRACE_EVENT_STOP << 16 | signal.SIGSTOP << 8 | 0x7F, Report(Stop.TRAP)),  # stopped with its process
-        ((signal.SIGTRAP | 0x80) << 8 | 0x7F, Report(Stop.SYSCALL)),
-        (signal.SIGTRAP << 8 | 0x7F, Report(Stop.SIGNAL, signal.SIGTRAP)),  # a real one
-        (signal.SIGUSR1 << 8 | 0x7F, Report(Stop.SIGNAL, signal.SIGUSR1)),
-        (1 << 16 | signal.SIGTRAP << 8 | 0x7F, Report(Stop.OTHER)),
+        (0x0000, StopReport(Stop.GONE)),  # exited
+        (0x0009, StopReport(Stop.GONE)),  # killed
+        (PTRACE_EVENT_STOP << 16 | signal.SIGTRAP << 8 | 0x7F, StopReport(Stop.TRAP)),
+        (
+            PTRACE_EVENT_STOP << 16 | signal.SIGSTOP << 8 | 0x7F,
+            StopReport(Stop.TRAP),
+        ),  # stopped with its process
+        ((signal.SIGTRAP | 0x80) << 8 | 0x7F, StopReport(Stop.SYSCALL)),
+        (signal.SIGTRAP << 8 | 0x7F, StopReport(Stop.SIGNAL, signal.SIGTRAP)),  # a real one
+        (signal.SIGUSR1 << 8 | 0x7F, StopReport(Stop.SIGNAL, signal.SIGUSR1)),
+        (1 << 16 | signal.SIGTRAP << 8 | 0x7F, StopReport(Stop.OTHER)),
     ],
 )
-def test_wait_statuses(status: int, report: Report) -> None:
+def test_wait_statuses(status: int, report: StopReport) -> None:
     """What a seized thread reports is told apart."""
     assert os.WIFSTOPPED(status) is (report.stop is not Stop.GONE)
     assert parse_wait_status(status) == report

@@ -44,22 +44,22 @@ class Stop(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StopReport:
     """What waitpid(2) said of a traced thread; `signal` is the number for Stop.SIGNAL, else 0."""
 
     stop: Stop
     signal: int = 0
 
 
-def parse_wait_status(status: int) -> Report:
+def parse_wait_status(status: int) -> StopReport:
     """The report in a wait status of a thread seized with PTRACE_O_TRACESYSGOOD."""
     if not os.WIFSTOPPED(status):
-        return Report(Stop.GONE)
+        return StopReport(Stop.GONE)
     number, event = os.WSTOPSIG(status), status >> 16
     if event == PTRACE_EVENT_STOP:
-        return Report(Stop.TRAP)
+        return StopReport(Stop.TRAP)
     if event:
-        return Report(Stop.OTHER)
+        return StopReport(Stop.OTHER)
     if number == signal.SIGTRAP | 0x80:
-        return Report(Stop.SYSCALL)
-    return Report(Stop.SIGNAL, number)
+        return StopReport(Stop.SYSCALL)
+    return StopReport(Stop.SIGNAL, number)

@@ -26,8 +26,8 @@ from ioflusher.kernel.ptrace import (
     PTRACE_SYSCALL,
     WALL,
     WNOTHREAD,
-    Report,
     Stop,
+    StopReport,
     parse_wait_status,
 )
 from ioflusher.kernel.seccomp import Instruction, parse_filter
@@ -71,13 +71,13 @@ class Tracee:
         """Ask the thread to stop; `wait` reports when it did."""
         ptrace(PTRACE_INTERRUPT, self.tid)
 
-    def poll(self) -> Report | None:
+    def poll(self) -> StopReport | None:
         """The thread's next report, None where there is none yet."""
         if self.posted is None:
             try:
                 tid, status = os.waitpid(self.tid, WALL | os.WNOHANG)
             except ChildProcessError:
-                return Report(Stop.GONE)
+                return StopReport(Stop.GONE)
             if tid == 0:
                 return None
             self.posted = status
@@ -88,7 +88,7 @@ class Tracee:
             self._goes_on()
         return report
 
-    def wait(self, deadline: float) -> Report | None:
+    def wait(self, deadline: float) -> StopReport | None:
         """The thread's next report, None where none came before `deadline` (time.monotonic()).
 
         The calling thread must have SIGCHLD blocked: it is what wakes it up.
@@ -98,7 +98,7 @@ class Tracee:
             if left <= 0:
                 return None
             if signal.sigtimedwait((signal.SIGCHLD,), min(left, _PATIENCE)) is None and self.ended():
-                return Report(Stop.GONE)
+                return StopReport(Stop.GONE)
         return report
 
     def ended(self) -> bool:
