@@ -148,3 +148,15 @@ def test_files_that_the_design_names_exist() -> None:
     for path in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|toml))`", DESIGN.read_text()):
         places = (ROOT / path, PACKAGE / path)
         assert any(place.exists() for place in places), path
+
+
+def test_the_ways_through_the_project_exist() -> None:
+    """Each file that docs/design.md names is there; in the lists of stages they are named from the package on."""
+    text = (PACKAGE.parent.parent / "docs" / "design.md").read_text()
+    ways = text.partition("## Two ways through the project")[2].partition("\n## ")[0]
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", ways)
+    assert len(named) > 20
+    assert [name for name in named if not (PACKAGE / name).is_file()] == []
+    beside = re.findall(r"`([a-z_]+\.py)`", text)
+    known = {path.name for path in PACKAGE.rglob("*.py")}
+    assert [name for name in beside if name not in known and not name.startswith("test_")] == []
