@@ -151,7 +151,7 @@ def test_files_that_the_design_names_exist() -> None:
 
 
 def test_the_ways_through_the_project_exist() -> None:
-    """Each file that docs/design.md names is there; in the lists of stages they are named from the package on."""
+    """Each file that docs/design.md names is there; the lists of stages name it from its package on."""
     text = (PACKAGE.parent.parent / "docs" / "design.md").read_text()
     ways = text.partition("## Two ways through the project")[2].partition("\n## ")[0]
     named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", ways)

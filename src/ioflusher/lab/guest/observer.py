@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ioflusher.flag import FlagError, thread_states
+from ioflusher.kernel.meminfo import meminfo_lines
 from ioflusher.kernel.task import parse_stat
 from ioflusher.lab.guest.counters import DeviceCounters, RepeatedFile, Requests
 from ioflusher.lab.guest.port import ReportPort
@@ -61,16 +62,12 @@ class Observer:
 
     def memory_kib(self) -> dict[str, int]:
         """Lines of /proc/meminfo."""
-        found = {}
-        for line in self._meminfo.read().splitlines():
-            name, _, rest = line.partition(":")
-            if name in MEMORY_FIELDS:
-                found[name] = int(rest.split()[0])
-        return found
+        lines = meminfo_lines(self._meminfo.read())
+        return {name: lines[name] for name in MEMORY_FIELDS if name in lines}
 
     def vm_counters(self) -> dict[str, int]:
         """Some counters of /proc/vmstat."""
-        pairs = (line.split() for line in self._vmstat.read().splitlines())
+        pairs = (line.split() for line in self._vmstat.read().decode("ascii").splitlines())
         return {name: int(value) for name, value in pairs if name in VM_COUNTERS}
 
     def sample(self) -> None:
