@@ -16,10 +16,6 @@ EVERYBODY = {"errors", "support", "__version__"}  # what every package may impor
 
 # The same name in two packages: `kernlog` is to be rebuilt, and takes names of its own then.
 CLASSES_MAY_REPEAT_IN = {"kernlog"}
-# Names of two packages that wait to be renamed; none may be added.
-STILL_TWICE = {
-    *("Node",),
-}
 
 
 def table(heading: str) -> list[dict[str, str]]:
@@ -127,8 +123,7 @@ def test_a_class_name_means_one_thing() -> None:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].add(package(path))
-    twice = {name: sorted(where) for name, where in places.items() if len(where) > 1}
-    assert not {name: where for name, where in twice.items() if name not in STILL_TWICE}
+    assert not {name: sorted(where) for name, where in places.items() if len(where) > 1}
 
 
 def test_import_loads_the_standard_library_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.lab.erofs import BLOCK, Image, Node
+from ioflusher.lab.erofs import BLOCK, Image, ImageNode
 from ioflusher.lab.tree import Graft, scan
 from tests.needs import need
 
@@ -113,10 +113,10 @@ def test_any_window_shows_the_same_bytes(strange_tree: Path, tmp_path: Path) -> 
 )
 def test_directory_entries_stand_in_byte_order(names: dict[bytes, int]) -> None:
     """The kernel looks names up by bisection, so each block's names ascend, and over blocks too."""
-    root = Node(mode=stat.S_IFDIR | 0o755)
+    root = ImageNode(mode=stat.S_IFDIR | 0o755)
     for name, size in names.items():
         if name not in (b".", b".."):
-            root.children[name] = Node(mode=stat.S_IFREG | 0o644, size=size)
+            root.children[name] = ImageNode(mode=stat.S_IFREG | 0o644, size=size)
     image = Image(root)
     content = bytearray(image.size if not any(names.values()) else len(image._metadata))
     image.read_into(0, memoryview(content))

@@ -40,7 +40,7 @@ _OPEN_FILES = 128
 
 
 @dataclass(slots=True)
-class Node:
+class ImageNode:
     """One file, directory or symbolic link that the image shall hold.
 
     Attributes:
@@ -59,13 +59,13 @@ class Node:
     gid: int = 0
     source: bytes = b""
     target: bytes = b""
-    children: dict[bytes, "Node"] = field(default_factory=dict)
+    children: dict[bytes, "ImageNode"] = field(default_factory=dict)
     # where the layout put it
     nid: int = 0
     block: int = 0
 
 
-def _walk(root: Node) -> Iterator[tuple[Node, Node]]:
+def _walk(root: ImageNode) -> Iterator[tuple[ImageNode, ImageNode]]:
     """Every (node, parent), the root first: its nid must fit into 16 bits."""
     pending = [(root, root)]
     while pending:
@@ -79,7 +79,7 @@ def _blocks(size: int) -> int:
     return (size + BLOCK - 1) >> BLOCK_BITS
 
 
-def _inline_length(node: Node) -> int:
+def _inline_length(node: ImageNode) -> int:
     """Bytes of a link's text or of a directory's entries, where they fit behind the inode; else 0."""
     if stat.S_ISDIR(node.mode):
         names = sum(map(len, node.children)) + len(b"...")
@@ -89,7 +89,7 @@ def _inline_length(node: Node) -> int:
     return length if length <= BLOCK - INODE_SIZE else 0
 
 
-def _directory_content(node: Node, parent: Node) -> bytes:
+def _directory_content(node: ImageNode, parent: ImageNode) -> bytes:
     """The directory's blocks: in each, entries first, then their names, all in byte order of the names."""
     entries = [(b".", node), (b"..", parent), *node.children.items()]
     entries.sort(key=lambda entry: entry[0])
@@ -122,9 +122,9 @@ class Image(Backend):
     A file that shrank reads as zeros behind its end, as on any block device that lost data.
     """
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: ImageNode) -> None:
         self._starts: list[int] = []  # first block of each file, ascending
-        self._files: list[Node] = []
+        self._files: list[ImageNode] = []
         self._fds: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
         nodes = list(_walk(root))
@@ -132,7 +132,7 @@ class Image(Backend):
         self._metadata = self._serialize(nodes, META_BLKADDR + _blocks(inode_bytes), root)
 
     @staticmethod
-    def _place_inodes(nodes: list[tuple[Node, Node]]) -> int:
+    def _place_inodes(nodes: list[tuple[ImageNode, ImageNode]]) -> int:
         """Give each node its nid, with room behind it for an inline tail; returns the bytes used."""
         offset = 0
         for node, _ in nodes:
@@ -144,7 +144,9 @@ class Image(Backend):
             offset += length + (-length % INODE_SIZE)
         return offset
 
-    def _serialize(self, nodes: list[tuple[Node, Node]], first_block: int, root: Node) -> bytes:
+    def _serialize(
+        self, nodes: list[tuple[ImageNode, ImageNode]], first_block: int, root: ImageNode
+    ) -> bytes:
         """Metadata up to the first file block, and the block numbers of every file."""
         next_block = first_block
         contents: list[tuple[int, bytes]] = []  # byte offset in the image, what stands there
@@ -177,7 +179,7 @@ class Image(Backend):
         return bytes(metadata)
 
     @staticmethod
-    def _pack_inode(metadata: bytearray, node: Node, number: int, inline: bool) -> None:
+    def _pack_inode(metadata: bytearray, node: ImageNode, number: int, inline: bool) -> None:
         offset = META_BLKADDR * BLOCK + node.nid * SLOT
         links = 2 + sum(stat.S_ISDIR(c.mode) for c in node.children.values()) if node.children else 1
         _INODE.pack_into(
@@ -198,7 +200,7 @@ class Image(Backend):
         )
 
     @staticmethod
-    def _pack_superblock(metadata: bytearray, root: Node, inodes: int, blocks: int) -> None:
+    def _pack_superblock(metadata: bytearray, root: ImageNode, inodes: int, blocks: int) -> None:
         _SUPERBLOCK.pack_into(
             metadata,
             SUPERBLOCK_OFFSET,

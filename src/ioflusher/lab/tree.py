@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ioflusher.lab.erofs import Node
+from ioflusher.lab.erofs import ImageNode
 
 # Not shown: what the guest has itself, what only takes time to walk, and where people keep their own things.
 # Programs installed below a home directory are shared by name (the running Python is, always).
@@ -46,13 +46,13 @@ class Graft:
     host: Path
 
 
-def _directory(mode: int = 0o755) -> Node:
-    return Node(mode=stat.S_IFDIR | mode)
+def _directory(mode: int = 0o755) -> ImageNode:
+    return ImageNode(mode=stat.S_IFDIR | mode)
 
 
-def _node(path: bytes, info: os.stat_result) -> Node | None:
+def _node(path: bytes, info: os.stat_result) -> ImageNode | None:
     kind = stat.S_IFMT(info.st_mode)
-    node = Node(
+    node = ImageNode(
         mode=info.st_mode, mtime_ns=max(0, info.st_mtime_ns), uid=info.st_uid, gid=info.st_gid, source=path
     )
     if kind == stat.S_IFREG:
@@ -64,7 +64,7 @@ def _node(path: bytes, info: os.stat_result) -> Node | None:
     return node
 
 
-def _fill(top: Node, path: bytes, hidden: frozenset[bytes]) -> None:
+def _fill(top: ImageNode, path: bytes, hidden: frozenset[bytes]) -> None:
     """Walk a directory of this machine into the node; what cannot be listed stays empty."""
     pending = [(top, path)]
     while pending:
@@ -87,7 +87,7 @@ def _fill(top: Node, path: bytes, hidden: frozenset[bytes]) -> None:
                 pending.append((node, entry.path))
 
 
-def _reach(root: Node, path: str) -> Node:
+def _reach(root: ImageNode, path: str) -> ImageNode:
     """The directory at the path, made with all its parents where it is missing.
 
     Symbolic links on the way are followed inside the tree (`/lib` is one into `/usr` on most machines).
@@ -95,7 +95,7 @@ def _reach(root: Node, path: str) -> Node:
     node = root
     parts = [os.fsencode(part) for part in Path(path).parts[1:]]
     followed = 0
-    walked: list[Node] = [root]
+    walked: list[ImageNode] = [root]
     while parts:
         name = parts.pop(0)
         if name == b"..":
@@ -136,7 +136,7 @@ def _foreign_packages() -> frozenset[bytes]:
     return frozenset(os.fsencode(base / name) for name in ("site-packages", "test"))
 
 
-def scan(shares: Iterable[Path], grafts: Iterable[Graft] = (), *, root: Path = Path("/")) -> Node:
+def scan(shares: Iterable[Path], grafts: Iterable[Graft] = (), *, root: Path = Path("/")) -> ImageNode:
     """The tree that a guest sees: this machine's system directories, the shares, and the grafts.
 
     `shares` are directories that appear under their own path; `grafts` under another one.
