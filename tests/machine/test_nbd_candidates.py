@@ -11,18 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.machine.graphs import daemon, mount, serves
+from tests.machine.graphs import machine as graph_machine
+from tests.machine.graphs import nbd as graph_nbd
 from tests.machine.test_serving import EMPTY, process
 
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import load_snapshot
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import NodeKind, Reason
-from ioflusher.machine.process import Process
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.serving.candidates import candidate_groups
 from ioflusher.machine.serving.infer import services
 from ioflusher.machine.serving.nbd_traffic import MOST_HANDSHAKE, matches
-from ioflusher.machine.serving.service import Confidence
+from ioflusher.machine.serving.service import Candidate, Confidence
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, Completed, DeviceKind, Swap
 from ioflusher.report.map_text import render_text
@@ -154,6 +157,44 @@ def test_counters_that_fit_both_decide_nothing() -> None:
     found = servers(replace(machine(*ends, processes=TWO), devices=same))
     assert {certain for _, _, certain in found} == {False}
     assert len(found) == 4
+
+
+def test_one_socket_that_fits_two_devices_decides_nothing() -> None:
+    """Two devices with the same counters, and only one of two sockets has received that much."""
+    same = tuple(nbd(name, 10, 40960, 90) for name in ("nbd0", "nbd1"))
+    ends = (connection(10, 16 * 10 + 40960 + 100, 20, "127.0.0.1:1"), connection(12, 5, 30, "127.0.0.1:2"))
+    assert {certain for *_, certain in servers(replace(machine(*ends, processes=TWO), devices=same))} == {
+        False
+    }
+
+
+def test_one_device_that_two_sockets_fit() -> None:
+    """Two servers' sockets have received as much as the device: both are candidates."""
+    ends = tuple(
+        connection(inode, 16 * 10 + 40960 + extra, pid, f"127.0.0.1:{pid}")
+        for inode, extra, pid in ((10, 100, 20), (12, 200, 30))
+    )
+    one = replace(machine(*ends, processes=TWO), devices=(nbd("nbd0", 10, 40960, 90),))
+    assert servers(one) == {("nbd0", "store", False), ("nbd0", "other", False)}
+
+
+@pytest.mark.parametrize(("confidence", "said"), [(Confidence.POSSIBLE, False), (Confidence.LIKELY, True)])
+def test_no_cycle_over_a_process_that_is_merely_possible(confidence: Confidence, said: bool) -> None:
+    """The audit's rule on cycles goes over candidates that speak NBD, and over no others."""
+    first, second = mount(30, "43:0", "/a", "/dev/nbd0"), mount(31, "43:1", "/b", "/dev/nbd1")
+    stores = (
+        daemon(20, "nbdkit", covered=2),
+        daemon(30, "mystery", FileUse("/b/store", FileKind.WRITTEN, "43:1", 31), covered=2),
+        daemon(40, "third", FileUse("/a/store", FileKind.WRITTEN, "43:0", 30), covered=2),
+    )
+    whole = graph_machine((graph_nbd(0), graph_nbd(1)), (first, second), processes=stores)
+    services_ = (
+        serves(20, "nbd0", certain=False, candidate=Candidate(Confidence.LIKELY, 1, 2, "port")),
+        serves(30, "nbd0", certain=False, candidate=Candidate(confidence, 2, 2, "nothing")),
+        serves(40, "nbd1"),
+    )
+    found = {finding.rule for finding in audit(whole, services=services_).findings}
+    assert ("cycle" in found) is said
 
 
 def test_what_is_left_over_is_certain() -> None:

@@ -173,6 +173,20 @@ def test_a_cycle_that_is_there_already_is_not_new() -> None:
     assert [cycle.hypothetical for cycle in harmless.cycles] == [False]
 
 
+def test_new_cycles_come_first() -> None:
+    """An old cycle through a log, and one that the mount makes: the mount's is the first."""
+    log = FileUse("/a/log", FileKind.LOG, "43:0", 30)
+    later = FileUse("/srv/log", FileKind.LOG, "0:99")  # found by its path: on the root until the mount
+    snapshot = machine(
+        (nbd(0), nbd(1)),
+        (mount(30, "43:0", "/a", "/dev/nbd0"),),
+        processes=(daemon(5, "old", log, covered=2), daemon(7, "new", later, covered=2)),
+    )
+    before = Analysis(snapshot, (serves(5, "nbd0"), serves(7, "nbd1")))
+    graph = predict(before, [parse_command("mount /dev/nbd1 /srv")]).graph
+    assert [(c.hypothetical, c.daemons) for c in graph.cycles] == [(True, ("pid:7",)), (False, ("pid:5",))]
+
+
 def test_a_larger_cycle_is_new_and_shows_the_new_way() -> None:
     """A mount that joins a cycle: the way round that is shown goes over the mount."""
     twice = machine((nbd(0), nbd(1)), swaps=(swap_on(nbd(1)),), processes=(daemon(812), daemon(5)))
