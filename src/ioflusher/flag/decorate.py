@@ -3,15 +3,16 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 from ioflusher.flag.errors import FlagError, ScopeError
-from ioflusher.flag.scope import FlusherScope
 
+Scope = Callable[[], AbstractContextManager[object]]  # makes a new scope for every use
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def decorated(function: F, scope: type[FlusherScope]) -> F:
+def decorated(function: F, scope: Scope) -> F:
     """`function`, with every call of a plain one and every step of an async one in a scope of its own.
 
     Raises:
@@ -55,7 +56,7 @@ class _Steps:
     another thread: only the steps belong to the function.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], scope: type[FlusherScope]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], scope: Scope) -> None:
         self._coroutine = coroutine
         self._scope = scope
 
