@@ -3,11 +3,15 @@
 import resource
 
 from ioflusher.harden.errors import HardenError, denied
-from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, mlockall
+from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, mlockall
 
 
-def lock_memory() -> None:
+def lock_memory(*, on_fault: bool = False) -> None:
     """Lock all memory of the process, present and future, into RAM (mlockall MCL_CURRENT | MCL_FUTURE).
+
+    That brings all of it into memory at once, thread stacks that are never used included: right before the
+    process serves anything. `on_fault` (MCL_ONFAULT, Linux 4.4) locks what is in memory, and the rest when it
+    is touched: right where it serves already, or maps much more than it uses.
 
     A child of fork does not inherit the lock, and execve drops it.
 
@@ -16,7 +20,7 @@ def lock_memory() -> None:
     mm/mlock.c.
     """
     try:
-        mlockall(MCL_CURRENT | MCL_FUTURE)
+        mlockall(MCL_CURRENT | MCL_FUTURE | (MCL_ONFAULT if on_fault else 0))
     except OSError as error:
         soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} bytes"
