@@ -18,8 +18,6 @@ MCL_CURRENT = 1
 MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
 
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-
 # include/uapi/linux/ptrace.h, as far as this module needs it; the rest is in ioflusher.kernel.ptrace
 _PTRACE_GETREGSET = 0x4204
 _PTRACE_SETREGSET = 0x4205
@@ -95,15 +93,17 @@ def mlockall(flags: int) -> None:
 
 
 def ioprio_set(which: int, who: int, priority: int) -> None:
-    """ioprio_set(2), which C libraries do not wrap; its number is known on x86-64 and aarch64.
+    """ioprio_set(2), which C libraries do not wrap; its number is known where `architecture` has a row.
 
     Raises:
         OSError: with the kernel's errno; ENOSYS on other processors.
     """
-    number = _IOPRIO_SET.get(os.uname().machine)
-    if number is None:
+    from ioflusher.kernel.architecture import PROCESSORS
+
+    row = PROCESSORS.get(os.uname().machine)
+    if row is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _syscall(number, which, who, priority) == -1:
+    if _syscall(row.ioprio_set, which, who, priority) == -1:
         raise _last_error()
 
 

@@ -7,7 +7,10 @@ import pytest
 
 from ioflusher.flag.attach.aarch64 import AArch64
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
+from ioflusher.flag.attach.architectures import architecture
 from ioflusher.flag.attach.x86_64 import X8664
+from ioflusher.flag.errors import NotSupportedError
+from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.ptrace import NT_ARM_SSVE, NT_ARM_SVE
 
@@ -122,3 +125,20 @@ def test_a_detour_is_known_again(processor: Architecture) -> None:
     assert processor.is_detour(code)
     assert not processor.is_detour(bytes(len(code)))
     assert not processor.is_detour(code[1:] + b"\0")
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_row_is_all_that_finds_an_architecture(name: str) -> None:
+    """Each row has its file, which takes the numbers from that row."""
+    found = architecture(name)
+    assert found.row is PROCESSORS[name]
+    assert type(found).__module__ == f"ioflusher.flag.attach.{name}"
+
+
+def test_an_architecture_without_a_row() -> None:
+    """The error says which there are, and what to do instead."""
+    with pytest.raises(
+        NotSupportedError, match="on s390x: the registers of x86_64, aarch64 are known"
+    ) as caught:
+        architecture("s390x")
+    assert "ioflusher run" in (caught.value.hint or "")

@@ -10,7 +10,8 @@ restart_syscall, as the kernel would have it.
 import struct
 from errno import EINTR
 
-from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, ReadRegisters, signed
+from ioflusher.flag.attach.arch import Call, Detour, Position, ReadRegisters, signed
+from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.ptrace import NT_ARM_SSVE, NT_ARM_SVE
 
@@ -21,7 +22,6 @@ _SP, _PC, _PSTATE = 31, 32, 33
 _BTYPE = 0xC00
 
 # include/uapi/asm-generic/unistd.h
-_NUMBERS = {CallName.PRCTL: 167, CallName.MLOCKALL: 230}
 _RESTART_SYSCALL = 128
 _NANOSLEEP, _CLOCK_NANOSLEEP, _FUTEX = 101, 115, 98
 _TIMER_ABSTIME = 1
@@ -36,7 +36,7 @@ _CODE_SIZE = 4 * (1 + len(_SAVED) + 1)
 class AArch64:
     """See `arch.Architecture`."""
 
-    audit_arch = 0xC00000B7
+    row = PROCESSORS["aarch64"]
     registers_size = struct.calcsize(_FORMAT)
     slot_size = _CODE_SIZE + 8 * len(_SAVED)
     syscall_instruction = _SVC
@@ -49,14 +49,9 @@ class AArch64:
             *(202, 242, 203),  # accept, accept4, connect
         )
     )
-    ioctl = 29
     socket_waits = frozenset((63, 64, 65, 66))  # read, write, readv, writev
     reach: int | None = (1 << 27) - 4096  # of the instruction `b`
     heeds_handlers = False  # the program counter is back already; nothing tells the kernel why
-
-    def number(self, name: CallName) -> int:
-        """See `arch.Architecture`."""
-        return _NUMBERS[name]
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """See `arch.Architecture`."""
@@ -83,7 +78,7 @@ class AArch64:
             resume[8] = _RESTART_SYSCALL
         enter = list(resume)
         enter[:5] = (*call.arguments, 0, 0, 0, 0, 0)[:5]
-        enter[8], enter[_PC] = self.number(call.name), slot
+        enter[8], enter[_PC] = call.number(self.row), slot
         enter[_PSTATE] &= ~_BTYPE
         code = _code(resume, slot)
         return Detour(code=code, enter=struct.pack(_FORMAT, *enter), resume=struct.pack(_FORMAT, *resume))
@@ -105,6 +100,8 @@ class AArch64:
         last = _CODE_SIZE - 4
         return code[:last] == _SVC + _loads() and code[last + 3] & 0xFC == 0x14
 
+
+ARCHITECTURE = AArch64()
 
 # arch/arm64/include/uapi/asm/ptrace.h, struct user_sve_header: size, max_size, vl, max_vl, flags
 _SVE_HEADER = struct.Struct("=IIHHH2x")

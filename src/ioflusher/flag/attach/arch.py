@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from ioflusher.kernel.architecture import ProcessorRow
 from ioflusher.kernel.blocked import Blocked
 
 WORD = 8  # bytes, on every processor that is known here
 
 
 class CallName(Enum):
-    """The system calls that a thread is made to execute."""
+    """The system calls that a thread is made to execute, named as the numbers in `ProcessorRow`."""
 
     PRCTL = "prctl"
     MLOCKALL = "mlockall"
@@ -25,10 +26,22 @@ class CallName(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One of them with its arguments, at most five."""
+    """One of them.
+
+    Attributes:
+        name: which.
+        arguments: at most five.
+        seconds: how long it may take in the kernel, on top of what every call is given.
+    """
 
     name: CallName
     arguments: tuple[int, ...]
+    seconds: float = 0.0
+
+    def number(self, row: ProcessorRow) -> int:
+        """The system call's number."""
+        number: int = getattr(row, self.name.value)
+        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +79,29 @@ ReadRegisters = Callable[[int, int], bytes]
 
 
 class Architecture(Protocol):
-    """One processor family's part.
+    """One processor architecture's registers and machine code; the module calls its object ARCHITECTURE.
 
     Attributes:
-        audit_arch: AUDIT_ARCH_* of include/uapi/linux/audit.h, for seccomp filters.
+        row: its numbers.
         registers_size: bytes of the register set NT_PRSTATUS.
         slot_size: bytes of a detour, whole words.
         syscall_instruction: the instruction that enters the kernel.
         waits: numbers of system calls that end with EINTR when their thread is stopped, though nothing
             happened to them, and that may be made again.
         socket_waits: the same, where their first argument is a socket.
-        ioctl: number of ioctl(2).
         reach: how many bytes from the slot the thread may be, None for anywhere.
         heeds_handlers: whether a call that is made once more still ends with EINTR where a signal's handler
             runs first.
     """
 
-    audit_arch: int
+    row: ProcessorRow
     registers_size: int
     slot_size: int
     syscall_instruction: bytes
     waits: frozenset[int]
     socket_waits: frozenset[int]
-    ioctl: int
     reach: int | None
     heeds_handlers: bool
-
-    def number(self, name: CallName) -> int:
-        """The system call's number."""
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """Where the thread is.

@@ -114,7 +114,7 @@ class Injector:
             blocked = parse_syscall(Path(f"{self._directory}/{tid}/syscall").read_bytes())
         except PermissionError:
             return None
-        if blocked and blocked.number == self._architecture.ioctl and blocked.arguments[1] == NBD_DO_IT:
+        if blocked and blocked.number == self._architecture.row.ioctl and blocked.arguments[1] == NBD_DO_IT:
             raise Refused(
                 Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
             )
@@ -219,7 +219,8 @@ def check_filters(tracee: Tracee, status: TaskStatus, call: Call, architecture: 
     except OSError as error:
         reason = "CAP_SYS_ADMIN is needed for that" if error.errno == EPERM else os.strerror(error.errno or 0)
         raise Refused(Outcome.FILTERED, f"its seccomp filter cannot be read: {reason}") from error
-    asked = seccomp.SeccompData(architecture.number(call.name), architecture.audit_arch, call.arguments)
+    row = architecture.row
+    asked = seccomp.SeccompData(call.number(row), row.audit_arch, call.arguments)
     action = seccomp.judge(filters, asked)
     if action not in (Action.ALLOW, Action.LOG):
         raise Refused(Outcome.FILTERED, f"its filter answers {call.name.value} with {action.name}")

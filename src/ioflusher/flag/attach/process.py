@@ -1,20 +1,14 @@
 """Put the state on every thread of a process that runs, or take it from them."""
 
 import os
-import platform
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-from ioflusher.flag.attach.aarch64 import AArch64
-from ioflusher.flag.attach.arch import Architecture
+from ioflusher.flag.attach.architectures import architecture
 from ioflusher.flag.attach.outcome import ProcessOutcome
 from ioflusher.flag.attach.work import Work
-from ioflusher.flag.attach.x86_64 import X8664
-from ioflusher.flag.errors import FlagError, NotSupportedError
-
-ARCHITECTURES: dict[str, Callable[[], Architecture]] = {"x86_64": X8664, "aarch64": AArch64}
+from ioflusher.flag.errors import FlagError
 
 
 def put_state(
@@ -39,18 +33,13 @@ def put_state(
 
     Raises:
         NoSuchProcessError: where there is no such process.
-        NotSupportedError: on a processor other than x86-64 and aarch64.
+        NotSupportedError: on a processor that `kernel.architecture` has no row for.
         FlagError: for the calling process itself and for kernel threads.
     """
-    machine = platform.machine()
-    if machine not in ARCHITECTURES:
-        raise NotSupportedError(
-            f"cannot change a running process on {machine}: the registers of x86-64 and aarch64 are known",
-            hint="start the process under `ioflusher run`",
-        )
+    here = architecture()
     if pid == os.getpid():
         raise FlagError("a process cannot trace itself", hint="use set_io_flusher() in each thread")
-    work = Work(pid, state, ARCHITECTURES[machine](), lock_memory, timeout, dry_run, proc)
+    work = Work(pid, state, here, lock_memory, timeout, dry_run, proc)
     # SIGCHLD wakes up who waits for a tracee; a thread inherits the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     # The tracer is a thread, not a process: when it ends the kernel lets go whatever is still traced.

@@ -9,7 +9,8 @@ runs first, and how much of a timed wait is left.
 import struct
 from errno import EINTR
 
-from ioflusher.flag.attach.arch import Call, CallName, Detour, Position, ReadRegisters, signed
+from ioflusher.flag.attach.arch import Call, Detour, Position, ReadRegisters, signed
+from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
 from ioflusher.kernel.ptrace import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS
 
@@ -22,7 +23,6 @@ _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 _NO_CALL = (1 << 64) - 1
 
 # arch/x86/entry/syscalls/syscall_64.tbl
-_NUMBERS = {CallName.PRCTL: 157, CallName.MLOCKALL: 151}
 _RESTART_SYSCALL = 219
 _AGAIN = (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND)
 
@@ -47,7 +47,7 @@ _JUMP = (
 class X8664:
     """See `arch.Architecture`."""
 
-    audit_arch = 0xC000003E
+    row = PROCESSORS["x86_64"]
     registers_size = struct.calcsize(_FORMAT)
     slot_size = len(_SYSCALL) + 10 * len(_LOADS) + len(_JUMP) + 8
     syscall_instruction = _SYSCALL
@@ -60,14 +60,9 @@ class X8664:
             *(43, 288, 42),  # accept, accept4, connect
         )
     )
-    ioctl = 16
     socket_waits = frozenset((0, 1, 19, 20))  # read, write, readv, writev
     reach: int | None = None
     heeds_handlers = True
-
-    def number(self, name: CallName) -> int:
-        """See `arch.Architecture`."""
-        return _NUMBERS[name]
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """See `arch.Architecture`; the registers alone say it all, `blocked` is not needed."""
@@ -90,7 +85,7 @@ class X8664:
     def detour(self, registers: bytes, call: Call, slot: int, blocked: Blocked | None) -> Detour:
         """See `arch.Architecture`."""
         resume = _unpack(registers)
-        enter = dict(resume, rip=slot, rax=self.number(call.name), orig_rax=_NO_CALL)
+        enter = dict(resume, rip=slot, rax=call.number(self.row), orig_rax=_NO_CALL)
         enter.update(zip(_ARGUMENTS, (*call.arguments, 0, 0, 0, 0, 0)[:5], strict=False))
         return Detour(code=_code(resume), enter=_pack(enter), resume=_pack(resume))
 
@@ -106,6 +101,8 @@ class X8664:
         """See `arch.Architecture`."""
         return int.from_bytes(code, "little") & _FIXED == _PATTERN
 
+
+ARCHITECTURE = X8664()
 
 # A detour with all its numbers zero, and a mask of the bits that are the same in every detour.
 _PATTERN = int.from_bytes(_SYSCALL + b"".join(load + bytes(8) for load in _LOADS.values()) + _JUMP, "little")
