@@ -11,7 +11,7 @@ import click
 from ioflusher.cli.exit_status import verdict
 from ioflusher.cli.messages import complain, remark
 from ioflusher.flag import FlagError, set_io_flusher
-from ioflusher.flag.attach import Outcome, ProcessOutcome, ThreadOutcome, put_state
+from ioflusher.flag.attach import ProcessOutcome, ThreadOutcome, ThreadResult, put_state
 from ioflusher.harden import HardenError, lock_memory
 from ioflusher.support.text import printable
 
@@ -115,13 +115,13 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
     # A process that ended before any of its threads was looked at has none to tell of.
     first = sorted(result.threads, key=lambda thread: thread.tid != result.pid)[:1]
     name = printable(first[0].comm) if first else "-"
-    click.echo(f"{result.pid} {name}: {summary or Outcome.GONE.value} ({took})")
-    quiet = (Outcome.DONE, Outcome.ALREADY, Outcome.GONE, Outcome.WOULD)
+    click.echo(f"{result.pid} {name}: {summary or ThreadResult.GONE.value} ({took})")
+    quiet = (ThreadResult.DONE, ThreadResult.ALREADY, ThreadResult.GONE, ThreadResult.WOULD)
     for thread in result.threads:
         if verbose or thread.outcome not in quiet:
             click.echo(f"  {describe(thread, result.state)}")
     if result.memory is not None:
-        locked = "locked" if result.memory.outcome is Outcome.DONE else result.memory.outcome.value
+        locked = "locked" if result.memory.outcome is ThreadResult.DONE else result.memory.outcome.value
         detail = f": {result.memory.detail}" if result.memory.detail else ""
         click.echo(f"  memory: {locked}{detail}")
 
@@ -132,12 +132,14 @@ def describe(thread: ThreadOutcome, state: bool) -> str:
     return f"{line}: {thread.detail}" if thread.detail else line
 
 
-def wording(outcome: Outcome, state: bool) -> str:
+def wording(outcome: ThreadResult, state: bool) -> str:
     """What became of a thread, in the words of the verb."""
     changed, was = ("set", "was set") if state else ("cleared", "was clear")
-    return {Outcome.DONE: changed, Outcome.ALREADY: was, Outcome.WOULD: f"would be {changed}"}.get(
-        outcome, outcome.value
-    )
+    return {
+        ThreadResult.DONE: changed,
+        ThreadResult.ALREADY: was,
+        ThreadResult.WOULD: f"would be {changed}",
+    }.get(outcome, outcome.value)
 
 
 def as_record(result: ProcessOutcome) -> dict[str, Any]:

@@ -26,10 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ioflusher.flag.attach import (
         IncompleteError,
-        Outcome,
         ProcessOutcome,
         StuckThreadError,
         ThreadOutcome,
+        ThreadResult,
         put_state,
     )
     from ioflusher.flag.threads import (
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 # name -> module of this room that has it
 _LATER = {
     "IncompleteError": "attach",
-    "Outcome": "attach",
+    "ThreadResult": "attach",
     "ProcessOutcome": "attach",
     "StuckThreadError": "attach",
     "ThreadOutcome": "attach",
@@ -87,13 +87,13 @@ __all__ = [
     "NoSuchProcessError",
     "NotPermittedError",
     "NotSupportedError",
-    "Outcome",
     "ProcessOutcome",
     "ScopeError",
     "StateUnreadableError",
     "StuckThreadError",
     "Thread",
     "ThreadOutcome",
+    "ThreadResult",
     "call_cleared",
     "call_flushed",
     "coverage",

@@ -12,12 +12,12 @@ from typing import Protocol
 import pytest
 from tests.needs import PERMITTED, need
 
-from ioflusher.flag.attach import Outcome, ProcessOutcome, caller
+from ioflusher.flag.attach import ProcessOutcome, ThreadResult, caller
 
 SOURCES = Path(__file__).parent.parent / "programs"
 
 # What a thread's outcome is when it really made the call: without the capability the kernel refuses it then.
-CALLED = Outcome.DONE if PERMITTED else Outcome.NOT_PERMITTED
+CALLED = ThreadResult.DONE if PERMITTED else ThreadResult.NOT_PERMITTED
 
 # Under emulation everything takes ten times as long: there, fewer threads that wait longer.
 THREADS, WAIT_MS, FEED_MS = os.environ.get("IOFLUSHER_WAITS", "999 150 50").split()
@@ -103,6 +103,6 @@ def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-def outcomes(result: ProcessOutcome) -> dict[Outcome, int]:
+def outcomes(result: ProcessOutcome) -> dict[ThreadResult, int]:
     """How many threads had each outcome."""
     return dict(Counter(thread.outcome for thread in result.threads))

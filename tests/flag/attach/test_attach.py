@@ -26,7 +26,7 @@ from tests.flag.attach.conftest import (
 from tests.needs import PERMITTED
 
 from ioflusher.flag import FlagError, NoSuchProcessError, coverage, thread_states
-from ioflusher.flag.attach import Outcome, StuckThreadError, put_state
+from ioflusher.flag.attach import StuckThreadError, ThreadResult, put_state
 from ioflusher.kernel.ptrace import PTRACE_SEIZE
 
 pytestmark = [
@@ -78,7 +78,7 @@ def test_a_thread_that_only_computes(start: Start) -> None:
     """Vector registers that a call destroys are never at stake: such a thread is left alone in the end."""
     process = start("corners", "endless")
     result = put_state(process.pid, True, timeout=0.5)
-    assert outcomes(result) == {Outcome.TIMED_OUT if ARM else CALLED: 1}
+    assert outcomes(result) == {ThreadResult.TIMED_OUT if ARM else CALLED: 1}
     assert not ARM or "vector registers" in result.threads[0].detail
     status, output = finish(process)
     assert (status, " 0 wrong" in output) == (0, True), output
@@ -101,7 +101,12 @@ def test_restartable_sequences_stay_atomic(start: Start) -> None:
         result = put_state(process.pid, number % 2 == 0 or not PERMITTED)
         # A thread that was always inside one is as it was, which the next round may ask for; one that was too
         # slow may do what it was told before only in that round.
-        assert set(outcomes(result)) <= {CALLED, Outcome.TIMED_OUT, Outcome.ALREADY, Outcome.FAILED}
+        assert set(outcomes(result)) <= {
+            CALLED,
+            ThreadResult.TIMED_OUT,
+            ThreadResult.ALREADY,
+            ThreadResult.FAILED,
+        }
     status, output = finish(process)
     counted, total = output.split()
     assert (status, counted) == (0, total)
@@ -114,7 +119,7 @@ def test_uninterruptible_sleep_is_waited_for(start: Start) -> None:
     while thread_states(process.pid)[0].state != "D":
         time.sleep(0.01)
     result = put_state(process.pid, True, timeout=0.2)
-    assert outcomes(result) == {Outcome.TIMED_OUT: 1}
+    assert outcomes(result) == {ThreadResult.TIMED_OUT: 1}
     assert "state D" in result.threads[0].detail
     with pytest.raises(StuckThreadError, match="uninterruptible sleep"):
         result.require_complete()
@@ -123,7 +128,7 @@ def test_uninterruptible_sleep_is_waited_for(start: Start) -> None:
     end.start()
     result = put_state(process.pid, True, timeout=30)
     end.join()
-    assert set(outcomes(result)) <= {CALLED, Outcome.GONE}
+    assert set(outcomes(result)) <= {CALLED, ThreadResult.GONE}
     assert process.wait(30) == 0
 
 
@@ -133,7 +138,7 @@ def test_a_filter_that_kills_is_not_provoked(start: Start) -> None:
     for kind, answer in (("filter", "KILL_PROCESS"), ("refuse", "ERRNO")):
         process = start("corners", kind)
         result = put_state(process.pid, True)
-        assert outcomes(result) == {Outcome.FILTERED: 1}
+        assert outcomes(result) == {ThreadResult.FILTERED: 1}
         assert answer in result.threads[0].detail or "cannot be read" in result.threads[0].detail
         assert finish(process) == (0, "alive\n")
 
@@ -144,7 +149,7 @@ def test_a_process_that_executes_another_program_meanwhile(start: Start) -> None
     process = start("corners", "exec")
     for number in range(60):
         result = put_state(process.pid, number % 2 == 0 or not PERMITTED)
-        assert set(outcomes(result)) <= {CALLED, Outcome.GONE, Outcome.ALREADY, Outcome.FAILED}
+        assert set(outcomes(result)) <= {CALLED, ThreadResult.GONE, ThreadResult.ALREADY, ThreadResult.FAILED}
         assert process.poll() is None
     status, _ = finish(process)
     assert status in (0, -signal.SIGTERM)
@@ -178,7 +183,7 @@ def test_a_thread_with_a_lower_number_than_its_process() -> None:
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"True\n"
-        assert outcomes(put_state(process.pid, True)) == {Outcome.DONE: 2}
+        assert outcomes(put_state(process.pid, True)) == {ThreadResult.DONE: 2}
     finally:
         process.kill()
         process.wait(30)
@@ -213,7 +218,7 @@ def test_a_process_that_dies_meanwhile(start: Start) -> None:
             continue
         finally:
             end.join()
-        expected = {CALLED, Outcome.GONE, Outcome.ALREADY, Outcome.FAILED}
+        expected = {CALLED, ThreadResult.GONE, ThreadResult.ALREADY, ThreadResult.FAILED}
         assert set(outcomes(result)) <= expected, [t for t in result.threads if t.outcome not in expected]
 
 
@@ -233,7 +238,7 @@ def test_traced_by_another(start: Start) -> None:
         tracer.kill()
         tracer.wait(60)
         tracer.stdout.close()
-    assert outcomes(result) == {Outcome.TRACED: 1}
+    assert outcomes(result) == {ThreadResult.TRACED: 1}
     assert str(tracer.pid) in result.threads[0].detail
     assert finish(process) == (0, "alive\n")
 
@@ -247,7 +252,7 @@ def test_a_process_without_the_capability_is_not_even_stopped(compiled: Callable
     assert process.stdout.readline() == "ready\n"
     before = parse_switches(process.pid)
     result = put_state(process.pid, True)
-    assert outcomes(result) == {Outcome.NOT_PERMITTED: 1}
+    assert outcomes(result) == {ThreadResult.NOT_PERMITTED: 1}
     assert "CAP_SYS_RESOURCE" in result.threads[0].detail
     assert parse_switches(process.pid) - before < 100  # it sleeps and wakes up by itself meanwhile
     assert finish(process) == (0, "alive\n")
@@ -265,9 +270,9 @@ def test_a_dry_run_changes_nothing(start: Start) -> None:
     process = start("waits", "34", WAIT_MS, FEED_MS)
     before = [state.flags & 0x180000 for state in thread_states(process.pid)]
     result = put_state(process.pid, True, dry_run=True, lock_memory=True)
-    assert outcomes(result) == {Outcome.WOULD: 35}
+    assert outcomes(result) == {ThreadResult.WOULD: 35}
     assert result.memory is not None
-    assert result.memory.outcome is Outcome.WOULD
+    assert result.memory.outcome is ThreadResult.WOULD
     assert [state.flags & 0x180000 for state in thread_states(process.pid)] == before
     assert finish(process)[0] == 0
 
@@ -278,7 +283,7 @@ def test_nothing_to_do(start: Start) -> None:
     if coverage(process.pid).complete:
         pytest.skip("the test itself runs in the state")
     result = put_state(process.pid, False)
-    assert outcomes(result) == {Outcome.ALREADY: 35}
+    assert outcomes(result) == {ThreadResult.ALREADY: 35}
     assert result.complete
     assert finish(process)[0] == 0
 
@@ -291,7 +296,7 @@ def test_memory_is_locked_on_request(start: Start) -> None:
     process = start("corners", "sleeper")
     result = put_state(process.pid, True, lock_memory=True)
     assert result.memory is not None
-    assert result.memory.outcome is Outcome.DONE
+    assert result.memory.outcome is ThreadResult.DONE
     assert int(Path(f"/proc/{process.pid}/status").read_text().partition("VmLck:")[2].split()[0]) > 0
     assert finish(process) == (0, "alive\n")
 
@@ -367,7 +372,7 @@ def test_32_bit_programs_are_refused(tmp_path: Path) -> None:
     try:
         assert process.stdout.readline() == b"ready\n"
         result = put_state(process.pid, True)
-        assert outcomes(result) == {Outcome.UNSUITABLE: 1}
+        assert outcomes(result) == {ThreadResult.UNSUITABLE: 1}
         assert "32-bit" in result.threads[0].detail
         assert process.poll() is None
     finally:

@@ -23,7 +23,7 @@ from tests.flag.attach.conftest import (
 from tests.needs import PERMITTED
 
 from ioflusher.flag import thread_states
-from ioflusher.flag.attach import Outcome, put_state, slots, tracee
+from ioflusher.flag.attach import ThreadResult, put_state, slots, tracee
 
 pytestmark = [
     pytest.mark.live,
@@ -111,12 +111,12 @@ def test_the_way_home_is_left_to_who_needs_it(start: Start, monkeypatch: pytest.
         with stopped(process):
             assert dies_after(calls, process.pid)
             found = outcomes(put_state(process.pid, True))
-        assert found.keys() <= {CALLED, Outcome.ALREADY, Outcome.UNSUITABLE}
-        refused += Outcome.UNSUITABLE in found
+        assert found.keys() <= {CALLED, ThreadResult.ALREADY, ThreadResult.UNSUITABLE}
+        refused += ThreadResult.UNSUITABLE in found
         time.sleep(2 * int(FEED_MS) / 1000)
         assert process.poll() is None
         again = outcomes(put_state(process.pid, True))
-        assert again.keys() <= {CALLED, Outcome.ALREADY}
+        assert again.keys() <= {CALLED, ThreadResult.ALREADY}
         put_state(process.pid, False)
     assert refused
     status, output = finish(process)

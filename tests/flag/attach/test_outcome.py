@@ -7,14 +7,14 @@ import pytest
 from ioflusher import FlagError
 from ioflusher.flag.attach import (
     IncompleteError,
-    Outcome,
     ProcessOutcome,
     StuckThreadError,
     ThreadOutcome,
+    ThreadResult,
 )
 
 
-def process(*outcomes: Outcome, memory: Outcome | None = None) -> ProcessOutcome:
+def process(*outcomes: ThreadResult, memory: ThreadResult | None = None) -> ProcessOutcome:
     """A process whose threads had these outcomes."""
     threads = tuple(
         ThreadOutcome(100 + number, "work\x1b", outcome, "why") for number, outcome in enumerate(outcomes)
@@ -25,19 +25,21 @@ def process(*outcomes: Outcome, memory: Outcome | None = None) -> ProcessOutcome
 
 def test_complete() -> None:
     """Done, already so and gone are fine; nothing is raised."""
-    process(Outcome.DONE, Outcome.ALREADY, Outcome.GONE, memory=Outcome.DONE).require_complete()
+    process(
+        ThreadResult.DONE, ThreadResult.ALREADY, ThreadResult.GONE, memory=ThreadResult.DONE
+    ).require_complete()
 
 
 @pytest.mark.parametrize(
     ("outcomes", "kind", "number"),
     [
-        ((Outcome.DONE, Outcome.NOT_PERMITTED), IncompleteError, EPERM),
-        ((Outcome.TRACED,), IncompleteError, EPERM),
-        ((Outcome.UNSUITABLE,), IncompleteError, EINVAL),
-        ((Outcome.TIMED_OUT, Outcome.DONE), StuckThreadError, EBUSY),
+        ((ThreadResult.DONE, ThreadResult.NOT_PERMITTED), IncompleteError, EPERM),
+        ((ThreadResult.TRACED,), IncompleteError, EPERM),
+        ((ThreadResult.UNSUITABLE,), IncompleteError, EINVAL),
+        ((ThreadResult.TIMED_OUT, ThreadResult.DONE), StuckThreadError, EBUSY),
     ],
 )
-def test_incomplete(outcomes: tuple[Outcome, ...], kind: type[IncompleteError], number: int) -> None:
+def test_incomplete(outcomes: tuple[ThreadResult, ...], kind: type[IncompleteError], number: int) -> None:
     """The error has its class, errno and hint, and its message names the threads and the reasons."""
     with pytest.raises(FlagError) as caught:
         process(*outcomes).require_complete()
@@ -55,7 +57,7 @@ def test_incomplete(outcomes: tuple[Outcome, ...], kind: type[IncompleteError], 
 
 def test_memory_counts() -> None:
     """All threads have the state, but the memory could not be locked: that is not complete either."""
-    found = process(Outcome.DONE, memory=Outcome.FAILED)
+    found = process(ThreadResult.DONE, memory=ThreadResult.FAILED)
     assert not found.complete
     with pytest.raises(IncompleteError):
         found.require_complete()

@@ -2,11 +2,18 @@
 
 from ioflusher.flag.attach.outcome import (
     IncompleteError,
-    Outcome,
     ProcessOutcome,
     StuckThreadError,
     ThreadOutcome,
+    ThreadResult,
 )
 from ioflusher.flag.attach.process import put_state
 
-__all__ = ["IncompleteError", "Outcome", "ProcessOutcome", "StuckThreadError", "ThreadOutcome", "put_state"]
+__all__ = [
+    "IncompleteError",
+    "ProcessOutcome",
+    "StuckThreadError",
+    "ThreadOutcome",
+    "ThreadResult",
+    "put_state",
+]

@@ -8,7 +8,7 @@ from errno import EPERM
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.inject import Injector, check_filters
-from ioflusher.flag.attach.outcome import Outcome, Refused, ThreadOutcome
+from ioflusher.flag.attach.outcome import Refused, ThreadOutcome, ThreadResult
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.flag.threads import Thread, thread_state
 from ioflusher.kernel.blocked import Blocked
@@ -56,30 +56,30 @@ class Caller:
         try:
             pending = self._examine(state, call)
             if dry_run:
-                return ThreadOutcome(state.tid, state.comm, Outcome.WOULD)
+                return ThreadOutcome(state.tid, state.comm, ThreadResult.WOULD)
             self._seize(pending)
         except (ProcessLookupError, FileNotFoundError):
-            return ThreadOutcome(state.tid, state.comm, Outcome.GONE)
+            return ThreadOutcome(state.tid, state.comm, ThreadResult.GONE)
         except Refused as refusal:
             return ThreadOutcome(state.tid, state.comm, refusal.outcome, refusal.detail)
         return self.carry_on(pending, time.monotonic() + _PATIENCE) or pending
 
     def carry_on(self, pending: Pending, deadline: float) -> ThreadOutcome | None:
         """Have a thread that was asked to stop make the call; None if it does not stop before `deadline`."""
-        state, outcome, detail = pending.state, Outcome.DONE, ""
+        state, outcome, detail = pending.state, ThreadResult.DONE, ""
         try:
             if not self._injector.stop(pending.tracee, pending.blocked, deadline):
                 return None
             self._make_call(pending)
         except (ProcessLookupError, FileNotFoundError):
-            outcome = Outcome.GONE
+            outcome = ThreadResult.GONE
         except Refused as refusal:
             outcome, detail = refusal.outcome, refusal.detail
         except OSError as error:
-            outcome, detail = Outcome.FAILED, error.strerror or str(error)
+            outcome, detail = ThreadResult.FAILED, error.strerror or str(error)
         if pending.tracee.stopped:
             self._let_go(pending.tracee)
-        elif outcome is not Outcome.GONE:
+        elif outcome is not ThreadResult.GONE:
             self._stuck[state.tid] = pending.tracee
         return ThreadOutcome(state.tid, state.comm, outcome, detail)
 
@@ -102,10 +102,12 @@ class Caller:
         if status.state == "D":
             raise Asleep
         if status.tracer_pid:
-            raise Refused(Outcome.TRACED, f"by process {status.tracer_pid}")
+            raise Refused(ThreadResult.TRACED, f"by process {status.tracer_pid}")
         lacking = status.capabilities.missing(CAP_SYS_RESOURCE)
         if call.name is CallName.PRCTL and "effective" in lacking:
-            raise Refused(Outcome.NOT_PERMITTED, "it lacks CAP_SYS_RESOURCE; start it under `ioflusher run`")
+            raise Refused(
+                ThreadResult.NOT_PERMITTED, "it lacks CAP_SYS_RESOURCE; start it under `ioflusher run`"
+            )
         return Pending(Tracee(state.tid), state, call, status, self._injector.blocked(state.tid))
 
     def _seize(self, pending: Pending) -> None:
@@ -115,11 +117,13 @@ class Caller:
             directory = f"{self._directory}/{pending.state.tid}"
             tracer = parse_status(_read(f"{directory}/status")).tracer_pid
             if tracer:
-                raise Refused(Outcome.TRACED, f"by process {tracer}") from error
+                raise Refused(ThreadResult.TRACED, f"by process {tracer}") from error
             current = thread_state(directory)
             if current is None or current.ended:
                 raise ProcessLookupError from error
-            raise Refused(Outcome.DENIED, "that needs CAP_SYS_PTRACE, and no lock by kernel.yama") from error
+            raise Refused(
+                ThreadResult.DENIED, "that needs CAP_SYS_PTRACE, and no lock by kernel.yama"
+            ) from error
         pending.tracee.interrupt()
 
     def _make_call(self, pending: Pending) -> None:
@@ -131,7 +135,7 @@ class Caller:
         if result == 0:
             return
         detail = f"{call.name.value} there says: {os.strerror(-result)}"
-        raise Refused(Outcome.NOT_PERMITTED if result == -EPERM else Outcome.FAILED, detail)
+        raise Refused(ThreadResult.NOT_PERMITTED if result == -EPERM else ThreadResult.FAILED, detail)
 
 
 def _read(path: str) -> bytes:

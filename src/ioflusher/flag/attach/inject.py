@@ -7,7 +7,7 @@ from errno import EPERM
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, Position
-from ioflusher.flag.attach.outcome import Outcome, Refused
+from ioflusher.flag.attach.outcome import Refused, ThreadResult
 from ioflusher.flag.attach.slots import Slots
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.kernel import seccomp
@@ -67,11 +67,11 @@ class Injector:
             if self._architecture.at_stake(tracee.other_registers):
                 blocked = self._to_next_call(tracee, deadline)
                 if not self.stop(tracee, blocked, deadline):
-                    raise Refused(Outcome.TIMED_OUT, _ONLY_COMPUTES)
+                    raise Refused(ThreadResult.TIMED_OUT, _ONLY_COMPUTES)
                 continue
             if position.instruction is None and tracee.in_restartable_sequence(position.address):
                 if time.monotonic() > deadline:
-                    raise Refused(Outcome.TIMED_OUT, "it never left its restartable sequence (rseq)")
+                    raise Refused(ThreadResult.TIMED_OUT, "it never left its restartable sequence (rseq)")
                 tracee.go_on()
                 time.sleep(_PAUSE)
                 tracee.interrupt()
@@ -81,7 +81,7 @@ class Injector:
                     return result
             blocked = None  # it went on since then
             if not self.stop(tracee, blocked, deadline):
-                raise Refused(Outcome.TIMED_OUT, "it was busy with signals")
+                raise Refused(ThreadResult.TIMED_OUT, "it was busy with signals")
 
     def _to_next_call(self, tracee: Tracee, deadline: float) -> Blocked | None:
         """Let the thread make a system call of its own and ask it to stop there; which call that is.
@@ -102,7 +102,7 @@ class Injector:
                 tracee.go_on()
                 return blocked
             tracee.go_on_to_call(report.signal)
-        raise Refused(Outcome.TIMED_OUT, _ONLY_COMPUTES)
+        raise Refused(ThreadResult.TIMED_OUT, _ONLY_COMPUTES)
 
     def blocked(self, tid: int) -> Blocked | None:
         """The system call that the thread waits in, None where it is in none or that cannot be known.
@@ -116,7 +116,8 @@ class Injector:
             return None
         if blocked and blocked.number == self._architecture.row.ioctl and blocked.arguments[1] == NBD_DO_IT:
             raise Refused(
-                Outcome.UNSAFE, "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device"
+                ThreadResult.UNSAFE,
+                "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device",
             )
         return blocked
 
@@ -124,13 +125,13 @@ class Injector:
         """The stopped thread's registers and where it is."""
         registers = tracee.registers(self._architecture.registers_size)
         if len(registers) != self._architecture.registers_size:
-            raise Refused(Outcome.UNSUITABLE, "it runs 32-bit code")
+            raise Refused(ThreadResult.UNSUITABLE, "it runs 32-bit code")
         position = self._architecture.position(registers, blocked)
         if position.instruction is not None:
             entry = self._architecture.syscall_instruction
             found = tracee.read(position.instruction, 8)
             if found is None or found[: len(entry)] != entry:
-                raise Refused(Outcome.UNSUITABLE, "it entered the kernel in an unusual way")
+                raise Refused(ThreadResult.UNSUITABLE, "it entered the kernel in an unusual way")
         return registers, position
 
     def _take_detour(
@@ -154,7 +155,7 @@ class Injector:
             if report is None:
                 # The code in the slot is the thread's way home now: nobody else may use the slot.
                 self._slots.give_up(slot)
-                raise Refused(Outcome.TIMED_OUT, "it stopped, but did not get to make the call in time")
+                raise Refused(ThreadResult.TIMED_OUT, "it stopped, but did not get to make the call in time")
             if report.stop is Stop.GONE:
                 raise ProcessLookupError
             if report.stop is Stop.SIGNAL:
@@ -213,14 +214,14 @@ def check_filters(tracee: Tracee, status: TaskStatus, call: Call, architecture: 
     if status.seccomp == SECCOMP_MODE_DISABLED:
         return
     if status.seccomp != SECCOMP_MODE_FILTER:
-        raise Refused(Outcome.FILTERED, "seccomp's strict mode allows next to nothing")
+        raise Refused(ThreadResult.FILTERED, "seccomp's strict mode allows next to nothing")
     try:
         filters = tracee.seccomp_filters()
     except OSError as error:
         reason = "CAP_SYS_ADMIN is needed for that" if error.errno == EPERM else os.strerror(error.errno or 0)
-        raise Refused(Outcome.FILTERED, f"its seccomp filter cannot be read: {reason}") from error
+        raise Refused(ThreadResult.FILTERED, f"its seccomp filter cannot be read: {reason}") from error
     row = architecture.row
     asked = seccomp.SeccompData(call.number(row), row.audit_arch, call.arguments)
     action = seccomp.judge(filters, asked)
     if action not in (Action.ALLOW, Action.LOG):
-        raise Refused(Outcome.FILTERED, f"its filter answers {call.name.value} with {action.name}")
+        raise Refused(ThreadResult.FILTERED, f"its filter answers {call.name.value} with {action.name}")

@@ -7,7 +7,7 @@ from errno import EBUSY, EINVAL, EPERM
 from ioflusher.flag.errors import FlagError
 
 
-class Outcome(Enum):
+class ThreadResult(Enum):
     """What became of one thread."""
 
     DONE = "done"
@@ -24,13 +24,13 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
-GOOD = frozenset((Outcome.DONE, Outcome.ALREADY, Outcome.GONE))
+GOOD = frozenset((ThreadResult.DONE, ThreadResult.ALREADY, ThreadResult.GONE))
 
 
 class Refused(Exception):
     """A thread that does not get the state; carries why."""
 
-    def __init__(self, outcome: Outcome, detail: str) -> None:
+    def __init__(self, outcome: ThreadResult, detail: str) -> None:
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
@@ -49,7 +49,7 @@ class ThreadOutcome:
 
     tid: int
     comm: str
-    outcome: Outcome
+    outcome: ThreadResult
     detail: str = ""
 
 
@@ -89,13 +89,13 @@ class ProcessOutcome:
             StuckThreadError: where a thread could not be stopped in time.
             IncompleteError: for any other reason.
         """
-        if any(thread.outcome is Outcome.TIMED_OUT for thread in self.left_out):
+        if any(thread.outcome is ThreadResult.TIMED_OUT for thread in self.left_out):
             raise StuckThreadError(self)
         if self.left_out:
             raise IncompleteError(self)
 
 
-_NOT_PERMITTED = (Outcome.NOT_PERMITTED, Outcome.DENIED, Outcome.FILTERED, Outcome.TRACED)
+_NOT_PERMITTED = (ThreadResult.NOT_PERMITTED, ThreadResult.DENIED, ThreadResult.FILTERED, ThreadResult.TRACED)
 
 
 class IncompleteError(FlagError):
@@ -110,7 +110,7 @@ class IncompleteError(FlagError):
         self.outcome = outcome
         self.threads = outcome.left_out
         first = self.threads[0].outcome
-        number = EBUSY if first is Outcome.TIMED_OUT else EPERM if first in _NOT_PERMITTED else EINVAL
+        number = EBUSY if first is ThreadResult.TIMED_OUT else EPERM if first in _NOT_PERMITTED else EINVAL
         told = ", ".join(
             f"{thread.tid} {thread.comm!r} {thread.outcome.value}"
             f"{f' ({thread.detail})' if thread.detail else ''}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ioflusher.flag.attach.architectures import architecture
 from ioflusher.flag.attach.outcome import ProcessOutcome
-from ioflusher.flag.attach.work import Work
+from ioflusher.flag.attach.tracer import Tracer
 from ioflusher.flag.errors import FlagError
 
 
@@ -26,7 +26,8 @@ def put_state(
     and goes on; a system call in which it waited is resumed. This is repeated until a look at all threads
     finds none that could still be changed, so that threads born meanwhile are covered. Threads that do not
     stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
-    `lock_memory` has the process call mlockall too. `dry_run` changes nothing.
+    `lock_memory` has the process call mlockall too, in the way that `kernel.memory_lock.plan_lock` finds
+    safe, or not at all. `dry_run` changes nothing.
 
     Meant for a process of its own, such as `ioflusher set`: it waits for traced threads, and other code that
     waits for any child could take their reports away. Where the caller dies, the target goes on unharmed.
@@ -39,16 +40,16 @@ def put_state(
     here = architecture()
     if pid == os.getpid():
         raise FlagError("a process cannot trace itself", hint="use set_io_flusher() in each thread")
-    work = Work(pid, state, here, lock_memory, timeout, dry_run, proc)
+    tracer = Tracer(pid, state, here, lock_memory, timeout, dry_run, proc)
     # SIGCHLD wakes up who waits for a tracee; a thread inherits the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     # The tracer is a thread, not a process: when it ends the kernel lets go whatever is still traced.
-    tracer = threading.Thread(target=work.run, name="tracer")
+    thread = threading.Thread(target=tracer.run, name="tracer")
     try:
-        tracer.start()
-        tracer.join()
+        thread.start()
+        thread.join()
     finally:
-        work.cancelled = True
-        tracer.join()
+        tracer.cancelled = True
+        thread.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return work.outcome()
+    return tracer.outcome()

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import WORD, Architecture
-from ioflusher.flag.attach.outcome import Outcome, Refused
+from ioflusher.flag.attach.outcome import Refused, ThreadResult
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.flag.threads import thread_state
 from ioflusher.kernel.maps import Mapping, parse_maps
@@ -73,7 +73,7 @@ class Slots:
             for slot in used:
                 if not any(slot <= place <= slot + self._step for place in places):
                     return slot
-        raise Refused(Outcome.UNSUITABLE, "none of its executable mappings has room for the way back")
+        raise Refused(ThreadResult.UNSUITABLE, "none of its executable mappings has room for the way back")
 
     @property
     def _step(self) -> int:

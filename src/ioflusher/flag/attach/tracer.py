@@ -1,4 +1,4 @@
-"""The tracing thread's work: all threads of one process, over and over, until none is left to change."""
+"""The tracing thread: goes through the threads of one process until none is left to change."""
 
 import time
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.caller import Asleep, Caller, Pending
-from ioflusher.flag.attach.outcome import GOOD, Outcome, ProcessOutcome, ThreadOutcome
+from ioflusher.flag.attach.outcome import GOOD, ProcessOutcome, ThreadOutcome, ThreadResult
 from ioflusher.flag.attach.tracee import Tracee, next_status
 from ioflusher.flag.errors import FlagError, NoSuchProcessError
 from ioflusher.flag.threads import Bits, Thread, thread_state, thread_states
@@ -17,11 +17,11 @@ from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
 _LOCK_MEMORY = Call(CallName.MLOCKALL, (MCL_CURRENT | MCL_FUTURE,))
 
 _PAUSE = 0.02  # seconds between two looks at threads that do not stop
-_AS_OF_THE_DYING = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNSUITABLE)
+_AS_OF_THE_DYING = (ThreadResult.FAILED, ThreadResult.TIMED_OUT, ThreadResult.UNSUITABLE)
 _ROUNDS = 200  # looks that find something to do; a process that needs more outruns us
 
 
-class Work:
+class Tracer:
     """See `put_state`, whose arguments these are."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Work:
                 return  # it ended while we worked on it
         for state in states:
             if not self._as_wanted(state) and state.tid not in self._threads:
-                self._record(state, Outcome.FAILED, "threads are born faster than they can be covered")
+                self._record(state, ThreadResult.FAILED, "threads are born faster than they can be covered")
 
     def _waits(self, state: Thread) -> bool:
         """Deal with one thread; True where it cannot be stopped now but may be later."""
@@ -116,15 +116,15 @@ class Work:
             return False
         if self._as_wanted(state):
             if known is None:
-                self._record(state, Outcome.ALREADY)
-        elif known is not None and known.outcome is Outcome.DONE:
-            self._record(state, Outcome.FAILED, "the thread undid it")
-        elif known is not None and known.outcome is not Outcome.ALREADY:
+                self._record(state, ThreadResult.ALREADY)
+        elif known is not None and known.outcome is ThreadResult.DONE:
+            self._record(state, ThreadResult.FAILED, "the thread undid it")
+        elif known is not None and known.outcome is not ThreadResult.ALREADY:
             pass  # it was refused before
         elif state.kernel_worker:
             self._record(
                 state,
-                Outcome.UNSUITABLE,
+                ThreadResult.UNSUITABLE,
                 "a worker of the kernel (io_uring, vhost): new ones follow the thread that needs them",
             )
         else:
@@ -141,7 +141,7 @@ class Work:
             self._threads[tid] = result
             self._progress = time.monotonic()
 
-    def _record(self, state: Thread, outcome: Outcome, detail: str = "") -> None:
+    def _record(self, state: Thread, outcome: ThreadResult, detail: str = "") -> None:
         self._take(state.tid, ThreadOutcome(state.tid, state.comm, outcome, detail))
 
     def _look_after_slow_ones(self) -> None:
@@ -160,26 +160,26 @@ class Work:
     def _drop_dead(self) -> None:
         for tid in [tid for tid, pending in self._slow.items() if pending.tracee.ended()]:
             pending = self._slow.pop(tid)
-            self._record(pending.state, Outcome.GONE)
+            self._record(pending.state, ThreadResult.GONE)
 
     def _mark_dead(self) -> None:
         """What failed because the thread was about to die did not fail."""
         for tid, thread in self._threads.items():
             if thread.outcome in _AS_OF_THE_DYING and Tracee(tid).ended():
-                self._threads[tid] = replace(thread, outcome=Outcome.GONE, detail="")
+                self._threads[tid] = replace(thread, outcome=ThreadResult.GONE, detail="")
 
     def _give_up(self, waiting: list[Thread]) -> None:
         for state in waiting:
-            self._record(state, Outcome.TIMED_OUT, "it is in uninterruptible sleep (state D)")
+            self._record(state, ThreadResult.TIMED_OUT, "it is in uninterruptible sleep (state D)")
         for pending in self._slow.values():
-            self._record(pending.state, Outcome.TIMED_OUT, "it did not come to a stop")
+            self._record(pending.state, ThreadResult.TIMED_OUT, "it did not come to a stop")
 
     def _as_wanted(self, state: Thread) -> bool:
         return state.bits is (Bits.BOTH if self._state else Bits.NONE)
 
     def _lock(self) -> ThreadOutcome:
         """Have one thread that could be stopped lock the memory of the process."""
-        able = [t for t in self._threads.values() if t.outcome in (*GOOD, Outcome.WOULD)]
+        able = [t for t in self._threads.values() if t.outcome in (*GOOD, ThreadResult.WOULD)]
         result: ThreadOutcome | Pending | None = None
         for thread in sorted(able, key=lambda thread: thread.tid):
             state = thread_state(f"{self._directory}/{thread.tid}")
@@ -191,6 +191,6 @@ class Work:
                 continue
             if isinstance(result, Pending):
                 result = self._caller.carry_on(result, time.monotonic() + self._timeout) or result
-            if isinstance(result, ThreadOutcome) and result.outcome is not Outcome.GONE:
+            if isinstance(result, ThreadOutcome) and result.outcome is not ThreadResult.GONE:
                 return result
-        return ThreadOutcome(self._pid, "", Outcome.TIMED_OUT, "no thread of it could be stopped")
+        return ThreadOutcome(self._pid, "", ThreadResult.TIMED_OUT, "no thread of it could be stopped")
