@@ -1,5 +1,7 @@
 """How the memory of a running process is locked: every reason with its figures, and unknown ones."""
 
+import ctypes
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from ioflusher.kernel.memory_lock import LockFigures, LockMethod, plan_lock
 from ioflusher.kernel.smaps import absent_kib, parse_smaps, swapped_kib
+from ioflusher.kernel.syscalls import process_vm_touch
 
 MIB = 1024
 # nbdkit in a guest of 768 MiB with plenty of memory free
@@ -147,3 +150,14 @@ def test_of_this_process() -> None:
         int(rollup[b"Rss"].split()[0]), rel=0.05
     )
     assert absent_kib(mappings) > 0
+
+
+@pytest.mark.live
+def test_a_page_is_touched_from_outside() -> None:
+    """One byte of this process's own memory; nothing at address 0; no such process."""
+    memory = bytearray(1)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert process_vm_touch(os.getpid(), address)
+    assert not process_vm_touch(os.getpid(), 0)
+    with pytest.raises(ProcessLookupError):
+        process_vm_touch(4194305, address)

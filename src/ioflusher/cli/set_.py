@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ import click
 from ioflusher.cli.exit_status import verdict
 from ioflusher.cli.messages import complain, remark
 from ioflusher.flag import FlagError, set_io_flusher
-from ioflusher.flag.attach import ProcessOutcome, ThreadOutcome, ThreadResult, put_state
+from ioflusher.flag.attach import MemoryOutcome, ProcessOutcome, ThreadOutcome, ThreadResult, put_state
 from ioflusher.harden import HardenError, lock_memory
+from ioflusher.kernel.memory_lock import LockMethod
 from ioflusher.support.text import printable
 
 
@@ -39,7 +41,11 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("set")
 @common_options
-@click.option("--lock-memory", is_flag=True, help="Have the processes call mlockall too.")
+@click.option(
+    "--lock-memory",
+    is_flag=True,
+    help="Lock the memory of the processes too (mlockall), as far as the memory that is free allows.",
+)
 def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
     """Put running processes into the IO_FLUSHER state.
 
@@ -47,7 +53,12 @@ def set_state(pids: tuple[int, ...], lock_memory: bool, **options: Any) -> None:
     makes the prctl call itself; a system call in which it waited goes on. The processes need
     CAP_SYS_RESOURCE themselves, this program CAP_SYS_PTRACE.
 
-    Exit status: 0 every thread has the state, 1 some do not, 2 a process is not there or cannot be worked on.
+    --lock-memory brings all of a process's memory into RAM where there is plenty of room. Else it locks what
+    is there, and the rest when it is touched (MCL_ONFAULT). Where not even that is safe it locks nothing, and
+    says why. --dry-run shows the figures.
+
+    Exit status: 0 every thread has the state, 1 some do not, or memory is not locked, 2 a process is not
+    there or cannot be worked on.
     """
     change(pids, True, lock_memory=lock_memory, **options)
 
@@ -121,15 +132,31 @@ def show(result: ProcessOutcome, verbose: bool) -> None:
         if verbose or thread.outcome not in quiet:
             click.echo(f"  {describe(thread, result.state)}")
     if result.memory is not None:
-        locked = "locked" if result.memory.outcome is ThreadResult.DONE else result.memory.outcome.value
-        detail = f": {result.memory.detail}" if result.memory.detail else ""
-        click.echo(f"  memory: {locked}{detail}")
+        click.echo(f"  memory: {describe_memory(result.memory)}")
+    for hint in dict.fromkeys(thread.hint for thread in result.threads if thread.hint):
+        click.echo(f"  hint: {hint}")
 
 
 def describe(thread: ThreadOutcome, state: bool) -> str:
     """One thread in one line."""
     line = f"{thread.tid:>8} {printable(thread.comm):<16} {wording(thread.outcome, state)}"
     return f"{line}: {thread.detail}" if thread.detail else line
+
+
+def describe_memory(memory: MemoryOutcome) -> str:
+    """What became of locking, and the figures that decided."""
+    how = {
+        LockMethod.POPULATE: "locked, all of it brought into memory",
+        LockMethod.ON_FAULT: "locked as far as it is in memory, the rest when it is touched (MCL_ONFAULT)",
+        None: "not locked",
+    }[memory.method]
+    words = {
+        ThreadResult.DONE: how,
+        ThreadResult.WOULD: f"would be {how}",
+        ThreadResult.PARTIAL: how,
+        ThreadResult.REFUSED: "not locked, as that would not be safe",
+    }.get(memory.outcome, f"not locked, {memory.outcome.value}")
+    return f"{words}: {memory.detail}" if memory.detail else words
 
 
 def wording(outcome: ThreadResult, state: bool) -> str:
@@ -146,7 +173,22 @@ def as_record(result: ProcessOutcome) -> dict[str, Any]:
     """One process as `--json` prints it."""
 
     def thread(t: ThreadOutcome) -> dict[str, Any]:
-        return {"tid": t.tid, "comm": t.comm, "outcome": t.outcome.name.lower(), "detail": t.detail}
+        return {
+            "tid": t.tid,
+            "comm": t.comm,
+            "outcome": t.outcome.name.lower(),
+            "detail": t.detail,
+            "reason": t.reason.value if t.reason else None,
+            "hint": t.hint,
+        }
+
+    def memory(m: MemoryOutcome) -> dict[str, Any]:
+        return {
+            "outcome": m.outcome.name.lower(),
+            "method": m.method.name.lower() if m.method else None,
+            "detail": m.detail,
+            **asdict(m.figures),
+        }
 
     return {
         "pid": result.pid,
@@ -154,5 +196,5 @@ def as_record(result: ProcessOutcome) -> dict[str, Any]:
         "complete": result.complete,
         "seconds": result.seconds,
         "threads": [thread(t) for t in result.threads],
-        "memory": thread(result.memory) if result.memory else None,
+        "memory": memory(result.memory) if result.memory else None,
     }

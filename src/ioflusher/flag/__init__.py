@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ioflusher.flag.attach import (
         IncompleteError,
+        MemoryOutcome,
         ProcessOutcome,
         StuckThreadError,
         ThreadOutcome,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 # name -> module of this room that has it
 _LATER = {
     "IncompleteError": "attach",
+    "MemoryOutcome": "attach",
     "ThreadResult": "attach",
     "ProcessOutcome": "attach",
     "StuckThreadError": "attach",
@@ -84,6 +86,7 @@ __all__ = [
     "FlusherThread",
     "IncompleteError",
     "InvalidStateError",
+    "MemoryOutcome",
     "NoSuchProcessError",
     "NotPermittedError",
     "NotSupportedError",

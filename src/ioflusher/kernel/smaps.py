@@ -73,5 +73,5 @@ def absent_kib(mappings: Iterable[MappedMemory]) -> int:
 
 
 def swapped_kib(mappings: Iterable[MappedMemory]) -> int:
-    """What of these mappings is in swap."""
-    return sum(one.swapped_kib for one in mappings)
+    """What of these mappings is in swap, where the process can reach it."""
+    return sum(one.swapped_kib for one in mappings if one.lockable)

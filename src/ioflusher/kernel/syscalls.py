@@ -61,6 +61,11 @@ prctl_raw = _function(ctypes.PyDLL, "prctl")
 _prctl = _function(ctypes.CDLL, "prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _ptrace = _function(ctypes.CDLL, "ptrace", ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _syscall = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 4)
+_process_vm_readv = _function(
+    ctypes.CDLL,
+    "process_vm_readv",
+    *(ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong),
+)
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
 
 
@@ -90,6 +95,25 @@ def mlockall(flags: int) -> None:
     """
     if _mlockall(flags) == -1:
         raise _last_error()
+
+
+def process_vm_touch(pid: int, address: int) -> bool:
+    """Read one byte of another process's memory by process_vm_readv(2), which brings its page into memory.
+
+    False where the process has no memory at the address, or must not read there (EFAULT).
+
+    Raises:
+        OSError: with the kernel's errno; ESRCH without such a process.
+    """
+    here = ctypes.create_string_buffer(1)
+    local = _Vector(ctypes.addressof(here), 1)
+    remote = _Vector(address, 1)
+    if _process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) == -1:
+        error = _last_error()
+        if error.errno == errno.EFAULT:
+            return False
+        raise error
+    return True
 
 
 def ioprio_set(which: int, who: int, priority: int) -> None:

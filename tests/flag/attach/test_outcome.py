@@ -7,11 +7,14 @@ import pytest
 from ioflusher import FlagError
 from ioflusher.flag.attach import (
     IncompleteError,
+    MemoryOutcome,
     ProcessOutcome,
     StuckThreadError,
     ThreadOutcome,
     ThreadResult,
 )
+from ioflusher.flag.attach.outcome import Reason
+from ioflusher.kernel.memory_lock import LockFigures
 
 
 def process(*outcomes: ThreadResult, memory: ThreadResult | None = None) -> ProcessOutcome:
@@ -19,7 +22,7 @@ def process(*outcomes: ThreadResult, memory: ThreadResult | None = None) -> Proc
     threads = tuple(
         ThreadOutcome(100 + number, "work\x1b", outcome, "why") for number, outcome in enumerate(outcomes)
     )
-    locked = ThreadOutcome(100, "work", memory) if memory else None
+    locked = MemoryOutcome(memory, None, LockFigures(), "why not") if memory else None
     return ProcessOutcome(100, True, threads, locked, 0.1)
 
 
@@ -57,7 +60,20 @@ def test_incomplete(outcomes: tuple[ThreadResult, ...], kind: type[IncompleteErr
 
 def test_memory_counts() -> None:
     """All threads have the state, but the memory could not be locked: that is not complete either."""
-    found = process(ThreadResult.DONE, memory=ThreadResult.FAILED)
-    assert not found.complete
-    with pytest.raises(IncompleteError):
-        found.require_complete()
+    for outcome in (ThreadResult.FAILED, ThreadResult.REFUSED, ThreadResult.PARTIAL):
+        found = process(ThreadResult.DONE, memory=outcome)
+        assert not found.complete
+        with pytest.raises(IncompleteError) as caught:
+            found.require_complete()
+        assert str(caught.value) == f"memory of process 100: {outcome.value} (why not)"
+        assert (caught.value.errno, caught.value.threads) == (EINVAL, ())
+
+
+def test_the_hint_is_what_works_there() -> None:
+    """A thread that must not be stopped says itself what to do instead."""
+    unsafe = ThreadOutcome(
+        100, "qemu-nbd", ThreadResult.UNSAFE, "why", reason=Reason.NBD_DO_IT, hint="start it anew"
+    )
+    with pytest.raises(IncompleteError) as caught:
+        ProcessOutcome(100, True, (unsafe,), None, 0.1).require_complete()
+    assert caught.value.hint == "start it anew"

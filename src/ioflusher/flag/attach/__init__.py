@@ -2,6 +2,7 @@
 
 from ioflusher.flag.attach.outcome import (
     IncompleteError,
+    MemoryOutcome,
     ProcessOutcome,
     StuckThreadError,
     ThreadOutcome,
@@ -11,6 +12,7 @@ from ioflusher.flag.attach.process import put_state
 
 __all__ = [
     "IncompleteError",
+    "MemoryOutcome",
     "ProcessOutcome",
     "StuckThreadError",
     "ThreadOutcome",

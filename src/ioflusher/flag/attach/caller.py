@@ -3,7 +3,7 @@
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EPERM
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
@@ -61,27 +61,28 @@ class Caller:
         except (ProcessLookupError, FileNotFoundError):
             return ThreadOutcome(state.tid, state.comm, ThreadResult.GONE)
         except Refused as refusal:
-            return ThreadOutcome(state.tid, state.comm, refusal.outcome, refusal.detail)
+            return _refused(state, refusal)
         return self.carry_on(pending, time.monotonic() + _PATIENCE) or pending
 
     def carry_on(self, pending: Pending, deadline: float) -> ThreadOutcome | None:
         """Have a thread that was asked to stop make the call; None if it does not stop before `deadline`."""
-        state, outcome, detail = pending.state, ThreadResult.DONE, ""
+        state = pending.state
+        result = ThreadOutcome(state.tid, state.comm, ThreadResult.DONE)
         try:
             if not self._injector.stop(pending.tracee, pending.blocked, deadline):
                 return None
             self._make_call(pending)
         except (ProcessLookupError, FileNotFoundError):
-            outcome = ThreadResult.GONE
+            result = replace(result, outcome=ThreadResult.GONE)
         except Refused as refusal:
-            outcome, detail = refusal.outcome, refusal.detail
+            result = _refused(state, refusal)
         except OSError as error:
-            outcome, detail = ThreadResult.FAILED, error.strerror or str(error)
+            result = replace(result, outcome=ThreadResult.FAILED, detail=error.strerror or str(error))
         if pending.tracee.stopped:
             self._let_go(pending.tracee)
-        elif outcome is not ThreadResult.GONE:
+        elif result.outcome is not ThreadResult.GONE:
             self._stuck[state.tid] = pending.tracee
-        return ThreadOutcome(state.tid, state.comm, outcome, detail)
+        return result
 
     def release(self, tid: int, status: int) -> None:
         """Let a thread go that was given up and reports only now; it finds its own way home."""
@@ -130,12 +131,18 @@ class Caller:
         """Have the stopped thread make the call; Refused where that did not work."""
         call, tracee = pending.call, pending.tracee
         check_filters(tracee, pending.status, call, self._architecture)
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._patience + call.seconds
         result = self._injector.call(tracee, call, pending.blocked, deadline)
         if result == 0:
             return
         detail = f"{call.name.value} there says: {os.strerror(-result)}"
         raise Refused(ThreadResult.NOT_PERMITTED if result == -EPERM else ThreadResult.FAILED, detail)
+
+
+def _refused(state: ThreadState, refusal: Refused) -> ThreadOutcome:
+    return ThreadOutcome(
+        state.tid, state.comm, refusal.outcome, refusal.detail, reason=refusal.reason, hint=refusal.hint
+    )
 
 
 def _read(path: str) -> bytes:

@@ -7,7 +7,7 @@ from errno import EPERM
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, Position
-from ioflusher.flag.attach.outcome import Refused, ThreadResult
+from ioflusher.flag.attach.outcome import Reason, Refused, ThreadResult
 from ioflusher.flag.attach.slots import Slots
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.kernel import seccomp
@@ -18,6 +18,7 @@ from ioflusher.kernel.seccomp import Action
 from ioflusher.kernel.status import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, TaskStatus, parse_status
 
 _ONLY_COMPUTES = "it computes in vector registers that a call destroys, and makes no call itself"
+_NEVER_CALLED = "it stopped, but did not get to make the call in time"
 _PAUSE = 0.0002  # seconds; to leave a restartable sequence, which is a few instructions long
 
 
@@ -115,9 +116,14 @@ class Injector:
         except PermissionError:
             return None
         if blocked and blocked.number == self._architecture.row.ioctl and blocked.arguments[1] == NBD_DO_IT:
+            # drivers/block/nbd.c, nbd_start_device_ioctl: wait_event_interruptible(), then sock_shutdown()
+            # where it was interrupted; PTRACE_INTERRUPT, SIGSTOP and the freezer wake it up as a signal does.
             raise Refused(
                 ThreadResult.UNSAFE,
                 "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device",
+                reason=Reason.NBD_DO_IT,
+                hint="the thread only holds the device, and allocates nothing while it waits; to have the "
+                "state there too, disconnect the device and start the program under `ioflusher run`",
             )
         return blocked
 
@@ -155,7 +161,10 @@ class Injector:
             if report is None:
                 # The code in the slot is the thread's way home now: nobody else may use the slot.
                 self._slots.give_up(slot)
-                raise Refused(ThreadResult.TIMED_OUT, "it stopped, but did not get to make the call in time")
+                why = (
+                    f"{call.name.value} there has not returned yet, and goes on" if entered else _NEVER_CALLED
+                )
+                raise Refused(ThreadResult.TIMED_OUT, why)
             if report.stop is Stop.GONE:
                 raise ProcessLookupError
             if report.stop is Stop.SIGNAL:

@@ -6,15 +6,19 @@ from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
 from ioflusher.flag.attach.caller import Asleep, Caller, Pending
-from ioflusher.flag.attach.outcome import GOOD, ProcessOutcome, ThreadOutcome, ThreadResult
+from ioflusher.flag.attach.memory import lock_process_memory
+from ioflusher.flag.attach.outcome import (
+    GOOD,
+    MemoryOutcome,
+    ProcessOutcome,
+    ThreadOutcome,
+    ThreadResult,
+)
 from ioflusher.flag.attach.tracee import Tracee, next_status
 from ioflusher.flag.errors import FlagError, NoSuchProcessError
 from ioflusher.flag.threads import Bits, Thread, thread_state, thread_states
 from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
 from ioflusher.kernel.status import parse_status
-from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE
-
-_LOCK_MEMORY = Call(CallName.MLOCKALL, (MCL_CURRENT | MCL_FUTURE,))
 
 _PAUSE = 0.02  # seconds between two looks at threads that do not stop
 _AS_OF_THE_DYING = (ThreadResult.FAILED, ThreadResult.TIMED_OUT, ThreadResult.UNSUITABLE)
@@ -47,7 +51,7 @@ class Tracer:
         self._begun = self._progress = time.monotonic()
         self._threads: dict[int, ThreadOutcome] = {}
         self._slow: dict[int, Pending] = {}
-        self._memory: ThreadOutcome | None = None
+        self._memory: MemoryOutcome | None = None
         self._failure: BaseException | None = None
 
     def outcome(self) -> ProcessOutcome:
@@ -65,7 +69,9 @@ class Tracer:
             if all(state.ended for state in states):
                 raise NoSuchProcessError(self._pid)
             if states[0].kernel_thread:
-                raise FlagError(f"{self._pid} is a kernel thread", hint="the kernel minds its own threads")
+                raise FlagError(
+                    f"{self._pid} is a kernel thread", hint="the kernel sets the flags of its threads itself"
+                )
             process = self._process()
             if process != self._pid:
                 raise FlagError(
@@ -74,7 +80,13 @@ class Tracer:
             self._cover(states)
             self._mark_dead()
             if self._lock_memory and not self.cancelled:
-                self._memory = self._lock()
+                self._memory = lock_process_memory(
+                    self._pid,
+                    self._call_in_any_thread,
+                    self._timeout,
+                    dry_run=self._dry_run,
+                    proc=self._proc,
+                )
         except BaseException as error:
             self._failure = error
 
@@ -177,16 +189,16 @@ class Tracer:
     def _as_wanted(self, state: Thread) -> bool:
         return state.bits is (Bits.BOTH if self._state else Bits.NONE)
 
-    def _lock(self) -> ThreadOutcome:
-        """Have one thread that could be stopped lock the memory of the process."""
-        able = [t for t in self._threads.values() if t.outcome in (*GOOD, ThreadResult.WOULD)]
+    def _call_in_any_thread(self, call: Call) -> ThreadOutcome:
+        """Have one thread of the process make a call, of those that could be stopped."""
+        able = [t for t in self._threads.values() if t.outcome in GOOD]
         result: ThreadOutcome | Pending | None = None
         for thread in sorted(able, key=lambda thread: thread.tid):
             state = thread_state(f"{self._directory}/{thread.tid}")
             if state is None or state.ended:
                 continue
             try:
-                result = self._caller.begin(state, _LOCK_MEMORY, dry_run=self._dry_run)
+                result = self._caller.begin(state, call)
             except Asleep:
                 continue
             if isinstance(result, Pending):
