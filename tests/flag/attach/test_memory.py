@@ -54,8 +54,12 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[MemoryOutcome, 
             calls.append(one)
             return ThreadOutcome(7, b"x", result, "" if result is ThreadResult.DONE else "the thread says no")
 
+        def fetch(pid: int, *_: object) -> str:
+            fetches.append(pid)
+            return "the time was up"
+
         monkeypatch.setattr(memory, "read_memory", look)
-        monkeypatch.setattr(memory, "fetch_swapped", lambda pid, *_: fetches.append(pid))
+        monkeypatch.setattr(memory, "fetch_swapped", fetch)
         outcome = lock_process_memory(7, call, 1.0, dry_run=dry_run, proc=Path("/proc"))
         return outcome, calls, fetches
 
@@ -106,6 +110,9 @@ def test_what_stays_in_swap_is_said(lock: Lock) -> None:
     assert outcome.outcome is ThreadResult.PARTIAL
     assert "70 MiB are left in swap" in outcome.detail
     assert "130 MiB are available" in outcome.detail
+    outcome, calls, fetches = lock(replace(ROOMY, swapped_kib=9 * MIB), replace(ROOMY, swapped_kib=MIB))
+    assert (flags(calls), fetches, outcome.outcome) == ([ON_FAULT], [7], ThreadResult.PARTIAL)
+    assert outcome.detail == "1 MiB are left in swap: the time was up"
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -157,10 +164,12 @@ def test_bringing_back_stops_when_memory_gets_short(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "swapped_pages", lambda *_: iter(range(1000)))
     monkeypatch.setattr(memory, "machine_memory_kib", lambda _: (800, free.pop(0)))
     monkeypatch.setattr(memory, "process_vm_touch", touch)
-    fetch_swapped(7, MemoryView(ROOMY, ()), float("inf"), Path("/proc"))
-    assert touched == list(range(128))
-    fetch_swapped(7, MemoryView(ROOMY, ()), 0.0, Path("/proc"))  # the time is up
+    why = fetch_swapped(7, MemoryView(ROOMY, ()), float("inf"), Path("/proc"))
+    assert (touched, "99 KiB are available now" in why) == (list(range(128)), True)
+    assert fetch_swapped(7, MemoryView(ROOMY, ()), 0.0, Path("/proc")) == "the time was up"
     assert len(touched) == 128
+    monkeypatch.setattr(memory, "swapped_pages", lambda *_: iter(()))
+    assert fetch_swapped(7, MemoryView(ROOMY, ()), 0.0, Path("/proc")) == ""
 
 
 def test_swapped_pages(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from ioflusher.kernel.syscalls import process_vm_touch
 # What populating is given beyond the time of every call: memory is cleared at some GB/s, and at tens of MB/s
 # where the machine is emulated.
 _POPULATED_KIB_PER_SECOND = 32 * 1024
+# The same for pages brought back from swap, which are read one by one over a network, it may be.
+_FETCHED_KIB_PER_SECOND = 1024
 _LOOK_EVERY = 64  # pages brought back from swap between two looks at what is free
 _PAGE_SWAPPED = 1 << 62  # Documentation/admin-guide/mm/pagemap.rst
 _ENTRY = 8  # bytes of pagemap a page
@@ -38,7 +40,8 @@ def lock_process_memory(
     """Lock the memory of process `pid` as far as that is safe, and bring back what is in swap.
 
     `call` has one thread of the process make a call; `timeout` in seconds counts for reading its figures, and
-    again for bringing back. With `dry_run` nothing is called, and the outcome says what would be done.
+    for bringing back on top of a second for every MiB. With `dry_run` nothing is called, and the outcome says
+    what would be done.
     """
     try:
         view = read_memory(pid, timeout, proc)
@@ -52,9 +55,11 @@ def lock_process_memory(
             return MemoryOutcome(done.outcome, plan.method, view.figures, done.detail)
         if not view.figures.swapped_kib:
             return MemoryOutcome(ThreadResult.DONE, plan.method, view.figures, plan.reason)
+        reason = plan.reason
         if plan.fetch:
-            fetch_swapped(pid, view, time.monotonic() + timeout, proc)
-        return _after_fetching(pid, call, timeout, proc, plan.reason)
+            seconds = timeout + view.figures.swapped_kib / _FETCHED_KIB_PER_SECOND
+            reason = fetch_swapped(pid, view, time.monotonic() + seconds, proc) or reason
+        return _after_fetching(pid, call, timeout, proc, reason)
     except MemoryUnreadableError as error:
         return MemoryOutcome(ThreadResult.TIMED_OUT, None, LockFigures(), str(error))
     except (FileNotFoundError, ProcessLookupError):
@@ -88,16 +93,20 @@ def lock_call(method: LockMethod, figures: LockFigures) -> Call:
     return Call(CallName.MLOCKALL, (method.value,), populated / _POPULATED_KIB_PER_SECOND)
 
 
-def fetch_swapped(pid: int, view: MemoryView, deadline: float, proc: Path) -> None:
-    """Bring the swapped pages of a process back until `deadline` (time.monotonic()), or memory gets short."""
+def fetch_swapped(pid: int, view: MemoryView, deadline: float, proc: Path) -> str:
+    """Bring the swapped pages of a process back until `deadline` (time.monotonic()), or memory gets short.
+
+    Why it stopped before the last page, in words; empty where it did not.
+    """
     for number, address in enumerate(swapped_pages(pid, view, proc)):
         if number % _LOOK_EVERY == 0:
             total, available = machine_memory_kib(proc)
             if total is None or available is None or available < total // KEPT_SHARE:
-                return
+                return f"{mib(available or 0)} are available now, too little to bring back more"
         if time.monotonic() > deadline:
-            return
+            return "the time was up"
         process_vm_touch(pid, address)  # one that was unmapped meanwhile needs nothing
+    return ""
 
 
 def swapped_pages(pid: int, view: MemoryView, proc: Path) -> Iterator[int]:
