@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -207,11 +208,41 @@ def device() -> None:
         of_client, of_covered = json.loads(done.stdout)["processes"]
         outcomes = sorted({thread["outcome"] for thread in of_client["threads"]})
         say("set on a device's client", [done.returncode, outcomes, of_covered["complete"]])
+        unsafe = [thread for thread in of_client["threads"] if thread["outcome"] == "unsafe"]
+        say("why not", [[thread["reason"], thread["hint"]] for thread in unsafe])
         say("the device reads", len(Path("/dev/nbd0").read_bytes()))
         subprocess.run([PROGRAM, "nbd", "detach", "/dev/nbd0"], check=True, timeout=60)
         client.communicate(timeout=60)
         server.terminate()
         covered.terminate()
+
+
+def qemu_nbd(how: str) -> None:
+    """QEMU's client and server in one: what `set` reaches of it, and that `run` covers all of it."""
+    before = [PROGRAM, "run", "--"] if how == "run" else []
+    image = Path(tempfile.mkdtemp()) / "image"
+    image.write_bytes(bytes(4 << 20))
+    command = [*before, "qemu-nbd", "--connect", "/dev/nbd0", "--format", "raw", str(image)]
+    subprocess.run(command, check=True, timeout=60)
+    holder = Path("/sys/block/nbd0/pid")
+    while not holder.exists():
+        time.sleep(0.05)
+    thread = int(holder.read_text())
+    process = int(Path(f"/proc/{thread}/status").read_text().partition("Tgid:")[2].split()[0])
+    found: list[object] = []
+    if how == "set":
+        done = subprocess.run([PROGRAM, "set", "--json", str(process)], stdout=PIPE, timeout=60)
+        (result,) = json.loads(done.stdout)["processes"]
+        left = [t for t in result["threads"] if t["outcome"] not in ("done", "already", "gone")]
+        found = [done.returncode, [[t["tid"] == thread, t["outcome"], t["reason"]] for t in left]]
+    say(
+        f"qemu-nbd, {how}",
+        [*found, ioflusher.coverage(process).complete, len(os.listdir(f"/proc/{process}/task"))],
+    )
+    say(f"qemu-nbd, {how}, the device reads", len(Path("/dev/nbd0").read_bytes()))
+    subprocess.run(["qemu-nbd", "--disconnect", "/dev/nbd0"], stdout=sys.stderr, check=True, timeout=60)
+    while holder.exists():
+        time.sleep(0.05)
 
 
 def launcher() -> None:
@@ -237,6 +268,9 @@ if __name__ == "__main__":
     scopes()
     launcher()
     device()
+    if shutil.which("qemu-nbd"):
+        qemu_nbd("set")
+        qemu_nbd("run")
     if shutil.which("node"):
         runtime("run")
         runtime("set")

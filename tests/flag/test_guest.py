@@ -77,6 +77,21 @@ def test_a_device_is_not_disconnected(found: dict[str, Any]) -> None:
     assert set(outcomes) <= {"unsafe", "done"}
     assert other_complete
     assert found["the device reads"] == 4 << 20
+    ((reason, hint),) = found["why not"]
+    assert (reason, "ioflusher run" in hint) == ("nbd_do_it", True)
+
+
+def test_the_device_of_qemu_nbd(found: dict[str, Any]) -> None:
+    """`set` leaves out the thread that holds the device, and only that; under `run` it has the state too."""
+    if "qemu-nbd, set" not in found:
+        pytest.skip("needs qemu-nbd: tools/packages test")
+    status, left, complete, threads = found["qemu-nbd, set"]
+    assert (status, left, complete) == (1, [[True, "unsafe", "nbd_do_it"]], False)
+    assert threads > 2
+    complete, threads = found["qemu-nbd, run"]
+    assert (complete, threads > 2) == (True, True)
+    for how in ("set", "run"):
+        assert found[f"qemu-nbd, {how}, the device reads"] == 4 << 20
 
 
 def test_launcher(found: dict[str, Any]) -> None:
