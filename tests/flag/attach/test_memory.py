@@ -52,7 +52,7 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[MemoryOutcome, 
 
         def call(one: Call) -> ThreadOutcome:
             calls.append(one)
-            return ThreadOutcome(7, b"x", result, "" if result is ThreadResult.DONE else "the thread says no")
+            return ThreadOutcome(7, "x", result, "" if result is ThreadResult.DONE else "the thread says no")
 
         def fetch(pid: int, *_: object) -> str:
             fetches.append(pid)

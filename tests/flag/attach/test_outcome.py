@@ -13,7 +13,7 @@ from ioflusher.flag.attach import (
     ThreadOutcome,
     ThreadResult,
 )
-from ioflusher.flag.attach.outcome import Reason
+from ioflusher.flag.attach.outcome import LeftOutReason
 from ioflusher.kernel.memory_lock import LockFigures
 
 
@@ -72,7 +72,7 @@ def test_memory_counts() -> None:
 def test_the_hint_is_what_works_there() -> None:
     """A thread that must not be stopped says itself what to do instead."""
     unsafe = ThreadOutcome(
-        100, "qemu-nbd", ThreadResult.UNSAFE, "why", reason=Reason.NBD_DO_IT, hint="start it anew"
+        100, "qemu-nbd", ThreadResult.UNSAFE, "why", reason=LeftOutReason.NBD_DO_IT, hint="start it anew"
     )
     with pytest.raises(IncompleteError) as caught:
         ProcessOutcome(100, True, (unsafe,), None, 0.1).require_complete()

@@ -139,7 +139,7 @@ class Caller:
         raise Refused(ThreadResult.NOT_PERMITTED if result == -EPERM else ThreadResult.FAILED, detail)
 
 
-def _refused(state: ThreadState, refusal: Refused) -> ThreadOutcome:
+def _refused(state: Thread, refusal: Refused) -> ThreadOutcome:
     return ThreadOutcome(
         state.tid, state.comm, refusal.outcome, refusal.detail, reason=refusal.reason, hint=refusal.hint
     )

@@ -7,7 +7,7 @@ from errno import EPERM
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, Position
-from ioflusher.flag.attach.outcome import Reason, Refused, ThreadResult
+from ioflusher.flag.attach.outcome import LeftOutReason, Refused, ThreadResult
 from ioflusher.flag.attach.slots import Slots
 from ioflusher.flag.attach.tracee import Tracee
 from ioflusher.kernel import seccomp
@@ -121,7 +121,7 @@ class Injector:
             raise Refused(
                 ThreadResult.UNSAFE,
                 "it waits in ioctl(NBD_DO_IT): interrupted, the kernel disconnects the device",
-                reason=Reason.NBD_DO_IT,
+                reason=LeftOutReason.NBD_DO_IT,
                 hint="the thread only holds the device, and allocates nothing while it waits; to have the "
                 "state there too, disconnect the device and start the program under `ioflusher run`",
             )

@@ -34,7 +34,7 @@ class Refused(Exception):
     """A thread that does not get the state; carries why, and what to do: see `ThreadOutcome`."""
 
     def __init__(
-        self, outcome: ThreadResult, detail: str, *, reason: "Reason | None" = None, hint: str = ""
+        self, outcome: ThreadResult, detail: str, *, reason: "LeftOutReason | None" = None, hint: str = ""
     ) -> None:
         super().__init__(detail)
         self.outcome = outcome
@@ -43,7 +43,7 @@ class Refused(Exception):
         self.hint = hint
 
 
-class Reason(Enum):
+class LeftOutReason(Enum):
     """Why a thread was left out, where a program may want to know more than the outcome."""
 
     NBD_DO_IT = "nbd_do_it"  # it holds a block device inside ioctl(NBD_DO_IT)
@@ -66,7 +66,7 @@ class ThreadOutcome:
     comm: str
     outcome: ThreadResult
     detail: str = ""
-    reason: Reason | None = None
+    reason: LeftOutReason | None = None
     hint: str = ""
 
 
