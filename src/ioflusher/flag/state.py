@@ -34,7 +34,7 @@ def set_io_flusher(state: bool) -> None:
 def get_io_flusher() -> bool:
     """Whether the calling thread is in the IO_FLUSHER state (carries both of its bits).
 
-    Works without privilege: where the kernel refuses PR_GET_IO_FLUSHER, the task flags in /proc tell.
+    Works without privilege: where the kernel refuses PR_GET_IO_FLUSHER, the task flags in /proc are read.
 
     Raises:
         StateUnreadableError: where /proc cannot be read either.

@@ -2,7 +2,7 @@
 
 A thread inherits the state of the thread that starts it, a child that of the thread that forks it. Pools
 start their workers when work arrives, from whichever thread hands it in: so the workers set the state
-themselves. Where one cannot, the caller is told.
+themselves. Where one cannot, the caller gets an error.
 """
 
 import functools
@@ -97,7 +97,7 @@ class FlusherThread(threading.Thread):
             super().run()
 
     def _covers_itself(self) -> bool:
-        """Set the state once and tell `start`; False where it could not be set."""
+        """Set the state once and wake up `start`; False where it could not be set."""
         if not self._decided.is_set():
             try:
                 _take_state()

@@ -51,7 +51,7 @@ class AArch64:
     )
     socket_waits = frozenset((63, 64, 65, 66))  # read, write, readv, writev
     reach: int | None = (1 << 27) - 4096  # of the instruction `b`
-    heeds_handlers = False  # the program counter is back already; nothing tells the kernel why
+    ends_for_handlers = False  # the program counter is back already, and the kernel has no record of why
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """See `arch.Architecture`."""

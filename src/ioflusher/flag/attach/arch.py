@@ -90,8 +90,8 @@ class Architecture(Protocol):
             happened to them, and that may be made again.
         socket_waits: the same, where their first argument is a socket.
         reach: how many bytes from the slot the thread may be, None for anywhere.
-        heeds_handlers: whether a call that is made once more still ends with EINTR where a signal's handler
-            runs first.
+        ends_for_handlers: whether a call that is made once more still ends with EINTR where a signal's
+            handler runs first.
     """
 
     row: ProcessorRow
@@ -101,7 +101,7 @@ class Architecture(Protocol):
     waits: frozenset[int]
     socket_waits: frozenset[int]
     reach: int | None
-    heeds_handlers: bool
+    ends_for_handlers: bool
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """Where the thread is.

@@ -29,7 +29,7 @@ class Pending:
     blocked: Blocked | None
 
 
-class Asleep(Exception):
+class UninterruptibleSleep(Exception):
     """The thread is in uninterruptible sleep: it cannot be stopped now, but may be later."""
 
 
@@ -51,7 +51,7 @@ class Caller:
         """Have the thread make the call; pending where it does not stop at once.
 
         Raises:
-            Asleep: where it is in uninterruptible sleep.
+            UninterruptibleSleep: where it is in uninterruptible sleep.
         """
         try:
             pending = self._examine(state, call)
@@ -85,7 +85,7 @@ class Caller:
         return result
 
     def release(self, tid: int, status: int) -> None:
-        """Let a thread go that was given up and reports only now; it finds its own way home."""
+        """Let a thread go that was given up and reports only now; it goes back by itself."""
         tracee = self._stuck.pop(tid, None)
         if tracee is not None:
             tracee.posted = status
@@ -101,7 +101,7 @@ class Caller:
         directory = f"{self._directory}/{state.tid}"
         status = parse_status(_read(f"{directory}/status"))
         if status.state == "D":
-            raise Asleep
+            raise UninterruptibleSleep
         if status.tracer_pid:
             raise Refused(ThreadResult.TRACED, f"by process {status.tracer_pid}")
         lacking = status.capabilities.missing(CAP_SYS_RESOURCE)

@@ -50,7 +50,7 @@ class Injector:
                 self._repeat_interrupted_call(tracee, blocked)
                 return True
             if report.stop is Stop.SIGNAL and not self._status(tracee).catches(report.signal):
-                # Untraced, a thread does not even notice a signal that is ignored.
+                # Untraced, a thread is not woken up by a signal that is ignored.
                 self._repeat_interrupted_call(tracee, blocked)
             tracee.interrupt()  # any stop takes the request back
             tracee.go_on(report.signal)
@@ -159,7 +159,7 @@ class Injector:
             tracee.go_on_to_call()
             report = tracee.wait(deadline)
             if report is None:
-                # The code in the slot is the thread's way home now: nobody else may use the slot.
+                # The code in the slot is the thread's way back now: nobody else may use the slot.
                 self._slots.give_up(slot)
                 why = (
                     f"{call.name.value} there has not returned yet, and goes on" if entered else _NEVER_CALLED
@@ -189,12 +189,12 @@ class Injector:
             registers, position = self._look(tracee, blocked)
             if (
                 position.eintr
-                and self._is_mere_wait(tracee, position.eintr)
+                and self._can_be_repeated(tracee, position.eintr)
                 and self._no_handler_waits(tracee)
             ):
                 tracee.set_registers(self._architecture.repeat(registers, position.eintr))
 
-    def _is_mere_wait(self, tracee: Tracee, call: Blocked) -> bool:
+    def _can_be_repeated(self, tracee: Tracee, call: Blocked) -> bool:
         """Whether nothing happened yet when the call was interrupted, so that it can be made again."""
         if call.number in self._architecture.waits:
             return True
@@ -208,7 +208,7 @@ class Injector:
 
     def _no_handler_waits(self, tracee: Tracee) -> bool:
         """Whether no signal waits whose handler shall run before the call is made again."""
-        return self._architecture.heeds_handlers or not self._status(tracee).handler_waits
+        return self._architecture.ends_for_handlers or not self._status(tracee).handler_waits
 
     def _status(self, tracee: Tracee) -> TaskStatus:
         return parse_status(Path(f"{self._directory}/{tracee.tid}/status").read_bytes())

@@ -24,8 +24,8 @@ def put_state(
 
     Each thread in turn is stopped by ptrace(2) for a fraction of a millisecond, makes the prctl call itself,
     and goes on; a system call in which it waited is resumed. This is repeated until a look at all threads
-    finds none that could still be changed, so that threads born meanwhile are covered. Threads that do not
-    stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
+    finds none that could still be changed, so that threads that start meanwhile are covered. Threads that do
+    not stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
     `lock_memory` has the process call mlockall too, in the way that `kernel.memory_lock.plan_lock` finds
     safe, or not at all. `dry_run` changes nothing.
 

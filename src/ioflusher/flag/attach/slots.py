@@ -3,7 +3,7 @@
 Executable mappings are whole pages; what they map rarely ends with a page. The bytes behind the end of the
 kernel's own library (the vdso), or of a program's text, are zeros that nobody executes and nobody reads. A
 tracer may write there even though the process may not: the process gets a page of its own. Nothing is
-mapped, nothing becomes writable, and the zeros are put back when the thread is home.
+mapped, nothing becomes writable, and the zeros are put back when the thread is back in its program.
 
 Code that is found there is what a killed tool left behind, and a thread may still be in it. So zeros are
 taken first, and such a slot only where every thread was seen elsewhere.

@@ -64,7 +64,7 @@ class Tracee:
         self.posted: int | None = None  # a wait status that `next_status` took for this thread
 
     def seize(self) -> None:
-        """Begin to trace; the thread does not notice, and goes on."""
+        """Begin to trace; the thread is not stopped by that."""
         ptrace(PTRACE_SEIZE, self.tid, 0, PTRACE_O_TRACESYSGOOD)
 
     def interrupt(self) -> None:
@@ -155,7 +155,7 @@ class Tracee:
         with suppress(OSError):
             if os.pwrite(self._memory(), code, address) == len(code):
                 return
-        # Kernels can be told to keep /proc/PID/mem from doing that (proc_mem.force_override, since 6.12).
+        # Kernels can be set up to refuse that to /proc/PID/mem (proc_mem.force_override, since 6.12).
         for place, word in enumerate(words_of(code)):
             ptrace(PTRACE_POKEDATA, self.tid, address + WORD * place, word)
 
@@ -175,7 +175,7 @@ class Tracee:
         """Whether `address` lies in the stopped thread's current restartable sequence (rseq(2)).
 
         Taken out of it, the thread would go on in it without the kernel's guard. Before 5.13 the kernel
-        does not tell: then False.
+        has no such request: then False.
         """
         try:
             configuration = ptrace_read(PTRACE_GET_RSEQ_CONFIGURATION, self.tid, 24, 24)

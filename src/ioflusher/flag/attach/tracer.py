@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import Architecture, Call, CallName
-from ioflusher.flag.attach.caller import Asleep, Caller, Pending
+from ioflusher.flag.attach.caller import Caller, Pending, UninterruptibleSleep
 from ioflusher.flag.attach.memory import lock_process_memory
 from ioflusher.flag.attach.outcome import (
     GOOD,
@@ -21,7 +21,7 @@ from ioflusher.kernel.prctl import PR_SET_IO_FLUSHER
 from ioflusher.kernel.status import parse_status
 
 _PAUSE = 0.02  # seconds between two looks at threads that do not stop
-_AS_OF_THE_DYING = (ThreadResult.FAILED, ThreadResult.TIMED_OUT, ThreadResult.UNSUITABLE)
+_FAILED_WHERE_IT_ENDS = (ThreadResult.FAILED, ThreadResult.TIMED_OUT, ThreadResult.UNSUITABLE)
 _ROUNDS = 200  # looks that find something to do; a process that needs more outruns us
 
 
@@ -78,7 +78,7 @@ class Tracer:
                     f"{self._pid} is a thread of process {process}", hint="name the process itself"
                 )
             self._cover(states)
-            self._mark_dead()
+            self._mark_ended()
             if self._lock_memory and not self.cancelled:
                 self._memory = lock_process_memory(
                     self._pid,
@@ -91,7 +91,7 @@ class Tracer:
             self._failure = error
 
     def _process(self) -> int:
-        """The process to which the number belongs: numbers start anew, so their order does not tell."""
+        """The process to which the number belongs: numbers are used again, so their order says nothing."""
         try:
             return parse_status((self._proc / str(self._pid) / "status").read_bytes()).tgid
         except (FileNotFoundError, ProcessLookupError) as error:
@@ -109,20 +109,20 @@ class Tracer:
                     self._give_up(waiting)
                     return
                 time.sleep(_PAUSE)
-                self._drop_dead()
+                self._drop_ended()
                 waiting = [state for state in waiting if self._waits(state)]
-                self._look_after_slow_ones()
+                self._handle_late_stops()
             try:
                 states = thread_states(self._pid, proc=self._proc)
             except NoSuchProcessError:
                 return  # it ended while we worked on it
         for state in states:
             if not self._as_wanted(state) and state.tid not in self._threads:
-                self._record(state, ThreadResult.FAILED, "threads are born faster than they can be covered")
+                self._record(state, ThreadResult.FAILED, "new threads start faster than they can be covered")
 
     def _waits(self, state: Thread) -> bool:
         """Deal with one thread; True where it cannot be stopped now but may be later."""
-        self._look_after_slow_ones()
+        self._handle_late_stops()
         known = self._threads.get(state.tid)
         if state.ended or state.tid in self._slow:
             return False
@@ -142,7 +142,7 @@ class Tracer:
         else:
             try:
                 self._take(state.tid, self._caller.begin(state, self._call, dry_run=self._dry_run))
-            except Asleep:
+            except UninterruptibleSleep:
                 return True
         return False
 
@@ -156,10 +156,10 @@ class Tracer:
     def _record(self, state: Thread, outcome: ThreadResult, detail: str = "") -> None:
         self._take(state.tid, ThreadOutcome(state.tid, state.comm, outcome, detail))
 
-    def _look_after_slow_ones(self) -> None:
+    def _handle_late_stops(self) -> None:
         """Threads that stop only now must not stand still while we deal with others."""
-        while (news := next_status()) is not None:
-            tid, status = news
+        while (report := next_status()) is not None:
+            tid, status = report
             if tid not in self._slow:
                 self._caller.release(tid, status)
                 continue
@@ -169,15 +169,15 @@ class Tracer:
                 del self._slow[tid]
                 self._take(tid, result)
 
-    def _drop_dead(self) -> None:
+    def _drop_ended(self) -> None:
         for tid in [tid for tid, pending in self._slow.items() if pending.tracee.ended()]:
             pending = self._slow.pop(tid)
             self._record(pending.state, ThreadResult.GONE)
 
-    def _mark_dead(self) -> None:
+    def _mark_ended(self) -> None:
         """What failed because the thread was about to die did not fail."""
         for tid, thread in self._threads.items():
-            if thread.outcome in _AS_OF_THE_DYING and Tracee(tid).ended():
+            if thread.outcome in _FAILED_WHERE_IT_ENDS and Tracee(tid).ended():
                 self._threads[tid] = replace(thread, outcome=ThreadResult.GONE, detail="")
 
     def _give_up(self, waiting: list[Thread]) -> None:
@@ -199,7 +199,7 @@ class Tracer:
                 continue
             try:
                 result = self._caller.begin(state, call)
-            except Asleep:
+            except UninterruptibleSleep:
                 continue
             if isinstance(result, Pending):
                 result = self._caller.carry_on(result, time.monotonic() + self._timeout) or result

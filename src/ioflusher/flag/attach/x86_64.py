@@ -62,7 +62,7 @@ class X8664:
     )
     socket_waits = frozenset((0, 1, 19, 20))  # read, write, readv, writev
     reach: int | None = None
-    heeds_handlers = True
+    ends_for_handlers = True
 
     def position(self, registers: bytes, blocked: Blocked | None) -> Position:
         """See `arch.Architecture`; the registers alone say it all, `blocked` is not needed."""
