@@ -19,6 +19,7 @@ from ioflusher.harden import RealtimePolicy, lock_memory, set_oom_score_adj, set
 PROGRAM = str(Path(sys.executable).with_name("ioflusher"))
 SOCKET = "/tmp/swap.sock"
 GROUPS = Path("/sys/fs/cgroup")
+STALLED_S = 60  # without a completed request: the device stands still, however slow the emulation is
 
 # Takes so many MiB, says so, and ends when its input does.
 HOG = """
@@ -68,7 +69,7 @@ def set_state(pid: int, *options: str) -> dict[str, object]:
     """What `ioflusher set --lock-memory --json` says of the memory, with its exit status."""
     command = (PROGRAM, "set", "--lock-memory", "--json", *options, str(pid))
     with start(*command, stdout=PIPE) as process:
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=300)
     (found,) = json.loads(output)["processes"]
     memory: dict[str, object] = found["memory"]
     return {"status": process.returncode, "complete": found["complete"], **memory}
@@ -103,11 +104,30 @@ def serve_swap() -> "subprocess.Popen[str]":
     return server
 
 
-def swap_works() -> None:
+def requests() -> int:
+    """How many reads and writes the device completed (Documentation/block/stat.rst)."""
+    fields = Path("/sys/block/nbd0/stat").read_text().split()
+    return int(fields[0]) + int(fields[4])
+
+
+def stacks(process: "subprocess.Popen[str]") -> list[str]:
+    """The kernel stacks of a process's threads."""
+    return [file.read_text() for file in Path(f"/proc/{process.pid}/task").glob("*/stack")]
+
+
+def swap_works(daemon: "subprocess.Popen[str]") -> None:
     """Three quarters of a process's memory go to swap and come back as they were."""
     swapper = in_group(group("swapper", "40M"), sys.executable, "-c", SWAPPER, "120", stdout=PIPE)
-    output, _ = swapper.communicate(timeout=200)
-    swapped, wrong = map(int, output.split())
+    completed, since = requests(), time.monotonic()
+    while swapper.poll() is None:
+        time.sleep(0.5)
+        if requests() != completed:
+            completed, since = requests(), time.monotonic()
+        elif time.monotonic() - since > STALLED_S:
+            say("swap", {"stalled": stacks(daemon)})
+            os._exit(1)
+    assert swapper.stdout is not None
+    swapped, wrong = map(int, swapper.stdout.read().split())
     say("swap", {"in swap MiB": swapped // 1024, "wrong pages": wrong, "status": swapper.returncode})
 
 
@@ -164,7 +184,7 @@ if __name__ == "__main__":
     set_oom_score_adj(-1000)
     daemon = serve_swap()
     without_room(daemon)
-    swap_works()
+    swap_works(daemon)
     if "--only" not in sys.argv:
         with_room()
         brought_back()

@@ -23,9 +23,9 @@ def found() -> dict[str, Any]:
     if shutil.which("nbdkit") is None:
         pytest.skip("needs nbdkit: tools/packages test")
     done = ioflusher(
-        *("lab", "exec", "--memory", "512M", "--load", "nbd nbds_max=1", "--timeout", "300"),
+        *("lab", "exec", "--memory", "512M", "--load", "nbd nbds_max=1", "--timeout", "600"),
         *("--", sys.executable, str(SCRIPT), TAKEN),
-        timeout=400,
+        timeout=700,
     )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return dict(json.loads(line) for line in done.stdout.splitlines())
