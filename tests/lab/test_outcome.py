@@ -1,6 +1,6 @@
 """The judgement on halves, runs and experiments: every outcome with the reason for its verdict."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from ioflusher.lab.outcome import (
     Half,
     HalfOutcome,
     OneHalf,
+    Plan,
     Run,
     bounded_console,
 )
@@ -199,3 +200,16 @@ def test_a_long_console_keeps_its_end() -> None:
     assert text.endswith("Kernel panic")
     assert text.startswith("[17 bytes before this are left out]\n")
     assert "early" not in text
+
+
+def test_what_is_not_said_of_a_half() -> None:
+    """A half of which nothing was measured claims nothing; an experiment is one run by default."""
+    bare = Half(False, HalfOutcome.LOST, "", 0.0, 0.0)
+    assert (bare.when_s, bare.completed, bare.in_flight) == (0.0, 0, 0)
+    assert (bare.verified_bytes, bare.wrong_chunks) == (None, None)
+    assert {field.name: field.default for field in fields(Plan)}["runs"] == 1
+
+
+def test_how_much_of_a_console_is_kept() -> None:
+    """A quarter of a mebibyte, as docs/lab.md says."""
+    assert LARGEST_CONSOLE_BYTES == 262144
