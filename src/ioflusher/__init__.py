@@ -91,8 +91,18 @@ __all__ = [
 ]
 
 
+# names that were public before they were renamed
+_RENAMED = {"Outcome": "ThreadResult", "ThreadState": "Thread"}
+
+
 def __getattr__(name: str) -> object:
     """The rest of the public names, loaded when they are first used."""
+    if name in _RENAMED:
+        from warnings import warn
+
+        new = _RENAMED[name]
+        warn(f"ioflusher.{name} is called ioflusher.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(flag, new)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(flag, name)

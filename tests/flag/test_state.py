@@ -172,3 +172,13 @@ def test_this_machine_agrees_with_its_capabilities() -> None:
         assert get_io_flusher() is True
         set_io_flusher(before)
     assert get_io_flusher() is before
+
+
+@pytest.mark.parametrize(("old", "new"), [("Outcome", "ThreadResult"), ("ThreadState", "Thread")])
+def test_renamed_names_still_work(old: str, new: str) -> None:
+    """A name that was public before is the new one, with a warning that says which."""
+    import ioflusher
+
+    with pytest.warns(DeprecationWarning, match=rf"ioflusher\.{old} is called ioflusher\.{new} now"):
+        assert getattr(ioflusher, old) is getattr(ioflusher, new)
+    assert old not in ioflusher.__all__
