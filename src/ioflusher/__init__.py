@@ -20,7 +20,7 @@ from ioflusher.flag import (
     set_io_flusher,
     without_io_flusher,
 )
-from ioflusher.kernel.flags import TaskFlags
+from ioflusher.kernel.task_flags import TaskFlags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

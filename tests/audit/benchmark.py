@@ -20,8 +20,8 @@ from ioflusher.kernel.capability import CapabilitySets
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.collect.machine import collect
+from ioflusher.machine.endpoints import Connection, Family, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue
 

@@ -9,8 +9,8 @@ from ioflusher.audit.finding import AuditFinding, AuditReport
 from ioflusher.audit.run import audit
 from ioflusher.kernel.capability import CapabilitySets
 from ioflusher.kernel.task import Thread
+from ioflusher.machine.endpoints import Connection, Family, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Queue, Swap

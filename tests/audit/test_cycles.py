@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from ioflusher.audit.finding import AuditFinding
 from ioflusher.kernel.task import Thread
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (

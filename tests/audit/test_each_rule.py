@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ioflusher.audit.table import BY_NAME, RULES
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import Candidate, Confidence, StorageService
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 from tests.audit.machines import (

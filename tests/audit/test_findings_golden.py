@@ -13,6 +13,7 @@ from ioflusher.audit.finding import AuditReport
 from ioflusher.audit.rules.rule import RemedyStep
 from ioflusher.kernel.capability import CapabilitySets
 from ioflusher.kernel.task import Thread
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.process import (
     DeviceHandle,
     FileKind,
@@ -20,7 +21,6 @@ from ioflusher.machine.process import (
     MemoryLimit,
     Process,
 )
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Swap

@@ -11,9 +11,9 @@ from ioflusher.audit.config import Config
 from ioflusher.audit.fleet import Judged
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
+from ioflusher.machine.endpoints import FuseConnection
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.process import DeviceHandle, MemoryLimit
-from ioflusher.machine.services import FuseConnection
 from ioflusher.machine.snapshot import Unreadable
 from ioflusher.report.audit_json import audit_record
 from ioflusher.report.audit_sarif import sarif_log

@@ -9,7 +9,7 @@ from ioflusher.audit.config import Config
 from ioflusher.audit.finding import AuditFinding
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.kernel.capability import CapabilitySets
-from ioflusher.kernel.memory_lock import mib
+from ioflusher.kernel.lock_plan import mib
 from ioflusher.machine.process import DeviceHandle, FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot

@@ -14,7 +14,7 @@ from tests.machine.graphs import daemon, machine, nbd, swap_on
 
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot
-from ioflusher.machine.services import Connection, Family, SocketEnd
+from ioflusher.machine.endpoints import Connection, Family, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 
 DEVICE = replace(nbd(0), serving_pid=700)

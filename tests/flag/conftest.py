@@ -8,9 +8,9 @@ import pytest
 
 from ioflusher.flag import scope as scope_room
 from ioflusher.flag import state as room
-from ioflusher.kernel.flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
 from ioflusher.kernel.syscalls import ONE, ZERO
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, TaskFlags
 
 Call = tuple[int, bool]
 

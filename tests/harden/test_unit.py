@@ -46,7 +46,7 @@ def test_bounding_set_is_widened_only_where_there_is_one() -> None:
 def test_settings_use_what_systemd_has() -> None:
     """Limits and scheduling become systemd's own settings, not options of the launcher."""
     settings = Settings(
-        memory_lock=UNLIMITED,
+        memory_lock_limit=UNLIMITED,
         cgroup="storage.slice",
         oom_score_adj=-1000,
         policy=RealtimePolicy.RR,

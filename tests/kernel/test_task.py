@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.kernel.flags import (
+from ioflusher.kernel.task import Bits, Policy, Thread, parse_parent, parse_stat
+from ioflusher.kernel.task_flags import (
     PF_IO_FLUSHER,
     PF_KTHREAD,
     PF_LOCAL_THROTTLE,
@@ -17,7 +18,6 @@ from ioflusher.kernel.flags import (
     TaskFlags,
     parse_flags,
 )
-from ioflusher.kernel.task import Bits, Policy, Thread, parse_parent, parse_stat
 
 REAL = (
     b"14 (kworker/0:1H-kb) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 0 -20 1 0 9 0 0 18446744073709551615 "

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernel.task import Thread
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap

@@ -14,9 +14,9 @@ from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.machine import collect
 from ioflusher.machine.collect.unreadable_notes import Notes
+from ioflusher.machine.endpoints import Family, NetlinkUser
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
-from ioflusher.machine.services import Family, NetlinkUser
 from ioflusher.machine.snapshot import Snapshot, Unreadable
 
 EVIL = b"nbd) S 1 (\x1b[31m\n"

@@ -12,8 +12,8 @@ import pytest
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.collect import sockets as collect_sockets
 from ioflusher.machine.collect.machine import collect
+from ioflusher.machine.endpoints import Family
 from ioflusher.machine.process import FileKind
-from ioflusher.machine.services import Family
 
 pytestmark = pytest.mark.live
 

@@ -7,10 +7,7 @@ from tests.machine.graphs import ROOT, SWAP_ON_NBD, daemon, machine, mount, nbd,
 
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
-from ioflusher.machine.graph.build import storage_graph
-from ioflusher.machine.graph.nodes import Graph, Need, NodeKind, Reason
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
-from ioflusher.machine.services import (
+from ioflusher.machine.endpoints import (
     Connection,
     Family,
     IscsiSession,
@@ -19,6 +16,9 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph, Need, NodeKind, Reason
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap

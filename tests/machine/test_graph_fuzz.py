@@ -8,9 +8,7 @@ from tests.machine.graphs import SYSTEM
 from tests.machine.test_cycles import assert_is_a_way
 
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.graph.build import storage_graph
-from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import (
+from ioflusher.machine.endpoints import (
     Connection,
     Family,
     IscsiSession,
@@ -19,6 +17,8 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap

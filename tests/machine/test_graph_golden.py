@@ -11,10 +11,7 @@ import pytest
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on, talk
 
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.graph.build import storage_graph
-from ioflusher.machine.graph.nodes import Graph
-from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
-from ioflusher.machine.services import (
+from ioflusher.machine.endpoints import (
     Connection,
     Family,
     IscsiSession,
@@ -23,6 +20,9 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
+from ioflusher.machine.graph.build import storage_graph
+from ioflusher.machine.graph.nodes import Graph
+from ioflusher.machine.process import FileKind, FileUse, MemoryLimit, Process
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount, Swap

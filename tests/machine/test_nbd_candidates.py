@@ -18,10 +18,10 @@ from tests.machine.test_serving import EMPTY, process
 
 from ioflusher.audit.run import audit
 from ioflusher.machine.codec import load_snapshot
+from ioflusher.machine.endpoints import Connection, Family, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import NodeKind, Reason
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.services import Connection, Family, SocketEnd
 from ioflusher.machine.serving.candidates import candidate_groups
 from ioflusher.machine.serving.infer import services
 from ioflusher.machine.serving.nbd_traffic import MOST_HANDSHAKE, matches

@@ -17,11 +17,11 @@ from tests.machine.test_serving import EMPTY
 
 from ioflusher.audit.run import audit
 from ioflusher.machine.collect.machine import Collected, collect_serving
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.layers import Layers
 from ioflusher.machine.graph.select import select
 from ioflusher.machine.peers import kept_sockets, local_hosts
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.serving.index import SnapshotIndex
 from ioflusher.machine.serving.infer import services
 from ioflusher.machine.snapshot import Snapshot

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
 from tests.machine.test_graph_fuzz import SNAPSHOTS
 
+from ioflusher.machine.endpoints import Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.prediction import Prediction, predict
@@ -21,7 +22,6 @@ from ioflusher.machine.hypothetical import (
     parse_command,
 )
 from ioflusher.machine.process import FileKind, FileUse
-from ioflusher.machine.services import Family, Listener, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 from ioflusher.report.map_json import map_record

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioflusher.kernel.task import Thread
-from ioflusher.machine.process import DeviceHandle, Process
-from ioflusher.machine.services import (
+from ioflusher.machine.endpoints import (
     Connection,
     Family,
     IscsiSession,
@@ -20,8 +19,9 @@ from ioflusher.machine.services import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.serving.devices import MULTIPATHD_SOCKET
+from ioflusher.machine.process import DeviceHandle, Process
 from ioflusher.machine.serving.infer import services
+from ioflusher.machine.serving.multipath import MULTIPATHD_SOCKET
 from ioflusher.machine.serving.service import StorageRole, StorageService
 from ioflusher.machine.snapshot import Memory, Snapshot, System
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper, Mount

@@ -19,7 +19,7 @@ from ioflusher.cli.nbd import host_port, put_state, size
 from ioflusher.flag import FlagError, StateUnreadableError
 from ioflusher.flag import state as flag_state
 from ioflusher.harden import HardenError, RealtimePolicy
-from ioflusher.kernel.flags import PF_IO_FLUSHER, TaskFlags
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.client import Client, describe
 
@@ -273,7 +273,7 @@ def watch(frame, event, arg):
             raise SystemExit
 import ioflusher.flag
 from ioflusher.cli.main import cli
-from ioflusher.kernel.flags import TaskFlags
+from ioflusher.kernel.task_flags import TaskFlags
 def set_io_flusher(state):
     assert threading.active_count() == 1
     calls.append(f"prctl({int(state)})")

@@ -65,7 +65,7 @@ def hardening(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         settings = Settings(
-            memory_lock=memlock,
+            memory_lock_limit=memlock,
             cgroup=cgroup,
             oom_score_adj=oom_score_adj,
             policy=RealtimePolicy[policy.upper()] if policy else None,

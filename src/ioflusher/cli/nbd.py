@@ -136,7 +136,7 @@ def put_state(wanted: bool) -> None:
     """
     from ioflusher import flag
     from ioflusher.flag import state
-    from ioflusher.kernel.flags import PF_IO_FLUSHER
+    from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 
     try:
         carried: int | None = state.own_task_flags() & PF_IO_FLUSHER

@@ -14,7 +14,7 @@ from ioflusher.cli.messages import complain, remark
 from ioflusher.flag import FlagError, set_io_flusher
 from ioflusher.flag.attach import MemoryOutcome, ProcessOutcome, ThreadOutcome, ThreadResult, put_state
 from ioflusher.harden import HardenError, lock_memory
-from ioflusher.kernel.memory_lock import LockMethod
+from ioflusher.kernel.lock_plan import LockMethod
 from ioflusher.support.text import printable
 
 

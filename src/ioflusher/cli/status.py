@@ -13,8 +13,8 @@ from ioflusher.cli.exit_status import verdict
 from ioflusher.cli.messages import complain, remark
 from ioflusher.errors import IoflusherError
 from ioflusher.flag import NoSuchProcessError
-from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_KTHREAD
 from ioflusher.kernel.task import Thread
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_KTHREAD
 from ioflusher.machine.collect.device_numbers import DeviceNumbers
 from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.parallel import read_processes

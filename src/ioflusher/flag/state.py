@@ -3,9 +3,9 @@
 import os
 
 from ioflusher.flag.errors import FlagError, InvalidStateError, StateUnreadableError, refusal
-from ioflusher.kernel.flags import TaskFlags, parse_flags
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
 from ioflusher.kernel.syscalls import ZERO, prctl, prctl_raw
+from ioflusher.kernel.task_flags import TaskFlags, parse_flags
 
 OWN_STAT = "/proc/thread-self/stat"
 OWN_STATUS = "/proc/thread-self/status"

@@ -17,7 +17,7 @@ class Settings:
     """What to change; None leaves it as it is.
 
     Attributes:
-        memory_lock: limit of locked memory in bytes, UNLIMITED for none.
+        memory_lock_limit: limit of locked memory in bytes, UNLIMITED for none.
         cgroup: control group to join.
         oom_score_adj: -1000 to 1000.
         policy, priority: real-time scheduling, priority 1 to 99; both or neither.
@@ -25,7 +25,7 @@ class Settings:
         io_class, io_level: I/O scheduling, level 0 to 7.
     """
 
-    memory_lock: int | None = None
+    memory_lock_limit: int | None = None
     cgroup: str | None = None
     oom_score_adj: int | None = None
     policy: RealtimePolicy | None = None
@@ -49,8 +49,8 @@ class Settings:
         Raises:
             HardenError: at the first that is refused.
         """
-        if self.memory_lock is not None:
-            set_memory_lock_limit(None if self.memory_lock == UNLIMITED else self.memory_lock)
+        if self.memory_lock_limit is not None:
+            set_memory_lock_limit(None if self.memory_lock_limit == UNLIMITED else self.memory_lock_limit)
         if self.cgroup is not None:
             join_cgroup(self.cgroup)
         if self.oom_score_adj is not None:

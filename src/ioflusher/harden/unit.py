@@ -121,8 +121,8 @@ def _last(settings: dict[str, list[str]], key: str, default: str) -> str:
 def _native(settings: Settings) -> list[str]:
     """The settings that systemd has itself."""
     lines = []
-    if settings.memory_lock is not None:
-        limit = "infinity" if settings.memory_lock == UNLIMITED else str(settings.memory_lock)
+    if settings.memory_lock_limit is not None:
+        limit = "infinity" if settings.memory_lock_limit == UNLIMITED else str(settings.memory_lock_limit)
         lines.append(f"LimitMEMLOCK={limit}")
     if settings.cgroup is not None:
         lines.append(f"Slice={settings.cgroup}")

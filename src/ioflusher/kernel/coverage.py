@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernel.task import Bits, Thread
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 
 
 @dataclass(frozen=True, slots=True)

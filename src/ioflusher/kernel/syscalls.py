@@ -122,7 +122,7 @@ def ioprio_set(which: int, who: int, priority: int) -> None:
     Raises:
         OSError: with the kernel's errno; ENOSYS on other processors.
     """
-    from ioflusher.kernel.architecture import PROCESSORS
+    from ioflusher.kernel.processors import PROCESSORS
 
     row = PROCESSORS.get(os.uname().machine)
     if row is None:

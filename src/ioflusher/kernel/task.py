@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER, TaskFlags
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER, TaskFlags
 
 
 class Policy(Enum):

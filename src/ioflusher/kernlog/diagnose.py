@@ -7,7 +7,7 @@ judgement comes at the end, when everything that the log tells is known.
 import re
 from dataclasses import dataclass, field, replace
 
-from ioflusher.kernel.flags import PF_IO_FLUSHER
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.advice import kernel_notes, remedies, who_completes
 from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait, dissect
 from ioflusher.kernlog.askers import asker_of, families

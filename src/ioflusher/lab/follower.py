@@ -7,7 +7,7 @@ to the same half as the machine did.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ioflusher.kernel.flags import TaskFlags
+from ioflusher.kernel.task_flags import TaskFlags
 from ioflusher.kernlog.console import events, task_reports
 from ioflusher.kernlog.frames import Frame, parse_proc_stack
 from ioflusher.kernlog.records import EventKind

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ioflusher.machine.services import Connection, Family, Listener, Remote, SocketEnd
+from ioflusher.machine.endpoints import Connection, Family, Listener, Remote, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from ioflusher.machine.process import Process
-from ioflusher.machine.services import (
+from ioflusher.machine.endpoints import (
     Connection,
     FuseConnection,
     IscsiSession,
@@ -13,6 +12,7 @@ from ioflusher.machine.services import (
     Remote,
     TcmuDevice,
 )
+from ioflusher.machine.process import Process
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 from ioflusher.machine.unreadable import Unreadable
 

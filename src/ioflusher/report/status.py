@@ -7,8 +7,8 @@ from typing import Any
 
 from ioflusher.kernel.capability import CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE
 from ioflusher.kernel.coverage import Coverage
-from ioflusher.kernel.flags import PF_IO_FLUSHER
 from ioflusher.kernel.task import Policy
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.machine.process import Process
 
 # What the state, locked memory and real-time scheduling need.

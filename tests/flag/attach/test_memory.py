@@ -17,8 +17,8 @@ from ioflusher.flag.attach.memory_figures import (
     parse_lock_limit,
     read_memory,
 )
+from ioflusher.kernel.lock_plan import LockFigures
 from ioflusher.kernel.maps import Mapping
-from ioflusher.kernel.memory_lock import LockFigures
 from ioflusher.kernel.smaps import MappedMemory
 from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT
 

@@ -14,7 +14,7 @@ from ioflusher.flag.attach import (
     ThreadResult,
 )
 from ioflusher.flag.attach.outcome import LeftOutReason
-from ioflusher.kernel.memory_lock import LockFigures
+from ioflusher.kernel.lock_plan import LockFigures
 
 
 def process(*outcomes: ThreadResult, memory: ThreadResult | None = None) -> ProcessOutcome:

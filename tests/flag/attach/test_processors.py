@@ -6,12 +6,11 @@ from errno import EINTR
 import pytest
 
 from ioflusher.flag.attach.aarch64 import AArch64
-from ioflusher.flag.attach.arch import Architecture, Call, CallName
-from ioflusher.flag.attach.architectures import architecture
+from ioflusher.flag.attach.arch import Architecture, Call, CallName, architecture
 from ioflusher.flag.attach.x86_64 import X8664
 from ioflusher.flag.errors import NotSupportedError
-from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.processors import PROCESSORS
 from ioflusher.kernel.ptrace import NT_ARM_SSVE, NT_ARM_SVE
 
 PRCTL = Call(CallName.PRCTL, (57, 1))

@@ -6,7 +6,7 @@ from ioflusher.audit.finding import Evidence, Remedy, Severity, Subject, Subject
 from ioflusher.audit.rules.rule import MOST_NAMED, Found, known, more, quoted
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
-from ioflusher.kernel.flags import PF_LOCAL_THROTTLE
+from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE
 from ioflusher.machine.graph.layers import Layer, device_layer
 from ioflusher.machine.process import FileKind, FileUse
 from ioflusher.machine.snapshot import Memory

@@ -14,8 +14,8 @@ from ioflusher.audit.rules.rule import (
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, View
 from ioflusher.kernel.capability import CAP_SYS_RESOURCE
-from ioflusher.kernel.flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
 from ioflusher.kernel.task import Thread
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOFS
 from ioflusher.machine.serving.service import StorageRole
 from ioflusher.support.text import counted
 

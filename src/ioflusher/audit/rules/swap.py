@@ -10,7 +10,7 @@ from ioflusher.audit.rules.rule import MOST_NAMED, Found, evidence_of_service, k
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
 from ioflusher.kernel.capability import CAP_IPC_LOCK
-from ioflusher.kernel.memory_lock import LockFigures, LockMethod, plan_lock
+from ioflusher.kernel.lock_plan import LockFigures, LockMethod, plan_lock
 from ioflusher.machine.process import Process
 from ioflusher.machine.storage import Swap
 
@@ -57,7 +57,7 @@ def lock_commands(process: Process) -> tuple[str, ...]:
 def lock_plan(view: View, process: Process, own_swaps: tuple[Swap, ...] = ()) -> tuple[str, bool]:
     """Why the memory of a process can be locked as it runs without harm, or why not; and whether.
 
-    `kernel.memory_lock` judges the figures. Of what is absent VmSize less VmRSS is the most that it can be:
+    `kernel.lock_plan` judges the figures. Of what is absent VmSize less VmRSS is the most that it can be:
     reserved address space (PROT_NONE) counts there, and is not populated. What is in swap is brought back,
     which is harmless where the process does not serve that swap itself (`own_swaps`). `lock_commands` lifts
     the limit RLIMIT_MEMLOCK before.

@@ -11,8 +11,8 @@ import struct
 from errno import EINTR
 
 from ioflusher.flag.attach.arch import Call, Detour, Position, ReadRegisters, signed
-from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.processors import PROCESSORS
 from ioflusher.kernel.ptrace import NT_ARM_SSVE, NT_ARM_SVE
 
 _FORMAT = "=34Q"  # x0 to x30, sp, pc, pstate

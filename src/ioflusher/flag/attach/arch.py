@@ -5,14 +5,17 @@ where the thread was. The thread is stopped again right behind the call and gets
 the rest of the code runs only if we die in between. So the thread goes on unharmed at whatever point that is.
 """
 
+import importlib
+import platform
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from ioflusher.kernel.architecture import ProcessorRow
+from ioflusher.flag.errors import NotSupportedError
 from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.processors import PROCESSORS, ProcessorRow
 
 WORD = 8  # bytes, on every processor that is known here
 
@@ -137,3 +140,20 @@ def signed(word: int) -> int:
 def words_of(code: bytes) -> tuple[int, ...]:
     """Machine code as the words that PTRACE_POKEDATA writes."""
     return struct.unpack(f"={len(code) // WORD}Q", code)
+
+
+def architecture(machine: str | None = None) -> Architecture:
+    """The architecture of this name, as `uname -m` says it; None: of this machine.
+
+    Raises:
+        NotSupportedError: where there is no such row.
+    """
+    name = platform.machine() if machine is None else machine
+    if name not in PROCESSORS:
+        raise NotSupportedError(
+            f"cannot change a running process on {name}: the registers of {', '.join(PROCESSORS)} are known",
+            hint="start the process under `ioflusher run`",
+        )
+    module = importlib.import_module(f"ioflusher.flag.attach.{name}")
+    found: Architecture = module.ARCHITECTURE
+    return found

@@ -1,6 +1,6 @@
 """Lock the memory of a process that runs, without a wait for what only that process can bring.
 
-`kernel.memory_lock` says how that can happen. The figures are read first, from outside. Then one thread of
+`kernel.lock_plan` says how that can happen. The figures are read first, from outside. Then one thread of
 the process calls mlockall(2) in the way that they allow. What is in swap is brought back only once the lock
 is in force without populating, and from outside: a page at a time, by process_vm_readv(2), which lets go of
 the process's mmap_lock while the page is read (mm/gup.c, FOLL_UNLOCKABLE), and no longer than memory lasts.
@@ -21,7 +21,7 @@ from ioflusher.flag.attach.memory_figures import (
     read_memory,
 )
 from ioflusher.flag.attach.outcome import MemoryOutcome, ThreadOutcome, ThreadResult
-from ioflusher.kernel.memory_lock import KEPT_SHARE, LockFigures, LockMethod, mib, plan_lock
+from ioflusher.kernel.lock_plan import KEPT_SHARE, LockFigures, LockMethod, mib, plan_lock
 from ioflusher.kernel.syscalls import process_vm_touch
 
 # What populating is given beyond the time of every call: memory is cleared at some GB/s, and at tens of MB/s

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ioflusher.kernel.capability import CAP_IPC_LOCK
 from ioflusher.kernel.cgroup import Membership, parse_cgroup, parse_limit
+from ioflusher.kernel.lock_plan import LockFigures
 from ioflusher.kernel.meminfo import parse_meminfo
-from ioflusher.kernel.memory_lock import LockFigures
 from ioflusher.kernel.smaps import MappedMemory, absent_kib, parse_smaps, swapped_kib
 from ioflusher.kernel.status import parse_status
 

@@ -5,7 +5,7 @@ from enum import Enum
 from errno import EBUSY, EINVAL, EPERM
 
 from ioflusher.flag.errors import FlagError
-from ioflusher.kernel.memory_lock import LockFigures, LockMethod
+from ioflusher.kernel.lock_plan import LockFigures, LockMethod
 
 
 class ThreadResult(Enum):

@@ -5,7 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
-from ioflusher.flag.attach.architectures import architecture
+from ioflusher.flag.attach.arch import architecture
 from ioflusher.flag.attach.outcome import ProcessOutcome
 from ioflusher.flag.attach.tracer import Tracer
 from ioflusher.flag.errors import FlagError
@@ -26,7 +26,7 @@ def put_state(
     and goes on; a system call in which it waited is resumed. This is repeated until a look at all threads
     finds none that could still be changed, so that threads that start meanwhile are covered. Threads that do
     not stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
-    `lock_memory` has the process call mlockall too, in the way that `kernel.memory_lock.plan_lock` finds
+    `lock_memory` has the process call mlockall too, in the way that `kernel.lock_plan.plan_lock` finds
     safe, or not at all. `dry_run` changes nothing.
 
     Meant for a process of its own, such as `ioflusher set`: it waits for traced threads, and other code that
@@ -34,7 +34,7 @@ def put_state(
 
     Raises:
         NoSuchProcessError: where there is no such process.
-        NotSupportedError: on a processor that `kernel.architecture` has no row for.
+        NotSupportedError: on a processor that `kernel.processors` has no row for.
         FlagError: for the calling process itself and for kernel threads.
     """
     here = architecture()

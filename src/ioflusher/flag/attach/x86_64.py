@@ -10,8 +10,8 @@ import struct
 from errno import EINTR
 
 from ioflusher.flag.attach.arch import Call, Detour, Position, ReadRegisters, signed
-from ioflusher.kernel.architecture import PROCESSORS
 from ioflusher.kernel.blocked import Blocked
+from ioflusher.kernel.processors import PROCESSORS
 from ioflusher.kernel.ptrace import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS
 
 _NAMES = (

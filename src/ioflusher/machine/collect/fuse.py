@@ -1,7 +1,7 @@
 """Connections of FUSE, from the file system fusectl (fs/fuse/control.c)."""
 
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import FuseConnection
+from ioflusher.machine.endpoints import FuseConnection
 from ioflusher.machine.storage import Mount
 
 FUSE = "sys/fs/fuse/connections"

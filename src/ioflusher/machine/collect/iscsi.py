@@ -1,7 +1,7 @@
 """iSCSI sessions of this machine's initiators, from /sys/class (drivers/scsi/scsi_transport_iscsi.c)."""
 
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import IscsiSession
+from ioflusher.machine.endpoints import IscsiSession
 from ioflusher.machine.storage import BlockDevice
 
 SESSIONS = "sys/class/iscsi_session"

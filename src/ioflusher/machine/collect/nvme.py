@@ -1,7 +1,7 @@
 """Controllers of NVMe over TCP, from /sys/class (drivers/nvme/host/fabrics.c)."""
 
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import NvmeController
+from ioflusher.machine.endpoints import NvmeController
 from ioflusher.machine.storage import BlockDevice
 
 NVME = "sys/class/nvme"

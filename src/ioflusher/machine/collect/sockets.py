@@ -22,7 +22,7 @@ from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.proc_files import prefix, read_text
 from ioflusher.machine.collect.sock_diag import tcp_received, unix_sockets
 from ioflusher.machine.collect.unreadable_notes import Notes
-from ioflusher.machine.services import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
+from ioflusher.machine.endpoints import Connection, Family, Listener, NetlinkUser, Remote, SocketEnd
 from ioflusher.support.text import text_of
 
 Holders = Mapping[int, tuple[int, ...]]

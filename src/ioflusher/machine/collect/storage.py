@@ -10,7 +10,7 @@ from ioflusher.machine.collect.mounts import Devices, collect_mounts, collect_sw
 from ioflusher.machine.collect.nvme import collect_nvme
 from ioflusher.machine.collect.tcmu import collect_tcmu
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import FuseConnection, IscsiSession, NvmeController, TcmuDevice
+from ioflusher.machine.endpoints import FuseConnection, IscsiSession, NvmeController, TcmuDevice
 from ioflusher.machine.storage import BlockDevice, Mount, Swap
 
 

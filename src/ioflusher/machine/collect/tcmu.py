@@ -2,7 +2,7 @@
 
 from ioflusher.kernel.target import parse_uio_name, wwid_suffix
 from ioflusher.machine.collect.tree import Tree
-from ioflusher.machine.services import TcmuDevice
+from ioflusher.machine.endpoints import TcmuDevice
 
 UIO = "sys/class/uio"
 CORE = "sys/kernel/config/target/core"

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable
 
+from ioflusher.machine.endpoints import Connection, Family, Remote, SocketEnd
 from ioflusher.machine.graph.draft import Draft
 from ioflusher.machine.graph.nodes import Need, Node, NodeKind, Reason
 from ioflusher.machine.peers import is_listened_at, listening_addresses, servers, split_address
-from ioflusher.machine.services import Connection, Family, Remote, SocketEnd
 from ioflusher.machine.serving.index import is_bystander, other_end
 from ioflusher.machine.snapshot import Snapshot
 

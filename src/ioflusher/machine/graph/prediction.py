@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from ioflusher.machine.endpoints import Family
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.cycles import cycle_through
 from ioflusher.machine.graph.layers import Layers
@@ -16,7 +17,6 @@ from ioflusher.machine.hypothetical import (
     WouldSwap,
 )
 from ioflusher.machine.peers import join_address, split_address
-from ioflusher.machine.services import Family
 from ioflusher.machine.serving.files import NETWORK_PORTS, server_address
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
 from ioflusher.machine.serving.infer import services as infer_services

@@ -6,8 +6,8 @@ of a store it closes when 60 s went by without a request (osd_idle_ttl, include/
 
 from collections.abc import Iterator
 
+from ioflusher.machine.endpoints import Family, SocketEnd
 from ioflusher.machine.peers import split_address
-from ioflusher.machine.services import Family, SocketEnd
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import DeviceKind

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.peers import local_hosts, split_address
 from ioflusher.machine.process import DeviceHandle, Process
-from ioflusher.machine.services import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.snapshot import Snapshot
 
 # Where every daemon may have a stream open that carries no I/O of a device: logging, the message bus.

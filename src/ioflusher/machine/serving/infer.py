@@ -1,10 +1,11 @@
 """Who serves what: the inference over a Snapshot."""
 
 from ioflusher.machine.serving.ceph import ceph_services
-from ioflusher.machine.serving.devices import dm_services, tcmu_services, ublk_services, vduse_services
 from ioflusher.machine.serving.files import file_server_services, fuse_services
+from ioflusher.machine.serving.held_devices import tcmu_services, ublk_services, vduse_services
 from ioflusher.machine.serving.index import SnapshotIndex
 from ioflusher.machine.serving.iscsi import iscsi_services
+from ioflusher.machine.serving.multipath import multipath_services
 from ioflusher.machine.serving.nbd import nbd_services
 from ioflusher.machine.serving.nvme import nvme_services
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
@@ -27,7 +28,7 @@ def services(snapshot: Snapshot) -> tuple[StorageService, ...]:
         iscsi_services,
         nvme_services,
         ceph_services,
-        dm_services,
+        multipath_services,
         fuse_services,
         file_server_services,
     ):

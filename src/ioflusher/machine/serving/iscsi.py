@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from ioflusher.machine.endpoints import IscsiSession
 from ioflusher.machine.peers import split_address
-from ioflusher.machine.services import IscsiSession
 from ioflusher.machine.serving.at_address import servers_at
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind

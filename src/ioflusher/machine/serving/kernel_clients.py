@@ -4,8 +4,8 @@ A socket that no process holds is the kernel's, and the kernel does not say of w
 known by the address at the other end.
 """
 
+from ioflusher.machine.endpoints import SocketEnd
 from ioflusher.machine.peers import join_address, split_address
-from ioflusher.machine.services import SocketEnd
 from ioflusher.machine.serving.ceph import is_ceph_socket
 from ioflusher.machine.serving.files import server_address
 from ioflusher.machine.serving.index import SnapshotIndex

@@ -8,9 +8,9 @@ the kernel alone holds the sockets.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ioflusher.machine.endpoints import SocketEnd
 from ioflusher.machine.peers import split_address
 from ioflusher.machine.process import Process
-from ioflusher.machine.services import SocketEnd
 from ioflusher.machine.serving.index import SnapshotIndex, distinct
 from ioflusher.machine.serving.kernel_clients import KernelClients, is_unix_address
 from ioflusher.machine.serving.nbd_traffic import Match, Pair, matches, mismatch

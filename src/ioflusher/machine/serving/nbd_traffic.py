@@ -12,7 +12,7 @@ of bytes. What was sent says less: the kernel counts a WRITE_ZEROES as a write o
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ioflusher.machine.services import SocketEnd
+from ioflusher.machine.endpoints import SocketEnd
 from ioflusher.machine.storage import BlockDevice
 
 REPLY_BYTES = 16  # struct nbd_reply, include/uapi/linux/nbd.h

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.kernel.memory_lock import LockFigures, LockMethod, plan_lock
+from ioflusher.kernel.lock_plan import LockFigures, LockMethod, plan_lock
 from ioflusher.kernel.smaps import absent_kib, parse_smaps, swapped_kib
 from ioflusher.kernel.syscalls import process_vm_touch
 

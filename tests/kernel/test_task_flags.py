@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.kernel import flags
-from ioflusher.kernel.flags import TaskFlags
+from ioflusher.kernel import task_flags as flags
+from ioflusher.kernel.task_flags import TaskFlags
 
 HEADERS = Path(__file__).parent / "task_flags"  # the PF_ lines of include/linux/sched.h, by release
 
