@@ -23,11 +23,14 @@ check:
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 -m "not vm"
 
-# Quick tests do part of what they do here: fewer rounds, and a death after every fourth call.
+# Quick tests do part of what they do here: fewer rounds, and a death after every fourth call. A file's tests stay
+# together, because they share a guest; what a busy machine would change (marked alone) runs by itself.
+EVERY_ROUND := IOFLUSHER_ROUNDS=20 IOFLUSHER_DEADLY_STEP=1
 test: setup lint
 	tools/packages test
 	$(BIN)/ioflusher lab setup
-	IOFLUSHER_ROUNDS=20 IOFLUSHER_DEADLY_STEP=1 $(BIN)/python -m pytest
+	$(EVERY_ROUND) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(EVERY_ROUND) $(BIN)/python -m pytest -m alone
 
 # Mutation testing of the code that judges; names in TARGETS, of tests/mutants.toml, choose parts of it.
 mutants: setup

@@ -12,7 +12,7 @@ from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from tests.lab.conftest import ioflusher
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.alone]
 PF_IO_FLUSHER = 0x00180000  # PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, include/linux/sched.h
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.lab.conftest import ioflusher
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.alone]
 SCRIPT = Path(__file__).with_name("guest_lock_memory.py")
 TAKEN = "330"  # MiB that another process holds of the guest's 512
 
