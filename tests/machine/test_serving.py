@@ -1,13 +1,17 @@
 """Who serves what, inferred from snapshots made by hand: each fact, and each way that it may fail."""
 
+import gzip
+import re
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioflusher.kernel.task import Thread
+from ioflusher.machine.codec import load_snapshot
 from ioflusher.machine.endpoints import (
     Connection,
     Family,
@@ -19,7 +23,7 @@ from ioflusher.machine.endpoints import (
     SocketEnd,
     TcmuDevice,
 )
-from ioflusher.machine.process import DeviceHandle, Process
+from ioflusher.machine.process import SERVING_DEVICES, DeviceHandle, Process
 from ioflusher.machine.serving.infer import services
 from ioflusher.machine.serving.multipath import MULTIPATHD_SOCKET
 from ioflusher.machine.serving.service import StorageRole, StorageService
@@ -467,3 +471,14 @@ def test_other_clients_of_the_kernel(address: str) -> None:
         EMPTY, processes=(process(30, "rpcbind"),), devices=(NBD,), connections=(talk((own,), (address, 30)),)
     )
     assert brief(services(snapshot)) == {(None, "NBD server", "nbd0", True)}
+
+
+def test_who_holds_what_is_asked_for_is_recorded() -> None:
+    """Every special file whose holder the inference looks for is one that the collector records."""
+    file = Path(__file__).parents[1] / "audit" / "snapshots" / "debian-daemons-killed.json.gz"
+    killed = load_snapshot(gzip.decompress(file.read_bytes()), file.name)
+    ublk = replace(EMPTY, devices=(BlockDevice("ublkb3", "259:1", 1 << 20, DeviceKind.UBLK),))
+    gone = [service.evidence for machine in (killed, ublk) for service in services(machine)]
+    asked = {path for words in gone for path in re.findall(r"nobody is seen to hold (/dev/\S+)", words)}
+    assert asked == {"/dev/vduse/vduse-disk", "/dev/uio0", "/dev/uio1", "/dev/fuse", "/dev/ublkc3"}
+    assert [path for path in asked if not SERVING_DEVICES.fullmatch(path)] == []

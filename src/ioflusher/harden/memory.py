@@ -3,15 +3,14 @@
 import resource
 
 from ioflusher.harden.errors import HardenError, denied
-from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, mlockall
+from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, mlockall
 
 
-def lock_memory(*, on_fault: bool = False) -> None:
+def lock_memory() -> None:
     """Lock all memory of the process, present and future, into RAM (mlockall MCL_CURRENT | MCL_FUTURE).
 
     That brings all of it into memory at once, thread stacks that are never used included: right before the
-    process serves anything. `on_fault` (MCL_ONFAULT, Linux 4.4) locks what is in memory, and the rest when it
-    is touched: right where it serves already, or maps much more than it uses.
+    process serves anything, and not later (`kernel.lock_plan` has why).
 
     A child of fork does not inherit the lock, and execve drops it.
 
@@ -20,7 +19,7 @@ def lock_memory(*, on_fault: bool = False) -> None:
     mm/mlock.c.
     """
     try:
-        mlockall(MCL_CURRENT | MCL_FUTURE | (MCL_ONFAULT if on_fault else 0))
+        mlockall(MCL_CURRENT | MCL_FUTURE)
     except OSError as error:
         soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} bytes"

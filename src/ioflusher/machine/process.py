@@ -4,6 +4,7 @@ Text that comes from the machine (names, paths) is str here: bytes that are not 
 still the machine's: it goes through `support.text.printable` before it reaches a terminal.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,9 +66,16 @@ class MemoryLimit:
     members: tuple[int, ...] | None = None
 
 
+# Special files by which programs serve storage, or have the kernel do it: who holds one of them is recorded,
+# and nobody is ever seen to hold another.
+SERVING_DEVICES = re.compile(
+    r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)", re.DOTALL
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceHandle:
-    """A special device that a process holds open, by which it serves something.
+    """A special file of `SERVING_DEVICES` that a process holds open.
 
     Attributes:
         path: such as /dev/ublkc0, /dev/fuse, /dev/uio0, /dev/vduse/NAME, /dev/nbd0 (its client).

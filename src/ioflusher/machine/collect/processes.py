@@ -1,7 +1,6 @@
 """Every process of the machine, as cheaply as it can be had: the first of the collector's two steps."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,12 +13,9 @@ from ioflusher.machine.collect.limits import SnapshotLimits
 from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.threads import GONE, read_threads
 from ioflusher.machine.collect.unreadable_notes import Notes
-from ioflusher.machine.process import DeviceHandle, Process
+from ioflusher.machine.process import SERVING_DEVICES, DeviceHandle, Process
 from ioflusher.support.directories import numbers_in
 from ioflusher.support.text import text_of
-
-# Devices by which programs serve storage, or have the kernel do it.
-_SPECIAL = r"/dev/(fuse|cuse|uio\d+|ublkc\d+|ublk-control|vduse/.+|nbd\d+|mapper/control|sg\d+|bsg/.+)"
 
 Wanted = Callable[[tuple[Thread, ...]], bool]
 
@@ -190,7 +186,7 @@ class ProcessReader:
             self._notes.of_process(pid, "fd", error)
             return (), ()
         sockets = {int(link[8:-1]) for _, link in links if link.startswith("socket:[")}
-        special = [(name, link) for name, link in links if re.fullmatch(_SPECIAL, link, re.DOTALL)]
+        special = [(name, link) for name, link in links if SERVING_DEVICES.fullmatch(link)]
         handles = {self._handle(pid, directory, name, link) for name, link in special}
         known = sorted(handles, key=lambda handle: (handle.path, handle.connection or 0))
         return tuple(sorted(sockets)), tuple(known)
