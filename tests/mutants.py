@@ -3,7 +3,10 @@
 cosmic-ray changes one operator, number or condition at a time in a copy of the tree and runs the tests that
 tests/mutants.toml names for the file. A mutant that no test notices survives. Each survivor is either
 explained in that file (it changes nothing that can be observed) or counted as unexplained; the run fails
-where more than 5 % of a target's mutants are unexplained.
+where more than 5 % of those that were tried are unexplained.
+
+Mutants are tried in random order, so a run that --minutes cut short has tried a random sample. --again goes
+on from there: it tries those that are left, and once more those that survived, on the tests as they are now.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import contextlib
 import difflib
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +24,8 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import hypothesis  # noqa: F401  loaded before the tests fork
@@ -61,11 +66,18 @@ class Equivalent:
         was: the line before the change, stripped.
         now: the line after it, one for each change.
         why: why nobody can tell the difference.
+        module: the file below src/ioflusher, where the line may stand in others too.
     """
 
     was: str
     now: tuple[str, ...]
     why: str
+    module: str = ""
+
+    def explains(self, survivor: "Survivor") -> bool:
+        """Whether the survivor is one of these."""
+        same = (survivor.was, survivor.path) == (self.was, self.module or survivor.path)
+        return same and survivor.now in self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +87,10 @@ class Target:
     Attributes:
         name: what the command line calls it.
         modules: files or directories below src/ioflusher.
-        tests: what pytest runs against each mutant.
+        tests: what pytest runs against each mutant; the first alone before the others, since most mutants
+            get no further.
         timeout: seconds that these tests may take; a mutant that takes longer counts as noticed.
+        first: by module, another test that runs alone before all.
         equivalents: the survivors that are explained.
     """
 
@@ -85,6 +99,13 @@ class Target:
     tests: tuple[str, ...]
     timeout: float
     equivalents: tuple[Equivalent, ...] = ()
+    first: dict[str, str] = field(default_factory=dict)
+
+    def stages(self, module_path: str) -> tuple[list[str], ...]:
+        """The tests for a mutant of the module, those that run together in one list."""
+        first = self.first.get(module_path.removeprefix("src/ioflusher/"), self.tests[0])
+        rest = [test for test in self.tests if test != first]
+        return ([first], rest) if rest else ([first],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,7 @@ class Score:
     """What came of a target's mutants; one that made the tests run too long counts as noticed, too."""
 
     target: Target
+    mutants: int
     noticed: int = 0
     timed_out: int = 0
     survivors: list[Survivor] = field(default_factory=list)
@@ -113,22 +135,21 @@ class Score:
         return [survivor for survivor in self.survivors if not survivor.why]
 
     @property
-    def total(self) -> int:
+    def tried(self) -> int:
         """How many mutants were tried."""
         return self.noticed + len(self.survivors)
 
     @property
     def good_enough(self) -> bool:
-        """Whether there were mutants and few enough are unexplained."""
-        return self.total > 0 and len(self.unexplained) <= UNEXPLAINED * self.total
+        """Whether mutants were tried and few enough are unexplained."""
+        return self.tried > 0 and len(self.unexplained) <= UNEXPLAINED * self.tried
 
     @property
     def row(self) -> str:
         """The target's row of the table in docs/benchmarks.md."""
         explained = len(self.survivors) - len(self.unexplained)
-        share = 100 * self.noticed / self.total if self.total else 0
-        numbers = (self.total, self.noticed, self.timed_out, explained, len(self.unexplained))
-        return f"| {self.target.name} | {' | '.join(map(str, numbers))} | {share:.1f} % |"
+        numbers = (self.mutants, self.tried, self.noticed, self.timed_out, explained, len(self.unexplained))
+        return f"| {self.target.name} | {' | '.join(map(str, numbers))} |"
 
 
 def read_targets(path: Path) -> dict[str, Target]:
@@ -142,9 +163,10 @@ def read_targets(path: Path) -> dict[str, Target]:
             tuple(entry["tests"]),
             float(entry["timeout"]),
             tuple(
-                Equivalent(known["was"], tuple(known["now"]), known["why"])
+                Equivalent(known["was"], tuple(known["now"]), known["why"], known.get("module", ""))
                 for known in entry.get("equivalent", ())
             ),
+            entry.get("first", {}),
         )
         for entry in table["target"]
     }
@@ -179,24 +201,51 @@ def wanted(mutation: MutationSpec, skipped: dict[Path, list[Span]], copy: Path) 
 def changed_lines(diff: str) -> tuple[str, str]:
     """The lines that a mutant's diff takes out and brings in, stripped and joined."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
-    was, now = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    was, now = (
+        " ".join(line[1:].strip() for line in lines if line.startswith(sign)).strip() for sign in "-+"
+    )
     return was, now
 
 
-def run(target: Target) -> Score:
-    """Make the target's mutants in a copy of the tree, run its tests on each, and count.
+def copied(target: Target, *, again: bool) -> Path:
+    """A copy of the tree for the target; `again`: the one of the last run, with the present tests.
 
     Raises:
-        subprocess.CalledProcessError, RuntimeError: where the tests fail without any change.
+        RuntimeError: with `again`, where there was no last run or the code has changed since.
     """
     copy = PLACE / target.name
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
+    if again:
+        for name in target.modules:
+            both = [str(tree / "src/ioflusher" / name) for tree in (ROOT, copy)]
+            command = ["diff", "-rq", "-x", "__pycache__", *both]
+            if subprocess.run(command, check=False, timeout=60, stdout=sys.stderr).returncode:
+                raise RuntimeError(f"{target.name}: no last run of this code in {copy}; leave out --again")
+        shutil.rmtree(copy / "tests")
+    else:
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(parents=True)
     for name in COPIED:
+        if (copy / name).exists():
+            continue
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (ROOT / name).exists():
             shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+def run(target: Target, *, again: bool = False, until: float = float("inf")) -> Score:
+    """Make the target's mutants in a copy of the tree, run its tests on each, and count.
+
+    Args:
+        target: what to mutate.
+        again: go on with what the last run left, and with what survived it.
+        until: when to stop, by time.monotonic().
+
+    Raises:
+        subprocess.CalledProcessError, RuntimeError: where the tests fail without any change.
+    """
+    copy = copied(target, again=again)
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
 
     def call(*words: str) -> None:
@@ -206,33 +255,47 @@ def run(target: Target) -> Score:
     call(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "src")
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutant_profile"]
     arguments += ["--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    arguments += ["-m", "not vm and not live", *target.tests]
-    call(sys.executable, "-m", "pytest", *arguments)
-    if tested(copy, arguments, target.timeout) != (TestOutcome.SURVIVED, ""):
+    arguments += ["-m", "not vm and not live"]
+    call(sys.executable, "-m", "pytest", *arguments, *target.tests)
+    if tested(copy, [*arguments, *target.tests], target.timeout) != (TestOutcome.SURVIVED, ""):
         raise RuntimeError(f"{target.name}: its tests do not pass in a child, without any change")
-    modules = ", ".join(f'"src/ioflusher/{name}"' for name in target.modules)
-    (copy / "cosmic-ray.toml").write_text(
-        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {target.timeout}\n"
-        'test-command = "none"\n[cosmic-ray.distributor]\nname = "local"\n'
-    )
-    call(str(Path(sys.executable).with_name("cosmic-ray")), "init", "cosmic-ray.toml", "session.sqlite")
+    if not again:
+        modules = ", ".join(f'"src/ioflusher/{name}"' for name in target.modules)
+        (copy / "cosmic-ray.toml").write_text(
+            f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {target.timeout}\n"
+            'test-command = "none"\n[cosmic-ray.distributor]\nname = "local"\n'
+        )
+        call(str(Path(sys.executable).with_name("cosmic-ray")), "init", "cosmic-ray.toml", "session.sqlite")
     with use_db(copy / "session.sqlite", WorkDB.Mode.open) as database:
         skipped: dict[Path, list[Span]] = {}
-        for item in database.pending_work_items:
-            (mutation,) = item.mutations
-            if wanted(mutation, skipped, copy):
-                database.set_result(item.job_id, judge(mutation, copy, arguments, target.timeout))
-        return count(target, database)
+        items = {item.job_id: item for item in database.work_items}
+        chosen = {name for name, item in items.items() if wanted(item.mutations[0], skipped, copy)}
+        results = {item.job_id: result for item, result in database.completed_work_items}
+        survived = chosen.intersection(name for name, result in results.items() if survives(result))
+        for name in [*sorted(survived), *sorted(chosen - set(results))]:  # their names are random numbers
+            if time.monotonic() >= until:
+                break
+            (mutation,) = items[name].mutations
+            database.set_result(name, judge(mutation, copy, arguments, target))
+        return count(target, len(chosen), database)
 
 
-def judge(mutation: MutationSpec, copy: Path, arguments: list[str], timeout: float) -> WorkResult:
+def survives(result: WorkResult) -> bool:
+    """Whether no test noticed the mutant."""
+    return bool(result.worker_outcome == WorkerOutcome.NORMAL and result.test_outcome == TestOutcome.SURVIVED)
+
+
+def judge(mutation: MutationSpec, copy: Path, arguments: list[str], target: Target) -> WorkResult:
     """Make one mutant, and have the tests look at it."""
     path = copy / mutation.module_path
     operator = get_operator(mutation.operator_name)(**mutation.operator_args)
     with use_mutation(path, operator, mutation.occurrence) as (before, after):
         if after is None:
             return WorkResult(WorkerOutcome.NO_TEST)
-        outcome, output = tested(copy, arguments, timeout)
+        for tests in target.stages(str(mutation.module_path)):
+            outcome, output = tested(copy, [*arguments, *tests], target.timeout)
+            if outcome != TestOutcome.SURVIVED:
+                break
     diff = "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))
     return WorkResult(WorkerOutcome.NORMAL, output, outcome, diff)
 
@@ -243,6 +306,8 @@ def tested(copy: Path, arguments: list[str], timeout: float) -> tuple[TestOutcom
     if child == 0:
         try:
             os.setsid()
+            seconds = int(timeout) + 5  # of processor time: a mutant that never ends must not outlive this
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             os.chdir(copy)
             nowhere = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
@@ -269,21 +334,22 @@ def tested(copy: Path, arguments: list[str], timeout: float) -> tuple[TestOutcom
     return TestOutcome.KILLED, "timeout"
 
 
-def count(target: Target, database: WorkDB) -> Score:
-    """The score in a session that was run to its end."""
-    score = Score(target)
-    reasons = {(known.was, now): known.why for known in target.equivalents for now in known.now}
+def count(target: Target, mutants: int, database: WorkDB) -> Score:
+    """The score in a session, of so many mutants."""
+    score = Score(target, mutants)
     for item, result in database.completed_work_items:
         if result.worker_outcome != WorkerOutcome.NORMAL:
             continue
-        if result.test_outcome != TestOutcome.SURVIVED:
+        if not survives(result):
             score.noticed += 1
             score.timed_out += result.output == "timeout"
             continue
         mutation = item.mutations[0]
         was, now = changed_lines(result.diff or "")
         path = str(Path(mutation.module_path).relative_to("src/ioflusher"))
-        score.survivors.append(Survivor(path, mutation.start_pos[0], was, now, reasons.get((was, now), "")))
+        survivor = Survivor(path, mutation.start_pos[0], was, now)
+        why = next((known.why for known in target.equivalents if known.explains(survivor)), "")
+        score.survivors.append(replace(survivor, why=why))
     score.survivors.sort(key=lambda survivor: (survivor.path, survivor.line, survivor.now))
     return score
 
@@ -293,6 +359,8 @@ def main() -> int:
     targets = read_targets(Path(__file__).with_suffix(".toml"))
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="targets run at once")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
+    parser.add_argument("--again", action="store_true", help="go on with the last run, see above")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(targets)}")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.targets) - set(targets))
@@ -302,8 +370,9 @@ def main() -> int:
         target for name, target in targets.items() if name in arguments.targets or not arguments.targets
     ]
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        scores = list(pool.map(run, chosen))
-    print("| part | mutants | noticed | of these by time-out | explained | unexplained | noticed of all |")
+        until = time.monotonic() + 60 * arguments.minutes
+        scores = list(pool.map(partial(run, again=arguments.again, until=until), chosen))
+    print("| part | mutants | tried | noticed | of these by time-out | explained | unexplained |")
     print("|---|---|---|---|---|---|---|")
     for score in scores:
         print(score.row)
@@ -312,7 +381,7 @@ def main() -> int:
             print(f"\n{survivor.path}:{survivor.line}: {survivor.why or 'UNEXPLAINED'}")
             print(f"  - {survivor.was}\n  + {survivor.now}")
         found = {(survivor.was, survivor.now) for survivor in score.survivors}
-        for known in score.target.equivalents:
+        for known in score.target.equivalents if score.tried == score.mutants else ():
             for now in known.now:
                 if (known.was, now) not in found:
                     print(f"\n{score.target.name}: explained, but noticed now: {now}")
