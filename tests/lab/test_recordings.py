@@ -12,8 +12,8 @@ import pytest
 
 from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.follower import NMI_DEADLINE_S, SETUP_SILENCE_S, SILENCE_S, Follower
-from ioflusher.lab.messages import GuestReport, Sampled, WorkBegan, WorkEnded, WorkVerified
+from ioflusher.lab.follower import Follower
+from ioflusher.lab.messages import DeviceFrozen, GuestReport, Sampled, WorkBegan, WorkEnded, WorkVerified
 from ioflusher.lab.outcome import Half, HalfOutcome, Run
 from ioflusher.lab.recording import (
     RecordedMachine,
@@ -295,11 +295,73 @@ def test_silence_is_waited_for_only_so_long() -> None:
     recorded = recording("finished")
     nothing = judged(msgspec.structs.replace(recorded, said=(), console=""))
     assert nothing.outcome is HalfOutcome.LOST
-    assert nothing.wall_s == pytest.approx(recorded.boot_s + SETUP_SILENCE_S + NMI_DEADLINE_S)
+    assert nothing.wall_s == pytest.approx(recorded.boot_s + 60 + 40)
+    assert (nothing.when_s, nothing.completed, nothing.in_flight) == (0, 0, 0), "nothing was seen"
+    assert (nothing.samples, nothing.threads, nothing.console, nothing.console_tail) == ((), (), "", "")
     first = [one for one in recorded.said if isinstance(one.report, WorkBegan | Sampled)][:2]
     working = judged(msgspec.structs.replace(recorded, said=tuple(first), console=""))
     assert working.detail == "Neither done nor frozen after 25 s of silence."
-    assert working.wall_s == pytest.approx(first[-1].elapsed_s + SILENCE_S + NMI_DEADLINE_S)
+    assert working.wall_s == pytest.approx(first[-1].elapsed_s + 25 + 40)
+    assert working.when_s == 0, "no request was seen to complete after the first sample"
+
+
+def test_time_that_is_up_just_when_the_guest_was_silent_for_long() -> None:
+    """Where deadline and silence end at one moment, it was the deadline: nothing is said of a freeze."""
+    recorded = recording("silent-frozen")
+    scenario = replace(recorded.scenario, deadline_s=60)
+    half = judged(msgspec.structs.replace(recorded, scenario=scenario, said=(), boot_s=0.0))
+    assert half.detail == "Neither done nor frozen after 60 s."
+    assert half.wall_s == 60 + 40
+
+
+def test_the_interrupt_is_waited_for_until_the_machine_ends() -> None:
+    """Reports that come late are passed over; the machine's end, not the 40 s, ends the half."""
+    recorded = recording("silent-frozen")
+    *before, ended = recorded.said
+    assert (ended.report, ended.after_nmi) == (None, True)
+    half = judged(recorded)
+    assert half.wall_s == ended.elapsed_s < before[-1].elapsed_s + 25 + 40
+    late = Said(ended.elapsed_s - 0.1, before[-1].report, after_nmi=True)
+    assert judged(msgspec.structs.replace(recorded, said=(*before, late, ended))) == half
+    assert len(half.samples) == sum(isinstance(one.report, Sampled) for one in before)
+    until_s = before[-1].elapsed_s + 25 + 40
+    last = (
+        Said(until_s - 0.8, before[-1].report, after_nmi=True),
+        Said(until_s - 0.5, status=0, after_nmi=True),
+    )
+    assert judged(msgspec.structs.replace(recorded, said=(*before, *last))).wall_s == until_s - 0.5
+
+
+def test_lines_of_the_console_that_are_shown() -> None:
+    """25 where the machine ended or fell silent, without what the interrupt printed; 15 after a lost work."""
+    for name, many in (("panicked", 25), ("lost-machine-ended", 4), ("lost-daemon-killed", 15)):
+        recorded = recording(name)
+        lines = [line.rstrip() for line in recorded.console.splitlines()]
+        assert judged(recorded).console_tail.splitlines() == lines[-many:]
+    recorded = recording("silent-no-witness")
+    numbered = "".join(f"line {number}\n" for number in range(100))
+    silent = msgspec.structs.replace(
+        recorded, console=numbered + recorded.console, console_at_nmi=len(numbered)
+    )
+    assert judged(silent).console_tail.splitlines() == [f"line {number}" for number in range(75, 100)]
+    assert judged(silent).console.endswith(recorded.console[-1000:]), "the stacks are kept all the same"
+    stage = msgspec.structs.replace(recording("stage-daemon-exits"), console=numbered)
+    with pytest.raises(LabError) as caught:
+        judged(stage)
+    _, _, shown = str(caught.value).partition("\nthe last lines of its console:\n")
+    assert shown.splitlines() == [f"line {number}" for number in range(85, 100)]
+
+
+def test_a_half_whose_work_never_began() -> None:
+    """Its times are counted from the guest's boot, since there is nothing else to count from."""
+    for name, last in (("finished", WorkEnded), ("frozen-throttled", DeviceFrozen)):
+        recorded = recording(name)
+        (end,) = (one.report for one in recorded.said if isinstance(one.report, last))
+        unbegun = tuple(one for one in recorded.said if not isinstance(one.report, WorkBegan | Sampled))
+        half = judged(msgspec.structs.replace(recorded, said=unbegun))
+        stalled_s = end.stalled_s if isinstance(end, DeviceFrozen) else 0.0
+        assert half.when_s == pytest.approx(end.time_s - stalled_s)
+        assert half.samples == ()
 
 
 def test_a_witness_at_the_deadline_is_no_freeze() -> None:
