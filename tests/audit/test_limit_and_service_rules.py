@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from ioflusher.audit.config import Config
+from ioflusher.audit.finding import AuditFinding
 from ioflusher.audit.thresholds import Thresholds
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.process import FileKind, FileUse, MemoryLimit
-from ioflusher.machine.serving.service import StorageRole, TargetKind
+from ioflusher.machine.serving.service import Candidate, Confidence, StorageRole, TargetKind
 from ioflusher.machine.snapshot import Memory, Snapshot, Unreadable
 from ioflusher.machine.storage import BlockDevice, DeviceKind, Queue
 from tests.audit.machines import (
@@ -134,6 +135,9 @@ def test_limits_of_control_groups() -> None:
     assert severities(machine(group(max=100, current=50))) == {"memory-max": "note"}
     assert severities(machine(group(max=100))) == {"memory-max": "warning"}
     assert severities(machine(group(high=100, current=90))) == {"memory-high": "warning"}
+    percent = 100 << 10
+    for current, severity in ((50 << 10, "note"), ((50 << 10) + 1, "warning")):
+        assert severities(machine(group(max=percent, current=current))) == {"memory-max": severity}
     assert not found(machine(group(current=100)))
     assert not found(machine(group(version=1, high=100, current=100)))
     assert severities(machine(group(version=1, max=100, current=100))) == {"memory-max": "warning"}
@@ -243,6 +247,8 @@ def test_dirty_limits() -> None:
     assert severities(dirty(QUEUE))["dirty-limits"] == "note"
     large = dirty(QUEUE, dirty_bytes=65 << 20)
     assert severities(large)["dirty-limits"] == "note"
+    share = found(dirty(QUEUE, available_kib=100 << 20, dirty_ratio=20))["dirty-limits"]
+    assert "limit of 20480 MiB" in share.summary, "20 percent of 100 GiB"
 
 
 @pytest.mark.parametrize(
@@ -311,6 +317,61 @@ def test_two_devices_share_a_limit() -> None:
     one = found(little, SERVER, replace(SERVER, target="nbd1"))["dirty-limits"]
     assert one.remedy.commands == ("echo 45 > /sys/block/nbd1/bdi/max_ratio",), "no share is raised"
     assert 'KERNEL=="nbd1"' in one.remedy.lasting[0]
+
+
+def test_many_devices_share_a_limit() -> None:
+    """No share becomes 0, which would let nothing be written: with more than 90 devices each has 1."""
+    names = [f"nbd{number}" for number in range(91)]
+    devices = tuple(
+        BlockDevice(name, f"43:{n}", 1 << 30, DeviceKind.NBD, queue=replace(QUEUE, max_ratio=2))
+        for n, name in enumerate(names)
+    )
+    mounts = tuple(
+        replace(FILES_ON_NBD, mount_id=9 + n, number=f"43:{n}", point=f"/data{n}") for n in range(91)
+    )
+    snapshot = replace(dirty(QUEUE, dirty_bytes=8 << 20), devices=(*devices, *WELL.devices[1:]))
+    snapshot = replace(snapshot, mounts=(ROOT_MOUNT, *mounts))
+    finding = found(snapshot, *(replace(SERVER, target=name) for name in names))["dirty-limits"]
+    assert [command.split()[1] for command in finding.remedy.commands] == ["1"] * 91
+
+
+def of_candidates(number: int, devices: int) -> AuditFinding:
+    """The finding on so many processes, each of which may serve each of so many devices."""
+    names = [f"nbd{n}" for n in range(devices)]
+    services = [
+        replace(
+            SERVER,
+            pid=7 + n,
+            target=name,
+            certain=False,
+            candidate=Candidate(Confidence.LIKELY, n + 1, number, "nothing"),
+        )
+        for name in names
+        for n in range(number)
+    ]
+    processes = tuple(replace(DAEMON, pid=7 + n, comm=f"s{n}") for n in range(number))
+    made = tuple(BlockDevice(name, f"43:{n}", 1 << 30, DeviceKind.NBD) for n, name in enumerate(names))
+    snapshot = replace(WELL, processes=(WELL.processes[0], *processes), devices=made)
+    (finding,) = (one for one in judged(snapshot, *services).findings if one.rule == "server-candidates")
+    return finding
+
+
+def test_many_candidates_are_counted() -> None:
+    """Of processes, devices and evidence the first eight are there, and the number of the others."""
+    finding = of_candidates(10, 11)
+    named = ", ".join(f"/dev/nbd{n}" for n in range(8))
+    some = ", ".join(f"s{n} ({7 + n})" for n in range(8))
+    assert finding.summary == (
+        f"the NBD server of {named} and 3 more is one of {some} and 2 more; which one is not certain"
+    )
+    assert [fact.source for fact in finding.evidence] == [
+        *(f"candidate {n} of 10, likely" for n in range(1, 9)),
+        "and",
+    ]
+    assert finding.evidence[-1].said == "2 candidates more"
+    every = of_candidates(8, 8)
+    assert " more" not in every.summary
+    assert len(every.evidence) == 8
 
 
 def test_a_daemon_that_is_gone() -> None:

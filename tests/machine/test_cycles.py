@@ -256,3 +256,18 @@ def test_a_wait_at_work_says_more_than_a_certain_one() -> None:
     assert way(cycle) == ["d", "p1", "x"]
     assert (cycle.certain, cycle.recovery) == (False, False)
     assert way(cycle_through(cycle, edges, "d")) == ["d", "p1", "x"]
+
+
+def test_a_certain_wait_says_more_than_a_short_one() -> None:
+    """Of two ways at work the one that is certain is the witness, though it is longer."""
+    edges = [
+        Edge("d", "p0", Reason.SERVED, ""),
+        Edge("p0", "x", Reason.PEER, ""),
+        Edge("x", "d", Reason.LOG, ""),
+        Edge("d", "p1", Reason.SERVED, "", certain=False),
+        Edge("p1", "d", Reason.LOG, ""),
+    ]
+    (cycle,) = find_cycles(typed("d", "p0", "p1", "x"), edges)
+    assert way(cycle) == ["d", "p0", "x"]
+    assert (cycle.certain, cycle.recovery) == (True, False)
+    assert way(cycle_through(cycle, edges, "d")) == ["d", "p0", "x"]

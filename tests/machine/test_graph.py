@@ -165,6 +165,18 @@ def test_services() -> None:
     }
 
 
+def test_what_a_process_serves_is_called_as_people_call_it() -> None:
+    """A device by its name, a file system by where it was mounted first."""
+    twice = (
+        mount(30, "0:70", "/photos", "host:", "fuse.sshfs"),
+        mount(31, "0:70", "/b", "host:", "fuse.sshfs"),
+    )
+    services = (serves(5, "0:70", StorageRole.FUSE_SERVER), serves(5, "nbd0"))
+    graph = storage_graph(machine((nbd(0),), twice, processes=(daemon(5),)), services)
+    (node,) = (node for node in graph.nodes if node.pid == 5)
+    assert node.detail == "FUSE daemon of /photos, NBD server of nbd0"
+
+
 FILES = (
     FileUse("/usr/bin/x", FileKind.EXECUTABLE, "254:0", 20),
     FileUse("/usr/lib/libx.so", FileKind.LIBRARY, "254:0"),
@@ -225,6 +237,8 @@ def test_reclaim_of_processes_that_are_not_covered(covered: int, reclaims: bool)
             Mount(31, 20, "8:0", "/", "/ro", "ext4", "/dev/sda", (("ro", ""),), namespace=1),
             mount(32, "0:70", "/photos", "host:", "fuse.sshfs"),
             mount(33, "8:16", "/windows", "/dev/sdb", "fuseblk"),
+            mount(34, "0:60", "/net", "filer:/export", "nfs4"),
+            mount(35, "0:61", "/new", "/dev/sdb", "newfs"),
         ),
         (swap_on(nbd(0)),),
         (daemon(5, covered=covered),),
@@ -232,7 +246,7 @@ def test_reclaim_of_processes_that_are_not_covered(covered: int, reclaims: bool)
     found = edges_of(snapshot, serves(5, "nbd0"))
     assert (("pid:5", "RECLAIM", "reclaim") in found) is reclaims
     targets = {target for source, _, target in found if source == "reclaim"}
-    assert targets == ({"swap:/dev/nbd0", "fs:254:0"} if reclaims else set())
+    assert targets == ({"swap:/dev/nbd0", "fs:254:0", "fs:0:61"} if reclaims else set())
 
 
 def test_the_kernels_workers_and_the_dead_do_not_count() -> None:

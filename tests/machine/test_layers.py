@@ -77,6 +77,9 @@ def test_swaps_and_services() -> None:
     layers = Layers(MACHINE)
     assert layers.swaps_on(layers.above(device_layer("nbd0"))) == MACHINE.swaps
     assert layers.swaps_on([device_layer("dm-0")]) == MACHINE.swaps[1:]
+    by_label = Swap("/dev/disk/by-label/swap", False, "43:0", 1 << 20, 0, -2)
+    assert layers.of_swap(by_label) == device_layer("nbd0"), "by its number, whatever its path"
+    assert layers.of_swap(Swap("/dev/mapper/safe", False, None, 1 << 20, 0, -2)) == device_layer("dm-0")
     served = StorageService(1, StorageRole.FUSE_SERVER, TargetKind.MOUNT, "0:40", "")
     assert layers.of_service(served) == file_system_layer("0:40")
 

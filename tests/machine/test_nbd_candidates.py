@@ -90,6 +90,7 @@ def test_without_traffic_they_are_candidates_and_said_once() -> None:
     (several,) = (node for node in graph.nodes if node.kind is NodeKind.CANDIDATES)
     assert (several.name, several.detail) == ("one of 2 processes", "NBD server of nbd0, nbd2")
     assert [edge.source for edge in graph.edges if edge.target == several.id] == ["dev:nbd0", "dev:nbd2"]
+    assert not any(edge.certain for edge in graph.edges if several.id in (edge.source, edge.target))
     text = [line.plain for line in render_text(snapshot, graph)]
     assert sum("may be nbdkit" in line for line in text) == 1
     (finding,) = (f for f in audit(snapshot).findings if f.rule == "server-candidates")

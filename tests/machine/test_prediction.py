@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.machine.graphs import daemon, machine, mount, nbd, serves, swap_on
 from tests.machine.test_graph_fuzz import SNAPSHOTS
 
-from ioflusher.machine.endpoints import Family, Listener, SocketEnd
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.prediction import Prediction, predict
@@ -22,8 +22,9 @@ from ioflusher.machine.hypothetical import (
     parse_command,
 )
 from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.serving.service import StorageRole, TargetKind
 from ioflusher.machine.snapshot import Snapshot
-from ioflusher.machine.storage import BlockDevice, DeviceKind
+from ioflusher.machine.storage import BlockDevice, DeviceKind, Mount, Swap
 from ioflusher.report.map_json import map_record
 from ioflusher.report.map_text import render_text
 
@@ -274,6 +275,157 @@ def test_reports_mark_what_is_new() -> None:
     record = map_record(after.analysis.snapshot, after.graph)
     assert {node["id"] for node in record["nodes"] if node.get("hypothetical")} >= {"fs:43:0"}
     assert [found["hypothetical"] for found in record["cycles"]] == [True]
+
+
+def added(snapshot: Snapshot, command: str) -> Snapshot:
+    """The machine's facts after the command."""
+    return predicted(snapshot, command, served=False).analysis.snapshot
+
+
+def test_the_mount_that_is_added() -> None:
+    """Its number is the next, its parent is the mount that its point lies on, its namespace the machine's."""
+    below = replace(IDLE, mounts=(*IDLE.mounts, mount(30, "254:0", "/srv", "/dev/vda")))
+    found = added(below, "mount -t xfs /dev/nbd0 /srv/data").mounts
+    assert found[:2] == below.mounts
+    assert found[2:] == (
+        Mount(31, 30, "43:0", "/", "/srv/data", "xfs", "/dev/nbd0", (("rw", ""),), namespace=1),
+    )
+    assert added(IDLE, "mount /dev/nbd0 /srv").mounts[-1].fstype == "auto"
+    assert added(IDLE, "mount /dev/vda /srv").mounts[-1].fstype == "ext4", "as where it is mounted already"
+    elsewhere = replace(mount(40, "8:1", "/", "/dev/sda1"), namespace=2)
+    container = replace(IDLE, mounts=(*IDLE.mounts, elsewhere))
+    assert added(container, "mount /dev/nbd0 /srv").mounts[-1].namespace == 1, "that of the first mount"
+    nothing = replace(IDLE, mounts=())
+    first = added(nothing, "mount -t tmpfs none /mnt").mounts
+    assert first == (Mount(1, 0, "0:1", "/", "/mnt", "tmpfs", "none", (("rw", ""),), namespace=None),)
+
+
+def test_the_number_of_a_mount_without_a_device() -> None:
+    """One more than any that is anonymous, whatever the numbers of devices are."""
+    there = (mount(30, "0:7", "/proc", "proc", "proc"), mount(31, "8:90", "/a", "/dev/sda"))
+    odd = mount(32, "0:x", "/b", "x", "tmpfs")
+    snapshot = replace(IDLE, mounts=(*IDLE.mounts, *there, odd))
+    assert added(snapshot, "mount -t tmpfs none /mnt").mounts[-1].number == "0:8"
+
+
+@pytest.mark.parametrize(
+    ("command", "root", "number"),
+    [
+        ("mount --bind /srv /x", "/sub", "43:0"),
+        ("mount --bind /srv/a/b /x", "/sub/a/b", "43:0"),
+        ("mount --bind / /x", "/", "254:0"),
+        ("mount --bind /etc /x", "/etc", "254:0"),
+    ],
+)
+def test_a_bind_mount_is_a_part_of_what_is_there(command: str, root: str, number: str) -> None:
+    """The same file system from a directory of it, at a new point; all else is as it was."""
+    part = replace(mount(30, "43:0", "/srv", "/dev/nbd0", "xfs"), root="/sub")
+    snapshot = replace(IDLE, mounts=(*IDLE.mounts, part))
+    found = added(snapshot, command).mounts[-1]
+    origin = part if number == "43:0" else snapshot.mounts[0]
+    assert found == replace(origin, mount_id=31, parent_id=20, root=root, point="/x")
+    with pytest.raises(HypothesisError, match="/srv lies on no mount"):
+        added(replace(IDLE, mounts=()), "mount --bind /srv /x")
+
+
+def test_the_swap_area_that_is_added() -> None:
+    """A device with its size, a file of which only the place is known; none of it is used yet."""
+    assert added(IDLE, "swapon /dev/nbd0").swaps == (Swap("/dev/nbd0", False, "43:0", 256 << 20, 0, -1),)
+    twice = replace(IDLE, swaps=(swap_on(nbd(0)),))
+    assert added(twice, "swapon /swap").swaps[1:] == (Swap("/swap", True, "254:0", 0, 0, -1),)
+    with pytest.raises(HypothesisError, match="/dev/nbd0 is a swap area already"):
+        added(twice, "swapon /dev/nbd0")
+    with pytest.raises(HypothesisError, match="no device and no file"):
+        added(replace(IDLE, mounts=()), "swapon /swap")
+
+
+def test_the_loop_device_that_is_added() -> None:
+    """The first that is free, or the one that is named; it comes last, and the others stay."""
+    busy = BlockDevice("loop0", "7:0", 5, DeviceKind.LOOP, backing_file="/a")
+    free = BlockDevice("loop2", "7:2", 9, DeviceKind.LOOP)
+    snapshot = replace(IDLE, devices=(*IDLE.devices, busy, free))
+    assert added(snapshot, "losetup -f /b").devices == (
+        *snapshot.devices,
+        BlockDevice("loop1", "7:1", 0, DeviceKind.LOOP, backing_file="/b"),
+    )
+    named = added(snapshot, "losetup /dev/loop2 /b").devices
+    assert named == (*IDLE.devices, busy, replace(free, backing_file="/b"))
+    every = replace(IDLE, devices=(busy, replace(busy, name="loop1", number="7:1")))
+    assert added(every, "losetup -f /b").devices[-1].name == "loop2"
+    with pytest.raises(HypothesisError, match="loop0 has the file /a already"):
+        added(snapshot, "losetup /dev/loop0 /b")
+    with pytest.raises(HypothesisError, match="/b lies on no mount"):
+        added(replace(snapshot, mounts=()), "losetup -f /b")
+
+
+def test_a_file_that_is_mounted_gets_a_loop_device() -> None:
+    """The mount is of that device, by its number and name."""
+    found = added(IDLE, "mount -o loop -t ext4 /disk.img /mnt")
+    assert found.devices[-1].backing_file == "/disk.img"
+    assert (found.mounts[-1].number, found.mounts[-1].source) == ("7:0", "/dev/loop0")
+
+
+def test_the_nbd_device_that_is_attached() -> None:
+    """It has a size, which says that it is set up; the others stay; one that is new has nbd's numbers."""
+    snapshot = attachable(address="127.0.0.1:10809")
+    found = added(snapshot, "attach /dev/nbd0 nbd://127.0.0.1/").devices
+    assert found == (snapshot.devices[0], replace(snapshot.devices[1], size=1 << 20))
+    found = added(snapshot, "attach /dev/nbd3 nbd://127.0.0.1/").devices
+    assert found == (*snapshot.devices, BlockDevice("nbd3", "43:96", 1 << 20, DeviceKind.NBD))
+    set_up = replace(snapshot, devices=(replace(nbd(0), size=0, serving_pid=5),))
+    with pytest.raises(HypothesisError, match="nbd0 is set up already"):
+        added(set_up, "attach /dev/nbd0 nbd://127.0.0.1/")
+
+
+def test_who_serves_what_is_attached() -> None:
+    """Whoever listens at that address, of that family; with two it may be either; what served is gone."""
+    snapshot = attachable(address="/run/a.sock")
+    others = (listens(813, "/run/b.sock"), listens(814, "0.0.0.0:10809"))
+    processes = (*snapshot.processes, daemon(813), daemon(814), daemon(815))
+    snapshot = replace(snapshot, processes=processes, listeners=(*snapshot.listeners, *others))
+    by_path = "attach /dev/nbd0 nbd+unix:///x?socket=/run/a.sock"
+    before = Analysis(snapshot, (serves(815, "nbd0"), serves(813, "nbd1")))
+    after = predict(before, [parse_command(by_path)]).analysis.services
+    assert [(s.pid, s.target, s.role, s.kind, s.certain) for s in after] == [
+        (813, "nbd1", StorageRole.NBD_SERVER, TargetKind.DEVICE, True),
+        (812, "nbd0", StorageRole.NBD_SERVER, TargetKind.DEVICE, True),
+    ]
+    assert after[1].evidence == "812 (server) listens at /run/a.sock"
+    family = Listener(Family.TCP, SocketEnd(1, "/run/a.sock", (814,)))
+    strange = predicted(replace(snapshot, listeners=(*snapshot.listeners, family)), by_path, served=False)
+    assert [service.pid for service in strange.analysis.services] == [812]
+    shared = Listener(Family.UNIX, SocketEnd(2, "/run/a.sock", (815, 812)))
+    either = predicted(replace(snapshot, listeners=(shared,)), by_path, served=False).analysis.services
+    assert [(service.pid, service.certain) for service in either] == [(812, False), (815, False)]
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [
+        ("mount -t nfs4 10.9.9.9:/x /mnt", "10.9.9.9"),
+        ("mount -t nfs4 [fd00::1]:/x /mnt", "fd00::1"),
+        ("mount -t cifs //10.9.9.8/share/a /mnt", "10.9.9.8"),
+        ("mount -t nfs4 -o addr=10.9.9.7 filer:/x /mnt", "10.9.9.7"),
+        ("mount -t 9p 10.9.9.6 /mnt", "10.9.9.6"),
+    ],
+)
+def test_the_address_of_a_network_file_system(command: str, address: str) -> None:
+    """From the source, without what belongs to the path, or from the option; once."""
+    found = added(IDLE, command).mounts[-1]
+    assert [value for name, value in found.options if name == "addr"] == [address]
+
+
+def test_a_server_in_the_kernel_that_is_in_use() -> None:
+    """Nobody is seen to listen, but there is a connection whose other end the kernel holds: no error."""
+    end = SocketEnd(1, "127.0.0.1:2049", ())
+    command = "mount -t nfs4 127.0.0.1:/x /mnt"
+    by_kernel = Connection(Family.TCP, (SocketEnd(2, "127.0.0.1:900", ()), end))
+    assert added(replace(IDLE, connections=(by_kernel,)), command).mounts[-1].fstype == "nfs4"
+    by_process = Connection(Family.TCP, (SocketEnd(2, "127.0.0.1:900", (812,)), end))
+    for connections in ((), (by_process,)):
+        with pytest.raises(HypothesisError, match=r"nobody is seen to listen at 127\.0\.0\.1:2049") as caught:
+            added(replace(IDLE, connections=connections), command)
+        assert "predict on the live machine" in (caught.value.hint or "")
 
 
 COMMANDS = st.sampled_from(

@@ -62,6 +62,15 @@ def test_what_is_not_there_is_an_error(what: str) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_the_way_round_is_shown_through_what_was_asked_for() -> None:
+    """Of a device and the swap area on it, which one path names, the device is first."""
+    uncovered = machine((nbd(0),), swaps=(swap_on(nbd(0)),), processes=(daemon(5),))
+    analysis = Analysis(uncovered, (serves(5, "nbd0"),))
+    for what, first in (("/dev/nbd0", "dev:nbd0"), ("swap:/dev/nbd0", "swap:/dev/nbd0"), ("5", "pid:5")):
+        (cycle,) = select(analysis.graph, analysis.layers, what).cycles
+        assert cycle.witness[0].source == first
+
+
 def test_cycles_alone() -> None:
     """Only members of the cycle remain."""
     part = only_cycles(ANALYSIS.graph)
