@@ -38,14 +38,14 @@ class Ended:
         return self.stdout + self.stderr
 
 
-def call(*arguments: str | Path, stdin: bytes = b"", crash: bool = False) -> Ended:
+def call(*arguments: str | Path, stdin: bytes = b"", crash: bool = False, encoding: str = "utf-8") -> Ended:
     """Run `ioflusher ARGUMENTS` in this process, through the program's real entry.
 
     An exception that the program would report as its own mistake (status 70) fails the test with its
-    traceback, unless `crash` says that it belongs to the test.
+    traceback, unless `crash` says that it belongs to the test. `encoding` is that of its output.
     """
     words = [str(argument) for argument in arguments]
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         monkeypatch.setattr(sys, "stdout", out)
@@ -61,7 +61,7 @@ def call(*arguments: str | Path, stdin: bytes = b"", crash: bool = False) -> End
             gc.enable()  # `status` and `snapshot` turn it off for their short lives
             gc.unfreeze()
     assert isinstance(status, int)
-    return Ended(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+    return Ended(status, *(stream.buffer.getvalue().decode(encoding) for stream in (out, err)))
 
 
 def let_through(error: Exception, **_: object) -> NoReturn:

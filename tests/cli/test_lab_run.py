@@ -21,7 +21,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from tests.cli import program
+from tests.cli.program import Ended
 from tests.lab.halves import FINISHED, FROZEN, FROZEN_UNSEEN, LOST, WRONG
 
 import ioflusher.report.experiment_html
@@ -32,7 +33,7 @@ from ioflusher.lab import repeat
 from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.store import ExperimentStore, StoreError, store_path
+from ioflusher.lab.store import ExperimentStore, store_path
 
 LIVED_WITHOUT = replace(FINISHED, io_flusher=False)
 
@@ -88,20 +89,17 @@ def guests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Guests]:
     assert not played.halves, "not all halves were played"
 
 
-def call(*words: str) -> Result:
-    """Run a verb of `ioflusher lab`; unexpected exceptions come through."""
-    result = CliRunner().invoke(lab, words)
-    if result.exception and not isinstance(result.exception, SystemExit | IoflusherError):
-        raise result.exception
-    return result
+def call(*words: str) -> Ended:
+    """Run a verb of `ioflusher lab` through the program's real entry; unexpected exceptions come through."""
+    return program.call("lab", *words)
 
 
-def run(*words: str) -> Result:
+def run(*words: str) -> Ended:
     """Run `ioflusher lab run swap-on-nbd`."""
     return call("run", "swap-on-nbd", *words)
 
 
-def record(result: Result) -> dict[str, Any]:
+def record(result: Ended) -> dict[str, Any]:
     """Standard output, which must be one JSON object and nothing else."""
     found: dict[str, Any] = json.loads(result.stdout)
     return found
@@ -126,7 +124,7 @@ def test_the_status_follows_the_verdict(
     """0 for a proof, 1 for everything else that was played to its end."""
     guests.will_play((without, with_))
     result = run("--json")
-    assert result.exit_code == status
+    assert result.status == status
     assert says in record(result)["verdict"]
 
 
@@ -144,7 +142,7 @@ def test_one_half_alone(guests: Guests, only: str, half: Half, status: int) -> N
     """One machine is booted, and judged by itself."""
     guests.will_play((half,))
     result = run("--only", only, "--json")
-    assert result.exit_code == status
+    assert result.status == status
     assert guests.booted == 1
     (played,) = record(result)["runs"]
     assert played["with" if only == "without" else "without"] is None
@@ -164,7 +162,7 @@ def test_each_half_is_printed_as_it_ends(guests: Guests) -> None:
 
     guests.halves += [FROZEN, second]
     result = run()
-    assert result.exit_code == 0
+    assert result.status == 0
     assert seen[1] == "HalfOutcome.FROZEN", "it is kept before the second machine is booted"
     first, second_line, empty, story, *_ = result.stdout.splitlines()
     assert first.startswith("without: FROZEN after 3.1 s")
@@ -203,7 +201,7 @@ def test_ctrl_c_after_seven_of_ten(guests: Guests, monkeypatch: pytest.MonkeyPat
     without_the_extra(monkeypatch)
     guests.will_play(*seven_and(*([FROZEN] if second else []), KeyboardInterrupt()))
     result = run("--runs", "10", "--json")
-    assert result.exit_code == 130
+    assert result.status == 130
     assert "ioflusher: interrupted" in result.stderr
     found = record(result)
     assert found["interrupted"] is True
@@ -218,7 +216,7 @@ def test_ctrl_c_as_text(guests: Guests) -> None:
     """The same for people, with a report."""
     guests.will_play((FROZEN, FINISHED), (FROZEN, KeyboardInterrupt()))
     result = run("--runs", "10")
-    assert result.exit_code == 130
+    assert result.status == 130
     assert "interrupted after 1 of 10 runs" in result.stdout
     assert "FROZEN 1 of 1" in result.stdout
     assert "interrupted after 1 of 10 runs" in Path("reports/swap-on-nbd.html").read_text()
@@ -238,7 +236,7 @@ def test_ctrl_c_while_a_run_is_kept(guests: Guests, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ExperimentStore, "keep", interrupted)
     guests.will_play((FROZEN, FINISHED))
     result = run("--runs", "3", "--json")
-    assert result.exit_code == 130
+    assert result.status == 130
     found = record(result)
     assert (found["done"], found["unfinished"]) == (1, None)
     assert found["runs"][0]["with"]["outcome"] == "finished"
@@ -249,7 +247,7 @@ def test_ctrl_c_before_anything_was_measured(guests: Guests) -> None:
     """Status 130, an object that says that nothing was done, no report, nothing kept."""
     guests.will_play((KeyboardInterrupt(),))
     result = run("--json")
-    assert result.exit_code == 130
+    assert result.status == 130
     found = record(result)
     assert (found["done"], found["unfinished"], found["kept_as"]) == (0, None, None)
     assert not Path("reports").exists()
@@ -263,7 +261,7 @@ def test_an_error_in_run_eight_of_ten(guests: Guests, monkeypatch: pytest.Monkey
     error = MachineLost("the guest said nothing for 60 s", hint="try --accelerator tcg")
     guests.will_play(*seven_and(error))
     result = run("--runs", "10", *(["--json"] if as_json else []))
-    assert result.exit_code == 2
+    assert result.status == 2
     assert "ioflusher: the guest said nothing for 60 s (try --accelerator tcg)" in result.stderr
     if as_json:
         found = record(result)
@@ -299,12 +297,12 @@ def test_without_the_extra(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> N
     without_the_extra(monkeypatch)
     guests.will_play((FROZEN, FINISHED))
     result = run()
-    assert result.exit_code == 0
+    assert result.status == 0
     assert result.stderr.index("there will be no HTML report") < result.stderr.index("booting")
     assert "pip install 'ioflusher[lab]'" in result.stderr
     assert "verdict" in result.stdout
     assert "report:" not in result.stdout
-    assert call("show", "1").exit_code == 0
+    assert call("show", "1").status == 0
 
 
 def test_without_the_extra_as_json(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +310,7 @@ def test_without_the_extra_as_json(guests: Guests, monkeypatch: pytest.MonkeyPat
     without_the_extra(monkeypatch)
     guests.will_play((FROZEN, FINISHED))
     result = run("--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert record(result)["done"] == 1
 
 
@@ -320,8 +318,8 @@ def test_a_report_that_was_asked_for_needs_the_extra(guests: Guests, monkeypatch
     """Nothing is booted in vain."""
     without_the_extra(monkeypatch)
     result = run("--report", "mine")
-    assert isinstance(result.exception, IoflusherError)
-    assert result.exception.hint == "pip install 'ioflusher[lab]'"
+    assert result.status == 2
+    assert "hint: pip install 'ioflusher[lab]'" in result.stderr
     assert guests.booted == 0
     assert not Path("mine").exists()
 
@@ -329,13 +327,18 @@ def test_a_report_that_was_asked_for_needs_the_extra(guests: Guests, monkeypatch
 def test_a_report_directory_that_cannot_be_written(guests: Guests) -> None:
     """One that was asked for ends it before the first boot; the default one is only said to be missing."""
     Path("reports").write_text("a file")
-    for place in ("reports", "reports/below", "/proc/nowhere"):
-        result = CliRunner().invoke(lab, ["run", "swap-on-nbd", "--report", place])
-        assert result.exit_code != 0
+    for place, says in (
+        ("reports", "Directory 'reports' is a file"),
+        ("reports/below", "the report cannot be written to reports/below: Not a directory"),
+        ("/proc/nowhere", "the report cannot be written to /proc/nowhere: No such file"),
+    ):
+        result = run("--report", place)
+        assert result.status == 2
+        assert says in result.stderr
         assert guests.booted == 0
     guests.will_play((FROZEN, FINISHED))
     result = run("--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "there will be no HTML report: the report cannot be written to reports" in result.stderr
     assert record(result)["done"] == 1
 
@@ -349,11 +352,11 @@ def test_a_report_that_fails_in_the_end(guests: Guests, monkeypatch: pytest.Monk
     monkeypatch.setattr(ioflusher.report.experiment_html, "write_report", fail)
     guests.will_play((FROZEN, FINISHED), (FROZEN, FINISHED))
     result = run("--report", "mine", "--json")
-    assert isinstance(result.exception, IoflusherError)
+    assert result.status == 2
     assert record(result)["as_expected"] is True
     assert "what was measured is kept: `ioflusher lab show 1`" in result.stderr
     result = run("--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "No space left on device" in result.stderr
 
 
@@ -363,13 +366,15 @@ def test_a_store_that_is_damaged(guests: Guests) -> None:
     store_path().write_bytes(b"not a database at all, but long enough to be taken for one" * 50)
     guests.will_play((FROZEN, FINISHED))
     result = run("--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert result.stderr.index("printed, but not kept") < result.stderr.index("booting")
     assert "lab.sqlite is damaged" in result.stderr
     assert "hint: move it away" in result.stderr
     assert record(result)["kept_as"] is None
     for verb in (["runs"], ["show", "1"]):
-        assert isinstance(call(*verb).exception, StoreError)
+        refused = call(*verb)
+        assert refused.status == 2
+        assert "lab.sqlite is damaged" in refused.stderr
 
 
 def test_a_store_that_breaks_while_guests_run(guests: Guests) -> None:
@@ -382,7 +387,7 @@ def test_a_store_that_breaks_while_guests_run(guests: Guests) -> None:
 
     guests.halves += [FROZEN, broken, FROZEN, FINISHED]
     result = run("--runs", "2", "--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert record(result)["done"] == 2
     assert result.stderr.count("this run is not kept") == 4
 
@@ -396,15 +401,14 @@ def test_a_store_that_was_moved_away_while_guests_run(guests: Guests) -> None:
 
     guests.halves += [FROZEN, moved]
     result = run("--json")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "no longer knows this experiment" in result.stderr
 
 
 def test_standard_output_that_is_closed(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is booted where nothing could be printed."""
-    runner = CliRunner()
-    with runner.isolation():
-        monkeypatch.setattr(sys, "stdout", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
         with pytest.raises(IoflusherError, match="standard output is closed"):
             lab.main(["run", "swap-on-nbd"], standalone_mode=False)
     assert guests.booted == 0
@@ -415,8 +419,8 @@ def test_a_terminal_without_umlauts(guests: Guests, monkeypatch: pytest.MonkeyPa
     text = (Path(repeat.__file__).parent / "scenarios" / "swap-on-nbd.toml").read_text()
     Path("mine.toml").write_text(text.replace("swap on a", "für \\u2192 swap on a"))
     guests.will_play((FROZEN, FINISHED))
-    result = CliRunner(charset="ascii").invoke(lab, ["run", "./mine.toml"])
-    assert result.exit_code == 0, result.exception
+    result = program.call("lab", "run", "./mine.toml", encoding="ascii")
+    assert result.status == 0, result.stderr
     assert "f\\xfcr \\u2192 swap on a" in result.stdout
 
 
@@ -427,9 +431,9 @@ def test_show_prints_what_run_printed(guests: Guests, tmp_path: Path) -> None:
     """Text, JSON and the HTML report of a kept run are those of the run itself, byte for byte."""
     guests.will_play((FROZEN, FINISHED), (FROZEN, WRONG))
     printed = run("--runs", "2")
-    assert printed.exit_code == 1
+    assert printed.status == 1
     shown = call("show", "1")
-    assert shown.exit_code == 0
+    assert shown.status == 0
     assert shown.stdout in printed.stdout
     assert shown.stdout.startswith("swap-on-nbd")
     report = call("show", "1", "--report", str(tmp_path / "again"))
@@ -455,19 +459,19 @@ def test_show_one_run_of_several(guests: Guests) -> None:
 def test_show_what_is_not_there(guests: Guests) -> None:
     """A number that is not kept names the list; one that is none, the form."""
     result = call("show", "7")
-    assert isinstance(result.exception, StoreError)
-    assert "no run 7 is kept" in str(result.exception)
+    assert result.status == 2
+    assert "no run 7 is kept" in result.stderr
     for word in ("last", "1.", "-1", "1.2.3", "٣"):
         result = call("show", "--", word)
-        assert result.exit_code == 2
+        assert result.status == 2
         assert "expected a number such as 17" in result.stderr
-    assert call("show", "1", "--json", "--report", "x").exit_code == 2
+    assert call("show", "1", "--json", "--report", "x").status == 2
 
 
 def test_the_list_of_runs(guests: Guests) -> None:
     """A line for each `lab run`, newest first, with its outcomes and how it ended."""
     result = call("runs")
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "no runs are kept" in result.stderr
     guests.will_play((FROZEN, FINISHED))
     run()
