@@ -208,7 +208,7 @@ def changed_lines(diff: str) -> tuple[str, str]:
 
 
 def copied(target: Target, *, again: bool) -> Path:
-    """A copy of the tree for the target; `again`: the one of the last run, with the present tests.
+    """A copy of the tree for the target; `again`: with what the last run found.
 
     Raises:
         RuntimeError: with `again`, where there was no last run or the code has changed since.
@@ -220,13 +220,13 @@ def copied(target: Target, *, again: bool) -> Path:
             command = ["diff", "-rq", "-x", "__pycache__", *both]
             if subprocess.run(command, check=False, timeout=60, stdout=sys.stderr).returncode:
                 raise RuntimeError(f"{target.name}: no last run of this code in {copy}; leave out --again")
-        shutil.rmtree(copy / "tests")
+        for name in COPIED:
+            if (copy / name).is_dir():
+                shutil.rmtree(copy / name)
     else:
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(parents=True)
     for name in COPIED:
-        if (copy / name).exists():
-            continue
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (ROOT / name).exists():

@@ -6,7 +6,7 @@ from ioflusher.audit.finding import AuditFinding
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.process import FileKind, FileUse, Process
-from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
+from ioflusher.machine.serving.service import Candidate, Confidence, StorageRole, StorageService, TargetKind
 from ioflusher.machine.snapshot import Snapshot
 from tests.audit.machines import (
     BARE,
@@ -21,6 +21,7 @@ from tests.audit.machines import (
     SWAP_ON_NBD,
     WELL,
     found,
+    judged,
 )
 
 SECOND = StorageService(20, StorageRole.NBD_SERVER, TargetKind.DEVICE, "nbd1", "20 holds the other end")
@@ -68,6 +69,20 @@ def test_two_daemons_that_store_on_each_other() -> None:
     assert {fact.said for fact in finding.evidence} >= {"written: /y/image", "written: /x/image"}
     assert not crosswise("43:1", ROOT)
     assert not crosswise(ROOT, "43:0")
+
+
+def test_a_circle_through_one_of_several_candidates() -> None:
+    """It is found where the candidate speaks the protocol, not where it may be a stranger."""
+    first = replace(DAEMON, files=(FileUse("/y/image", FileKind.WRITTEN, "43:1"),))
+    third = replace(other(ROOT), pid=30, comm="third", threads=(Thread(30, "third", "S", COVERED),))
+    processes = (WELL.processes[0], first, other("43:0"), third)
+    snapshot = replace(WELL, processes=processes, devices=DEVICES, mounts=MOUNTS)
+    for confidence, circle in ((Confidence.LIKELY, True), (Confidence.POSSIBLE, False)):
+        several = [
+            replace(SECOND, pid=pid, certain=False, candidate=Candidate(confidence, rank, 2, "nothing"))
+            for rank, pid in ((1, 20), (2, 30))
+        ]
+        assert ("cycle" in {f.rule for f in judged(snapshot, SERVER, *several).findings}) is circle
 
 
 def test_a_local_server_whose_memory_closes_the_circle() -> None:

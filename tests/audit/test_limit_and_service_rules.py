@@ -70,7 +70,10 @@ def test_a_task_stays_killable_in_a_limited_group() -> None:
         remedy = found(machine(in_groups(0, *groups)))["oom-killable"].remedy
         assert remedy.commands == (f"choom -n {score} -p 7",), groups
         assert remedy.unit == (f"OOMScoreAdjust={score}",)
-    assert "/k/pod has a hard limit" in found(machine(in_groups(0, LIMITED)))["oom-killable"].remedy.words
+    above = replace(LIMITED, path="/k", members=None)
+    findings = judged(machine(in_groups(0, LIMITED, above))).findings
+    (words,) = (finding.remedy.words for finding in findings if finding.rule == "oom-killable")
+    assert "its control group /k/pod has a hard limit" in words, "the innermost"
 
 
 def unkillable(group: MemoryLimit, score: int = -1000, others: int | None = -1000) -> dict[str, str]:
@@ -372,6 +375,20 @@ def test_many_candidates_are_counted() -> None:
     every = of_candidates(8, 8)
     assert " more" not in every.summary
     assert len(every.evidence) == 8
+
+
+def test_what_could_not_be_read_is_counted_once() -> None:
+    """A daemon's facts are the daemon's; what is the machine's or of other processes is the machine's."""
+    entries = (
+        Unreadable("TCP sockets", "x"),
+        Unreadable("/proc/7/fd", "x", 7),
+        Unreadable("/proc/8/fd", "x", 8),
+    )
+    snapshot = machine(system=replace(WELL.system, privileged=False), unreadable=entries)
+    of_daemon, of_machine = (f for f in judged(snapshot).findings if f.rule == "unreadable")
+    assert "1 fact about it" in of_daemon.summary
+    assert of_machine.summary.startswith("2 facts could not be read")
+    assert [fact.source for fact in of_machine.evidence] == ["the snapshot", "TCP sockets", "/proc/8/fd"]
 
 
 def test_a_daemon_that_is_gone() -> None:

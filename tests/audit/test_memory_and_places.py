@@ -126,6 +126,12 @@ def test_the_figures_are_given() -> None:
     tight = replace(WELL.memory, available_kib=20000)
     words = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,), memory=tight))["memory-not-locked"].remedy.words
     assert f"when it starts, not as it runs: mlockall would populate {mib(12000)}, more than half" in words
+    to_write = replace(WELL.memory, available_kib=100, dirty_kib=100, writeback_kib=60)
+    words = found(machine(UNLOCKED, swaps=(SWAP_ON_NBD,), memory=to_write))["memory-not-locked"].remedy.words
+    assert words.endswith(" 0 KiB are available."), "pages that wait to be written are not free"
+    group = {"cgroups": (MemoryLimit("/d", 2, 1 << 40, None, None, None),)}
+    words = found(machine({**UNLOCKED, **group}, swaps=(SWAP_ON_NBD,)))["memory-not-locked"].remedy.words
+    assert words.endswith(" 0 KiB are available."), "of a group whose use is unknown"
     for kib in (1, 40):
         inside = machine({**UNLOCKED, "swapped_kib": kib}, swaps=(SWAP_ON_NBD,))
         for rule in ("memory-not-locked", "swapped-out"):

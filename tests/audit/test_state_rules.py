@@ -167,12 +167,23 @@ def test_a_device_that_was_set_up_by_netlink_holds_no_thread(serving_tid: int, h
     assert finding.remedy.commands == ("ioflusher set 7",)
 
 
+def test_a_fuse_daemon_of_which_a_part_has_its_state() -> None:
+    """libfuse's NOFS and LOCAL_THROTTLE cover a thread of a daemon that serves FUSE alone."""
+    fuse = machine({"threads": threads(FUSE_STATE, BARE)}, mounts=(ROOT_MOUNT, FUSE))
+    assert found(fuse, SSHFS).keys() == {"partly-covered"}
+    assert found(machine({"threads": threads(BARE, BARE)}, mounts=(ROOT_MOUNT, FUSE)), SSHFS).keys() == {
+        "uncovered"
+    }
+
+
 def test_a_thread_that_only_waits_in_nbd_do_it() -> None:
     """With all others covered it is a note, and swap may lie there; one more bare thread is an error."""
     swap: dict[str, Any] = {"swaps": (SWAP_ON_NBD,)}
     snapshot = replace(in_do_it(COVERED, BARE), **swap)
     assert severities(snapshot) == {"partly-covered": "note"}
     assert "only wait in ioctl(NBD_DO_IT)" in found(snapshot)["partly-covered"].summary
+    covered_there = found(replace(in_do_it(BARE, COVERED), **swap))["partly-covered"]
+    assert covered_there.remedy.commands == ("ioflusher set 7",), "the thread in it needs nothing any more"
     other = replace(in_do_it(COVERED, BARE, BARE), **swap)
     got = severities(other)
     assert (got["partly-covered"], got["swap-on-served"]) == ("error", "error")

@@ -44,6 +44,7 @@ def test_what_is_added_without_more_is_a_certain_wait_at_work() -> None:
     draft = Draft()
     draft.edge("a", "b", Reason.LOG, "one")
     assert draft.edges() == (Edge("a", "b", Reason.LOG, "one", Need.WORK, True),)
+    assert Edge("a", "b", Reason.LOG, "one") == Edge("a", "b", Reason.LOG, "one", Need.WORK, True, None)
 
 
 def test_a_node_is_there_once() -> None:

@@ -239,6 +239,9 @@ def test_reclaim_of_processes_that_are_not_covered(covered: int, reclaims: bool)
             mount(33, "8:16", "/windows", "/dev/sdb", "fuseblk"),
             mount(34, "0:60", "/net", "filer:/export", "nfs4"),
             mount(35, "0:61", "/new", "/dev/sdb", "newfs"),
+            mount(36, "8:77", "/lost", "/dev/lost"),
+            replace(mount(37, "0:62", "/pool", "pool", "poolfs"), devices=("sdb",)),
+            mount(38, "0:63", "/tank", "tank", "zfs"),
         ),
         (swap_on(nbd(0)),),
         (daemon(5, covered=covered),),
@@ -246,7 +249,8 @@ def test_reclaim_of_processes_that_are_not_covered(covered: int, reclaims: bool)
     found = edges_of(snapshot, serves(5, "nbd0"))
     assert (("pid:5", "RECLAIM", "reclaim") in found) is reclaims
     targets = {target for source, _, target in found if source == "reclaim"}
-    assert targets == ({"swap:/dev/nbd0", "fs:254:0", "fs:0:61"} if reclaims else set())
+    written = {"swap:/dev/nbd0", *(f"fs:{number}" for number in ("254:0", "0:61", "8:77", "0:62", "0:63"))}
+    assert targets == (written if reclaims else set())
 
 
 def test_the_kernels_workers_and_the_dead_do_not_count() -> None:
