@@ -71,6 +71,17 @@ def test_two_daemons_that_store_on_each_other() -> None:
     assert not crosswise(ROOT, "43:0")
 
 
+def test_what_depends_on_the_first_of_a_circle_weighs() -> None:
+    """Of one whose device is used by another daemon alone the circle is a warning, whoever is first."""
+    first = replace(DAEMON, files=(FileUse("/dev/nbd1", FileKind.DEVICE, "43:1"),))
+    snapshot = replace(
+        WELL, processes=(WELL.processes[0], first, other("43:0")), devices=DEVICES, mounts=MOUNTS[:2]
+    )
+    used, unused = found(snapshot, SERVER, SECOND)["cycle"], found(snapshot, SECOND, SERVER)["cycle"]
+    assert (used.subject.pid, used.severity.value) == (7, "error")
+    assert (unused.subject.pid, unused.severity.value) == (20, "warning")
+
+
 def test_a_circle_through_one_of_several_candidates() -> None:
     """It is found where the candidate speaks the protocol, not where it may be a stranger."""
     first = replace(DAEMON, files=(FileUse("/y/image", FileKind.WRITTEN, "43:1"),))

@@ -453,6 +453,9 @@ def test_what_could_not_be_read() -> None:
     reason = "Permission denied"
     of_daemon = machine(unreadable=(Unreadable("/proc/7/maps", reason, 7),))
     assert severities(of_daemon) == {"unreadable": "warning"}
+    assert severities(replace(of_daemon, mounts=(ROOT_MOUNT,))) == {"unreadable": "warning"}, "not used yet"
+    never_written = replace(of_daemon, mounts=(ROOT_MOUNT, replace(FILES_ON_NBD, options=(("ro", ""),))))
+    assert severities(never_written) == {"unreadable": "note"}
     assert severities(machine(unreadable=(Unreadable("TCP sockets", reason),))) == {"unreadable": "note"}
     assert not found(machine(unreadable=(Unreadable("/proc/8/maps", "No such process", 8),)))
     unprivileged = machine(

@@ -274,6 +274,19 @@ def test_files_on_the_served_device(kind: FileKind, rule: str, severity: str) ->
     assert severities(machine(with_file(kind, **UNLOCKED)), recovery) == {rule: weight}
 
 
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "/data/0)"), (2, "/data/0 and 1 file more)"), (3, "/data/0 and 2 files more)")]
+)
+def test_files_of_a_kind_are_counted(number: int, said: str) -> None:
+    """The first is named, and how many there are beside it."""
+    files = tuple(FileUse(f"/data/{n}", FileKind.LOG, NBD, 2) for n in range(number))
+    finding = found(machine({"files": files}))["log-on-served"]
+    assert f"({said} lies on /dev/nbd0, which it serves" in finding.summary
+    assert [fact.said for fact in finding.evidence[:number]] == [
+        f"/data/{n} on device {NBD}" for n in range(number)
+    ]
+
+
 def test_a_store_on_top_of_the_served_device() -> None:
     """A device that lies on the served one is a file on it; the served one itself is held to control it."""
     part = BlockDevice("nbd0p1", "43:1", 1 << 20, DeviceKind.PARTITION, parent="nbd0")

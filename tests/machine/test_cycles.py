@@ -258,6 +258,17 @@ def test_a_wait_at_work_says_more_than_a_certain_one() -> None:
     assert way(cycle_through(cycle, edges, "d")) == ["d", "p1", "x"]
 
 
+def test_what_is_needed_at_the_start_is_no_way_round() -> None:
+    """Also where nothing is certain and nothing at work, so that no way says more than another."""
+    nodes = ("d0", "p0", "d1", "p1")
+    doubtful = [replace(e, need=Need.RECOVERY, certain=False) for e in ring(*nodes)]
+    edges = [replace(e, reason=Reason.SERVED) if e.source == "d0" else e for e in doubtful]
+    shortcut = Edge("d1", "d0", Reason.LOG, "", Need.START)
+    (cycle,) = find_cycles(typed(*nodes), (*edges, shortcut))
+    assert way(cycle) == list(nodes)
+    assert way(cycle_through(cycle, (*edges, shortcut), "d0")) == list(nodes)
+
+
 def test_a_certain_wait_says_more_than_a_short_one() -> None:
     """Of two ways at work the one that is certain is the witness, though it is longer."""
     edges = [
