@@ -209,6 +209,17 @@ def test_what_a_daemon_stands_on() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "/l0"), (3, "/l0, /l1, /l2"), (4, "/l0, /l1, /l2 and 1 more")]
+)
+def test_three_are_named(number: int, said: str) -> None:
+    """Of files of a kind on one file system, and how many more there are."""
+    logs = [FileUse(f"/l{n}", FileKind.LOG, "254:0", 20) for n in range(number)]
+    graph = storage_graph(machine((nbd(0),), processes=(daemon(5, "x", *logs),)), (serves(5, "nbd0"),))
+    (edge,) = (edge for edge in graph.edges if edge.reason is Reason.LOG)
+    assert edge.evidence == f"log: {said}"
+
+
 def test_locked_memory_needs_no_file_again() -> None:
     """What is mapped and locked is needed at the start alone; what is open goes on being needed."""
     for locked, need in ((True, Need.START), (False, Need.WORK)):
