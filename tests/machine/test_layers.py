@@ -84,6 +84,16 @@ def test_swaps_and_services() -> None:
     assert layers.of_service(served) == file_system_layer("0:40")
 
 
+def test_a_file_system_lies_on_its_device_by_number_or_by_name() -> None:
+    """/dev/root is no name of a device, and a number "0:41" none of a device's."""
+    by_number = Mount(5, 1, "43:0", "/", "/a", "ext4", "/dev/root")
+    by_name = Mount(6, 1, "0:41", "/", "/b", "btrfs", "/dev/nbd0")
+    layers = Layers(Snapshot(SYSTEM, Memory(), devices=(NBD,), mounts=(by_number, by_name)))
+    for number in ("43:0", "0:41"):
+        system = file_system_layer(number)
+        assert layers.below(system) == {system, device_layer("nbd0")}
+
+
 def test_cyclic_tables_end() -> None:
     """Tables that name each other, as only a forged snapshot has them, are walked once."""
     one = BlockDevice("dm-1", "254:1", 1, DeviceKind.DM, slaves=("dm-2",))
