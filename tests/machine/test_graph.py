@@ -165,6 +165,22 @@ def test_services() -> None:
     }
 
 
+def test_a_fuse_daemon_that_is_not_known() -> None:
+    """It is called by where its file system was mounted first."""
+    twice = (mount(30, "0:70", "/first", "x", "fuse.x"), mount(31, "0:70", "/second", "x", "fuse.x"))
+    graph = storage_graph(machine(mounts=twice), ())
+    (node,) = (node for node in graph.nodes if node.kind is NodeKind.UNKNOWN)
+    assert (node.name, node.detail) == ("a FUSE daemon", "of fuse.x at /first")
+
+
+def test_what_the_kernel_serves_needs_no_process() -> None:
+    """Also where a process is named that asked for it: it is not waited for, nor what it stands on."""
+    snapshot = machine((nbd(0),), processes=(daemon(5, "x", *FILES),))
+    found = edges_of(snapshot, serves(5, "nbd0", kernel=True))
+    assert ("dev:nbd0", "SERVED", "kernel:NBD server") in found
+    assert not {edge for edge in found if "pid:5" in edge}
+
+
 def test_what_a_process_serves_is_called_as_people_call_it() -> None:
     """A device by its name, a file system by where it was mounted first."""
     twice = (

@@ -7,6 +7,7 @@ from ioflusher.errors import IoflusherError
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.nodes import Graph
 from ioflusher.machine.graph.select import only_cycles, select
+from ioflusher.machine.process import FileKind, FileUse
 from ioflusher.machine.storage import Swap
 
 MACHINE = machine(
@@ -69,6 +70,19 @@ def test_the_way_round_is_shown_through_what_was_asked_for() -> None:
     for what, first in (("/dev/nbd0", "dev:nbd0"), ("swap:/dev/nbd0", "swap:/dev/nbd0"), ("5", "pid:5")):
         (cycle,) = select(analysis.graph, analysis.layers, what).cycles
         assert cycle.witness[0].source == first
+
+
+@pytest.mark.parametrize(("what", "daemons"), [("nbd0", ("pid:5",)), ("nbd1", ("pid:7",))])
+def test_of_several_cycles_that_of_what_was_asked_for(what: str, daemons: tuple[str, ...]) -> None:
+    """Whichever comes first in the graph."""
+    logs = [FileUse(f"/{n}/log", FileKind.LOG, f"43:{n}", 30 + n) for n in (0, 1)]
+    mounts = tuple(mount(30 + n, f"43:{n}", f"/{n}", f"/dev/nbd{n}") for n in (0, 1))
+    processes = (daemon(5, "a", logs[0], covered=2), daemon(7, "b", logs[1], covered=2))
+    snapshot = machine((nbd(0), nbd(1)), mounts, processes=processes)
+    analysis = Analysis(snapshot, (serves(5, "nbd0"), serves(7, "nbd1")))
+    assert len(analysis.graph.cycles) == 2
+    part = select(analysis.graph, analysis.layers, what)
+    assert [cycle.daemons for cycle in part.cycles] == [daemons]
 
 
 def test_cycles_alone() -> None:
