@@ -71,6 +71,23 @@ def test_the_dead(state: str, ended: bool) -> None:
     assert Thread(1, "x", state, 0).ended is ended
 
 
+@pytest.mark.parametrize(
+    ("flags", "kernel_worker", "kernel_thread"),
+    [
+        (0, False, False),
+        (0x00400140, False, False),
+        (0x00000010, True, False),  # PF_IO_WORKER
+        (0x00004000, True, False),  # PF_USER_WORKER
+        (0x00404050, True, False),
+        (0x00200000, False, True),  # PF_KTHREAD
+    ],
+)
+def test_whom_the_kernel_runs(flags: int, kernel_worker: bool, kernel_thread: bool) -> None:
+    """A worker of the kernel for a process, or a thread of its own; no other bit says so."""
+    thread = Thread(1, "x", "S", flags)
+    assert (thread.kernel_worker, thread.kernel_thread) == (kernel_worker, kernel_thread)
+
+
 def test_what_a_record_is_without_the_rest() -> None:
     """An ordinary task of unknown policy."""
     bare = Thread(1, "x", "S", 0)
