@@ -58,8 +58,8 @@ def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.Mon
         processes = NotedProcesses()
         stack = STACKS[scenario.device.kind].load()(order, processes)
         monkeypatch.setattr(stack, "make_store", lambda: Path("/nowhere/image"))
-        for module in (nbd, fuse_loop):
-            monkeypatch.setattr(module, "await_true", lambda *_: None)
+        module = sys.modules[type(stack).__module__]
+        monkeypatch.setattr(module, "await_true", lambda *_: None)
         monkeypatch.setattr(nbd, "await_line", lambda _: "listening on nbd://x")
         monkeypatch.setattr(fuse_loop, "MOUNT", FakeDirectory("/run/lab/fuse"))
         stack.start()
@@ -221,7 +221,7 @@ def scenario_text(**replaced: str) -> str:
         (
             'kind = "fuse-loop"',
             'kind = "drbd"',
-            "device.kind: expected one of 'nbd', 'fuse-loop', found 'drbd'",
+            f"device.kind: expected one of {', '.join(map(repr, STACKS))}, found 'drbd'",
         ),
         (
             'store = "file"',
