@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_module_that_is_not_there(lab: Lab) -> None:
 def sleeping_guest(place: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """`ioflusher lab exec -- sleep 1000` and the emulators that it started; ended whatever happens."""
     with subprocess.Popen(
-        [str(PROGRAM), "lab", "exec", "--", "sleep", "1000"],
+        [str(PROGRAM), "--debug", "lab", "exec", "--", "sleep", "1000"],
         env={**os.environ, "TMPDIR": str(place)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -122,28 +123,38 @@ def sleeping_guest(place: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[
             deadline = time.monotonic() + 120
             while not (guests := emulators(process.pid)):
                 assert time.monotonic() < deadline
-                assert process.poll() is None
+                if process.poll() is not None:
+                    pytest.fail(
+                        f"it ended with status {process.returncode}: {process.communicate()[1].decode()}"
+                    )
                 time.sleep(0.2)
             yield process, guests
         finally:
             process.kill()
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary directory whose name leaves room for sockets, wherever the tests have theirs."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lab-") as name:
+        yield Path(name)
+
+
+def test_ctrl_c_leaves_nothing(short_path: Path) -> None:
     """Ctrl-C in the middle: exit status 130, no emulator, no temporary directory."""
-    with sleeping_guest(tmp_path) as (process, guests):
+    with sleeping_guest(short_path) as (process, guests):
         time.sleep(3)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert b"interrupted" in errors
         assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
-        assert not list(tmp_path.iterdir())
+        assert not list(short_path.iterdir())
 
 
-def test_a_killed_lab_takes_its_guest_along(tmp_path: Path) -> None:
+def test_a_killed_lab_takes_its_guest_along(short_path: Path) -> None:
     """Even SIGKILL leaves no emulator behind."""
-    with sleeping_guest(tmp_path) as (process, guests):
+    with sleeping_guest(short_path) as (process, guests):
         process.kill()
         process.wait(timeout=30)
         deadline = time.monotonic() + 30

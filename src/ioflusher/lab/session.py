@@ -4,6 +4,7 @@ import compileall
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from ioflusher.lab.kernels import Kernel, busybox, cache_directory, find_kernel
 from ioflusher.lab.messages import Booted, Hello, PlayHalf, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.tree import Graft, default_shares, scan
-from ioflusher.lab.vm import Ended, VirtualMachine
+from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
+from ioflusher.lab.vm import DIRECTORY_PREFIX, Ended, VirtualMachine
 from ioflusher.nbd.server import Server
 from ioflusher.support.programs import ProgramError
 
 BOOT_DEADLINE_S = 60.0
+SUN_PATH_BYTES = 108
 PROBE_DEADLINE_S = 20.0
 
 Progress = Callable[[str], None]
@@ -73,6 +76,7 @@ class Lab:
         self._stack.close()
 
     def _enter(self, stack: contextlib.ExitStack) -> None:
+        check_socket_paths()
         qemu.find_qemu()
         self._progress("finding a kernel")
         self.kernel: Kernel = find_kernel(self._wanted)
@@ -143,11 +147,24 @@ class Lab:
         return VirtualMachine(hardware, archive, streams=streams)
 
 
+def check_socket_paths() -> None:
+    """See that the lab's sockets, which lie in temporary directories, have names that fit into an address.
+
+    Raises:
+        LabError: they do not (unix(7): sun_path has 108 bytes, with the NUL at its end).
+    """
+    directory = tempfile.gettempdir()
+    longest = os.path.join(directory, DIRECTORY_PREFIX + "12345678", LONGEST_SOCKET)
+    if len(os.fsencode(longest)) >= SUN_PATH_BYTES:
+        raise LabError(
+            f"the directory for temporary files has too long a name for sockets: {directory}",
+            hint="set TMPDIR to a shorter one",
+        )
+
+
 @contextlib.contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="ioflusher-lab-") as name:
+    with tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX) as name:
         yield Path(name)
 
 

@@ -21,6 +21,8 @@ from ioflusher.lab.qemu import Hardware, Places, qemu_argv
 from ioflusher.support.programs import start
 
 CONNECT_DEADLINE_S = 20.0
+DIRECTORY_PREFIX = "ioflusher-lab-"
+CONTROL_SOCKET = "control.sock"  # no other socket of a machine has a longer name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class VirtualMachine:
     """
 
     def __init__(self, hardware: Hardware, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="ioflusher-lab-")
+        self._directory = tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)
         self.directory = Path(self._directory.name)
         names = (EVENTS_PORT, *streams)
         self._stream_names = streams
@@ -47,7 +49,7 @@ class VirtualMachine:
         self.places = Places(
             initramfs=self.directory / "initramfs",
             console=self.directory / "console.log",
-            control=self.directory / "control.sock",
+            control=self.directory / CONTROL_SOCKET,
             ports=tuple((name, self.directory / f"port{i}.sock") for i, name in enumerate(names)),
         )
         self.streams: dict[str, socket.socket] = {}
