@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from ioflusher.lab.disks import DiskRequest, EmptyDisk, guest_disks
-from ioflusher.lab.follower import Follower, OnReport
-from ioflusher.lab.messages import READER_DISK, STORE_DISK, GuestReport, PlayHalf
+from ioflusher.lab.follower import Follower, OnReport, ignore_report
+from ioflusher.lab.messages import READER_DISK, STORE_DISK, PlayHalf
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.recording import Recorder, Recording
@@ -16,10 +16,6 @@ from ioflusher.nbd.server import Server
 
 HOST_IN_GUEST = "10.0.2.2"  # QEMU's user network: this machine's loopback
 STORE_MARGIN_BYTES = 64 << 20  # file system overhead around the daemon's store
-
-
-def ignore_report(io_flusher: bool, report: GuestReport) -> None:
-    """An `OnReport` that shows nothing."""
 
 
 def ignore_recording(recording: Recording) -> None:

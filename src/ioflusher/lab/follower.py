@@ -35,6 +35,10 @@ NMI_DEADLINE_S = 40.0  # for a panic's stacks over an emulated serial line
 OnReport = Callable[[bool, GuestReport], None]
 
 
+def ignore_report(io_flusher: bool, report: GuestReport) -> None:
+    """An `OnReport` that shows nothing."""
+
+
 class GuestMachine(Protocol):
     """What a follower needs of a virtual machine, or of the recording of one."""
 
@@ -73,7 +77,7 @@ class Follower:
         *,
         io_flusher: bool,
         boot_s: float,
-        on_report: OnReport = lambda io_flusher, report: None,
+        on_report: OnReport = ignore_report,
     ) -> None:
         self._machine = machine
         self._scenario = scenario

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ioflusher.errors import IoflusherError
-from ioflusher.lab.experiment import ignore_report, run_half
-from ioflusher.lab.follower import OnReport
+from ioflusher.lab.experiment import run_half
+from ioflusher.lab.follower import OnReport, ignore_report
 from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ class Lab:
         modules = Graft(f"/lib/modules/{self.kernel.release}", self.kernel.modules)
         image = Image(scan(self._shares, (modules,)))
         stack.callback(image.close)
-        directory = stack.enter_context(_temporary_directory())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
         server = stack.enter_context(Server(image))
         server.start()
         self.root = server.listen_unix(str(directory / "root.sock")).uri
@@ -160,12 +160,6 @@ def check_socket_paths() -> None:
             f"the directory for temporary files has too long a name for sockets: {directory}",
             hint="set TMPDIR to a shorter one",
         )
-
-
-@contextlib.contextmanager
-def _temporary_directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX) as name:
-        yield Path(name)
 
 
 def await_agent(vm: VirtualMachine) -> float:
