@@ -20,7 +20,7 @@ from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import STACKS, base, fuse_loop, nbd
+from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
@@ -61,7 +61,7 @@ def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.Mon
         module = sys.modules[type(stack).__module__]
         monkeypatch.setattr(module, "await_true", lambda *_: None)
         monkeypatch.setattr(nbd, "await_line", lambda _: "listening on nbd://x")
-        monkeypatch.setattr(fuse_loop, "MOUNT", FakeDirectory("/run/lab/fuse"))
+        monkeypatch.setattr(fuse, "MOUNT", FakeDirectory("/run/lab/fuse"))
         stack.start()
         asked.append((processes.started, processes.steps))
         assert len(stack.daemons()) == 1
@@ -142,22 +142,27 @@ def test_store_and_reader_use_their_own_disks(tmp_path: Path, monkeypatch: pytes
     assert [words[-1 if words[0] == "mkfs.ext4" else -2] for words in processes.steps] == [
         "/dev/disk-store"
     ] * 2
-    stage.WorkloadPrograms(SCENARIOS["swap-on-nbd"], processes).start_pressure()
+    stage.WorkloadPrograms(SCENARIOS["swap-on-nbd"], processes, tmp_path).start_pressure()
     assert processes.started[-1][0][-2:] == ["read", "/dev/disk-reader"]
-    stage.WorkloadPrograms(SCENARIOS["ext4-on-nbd-throttled"], processes).start_pressure()
+    stage.WorkloadPrograms(SCENARIOS["ext4-on-nbd-throttled"], processes, tmp_path).start_pressure()
     assert len(processes.started) == 1, "no pressure, no reader"
 
 
-@pytest.mark.parametrize("use", ["swap", "ext4", "xfs"])
-def test_the_device_is_used_as_the_scenario_says(use: str) -> None:
+@pytest.mark.parametrize("use", BLOCK_USES)
+def test_the_device_is_used_as_the_scenario_says(
+    use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """swap is made and switched on, a file system made and mounted, all on the device of the stack."""
     processes = NotedProcesses()
-    stage.use_device(processes, "/dev/loop0", use)
+    monkeypatch.setattr(base.Stack, "directory", tmp_path / "mnt")
+    fuse.FuseStack(PlayHalf(SCENARIOS["ext4-on-bindfs-throttled"], False, ""), processes).use(use)
     made, taken = processes.steps
     assert made[0] == ("mkswap" if use == "swap" else f"mkfs.{use}")
     assert made[-1] == "/dev/loop0"
     assert taken == (
-        ("swapon", "/dev/loop0") if use == "swap" else ("mount", "-t", use, "/dev/loop0", "/mnt")
+        ("swapon", "/dev/loop0")
+        if use == "swap"
+        else ("mount", "-t", use, "/dev/loop0", str(tmp_path / "mnt"))
     )
 
 
@@ -219,19 +224,19 @@ def scenario_text(**replaced: str) -> str:
     ("old", "new", "says"),
     [
         (
-            'kind = "fuse-loop"',
+            'kind = "fuse"',
             'kind = "drbd"',
             f"device.kind: expected one of {', '.join(map(repr, STACKS))}, found 'drbd'",
         ),
         (
             'store = "file"',
             'store = "remote"',
-            "daemon.store: expected one of 'file' for device.kind 'fuse-loop'",
+            "daemon.store: expected one of 'file' for device.kind 'fuse'",
         ),
         (
             "command = ",
             "command = [] #",
-            "the key daemon.command is missing: 'fuse-loop' has no daemon of ours",
+            "the key daemon.command is missing: 'fuse' has no daemon of ours",
         ),
         ('"{mount}"', '"{socket}"', "expected {directory} and {mount} in it, found {directory}, {socket}"),
     ],

@@ -45,12 +45,12 @@ class DeviceTable:
 
     Attributes:
         size: bytes.
-        use: what lies on it: "swap", "ext4" or "xfs".
+        use: what lies on it; the stack's row says what it may be.
         kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
     """
 
     size: Size
-    use: typing.Literal["swap", "ext4", "xfs"]
+    use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
     kind: str = "nbd"
 
 

@@ -34,6 +34,11 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
     if row is None:
         kinds = ", ".join(map(repr, STACKS))
         raise ScenarioError(f"{origin}: device.kind: expected one of {kinds}, found {device.kind!r}")
+    if device.use not in row.uses:
+        uses = ", ".join(map(repr, row.uses))
+        raise ScenarioError(
+            f"{origin}: device.use: expected one of {uses} for device.kind {row.kind!r}, found {device.use!r}"
+        )
     if daemon.store not in row.places:
         stores = ", ".join(map(repr, row.places))
         raise ScenarioError(

@@ -5,7 +5,7 @@ detector is no judge of that: a throttled daemon wakes now and then, a daemon in
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ioflusher.flag import FlagError, thread_states
@@ -35,8 +35,10 @@ class Observer:
         stalled_s: seconds since the device's last request completed, while some are in flight.
     """
 
-    def __init__(self, daemons: Sequence[int], counters: DeviceCounters, port: ReportPort) -> None:
-        self._daemons = tuple(daemons)
+    def __init__(
+        self, daemons: Callable[[], Sequence[int]], counters: DeviceCounters, port: ReportPort
+    ) -> None:
+        self._daemons = daemons
         self._counters = counters
         self._port = port
         self._meminfo = RepeatedFile("/proc/meminfo")
@@ -84,7 +86,7 @@ class Observer:
     def threads(self, *, stacks: bool) -> tuple[ThreadReport, ...]:
         """The daemons' threads: flags, state, and where in the kernel each stands."""
         found = []
-        for pid in self._daemons:
+        for pid in self._daemons():
             try:
                 states = thread_states(pid)
             except FlagError:
@@ -103,8 +105,9 @@ class Observer:
     def waiting_tasks(self) -> tuple[ThreadReport, ...]:
         """Every other task of the guest that is in uninterruptible sleep, with its stack."""
         found = []
+        daemons = set(self._daemons())
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) in self._daemons:
+            if not entry.name.isdigit() or int(entry.name) in daemons:
                 continue
             try:
                 stat = parse_stat((entry / "stat").read_bytes())

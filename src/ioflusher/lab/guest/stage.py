@@ -29,13 +29,7 @@ from ioflusher.lab.messages import (
 from ioflusher.lab.scenario import KernelTable, Scenario
 from ioflusher.lab.stacks import STACKS
 
-MOUNT = Path("/mnt")
 SAMPLE_S = 0.5
-# mkfs of each file system: quick, and without discarding what is empty anyway
-MKFS_OPTIONS = {
-    "ext4": ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"),
-    "xfs": ("-q", "-K", "-f"),
-}
 
 
 def play(order: PlayHalf, port: ReportPort) -> None:
@@ -43,20 +37,20 @@ def play(order: PlayHalf, port: ReportPort) -> None:
     scenario = order.scenario
     processes = Processes()
     stack = STACKS[scenario.device.kind].load()(order, processes)
-    work = WorkloadPrograms(scenario, processes)
+    work = WorkloadPrograms(scenario, processes, stack.directory)
     try:
         become_observer()
         apply_settings(scenario.kernel)
         port.say(SettingUp(step="starting the daemon"))
         stack.start()
         port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
-        use_device(processes, stack.device, scenario.device.use)
+        stack.use(scenario.device.use)
         work.start_pressure()
         worker = work.start_workload()
     except (SetupFailed, OSError) as error:
         port.say(StageFailed(message=str(error)))
         return
-    watch(work, worker, Observer(stack.daemons(), stack.counters(), port), port)
+    watch(work, worker, Observer(stack.daemons, stack.counters(), port), port)
     stack.end()
 
 
@@ -68,22 +62,13 @@ def apply_settings(kernel: KernelTable) -> None:
         Path(file).write_text(value)
 
 
-def use_device(processes: Processes, device: str, use: str) -> None:
-    """Put swap or a file system on the device."""
-    if use == "swap":
-        processes.step("mkswap", device)
-        processes.step("swapon", device)
-        return
-    processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], device)
-    processes.step("mount", "-t", use, device, str(MOUNT))
-
-
 @dataclass(slots=True)
 class WorkloadPrograms:
     """What uses the device, and what else needs memory meanwhile."""
 
     scenario: Scenario
     processes: Processes
+    directory: Path
     _reader: Process | None = field(default=None, init=False)
 
     # by path and without site packages: they need neither, and a guest under emulation starts slowly
@@ -104,7 +89,7 @@ class WorkloadPrograms:
             "file_size": workload.file_size,
             "chunk": workload.chunk,
             "pause_s": workload.pause_ms / 1000,
-            "directory": str(MOUNT),
+            "directory": str(self.directory),
         }
         argv = (*self._PROGRAM, workload.kind, json.dumps(sizes))
         worker = self.processes.start(argv, stdin=True, stdout=True)

@@ -6,11 +6,15 @@ row here. The row says what both sides need to know before anything boots.
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ioflusher.lab.stacks.base import Stack
+
+
+# what lies on a block device: swap, or a file system
+BLOCK_USES = ("swap", "ext4", "xfs", "btrfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class StackRow:
             hold, each replaced by a path or an address in the guest.
         example: a `daemon.command`, for messages.
         own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
+        packages: the distribution's packages that it needs beside the daemon, each with a program of it.
+        uses: what `device.use` may be.
     """
 
     kind: str
@@ -33,6 +39,8 @@ class StackRow:
     places: Mapping[str, tuple[str, ...]]
     example: tuple[str, ...]
     own_daemon: bool = False
+    packages: Mapping[str, str] = field(default_factory=dict)
+    uses: tuple[str, ...] = BLOCK_USES
 
     def load(self) -> "type[Stack]":
         """The class behind the row."""
@@ -53,8 +61,8 @@ STACKS: dict[str, StackRow] = {
             own_daemon=True,
         ),
         StackRow(
-            kind="fuse-loop",
-            implementation="fuse_loop:FuseLoopStack",
+            kind="fuse",
+            implementation="fuse:FuseStack",
             modules=("fuse", "loop max_loop=1"),
             places={"file": ("{directory}", "{mount}")},
             example=("bindfs", "-f", "{directory}", "{mount}"),

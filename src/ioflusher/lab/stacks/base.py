@@ -1,7 +1,6 @@
-"""What every stack does, in the guest: start its daemon, give the device, say whom to watch, end.
+"""What every stack does, in the guest: start its daemon, put the device to use, say whom to watch, end.
 
-The lab puts swap or a file system on the device, runs the workload and observes; a stack knows nothing of
-that.
+The lab runs the workload on it and observes; a stack knows nothing of that.
 """
 
 import abc
@@ -15,6 +14,12 @@ from ioflusher.lab.messages import STORE_DISK, PlayHalf
 from ioflusher.lab.scenario import Scenario
 
 STORE = Path("/store")
+# mkfs of each file system: quick, and without discarding what is empty anyway
+MKFS_OPTIONS = {
+    "ext4": ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"),
+    "xfs": ("-q", "-K", "-f"),
+    "btrfs": ("-q", "-K", "-f"),
+}
 
 
 class Stack(abc.ABC):
@@ -24,7 +29,10 @@ class Stack(abc.ABC):
         scenario: what is played.
         order: which half, and where the server outside is.
         processes: starts every process of the stack.
+        directory: where the workload finds its files, where it has any.
     """
+
+    directory = Path("/mnt")
 
     def __init__(self, order: PlayHalf, processes: Processes) -> None:
         self.scenario: Scenario = order.scenario
@@ -46,7 +54,20 @@ class Stack(abc.ABC):
 
     @abc.abstractmethod
     def daemons(self) -> tuple[int, ...]:
-        """The processes that stand in the device's path, by number, the one most likely to wait first."""
+        """The processes that stand in the device's path, by number, the one most likely to wait first.
+
+        It is asked again and again: a daemon may start further ones.
+        """
+
+    def use(self, use: str) -> None:
+        """Put swap or a file system on the device, and the file system at `directory`."""
+        if use == "swap":
+            self.processes.step("mkswap", self.device)
+            self.processes.step("swapon", self.device)
+            return
+        self.processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], self.device)
+        self.directory.mkdir(exist_ok=True)
+        self.processes.step("mount", "-t", use, self.device, str(self.directory))
 
     def counters(self) -> DeviceCounters:
         """Requests of the device: what tells progress from a freeze."""

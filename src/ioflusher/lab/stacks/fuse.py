@@ -13,7 +13,7 @@ DEVICE = "/dev/loop0"
 MOUNT = Path("/run/lab/fuse")
 
 
-class FuseLoopStack(Stack):
+class FuseStack(Stack):
     """loop0 over a file of a FUSE mount, over a file of an ordinary file system."""
 
     device = DEVICE
