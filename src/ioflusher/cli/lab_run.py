@@ -63,8 +63,10 @@ def run_command(
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
     from ioflusher.lab.session import Lab
+    from ioflusher.lab.setup import check_programs
 
     found = read_scenario(scenario)
+    check_programs(found)
     _check_output()
     directory = _report_directory(report)
     keeper = RunKeeper(_store(), on_error=_not_kept)

@@ -1,4 +1,4 @@
-"""The scenario that `lab run` plays: the name of one, a file, or - for standard input."""
+"""A scenario on the command line: the name of one, a file, or - for standard input."""
 
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from ioflusher.lab.scenario import Scenario
 
 
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def complete_scenario(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of scenarios, for a shell."""
     from ioflusher.lab.scenario_file import builtin_scenarios
 
     return [name for name in builtin_scenarios() if name.startswith(incomplete)]
 
 
-scenario_argument = click.argument("scenario", shell_complete=_names)
+scenario_argument = click.argument("scenario", shell_complete=complete_scenario)
 
 
 def read_scenario(wanted: str) -> "Scenario":

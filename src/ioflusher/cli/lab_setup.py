@@ -5,6 +5,7 @@ import json
 import click
 
 from ioflusher.cli.lab_options import kernel_option, progress_line
+from ioflusher.cli.lab_scenario import complete_scenario, read_scenario
 
 
 @click.command("list")
@@ -23,17 +24,21 @@ def list_command(as_json: bool) -> None:
 
 
 @click.command("setup")
+@click.argument("scenarios", metavar="[SCENARIO]...", nargs=-1, shell_complete=complete_scenario)
 @kernel_option
-def setup_command(kernel: str | None) -> None:
+def setup_command(scenarios: tuple[str, ...], kernel: str | None) -> None:
     """Install what the lab needs from the distribution's packages, fetch the kernel, try KVM.
 
-    Packages are installed as root or with sudo where they are missing; else it says which they are.
+    Of each SCENARIO that is named, also the packages of its daemon and of what stands between the daemon and
+    its device. Packages are installed as root or with sudo where they are missing; else it says which they
+    are.
     """
     from ioflusher.lab.session import Lab
     from ioflusher.lab.setup import install_missing
 
+    wanted = [read_scenario(name) for name in scenarios]
     with progress_line() as progress:
-        installed = install_missing(progress)
+        installed = install_missing(progress, wanted)
         with Lab(kernel, progress=progress) as lab:
             release, accelerator = lab.kernel.release, lab.accelerator.value
     if installed:

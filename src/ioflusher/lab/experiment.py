@@ -11,6 +11,7 @@ from ioflusher.lab.qemu import Disk
 from ioflusher.lab.recording import Recorder, Recording
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Guest, Lab, await_agent
+from ioflusher.lab.setup import check_programs
 from ioflusher.nbd.backends import MemoryBackend
 from ioflusher.nbd.server import Server
 
@@ -69,8 +70,10 @@ def run_half(
     also of a half that ended with an error.
 
     Raises:
-        LabError: the stage could not be built, or the guest did not come up: that is no outcome.
+        LabError: a program is missing, the stage could not be built, or the guest did not come up: that is
+            no outcome.
     """
+    check_programs(scenario)
     with remote_store(scenario) as remote, guest_disks(disks_for(scenario)) as disks:
         order = PlayHalf(scenario, io_flusher, remote)
         with lab.boot(guest_for(scenario, disks), order) as vm:

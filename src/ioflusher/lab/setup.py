@@ -1,15 +1,18 @@
-"""Install what the lab needs from the distribution's packages."""
+"""What the lab and its scenarios need of the distribution's packages: said before a boot, and installed."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import find_qemu
+from ioflusher.lab.scenario import Scenario
+from ioflusher.lab.scenario_file import builtin_scenarios
+from ioflusher.lab.stacks import STACKS
 from ioflusher.support.programs import ProgramError, locate, run
 
 INSTALL_DEADLINE_S = 900.0
-# package -> a program of it
+# package -> a program of it, for the lab itself
 PACKAGES = {
     "qemu-system-x86": "qemu-system-x86_64",
     "kmod": "depmod",
@@ -18,19 +21,95 @@ PACKAGES = {
     "util-linux": "setpriv",
     "mount": "swapon",
 }
+# package -> a program of it, for what lies on a device; the lab itself has the others
+_USE_PACKAGES = {"btrfs": {"btrfs-progs": "mkfs.btrfs"}}
+# a daemon's program -> its package in Debian; `daemon.command` may name any other program
+_DAEMON_PACKAGES = {
+    "bindfs": "bindfs",
+    "fuse-overlayfs": "fuse-overlayfs",
+    "nbd-server": "nbd-server",
+    "nbdkit": "nbdkit",
+    "qemu-nbd": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
+    "rbd-nbd": "rbd-nbd",
+    "sshfs": "sshfs",
+    "tcmu-runner": "tcmu-runner",
+    "tgtd": "tgt",
+}
+
+
+def needed_programs(scenario: Scenario) -> dict[str, str | None]:
+    """Programs that the scenario runs in its guest beside the lab's own, each with its package.
+
+    None for a daemon whose package is not known.
+    """
+    packages = {**STACKS[scenario.device.kind].packages, **_USE_PACKAGES.get(scenario.device.use, {})}
+    needed: dict[str, str | None] = {program: package for package, program in packages.items()}
+    for program in scenario.daemon.command[:1]:
+        needed.setdefault(program, _DAEMON_PACKAGES.get(program))
+    return needed
+
+
+def missing_programs(scenario: Scenario) -> dict[str, str | None]:
+    """Those of `needed_programs` that this machine does not have."""
+    return {
+        program: package for program, package in needed_programs(scenario).items() if not _is_here(program)
+    }
+
+
+def check_programs(scenario: Scenario) -> None:
+    """See that the programs are here which the scenario runs in its guest; guests see this machine's.
+
+    Raises:
+        LabError: names those that are not, with their packages, and how to install them.
+    """
+    missing = missing_programs(scenario)
+    if not missing:
+        return
+    hints = []
+    if None in missing.values():
+        hints.append("daemon.command begins with a program's name or its absolute path; install that one")
+    if any(missing.values()):
+        known = scenario.name in builtin_scenarios()
+        hints.append(f"run `ioflusher lab setup {scenario.name if known else 'FILE'}`, which installs them")
+    raise LabError(
+        f"{scenario.name} needs what this machine does not have: {_named(missing)}", hint="; ".join(hints)
+    )
+
+
+def _is_here(program: str) -> bool:
+    # a guest's programs start in another directory than ours
+    return locate(program) is not None and (os.path.isabs(program) or "/" not in program)
+
+
+def _named(programs: Mapping[str, str | None]) -> str:
+    return ", ".join(
+        f"{program} (package {package})" if package else f"{program} (of no package that is known here)"
+        for program, package in programs.items()
+    )
 
 
 def missing_packages() -> list[str]:
-    """The packages whose program is not here."""
+    """The packages of the lab itself whose program is not here."""
     return [package for package, program in PACKAGES.items() if locate(program) is None]
 
 
-def install_missing(progress: Callable[[str], None]) -> list[str]:
-    """Install what is missing, as root or with sudo; returns what was installed.
+def install_missing(progress: Callable[[str], None], scenarios: Iterable[Scenario] = ()) -> list[str]:
+    """Install what the lab and the scenarios lack, as root or with sudo; returns what was installed.
 
-    Raises LabError that names the packages where that cannot be done.
+    Raises:
+        LabError: names the packages where that cannot be done, and programs whose package is not known.
     """
     missing = missing_packages()
+    for scenario in scenarios:
+        lacking = missing_programs(scenario)
+        unknown = {program: package for program, package in lacking.items() if package is None}
+        if unknown:
+            raise LabError(
+                f"{scenario.name} needs what cannot be installed from here: {_named(unknown)}",
+                hint="install it yourself; daemon.command begins with a program's name or absolute path",
+            )
+        missing += [package for package in lacking.values() if package and package not in missing]
     if not missing:
         return []
     names = " ".join(missing)

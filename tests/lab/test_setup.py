@@ -1,0 +1,114 @@
+"""What a scenario needs is looked for before anything boots, and installed by `lab setup`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from ioflusher.lab import experiment, setup
+from ioflusher.lab.errors import LabError
+from ioflusher.lab.experiment import run_half
+from ioflusher.lab.scenario import Scenario
+from ioflusher.lab.scenario_file import find_scenario
+from ioflusher.lab.session import Lab
+from ioflusher.lab.stacks import STACKS
+
+PLAIN = find_scenario("swap-on-nbd")
+NBDKIT = find_scenario("ext4-on-nbdkit-throttled")
+
+
+def with_command(*command: str) -> Scenario:
+    """A scenario whose daemon has this command."""
+    return replace(NBDKIT, daemon=replace(NBDKIT.daemon, command=command))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The programs of a machine, to be filled."""
+    programs: set[str] = set(setup.PACKAGES.values())
+    monkeypatch.setattr(setup, "locate", lambda name: f"/usr/bin/{name}" if name in programs else None)
+    return programs
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What apt-get was asked to install."""
+    asked: list[str] = []
+
+    def run(argv: Sequence[str], *, deadline_s: float) -> str:
+        if "install" in argv:
+            asked.extend(argv[list(argv).index("--no-install-recommends") + 1 :])
+        return ""
+
+    monkeypatch.setattr(setup, "run", run)
+    monkeypatch.setattr(setup, "find_qemu", lambda: None)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: "/usr/bin/apt-get")
+    return asked
+
+
+def test_a_missing_daemon_is_named_with_its_package(here: set[str]) -> None:
+    """Before any boot: the program, the package, what installs it; and nothing is said once it is there."""
+    with pytest.raises(LabError) as caught:
+        setup.check_programs(NBDKIT)
+    assert "ext4-on-nbdkit-throttled needs" in str(caught.value)
+    assert "nbdkit (package nbdkit)" in str(caught.value)
+    assert "`ioflusher lab setup ext4-on-nbdkit-throttled`" in (caught.value.hint or "")
+    here.add("nbdkit")
+    setup.check_programs(NBDKIT)
+    with pytest.raises(LabError, match=r"qemu-nbd \(package qemu-utils\)") as caught:
+        setup.check_programs(replace(with_command("qemu-nbd", "-k", "{socket}"), name="mine"))
+    assert "`ioflusher lab setup FILE`" in (caught.value.hint or ""), "a scenario of the user's own"
+
+
+def test_a_daemon_of_no_known_package(here: set[str]) -> None:
+    """What is not known is not guessed; a path that begins where the user is means nothing in a guest."""
+    for program in ("my-daemon", "./my-daemon", "/opt/my-daemon"):
+        with pytest.raises(LabError, match="of no package that is known here") as caught:
+            setup.check_programs(with_command(program, "{socket}", "{file}"))
+        assert "absolute path" in (caught.value.hint or "")
+        assert "lab setup" not in (caught.value.hint or "")
+    here.add("/opt/my-daemon")
+    setup.check_programs(with_command("/opt/my-daemon"))
+    here.add("./my-daemon")
+    with pytest.raises(LabError):
+        setup.check_programs(with_command("./my-daemon"))
+
+
+def test_packages_of_stack_and_use(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row's packages count, and the file system's tools."""
+    assert setup.needed_programs(PLAIN) == {}
+    row = replace(STACKS["nbd"], packages={"tools-of-it": "it-ctl"})
+    monkeypatch.setitem(STACKS, "nbd", row)
+    on_btrfs = replace(NBDKIT, device=replace(NBDKIT.device, use="btrfs"))
+    assert setup.missing_programs(on_btrfs) == {
+        "it-ctl": "tools-of-it",
+        "mkfs.btrfs": "btrfs-progs",
+        "nbdkit": "nbdkit",
+    }
+
+
+def test_nothing_boots_without_them(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever plays a half: the check is in its way."""
+    monkeypatch.setattr(experiment, "guest_disks", lambda _: pytest.fail("disks were made"))
+    with pytest.raises(LabError, match="package nbdkit"):
+        run_half(Lab(), NBDKIT, io_flusher=False)
+
+
+def test_setup_installs_what_scenarios_lack(here: set[str], installed: list[str]) -> None:
+    """Each package once, beside the lab's own that are missing; nothing where all is there."""
+    here.remove("depmod")
+    found = setup.install_missing(lambda _: None, [NBDKIT, NBDKIT, PLAIN])
+    assert found == installed == ["kmod", "nbdkit"]
+    here |= {"depmod", "nbdkit"}
+    installed.clear()
+    assert setup.install_missing(lambda _: None, [NBDKIT]) == []
+    assert installed == []
+
+
+def test_setup_does_not_guess_a_package(here: set[str], installed: list[str]) -> None:
+    """A daemon of no known package is the user's to install, and nothing else is done before that is said."""
+    here.remove("depmod")
+    with pytest.raises(LabError, match=r"cannot be installed from here: my-daemon"):
+        setup.install_missing(lambda _: None, [with_command("my-daemon")])
+    assert installed == []
