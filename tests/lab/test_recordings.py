@@ -163,7 +163,7 @@ EXPECTED = {
         f"Even the observer stopped; the panic's stacks show: its write in {THROTTLED}.",
         (21, 9),
         2.54,
-        witness=(170, StackKind.DIRTY_THROTTLED),
+        witness=(211, StackKind.DIRTY_THROTTLED),
         states="SSDDDSSSDDDSSSSDDD",
     ),
     "silent-no-witness": Expected(

@@ -7,6 +7,7 @@ import click
 
 from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.lab_explain import explain_command
 from ioflusher.cli.lab_options import (
     accelerator_option,
     current_directory_shares,
@@ -95,5 +96,5 @@ def exec_command(
     sys.exit(done.status)
 
 
-for _command in (list_command, run_command, runs_command, setup_command, show_command):
+for _command in (explain_command, list_command, run_command, runs_command, setup_command, show_command):
     lab.add_command(_command)

@@ -1,5 +1,6 @@
 """What the verbs of `ioflusher lab` share: options, and how progress is shown."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from ioflusher.cli.preferences import preferences
 
@@ -78,3 +80,29 @@ accelerator_option = click.option(
     type=click.Choice(["kvm", "tcg"]),
     help="How QEMU runs the guest; default: KVM where a probe boot works, else emulation.",
 )
+
+
+def _run_number(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int | None]:
+    found = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,18}))?", value, re.ASCII)
+    if found is None:
+        raise click.BadParameter(f"expected a number such as 17, or 17.3 for its third run, found {value!r}")
+    return int(found[1]), int(found[2]) if found[2] else None
+
+
+def _kept_numbers(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The numbers of the kept experiments, each with its scenario; none where the store cannot be read."""
+    from ioflusher.lab.store import ExperimentStore, StoreError
+
+    try:
+        kept = ExperimentStore().experiments()
+    except StoreError:
+        return []
+    return [
+        CompletionItem(str(one.id), help=one.plan.scenario)
+        for one in kept
+        if str(one.id).startswith(incomplete)
+    ]
+
+
+# a kept run: the parameter `run`, a number and the run's within it, None for all of them
+run_argument = click.argument("run", callback=_run_number, shell_complete=_kept_numbers)

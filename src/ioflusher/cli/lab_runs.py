@@ -1,20 +1,13 @@
 """`ioflusher lab runs` and `lab show`: the runs that are kept, listed and printed again."""
 
 import json
-import re
 from pathlib import Path
 
 import click
 
 from ioflusher.cli.console import output_console
+from ioflusher.cli.lab_options import run_argument
 from ioflusher.cli.messages import remark
-
-
-def _run_number(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int | None]:
-    found = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,18}))?", value, re.ASCII)
-    if found is None:
-        raise click.BadParameter(f"expected a number such as 17, or 17.3 for its third run, found {value!r}")
-    return int(found[1]), int(found[2]) if found[2] else None
 
 
 @click.command("runs")
@@ -39,7 +32,7 @@ def runs_command(as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("run", callback=_run_number)
+@run_argument
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option(
     "--report",

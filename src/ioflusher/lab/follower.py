@@ -229,9 +229,9 @@ class Follower:
         """The daemon's threads as the panic printed them; their flags are those of the beginning."""
         known = {thread.tid: thread for thread in self._threads_at_begin}
         return tuple(
-            daemon_thread(known[task.pid], state=task.state or "?", frames=task.frames)
+            daemon_thread(known[task.tid], state=task.state or "?", frames=task.frames)
             for task in task_reports(self._machine.console_bytes())
-            if task.pid in known
+            if task.tid in known
         )
 
 
@@ -254,4 +254,5 @@ def daemon_thread(
         io_flusher=TaskFlags(thread.flags).io_flusher,
         explanation=explain_stack(frames) if frames else None,
         stack=thread.stack,
+        pid=thread.pid,
     )

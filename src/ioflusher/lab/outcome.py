@@ -57,6 +57,7 @@ class DaemonThread:
         explanation: what its kernel stack says; None where it was not asked for.
         stack: the text of /proc/PID/task/TID/stack as it was read; empty where the stack is from the
             console, or was not asked for.
+        pid: its process's number in the guest; 0 in runs that were kept without it.
     """
 
     tid: int
@@ -66,6 +67,7 @@ class DaemonThread:
     io_flusher: bool
     explanation: StackExplanation | None = None
     stack: str = ""
+    pid: int = 0
 
     @property
     def self_wait(self) -> bool:
