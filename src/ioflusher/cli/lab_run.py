@@ -3,10 +3,10 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -21,8 +21,9 @@ from ioflusher.errors import IoflusherError
 if TYPE_CHECKING:
     from ioflusher.lab.follower import OnReport
     from ioflusher.lab.messages import GuestReport
-    from ioflusher.lab.outcome import Experiment, Half, OneHalf
+    from ioflusher.lab.outcome import Experiment, Half, OneHalf, Plan
     from ioflusher.lab.repeat import RunKeeper
+    from ioflusher.lab.scenario import Scenario
     from ioflusher.lab.store import ExperimentStore
 
 DEFAULT_REPORT = Path("reports")
@@ -60,12 +61,51 @@ def run_command(
     Exit status: 0 frozen without and alive with (or, with --only, that half as expected), 1 anything else, 2
     the work could not be done, 130 Ctrl-C.
     """
+    found = read_scenario(scenario)
+    experiment = play(
+        found, runs=runs, only=only, as_json=as_json, report=report, kernel=kernel, accelerator=accelerator
+    )
+    exit_early(experiment)
+    sys.exit(ExitStatus.DONE if experiment.as_expected else ExitStatus.FOUND)
+
+
+class Sequel(Protocol):
+    """What a verb adds to the experiment that it plays."""
+
+    def begins(self, plan: "Plan") -> None:
+        """Called before the first boot, when it is known what will be played."""
+        ...
+
+    def record(self, experiment: "Experiment") -> dict[str, Any]:
+        """What the JSON has besides the experiment."""
+        ...
+
+    def lines(self, experiment: "Experiment") -> Iterable[str]:
+        """What is printed behind the experiment."""
+        ...
+
+
+def play(
+    found: "Scenario",
+    *,
+    runs: int,
+    only: "OneHalf | None",
+    as_json: bool,
+    report: Path | None,
+    kernel: str | None,
+    accelerator: str | None,
+    sequel: Sequel | None = None,
+) -> "Experiment":
+    """Check what the end needs, play, keep and print: what every verb does that plays a scenario.
+
+    Raises:
+        IoflusherError: it cannot be played, or not be printed.
+    """
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
     from ioflusher.lab.session import Lab
     from ioflusher.lab.setup import check_programs
 
-    found = read_scenario(scenario)
     check_programs(found)
     _check_output()
     directory = _report_directory(report)
@@ -73,6 +113,8 @@ def run_command(
     chosen = Accelerator(accelerator) if accelerator else None
     with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
         plan = plan_runs(lab, found, only=only, runs=runs)
+        if sequel is not None:
+            sequel.begins(plan)
         with _crash_says_where(keeper):
             experiment = play_runs(
                 lab,
@@ -82,10 +124,10 @@ def run_command(
                 on_report=lambda number: _report_progress(progress, number, runs),
             )
     with _crash_says_where(keeper):
-        _print_all(experiment, keeper.experiment, as_json=as_json)
+        _print_all(experiment, keeper.experiment, sequel, as_json=as_json)
         if directory is not None:
             _write_report(experiment, directory, asked=report is not None, to_stderr=as_json)
-    _exit(experiment)
+    return experiment
 
 
 def _check_output() -> None:
@@ -178,16 +220,21 @@ def _crash_says_where(keeper: "RunKeeper") -> Iterator[None]:
         raise
 
 
-def _print_all(experiment: "Experiment", kept_as: int | None, *, as_json: bool) -> None:
+def _print_all(
+    experiment: "Experiment", kept_as: int | None, sequel: Sequel | None, *, as_json: bool
+) -> None:
     from ioflusher.report.experiment_json import experiment_record
     from ioflusher.report.experiment_text import print_experiment
 
     if as_json:
-        click.echo(json.dumps(experiment_record(experiment, kept_as=kept_as)))
+        added = {} if sequel is None else sequel.record(experiment)
+        click.echo(json.dumps({**experiment_record(experiment, kept_as=kept_as), **added}))
     else:
         if experiment.runs or experiment.unfinished:
             click.echo()
         print_experiment(experiment, output_console())
+        for line in () if sequel is None else sequel.lines(experiment):
+            click.echo(line)
         if kept_as is not None:
             click.echo(f"\nkept as run {kept_as}: `ioflusher lab show {kept_as}` prints it again")
     flush_output()
@@ -212,7 +259,8 @@ def _write_report(experiment: "Experiment", directory: Path, *, asked: bool, to_
         click.echo(f"report: {page}")
 
 
-def _exit(experiment: "Experiment") -> None:
+def exit_early(experiment: "Experiment") -> None:
+    """End with the status of an experiment that did not come to its end; come back from one that did."""
     from ioflusher.lab.outcome import Ending
 
     match experiment.ending:
@@ -222,4 +270,3 @@ def _exit(experiment: "Experiment") -> None:
         case Ending.FAILED:
             print_error(experiment.error or "the lab failed")
             sys.exit(ExitStatus.FAILED)
-    sys.exit(ExitStatus.DONE if experiment.as_expected else ExitStatus.FOUND)
