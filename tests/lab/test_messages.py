@@ -44,6 +44,8 @@ REPORTS = [
     messages.AgentFailed(time_s=2.0, traceback="Traceback"),
     WorkBegan(time_s=3.0, threads=(THREAD,), memory_kib=MEMORY),
     Sampled(time_s=3.5, completed=9, in_flight=2, memory_kib=MEMORY),
+    messages.FaultBegan(time_s=3.5, fault=0, kind="daemon-killed", failed="no such process"),
+    messages.FaultEnded(time_s=3.6, fault=1, kind="remote-slow"),
     WorkReady(time_s=3.5),
     WorkWritten(time_s=4.0, written_bytes=4096),
     WorkVerified(time_s=5.0, verified_bytes=4096, wrong_chunks=0),

@@ -12,9 +12,10 @@ import pytest
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.disks import EmptyDisk
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.experiment import disks_for, remote_store, run_half
+from ioflusher.lab.experiment import disks_for, run_half
 from ioflusher.lab.messages import Booted, GuestReport, Hello, PlayHalf, Sampled, StageFailed
 from ioflusher.lab.recording import RecordedMachine, Recording, Said
+from ioflusher.lab.remote import remote_store
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Guest
 from ioflusher.nbd.address import parse_uri
@@ -127,8 +128,8 @@ def test_the_store_outside_has_the_devices_size_and_ends_with_the_half() -> None
 
 def test_no_store_outside_where_none_is_asked_for() -> None:
     """A daemon that writes into a file has nothing to connect to."""
-    with remote_store(parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])) as address:
-        assert address == ""
+    with remote_store(parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])) as store:
+        assert store.uri == ""
 
 
 def test_a_file_store_has_64_mib_more_than_the_device() -> None:

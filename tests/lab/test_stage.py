@@ -197,7 +197,7 @@ def test_what_does_not_start_exits_or_never_serves_is_told_apart() -> None:
                 await_line(silent)
         silent.kill()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ioflusher.lab.guest.processes.become_ordinary", lambda state=False: None)
+        patch.setattr("ioflusher.lab.guest.processes.become_ordinary", lambda state=False, group=None: None)
         with pytest.raises(SetupFailed, match="no-such-daemon does not start: No such file"):
             processes.start(["no-such-daemon"])
         with pytest.raises(SetupFailed, match=r"false exited 1"):

@@ -1,21 +1,18 @@
 """Play one half of a scenario: one of two virtual machines that differ in one word."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ioflusher.lab.disks import DiskRequest, EmptyDisk, guest_disks
 from ioflusher.lab.follower import Follower, OnReport, ignore_report
-from ioflusher.lab.messages import READER_DISK, STORE_DISK, PlayHalf
+from ioflusher.lab.messages import READER_DISK, STORE_DISK, GuestReport, PlayHalf
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.recording import Recorder, Recording
+from ioflusher.lab.remote import remote_store
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.setup import check_programs
-from ioflusher.nbd.backends import MemoryBackend
-from ioflusher.nbd.server import Server
 
-HOST_IN_GUEST = "10.0.2.2"  # QEMU's user network: this machine's loopback
 STORE_MARGIN_BYTES = 64 << 20  # file system overhead around the daemon's store
 
 
@@ -44,18 +41,6 @@ def disks_for(scenario: Scenario) -> tuple[DiskRequest, ...]:
     return tuple(wanted)
 
 
-@contextlib.contextmanager
-def remote_store(scenario: Scenario) -> Iterator[str]:
-    """The server outside the machine, as a URI for the guest; empty where the scenario needs none."""
-    if scenario.daemon.store != "remote":
-        yield ""
-        return
-    with MemoryBackend(scenario.device.size) as backend, Server(backend) as server:
-        address = server.listen_tcp()
-        server.start()
-        yield f"nbd://{HOST_IN_GUEST}:{address.port}"
-
-
 def run_half(
     lab: Lab,
     scenario: Scenario,
@@ -75,13 +60,18 @@ def run_half(
     """
     check_programs(scenario)
     with remote_store(scenario) as remote, guest_disks(disks_for(scenario)) as disks:
-        order = PlayHalf(scenario, io_flusher, remote)
+
+        def heed(half: bool, report: GuestReport) -> None:
+            remote.heed(report)
+            on_report(half, report)
+
+        order = PlayHalf(scenario, io_flusher, remote.uri)
         with lab.boot(guest_for(scenario, disks), order) as vm:
             boot_s = await_agent(vm)
             recorder = Recorder(vm)
             try:
                 return Follower(
-                    recorder, scenario, io_flusher=io_flusher, boot_s=boot_s, on_report=on_report
+                    recorder, scenario, io_flusher=io_flusher, boot_s=boot_s, on_report=heed
                 ).follow()
             finally:
                 keep(recorder.recording(scenario, io_flusher, boot_s, lab.kernel.release))

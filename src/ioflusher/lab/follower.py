@@ -16,6 +16,8 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.messages import (
     AgentFailed,
     DeviceFrozen,
+    FaultBegan,
+    FaultEnded,
     GuestReport,
     Sampled,
     StageFailed,
@@ -24,7 +26,7 @@ from ioflusher.lab.messages import (
     WorkEnded,
     WorkVerified,
 )
-from ioflusher.lab.outcome import DaemonThread, Half, HalfOutcome, Sample, bounded_console
+from ioflusher.lab.outcome import DaemonThread, FaultChange, Half, HalfOutcome, Sample, bounded_console
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.vm import Ended
 
@@ -86,6 +88,7 @@ class Follower:
         self._on_report = on_report
         self._began_s = 0.0
         self._samples: list[Sample] = []
+        self._faults: list[FaultChange] = []
         self._threads_at_begin: tuple[ThreadReport, ...] = ()
         self._verified: WorkVerified | None = None
 
@@ -117,6 +120,10 @@ class Follower:
             case Sampled():
                 since_s = report.time_s - self._began_s
                 self._samples.append(Sample(since_s, report.completed, report.in_flight, report.memory_kib))
+            case FaultBegan() | FaultEnded():
+                begins = isinstance(report, FaultBegan)
+                since_s = report.time_s - self._began_s
+                self._faults.append(FaultChange(since_s, report.kind, begins, report.failed))
             case WorkVerified():
                 self._verified = report
             case DeviceFrozen():
@@ -138,6 +145,7 @@ class Follower:
             "completed": last.completed if last else 0,
             "in_flight": last.in_flight if last else 0,
             "samples": tuple(self._samples),
+            "faults": tuple(self._faults),
             "console": bounded_console(self._machine.console_bytes()),
             **more,
         }

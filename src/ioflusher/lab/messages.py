@@ -153,6 +153,28 @@ class Sampled(TimedReport, frozen=True, tag="sampled"):
     memory_kib: dict[str, int]
 
 
+class FaultBegan(TimedReport, frozen=True, tag="fault-began"):
+    """A fault of the scenario begins, or should have.
+
+    Attributes:
+        fault: the number of its table in the scenario, from 0.
+        kind: what it is.
+        failed: why it could not be brought about; empty where it was.
+    """
+
+    fault: int
+    kind: str
+    failed: str = ""
+
+
+class FaultEnded(TimedReport, frozen=True, tag="fault-ended"):
+    """It is over; the fields are those of `FaultBegan`."""
+
+    fault: int
+    kind: str
+    failed: str = ""
+
+
 class WorkReady(TimedReport, frozen=True, tag="work-ready"):
     """A program of the workload has its memory and code; it begins when it reads a line."""
 
@@ -226,6 +248,8 @@ GuestReport = (
     | AgentFailed
     | WorkBegan
     | Sampled
+    | FaultBegan
+    | FaultEnded
     | WorkReady
     | WorkWritten
     | WorkVerified

@@ -45,6 +45,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultChange:
+    """A fault of the scenario that began or ended.
+
+    Attributes:
+        time_s: seconds since the workload began.
+        kind: what it is, as `fault.kind` in the scenario.
+        begins: whether it began; else it ended.
+        failed: why it could not be brought about; empty where it was.
+    """
+
+    time_s: float
+    kind: str
+    begins: bool
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonThread:
     """A thread of the daemon at the end.
 
@@ -91,6 +108,7 @@ class Half:
         verified_bytes: bytes that were read back and found as written; None where it did not come to that.
         wrong_chunks: chunks that came back wrong; None where it did not come to that.
         samples: what memory and device looked like over time.
+        faults: what the scenario did to the stack, in the order of time.
         threads: the daemon's threads.
         waiting: (name, what its stack says) of other tasks in uninterruptible sleep.
         console_tail: the kernel's last lines, where they matter.
@@ -112,6 +130,7 @@ class Half:
     waiting: tuple[tuple[str, str], ...] = ()
     console_tail: str = ""
     console: str = ""
+    faults: tuple[FaultChange, ...] = ()
 
     @property
     def lived(self) -> bool:

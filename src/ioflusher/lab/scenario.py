@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from ioflusher.lab.stacks import STACKS
-from ioflusher.support.toml import Form, Size
+from ioflusher.support.toml import Form, Size, whole_number
 
 
 def _setting(value: object) -> str:
@@ -18,6 +18,13 @@ def _setting(value: object) -> str:
     return str(value)
 
 
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 86400:
+        raise ValueError(value)
+    return float(value)
+
+
+Seconds = Annotated[float, Form("a number of seconds, 0 or more", _seconds)]
 # the content of a kernel setting
 Setting = Annotated[str, Form("a string or a whole number", _setting)]
 
@@ -107,6 +114,47 @@ class PressureTable:
 
 
 @dataclass(frozen=True, slots=True)
+class CgroupTable:
+    """A memory control group for some of the processes, from their start on; in bytes, None for no limit.
+
+    Attributes:
+        who: "workload": the program that uses the device; "daemon": all that the stack starts; or both.
+        version: 1 or 2 of the hierarchy; the kernel must have it.
+        memory_max, memory_high, memory_min: memory.max, memory.high and memory.min of version 2; version 1
+            knows the first alone, as memory.limit_in_bytes.
+        swap_max: memory.swap.max; in version 1, by how much memory.memsw.limit_in_bytes is above memory_max.
+    """
+
+    who: typing.Literal["workload", "daemon", "both"]
+    version: typing.Literal[1, 2] = 2
+    memory_max: Size | None = None
+    memory_high: Size | None = None
+    memory_min: Size | None = None
+    swap_max: Size | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultTable:
+    """What goes wrong meanwhile, in both halves alike.
+
+    Attributes:
+        kind: a row of `ioflusher.lab.faults.FAULTS`.
+        at_s: seconds from the workload's begin to the fault's.
+        for_s: how long it lasts; 0: it is not ended.
+        times: how many times it comes.
+        every_s: seconds from one time to the next.
+        delay_ms: by how much each request is delayed, for "remote-slow".
+    """
+
+    kind: str
+    at_s: Seconds
+    for_s: Seconds = 0.0
+    times: Annotated[int, whole_number(1, 1000, "number of times that it comes")] = 1
+    every_s: Seconds = 0.0
+    delay_ms: Annotated[int, whole_number(0, 600_000, "delay of each request")] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenTable:
     """What counts as frozen: requests in flight, none completed for so many seconds."""
 
@@ -136,6 +184,8 @@ class Scenario:
     workload: WorkloadTable
     kernel: KernelTable = KernelTable()
     pressure: PressureTable = PressureTable()
+    cgroup: CgroupTable | None = None
+    fault: tuple[FaultTable, ...] = ()
     frozen: FrozenTable = FrozenTable()
     deadline_s: float = 90.0
 

@@ -5,7 +5,8 @@ from importlib import resources
 from pathlib import Path
 
 from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.scenario import DaemonTable, DeviceTable, Scenario
+from ioflusher.lab.faults import FAULTS, FaultPlace
+from ioflusher.lab.scenario import CgroupTable, DaemonTable, DeviceTable, FaultTable, Scenario
 from ioflusher.lab.stacks import STACKS
 from ioflusher.support.text import did_you_mean
 from ioflusher.support.toml import parse_toml, read_file
@@ -25,6 +26,10 @@ def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
             hint='"anonymous" goes with "swap", "files" with a file system',
         )
     _check_stack(scenario.device, scenario.daemon, origin)
+    if scenario.cgroup is not None:
+        _check_cgroup(scenario.cgroup, origin)
+    for number, fault in enumerate(scenario.fault, 1):
+        _check_fault(fault, scenario, f"{origin}: fault {number}")
     return scenario
 
 
@@ -65,6 +70,58 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
             f"{origin}: daemon.lock_memory and daemon.realtime are options of our own server",
             hint="put what the other server has for it into daemon.command",
         )
+
+
+def _check_cgroup(group: CgroupTable, origin: str) -> None:
+    """Version 1 has one limit of memory, and counts swap together with it."""
+    if group.version == 2:
+        return
+    for name, value in (("memory_high", group.memory_high), ("memory_min", group.memory_min)):
+        if value is not None:
+            raise ScenarioError(
+                f"{origin}: cgroup.{name}: version 1 of control groups has no such limit",
+                hint="use cgroup.memory_max, or cgroup.version = 2",
+            )
+    if group.swap_max is not None and group.memory_max is None:
+        raise ScenarioError(
+            f"{origin}: cgroup.swap_max: version 1 of control groups counts swap and memory together",
+            hint="give cgroup.memory_max, too",
+        )
+
+
+def _check_fault(fault: FaultTable, scenario: Scenario, origin: str) -> None:
+    """The stack knows the fault, and its keys go together."""
+    device, store = scenario.device.kind, scenario.daemon.store
+    known = STACKS[device].faults
+    row = FAULTS.get(fault.kind)
+    if row is None or (row.place is FaultPlace.STACK and fault.kind not in known):
+        kinds = ", ".join(repr(one.kind) for one in FAULTS.values() if _has_fault(device, one.kind))
+        raise ScenarioError(
+            f"{origin}: kind: expected one of {kinds} for device.kind {device!r}, found {fault.kind!r}",
+            hint=did_you_mean(fault.kind, FAULTS),
+        )
+    if row.place is FaultPlace.OUTSIDE and store != "remote":
+        raise ScenarioError(
+            f"{origin}: {fault.kind!r} is a fault of the server outside, which there is only with "
+            f"daemon.store 'remote', found {store!r}"
+        )
+    if fault.for_s and not row.ends:
+        raise ScenarioError(f"{origin}: for_s: {fault.kind!r} cannot be ended again", hint="leave for_s out")
+    if row.delayed != bool(fault.delay_ms):
+        expected = "expected a delay of each request" if row.delayed else f"{fault.kind!r} has none"
+        raise ScenarioError(f"{origin}: delay_ms: {expected}, found {fault.delay_ms}")
+    if fault.times > 1 and fault.every_s <= fault.for_s:
+        raise ScenarioError(
+            f"{origin}: every_s: expected more than for_s ({fault.for_s:g}) for a fault that comes "
+            f"{fault.times} times, found {fault.every_s:g}"
+        )
+    if fault.every_s and fault.times == 1:
+        raise ScenarioError(f"{origin}: every_s: expected only with times above 1")
+
+
+def _has_fault(device: str, kind: str) -> bool:
+    """Whether a stack knows the kind of fault."""
+    return FAULTS[kind].place is not FaultPlace.STACK or kind in STACKS[device].faults
 
 
 def builtin_scenarios() -> dict[str, str]:

@@ -48,6 +48,7 @@ class Server:
 
     Attributes:
         export: size, flags and block sizes as clients see them.
+        refusing: whether new connections are closed at once.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Server:
         self.export = export_of(backend, check_name(export), max_payload)
         self._backend = backend
         self._max_connections = max_connections
+        self.refusing = False
         self._selector = selectors.DefaultSelector()
         self._listeners: list[socket.socket] = []
         self._socket_files: list[tuple[str, os.stat_result]] = []
@@ -138,6 +140,13 @@ class Server:
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
 
+    def hang_up(self) -> None:
+        """Cut every connection that there is; clients may come again."""
+        with self._lock:
+            peers = list(self._peers)
+        for peer in peers:
+            peer.hang_up(socket.SHUT_RDWR)
+
     def counters(self) -> Counters:
         """What was done so far, on connections past and present."""
         with self._lock:
@@ -189,7 +198,7 @@ class Server:
             self._stopping.wait(0.1)
             return
         with self._lock:
-            if len(self._peers) >= self._max_connections:
+            if self.refusing or len(self._peers) >= self._max_connections:
                 sock.close()
                 return
             peer = _Peer(sock, self)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
 from ioflusher.report.experiment_pictures import NAMES, PICTURES, Picture, svg
-from ioflusher.report.experiment_text import ending_sentence, half_sentence, played_sentence
+from ioflusher.report.experiment_text import ending_sentence, fault_words, half_sentence, played_sentence
 from ioflusher.support.text import printable
 
 
@@ -112,6 +112,7 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
         sections=sections,
         sentence=half_sentence,
         words=half_words,
+        fault_words=fault_words,
         played=played_sentence,
         names=NAMES,
     )

@@ -76,6 +76,15 @@ def _half(half: Half | None) -> dict[str, Any] | None:
             }
             for sample in half.samples
         ],
+        "faults": [
+            {
+                "time_s": round(fault.time_s, 2),
+                "kind": fault.kind,
+                "begins": fault.begins,
+                "failed": fault.failed or None,
+            }
+            for fault in half.faults
+        ],
         "console_tail": half.console_tail,
         "console": half.console,
     }

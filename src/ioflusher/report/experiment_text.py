@@ -131,6 +131,8 @@ def _evidence(run: Run) -> RenderableType:
         table.add_column(_name(half), overflow="fold")
     for label, cell in _ROWS:
         table.add_row(label, *(cell(half) for half in run.halves))
+    if any(half.faults for half in run.halves):
+        table.add_row("faults", *(fault_words(half) for half in run.halves))
     parts: list[RenderableType] = [Text(), table]
     if played := played_sentence(run):
         parts += [Text(), Text(played)]
@@ -155,6 +157,18 @@ def played_sentence(run: Run) -> str:
             f"on {counted(host.cpus, 'CPU')}"
         )
     return "; ".join(parts)
+
+
+def fault_words(half: Half) -> str:
+    """What the scenario did to the stack, and when."""
+    return (
+        "; ".join(
+            f"{fault.kind} {'from' if fault.begins else 'until'} {fault.time_s:.1f} s"
+            + (f" FAILED: {printable(fault.failed)}" if fault.failed else "")
+            for fault in half.faults
+        )
+        or "none came to pass"
+    )
 
 
 def _free_range(half: Half) -> str:

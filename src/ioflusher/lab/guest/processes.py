@@ -11,9 +11,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from ioflusher.flag import set_io_flusher
-from ioflusher.harden import RealtimePolicy, lock_memory, set_oom_score_adj, set_realtime
+from ioflusher.harden import RealtimePolicy, join_cgroup, lock_memory, set_oom_score_adj, set_realtime
 
 SETUP_DEADLINE_S = 40.0
 PRIORITY = 50
@@ -33,18 +34,26 @@ def become_observer() -> None:
     set_oom_score_adj(-1000)
 
 
-def become_ordinary(io_flusher: bool = False) -> None:
+def become_ordinary(io_flusher: bool = False, group: Path | None = None) -> None:
     """In a child, before it executes its program: nothing of the observer's privileges is left.
 
-    `io_flusher` is for a daemon that does not set the state itself.
+    `io_flusher` is for a daemon that does not set the state itself, `group` the control group to be in.
     """
+    if group is not None:
+        join_cgroup(group.name, root=group.parent)
     set_io_flusher(io_flusher)
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     set_oom_score_adj(0)
 
 
 class Processes:
-    """Starts the ordinary processes of a stage."""
+    """Starts the ordinary processes of a stage.
+
+    Attributes:
+        group: the directory of the control group in which `start` starts programs; None for the root's.
+    """
+
+    group: Path | None = None
 
     def start(
         self, argv: Sequence[str], *, stdin: bool = False, stdout: bool = False, io_flusher: bool = False
@@ -57,13 +66,15 @@ class Processes:
         try:
             return subprocess.Popen(
                 argv,
-                preexec_fn=partial(become_ordinary, io_flusher),
+                preexec_fn=partial(become_ordinary, io_flusher, self.group),
                 bufsize=0,
                 stdin=subprocess.PIPE if stdin else None,
                 stdout=subprocess.PIPE if stdout else None,
             )
         except OSError as error:
             raise SetupFailed(f"{argv[0]} does not start: {error.strerror}") from error
+        except subprocess.SubprocessError as error:
+            raise SetupFailed(f"{argv[0]} does not start: it cannot be made an ordinary process") from error
 
     def step(self, *argv: str) -> None:
         """Run a set-up command to its end."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ioflusher.lab.guest import workloads
+from ioflusher.lab.guest.cgroups import make_groups
 from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.faults import FaultDriver
 from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, become_observer
@@ -41,16 +43,22 @@ def play(order: PlayHalf, port: ReportPort) -> None:
     try:
         become_observer()
         apply_settings(scenario.kernel)
+        groups = make_groups(scenario.cgroup, processes)
         port.say(SettingUp(step="starting the daemon"))
+        processes.group = groups.daemon
         stack.start()
+        processes.group = None
         port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
         stack.use(scenario.device.use)
         work.start_pressure()
+        processes.group = groups.workload
         worker = work.start_workload()
+        processes.group = None
     except (SetupFailed, OSError) as error:
         port.say(StageFailed(message=str(error)))
         return
-    watch(work, worker, Observer(stack.daemons, stack.counters(), port), port)
+    faults = FaultDriver(scenario.fault, stack.faults(), port)
+    watch(work, worker, Observer(stack.daemons, stack.counters(), port), faults, port)
     stack.end()
 
 
@@ -115,15 +123,20 @@ def await_ready(program: Process) -> None:
         raise SetupFailed(f"a program of the workload did not get ready (it said {line!r}; see the console)")
 
 
-def watch(work: WorkloadPrograms, worker: Process, observer: Observer, port: ReportPort) -> None:
-    """Take samples until the end; every path out of here has said how it ended."""
+def watch(
+    work: WorkloadPrograms, worker: Process, observer: Observer, faults: FaultDriver, port: ReportPort
+) -> None:
+    """Take samples and bring faults about until the end; every path out of here has said how it ended."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     pipe = worker.stdout.fileno()
     observer.begin()
+    faults.begin()
     os.write(worker.stdin.fileno(), b"go\n")
     while True:
-        if select.select([pipe], [], [], SAMPLE_S)[0]:
+        readable = select.select([pipe], [], [], min(SAMPLE_S, faults.due_in_s()))[0]
+        faults.act()
+        if readable:
             text = os.read(pipe, 65536)
             if not text:
                 break

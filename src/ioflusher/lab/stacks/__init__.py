@@ -31,6 +31,7 @@ class StackRow:
         own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
         packages: the distribution's packages that it needs beside the daemon, each with a program of it.
         uses: what `device.use` may be.
+        faults: the kinds of `fault.kind` that it knows beside those that every stack has.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class StackRow:
     own_daemon: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = BLOCK_USES
+    faults: tuple[str, ...] = ()
 
     def load(self) -> "type[Stack]":
         """The class behind the row."""

@@ -4,7 +4,11 @@ The lab runs the workload on it and observes; a stack knows nothing of that.
 """
 
 import abc
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
@@ -20,6 +24,18 @@ MKFS_OPTIONS = {
     "xfs": ("-q", "-K", "-f"),
     "btrfs": ("-q", "-K", "-f"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a fault is brought about in the guest, and ended again where that is possible.
+
+    The observer calls both, while the machine may be frozen: they must not wait. Write to a file of /sys,
+    shut a socket down, send a signal; do not start a program. An OSError is reported as a fault that failed.
+    """
+
+    inject: Callable[[], None]
+    relieve: Callable[[], None] | None = None
 
 
 class Stack(abc.ABC):
@@ -68,6 +84,21 @@ class Stack(abc.ABC):
         self.processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], self.device)
         self.directory.mkdir(exist_ok=True)
         self.processes.step("mount", "-t", use, self.device, str(self.directory))
+
+    def faults(self) -> Mapping[str, Fault]:
+        """The faults that can be brought about in the guest, by `fault.kind`: these, and those of the row.
+
+        They are for the daemon that is most likely to wait.
+        """
+        return {
+            "daemon-killed": Fault(partial(self._signal, signal.SIGKILL)),
+            "daemon-stopped": Fault(
+                partial(self._signal, signal.SIGSTOP), partial(self._signal, signal.SIGCONT)
+            ),
+        }
+
+    def _signal(self, number: int) -> None:
+        os.kill(self.daemons()[0], number)
 
     def counters(self) -> DeviceCounters:
         """Requests of the device: what tells progress from a freeze."""
