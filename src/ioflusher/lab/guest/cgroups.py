@@ -40,10 +40,13 @@ def make_group(version: int, name: str, limits: Mapping[str, int], processes: Pr
         SetupFailed: where the kernel has no such controller or file.
     """
     mount = MOUNTS[version]
-    if not (mount / "cgroup.procs").exists():
-        _mount(version, mount, processes)
+    lacking = f"this kernel has no memory controller of control groups version {version}"
     group = mount / name
     try:
+        if version == 2:
+            _enable(mount, processes, lacking)
+        else:
+            _mount(mount, processes, lacking)
         group.mkdir()
         for file, value in limits.items():
             (group / file).write_text(str(value))
@@ -52,15 +55,19 @@ def make_group(version: int, name: str, limits: Mapping[str, int], processes: Pr
     return group
 
 
-def _mount(version: int, mount: Path, processes: Processes) -> None:
-    """Mount the hierarchy where systemd and container engines have it, with the memory controller."""
-    lacking = f"this kernel has no memory controller of control groups version {version}"
-    if version == 2:
+def _enable(mount: Path, processes: Processes, lacking: str) -> None:
+    """Mount version 2 where nobody has, and give its groups the memory controller."""
+    if not (mount / "cgroup.controllers").exists():
         processes.step("mount", "-t", "cgroup2", "none", str(mount))
-        try:
-            (mount / "cgroup.subtree_control").write_text("+memory")
-        except OSError as error:
-            raise SetupFailed(f"{lacking}: {error}") from error
+    try:
+        (mount / "cgroup.subtree_control").write_text("+memory")
+    except OSError as error:
+        raise SetupFailed(f"{lacking}: {error}") from error
+
+
+def _mount(mount: Path, processes: Processes, lacking: str) -> None:
+    """Mount version 1's memory controller where systemd and container engines have it."""
+    if (mount / "cgroup.procs").exists():
         return
     processes.step("mount", "-t", "tmpfs", "none", str(mount.parent))
     mount.mkdir()
