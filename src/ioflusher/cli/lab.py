@@ -14,6 +14,7 @@ from ioflusher.cli.lab_options import (
     kernel_option,
     progress_line,
 )
+from ioflusher.cli.lab_replay import replay_command
 from ioflusher.cli.lab_run import run_command
 from ioflusher.cli.lab_runs import runs_command, show_command
 from ioflusher.cli.lab_setup import list_command, setup_command
@@ -96,5 +97,13 @@ def exec_command(
     sys.exit(done.status)
 
 
-for _command in (explain_command, list_command, run_command, runs_command, setup_command, show_command):
+for _command in (
+    explain_command,
+    list_command,
+    replay_command,
+    run_command,
+    runs_command,
+    setup_command,
+    show_command,
+):
     lab.add_command(_command)

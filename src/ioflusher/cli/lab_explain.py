@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ioflusher.cli.lab_options import run_argument
+from ioflusher.cli.lab_options import run_argument, run_name
 from ioflusher.cli.output import format_option, output_option, write_result
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def explain_command(
     from ioflusher.lab.explain import explain_experiment
     from ioflusher.lab.store import ExperimentStore
 
-    number, part = run
-    name = f"run {number}" if part is None else f"run {number}.{part}"
-    experiment = ExperimentStore().load(number, part)
+    name = run_name(run)
+    experiment = ExperimentStore().load(*run)
     results = list(explain_experiment(experiment, name, Options(everything=everything), only=only))
     if not results:
         raise LabError(f"{name} has no half {only} the state", hint="leave --only away")

@@ -106,3 +106,9 @@ def _kept_numbers(_: click.Context, __: click.Parameter, incomplete: str) -> lis
 
 # a kept run: the parameter `run`, a number and the run's within it, None for all of them
 run_argument = click.argument("run", callback=_run_number, shell_complete=_kept_numbers)
+
+
+def run_name(run: tuple[int, int | None]) -> str:
+    """What messages call a kept run: "run 17.3"."""
+    number, part = run
+    return f"run {number}" if part is None else f"run {number}.{part}"

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from ioflusher.lab.store import ExperimentStore
 
 DEFAULT_REPORT = Path("reports")
+report_option = click.option(
+    "--report",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Directory for the HTML report and its pictures; default: {DEFAULT_REPORT}, where the extra "
+    "ioflusher[lab] is installed.",
+)
 
 
 @click.command("run")
@@ -34,13 +41,7 @@ DEFAULT_REPORT = Path("reports")
 @click.option("--runs", type=click.IntRange(1, 1000), default=1, show_default=True, help="How often.")
 @click.option("--only", type=click.Choice(["with", "without"]), help="Play one half alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
-@click.option(
-    "--report",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help=f"Directory for the HTML report and its pictures; default: {DEFAULT_REPORT}, where the extra "
-    "ioflusher[lab] is installed.",
-)
+@report_option
 @kernel_option
 @accelerator_option
 def run_command(

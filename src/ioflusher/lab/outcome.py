@@ -5,7 +5,7 @@ experiment is a scenario's runs. Everything that says "it froze", "it lived" or 
 here and pure, so that the command line, the reports and the store judge alike.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
@@ -233,6 +233,7 @@ class Plan:
         machine: memory and processors of the guest, for people.
         only: the one half that is played; None for both.
         runs: how many are to be played.
+        versions: of the programs that it is played with (`ioflusher.lab.versions`); empty where not kept.
     """
 
     scenario: str
@@ -245,6 +246,7 @@ class Plan:
     machine: str
     only: OneHalf | None = None
     runs: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

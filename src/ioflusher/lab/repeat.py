@@ -12,6 +12,7 @@ from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, P
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
+from ioflusher.lab.versions import versions
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted
 
@@ -33,6 +34,7 @@ def plan_runs(lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs
         machine=f"{format_size(scenario.machine.memory)}, {counted(scenario.machine.cpus, 'CPU')}",
         only=only,
         runs=runs,
+        versions=versions(scenario),
     )
 
 

@@ -24,6 +24,7 @@ def experiment_record(experiment: Experiment, *, kept_as: int | None = None) -> 
         "accelerator": plan.accelerator,
         "machine": plan.machine,
         "only": plan.only,
+        "versions": plan.versions,
         "verdict": experiment.verdict,
         "as_expected": experiment.as_expected,
         "planned": plan.runs,
