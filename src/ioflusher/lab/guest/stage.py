@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ioflusher.lab.guest import workloads
-from ioflusher.lab.guest.cgroups import make_groups
+from ioflusher.lab.guest.cgroups import Groups, make_groups
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.faults import FaultDriver
 from ioflusher.lab.guest.observer import Observer
@@ -30,36 +30,81 @@ from ioflusher.lab.messages import (
 )
 from ioflusher.lab.scenario import KernelTable, Scenario
 from ioflusher.lab.stacks import STACKS
+from ioflusher.lab.stacks.base import Stack
 
 SAMPLE_S = 0.5
 
 
 def play(order: PlayHalf, port: ReportPort) -> None:
     """Build the stage, let the workload go, watch until it is done or the device is frozen."""
-    scenario = order.scenario
-    processes = Processes()
-    stack = STACKS[scenario.device.kind].load()(order, processes)
-    work = WorkloadPrograms(scenario, processes, stack.directory)
     try:
-        become_observer()
-        apply_settings(scenario.kernel)
-        groups = make_groups(scenario.cgroup, processes)
-        port.say(SettingUp(step="starting the daemon"))
-        processes.group = groups.daemon
-        stack.start()
-        processes.group = None
-        port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
-        stack.use(scenario.device.use)
-        work.start_pressure()
-        processes.group = groups.workload
-        worker = work.start_workload()
-        processes.group = None
+        stage = build_stage(order, port)
+        stage.start_programs()
     except (SetupFailed, OSError) as error:
         port.say(StageFailed(message=str(error)))
         return
-    faults = FaultDriver(scenario.fault, stack.faults(), port)
-    watch(work, worker, Observer(stack.daemons, stack.counters(), port), faults, port)
-    stack.end()
+    stage.watch()
+    stage.stack.end()
+
+
+def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
+    """Become the observer, apply the settings, start the daemon and put its device to use.
+
+    Raises:
+        SetupFailed, OSError: which say the step.
+    """
+    scenario = order.scenario
+    processes = Processes()
+    stack = STACKS[scenario.device.kind].load()(order, processes)
+    become_observer()
+    apply_settings(scenario.kernel)
+    groups = make_groups(scenario.cgroup, processes)
+    port.say(SettingUp(step="starting the daemon"))
+    processes.group = groups.daemon
+    stack.start()
+    processes.group = None
+    port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
+    stack.use(scenario.device.use)
+    return Stage(scenario, port, processes, stack, groups)
+
+
+@dataclass(slots=True)
+class Stage:
+    """A daemon that serves its device, with swap or a file system on that; and what will use it.
+
+    Attributes:
+        scenario: what is played.
+        port: where reports go.
+        processes: starts the programs.
+        stack: the device and its daemon.
+        groups: the control groups that programs start in.
+    """
+
+    scenario: Scenario
+    port: ReportPort
+    processes: Processes
+    stack: Stack
+    groups: Groups
+    _work: "WorkloadPrograms" = field(init=False)
+    _worker: Process = field(init=False)
+
+    def start_programs(self) -> None:
+        """Start the pressure, and the workload, which waits for the word.
+
+        Raises:
+            SetupFailed: which says the program.
+        """
+        self._work = WorkloadPrograms(self.scenario, self.processes, self.stack.directory)
+        self._work.start_pressure()
+        self.processes.group = self.groups.workload
+        self._worker = self._work.start_workload()
+        self.processes.group = None
+
+    def watch(self) -> None:
+        """Let the workload go, and report until it is done or the device is frozen."""
+        observer = Observer(self.stack.daemons, self.stack.counters(), self.port)
+        faults = FaultDriver(self.scenario.fault, self.stack.faults(), self.port)
+        watch(self._work, self._worker, observer, faults, self.port)
 
 
 def apply_settings(kernel: KernelTable) -> None:
