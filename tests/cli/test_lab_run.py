@@ -13,6 +13,7 @@ import select
 import shutil
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,10 +28,12 @@ from tests.lab.halves import FINISHED, FROZEN, FROZEN_UNSEEN, LOST, WRONG
 
 import ioflusher.report.experiment_html
 from ioflusher.cli.lab import lab
-from ioflusher.cli.lab_options import progress_line
+from ioflusher.cli.lab_options import ProgressLine, progress_line
+from ioflusher.cli.lab_run import _report_progress
 from ioflusher.errors import IoflusherError
 from ioflusher.lab import repeat
 from ioflusher.lab.errors import LabError, MachineLost
+from ioflusher.lab.messages import DeviceFrozen, Hello, Sampled, SettingUp
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.store import ExperimentStore, store_path
@@ -81,6 +84,8 @@ def guests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Guests]:
     played = Guests()
     monkeypatch.setattr(repeat, "run_half", played.run_half)
     monkeypatch.setattr("ioflusher.lab.session.Lab", ReadyLab)
+    # halves come from the list in its order, one after the other; a test of its own has them at once
+    monkeypatch.setattr("ioflusher.lab.capacity.why_in_turn", lambda *_: "the test says so")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     work = tmp_path / "work"
     work.mkdir()
@@ -185,6 +190,48 @@ def test_json_stands_alone(guests: Guests) -> None:
     assert "run 1 of 2, without: FROZEN" in result.stderr
     assert "run 2 of 2, with: FINISHED" in result.stderr
     assert "report: reports/swap-on-nbd.html" in result.stderr
+
+
+# both halves at once
+
+
+def test_both_halves_at_once(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has room, unless one after the other is asked for; the report says which it was."""
+    playing: list[bool] = []
+    both = threading.Barrier(2, timeout=10)
+
+    def run_half(*_: Any, io_flusher: bool, on_report: Any, on_machine: Any) -> Half:
+        playing.append(io_flusher)
+        on_report(io_flusher, SettingUp(step="starting the daemon"))
+        if together:
+            both.wait()
+        return FINISHED if io_flusher else FROZEN
+
+    monkeypatch.setattr(repeat, "run_half", run_half)
+    monkeypatch.setattr("ioflusher.lab.capacity.why_in_turn", lambda *_: None)
+    together = True
+    result = run("--json")
+    assert (result.status, record(result)["at_once"]) == (0, True)
+    assert sorted(playing) == [False, True]
+    assert "without the state: starting the daemon ..." in result.stderr
+    assert "with the state: starting the daemon ..." in result.stderr
+    assert "emulated, both halves at once" in call("show", "1").stdout
+    together, playing[:] = False, []
+    result = run("--json", "--sequential")
+    assert (result.status, record(result)["at_once"], playing) == (0, False, [False, True])
+    assert "at once" not in call("show", "2").stdout
+    assert "one half is played after the other" not in result.stderr, "that was asked for"
+    playing[:] = []
+    assert record(run("--json", "--only", "with"))["at_once"] is False
+    assert playing == [True]
+
+
+def test_a_machine_without_room_for_both(guests: Guests) -> None:
+    """They are played one after the other, and the reason is said."""
+    guests.will_play((FROZEN, FINISHED))
+    result = run("--json")
+    assert record(result)["at_once"] is False
+    assert "ioflusher: one half is played after the other: the test says so" in result.stderr
 
 
 # cut short
@@ -538,6 +585,39 @@ def test_lines_go_to_standard_output_beside_a_terminals_progress(
     os.close(leader)
     assert (tmp_path / "out").read_text() == "without: FROZEN\n"
     assert "FROZEN" not in shown
+
+
+def test_a_terminal_sees_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each on a line of its own, until it has ended; a log gets one line for each step."""
+    told: list[tuple[str, str]] = []
+
+    class Told(ProgressLine):
+        def __call__(self, text: str, *, beside: str = "") -> None:
+            told.append((text, beside))
+
+    show = _report_progress(Told(None), 3, 10)
+    show(False, Sampled(completed=7, in_flight=2, memory_kib={"MemFree": 9 << 10}))
+    show(True, SettingUp(step="starting the daemon"))
+    show(True, Hello(release="6.12.117"))
+    show(False, DeviceFrozen(8.0, 7, 2, (), (), {}, {}))
+    show(True, SettingUp(step="putting swap on it"))
+    work = "run 3 of 10, without the state: the work begins | 7 requests completed, 2 in flight, 9 MiB free"
+    assert told == [
+        ("run 3 of 10, booting", ""),
+        (work, ""),
+        ("run 3 of 10, with the state: starting the daemon", work),
+        ("run 3 of 10, with the state: putting swap on it", ""),
+    ]
+    monkeypatch.setenv("TERM", "xterm")
+    leader, follower = pty.openpty()
+    with open(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress_line() as progress:
+            progress("with the state: starting", beside="without the state: the work begins | 7 done")
+            shown = read_until(leader, "7 done")
+    os.close(leader)
+    assert "with the state: starting\r\n" in re.sub(r"\x1b\[[0-9;]*m| +(?=\r)", "", shown)
+    assert "without the state: the work begins, 7 done" in shown
 
 
 def test_progress_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """The loop over the runs: what is planned, in which order it is played, what is kept, and how it ends."""
 
 import os
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import pytest
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab import repeat
-from ioflusher.lab.errors import MachineLost
+from ioflusher.lab.errors import Cancelled, MachineLost
+from ioflusher.lab.messages import Sampled
 from ioflusher.lab.outcome import Ending, Experiment, Half, Run
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
@@ -57,7 +59,8 @@ class Played:
     keeper: RunKeeper
     errors: list[str]
     shown: list[tuple[int, Half]]
-    boots: list[tuple[bool, int]]
+    boots: list[bool]
+    reports: list[tuple[int, bool, int]]
 
 
 def played(
@@ -70,12 +73,15 @@ def played(
 ) -> Played:
     """Play these halves, each of which must be the half that is asked for; the load grows by 1 a look."""
     rest = list(halves)
-    boots: list[tuple[bool, int]] = []
+    boots: list[bool] = []
+    reports: list[tuple[int, bool, int]] = []
     loads = iter(range(1, 100))
 
-    def run_half(lab: Any, scenario: Any, *, io_flusher: bool, on_report: Any) -> Half:
+    def run_half(lab: Any, scenario: Any, *, io_flusher: bool, on_report: Any, on_machine: Any) -> Half:
         assert (lab, scenario) == (EMULATED, SCENARIO)
-        boots.append((io_flusher, on_report))
+        assert threading.current_thread() is not threading.main_thread()
+        on_report(io_flusher, Sampled(completed=len(boots), in_flight=0, memory_kib={}))
+        boots.append(io_flusher)
         half = rest.pop(0)
         if isinstance(half, BaseException):
             raise half
@@ -94,10 +100,12 @@ def played(
         plan_runs(EMULATED, SCENARIO, only=only, runs=runs),
         keeper=keeper,
         on_half=lambda number, half: shown.append((number, half)),
-        on_report=cast(Any, lambda number: number),
+        on_report=lambda number: (
+            lambda io_flusher, report: reports.append((number, io_flusher, cast(Sampled, report).completed))
+        ),
     )
     assert not rest
-    return Played(experiment, store, keeper, errors, shown, boots)
+    return Played(experiment, store, keeper, errors, shown, boots, reports)
 
 
 def test_the_plan_names_all_that_a_reader_needs() -> None:
@@ -116,7 +124,8 @@ def test_two_runs_are_kept_half_by_half(monkeypatch: pytest.MonkeyPatch) -> None
     """Without first; each half is kept under its run's number before the next boots, with the load so far."""
     before = time.time()
     found = played(monkeypatch, [FROZEN, FINISHED, FROZEN, FINISHED])
-    assert found.boots == [(False, 1), (True, 1), (False, 2), (True, 2)]
+    assert found.boots == [False, True] * 2
+    assert found.reports == [(1, False, 0), (1, True, 1), (2, False, 2), (2, True, 3)]
     assert found.shown == [(1, FROZEN), (1, FINISHED), (2, FROZEN), (2, FINISHED)]
     experiment = found.experiment
     assert (experiment.ending, experiment.error, experiment.unfinished) == (Ending.COMPLETE, None, None)
@@ -140,7 +149,7 @@ def test_two_runs_are_kept_half_by_half(monkeypatch: pytest.MonkeyPatch) -> None
 def test_one_half_of_each_run(monkeypatch: pytest.MonkeyPatch, only: str, half: Half) -> None:
     """Only machines of that half are booted, and the run is whole with it."""
     found = played(monkeypatch, [half, half], only=only)
-    assert [io_flusher for io_flusher, _ in found.boots] == [half.io_flusher] * 2
+    assert found.boots == [half.io_flusher] * 2
     assert [run.halves for run in found.experiment.runs] == [(half,)] * 2
     assert found.experiment.plan.only == only
 
@@ -214,10 +223,177 @@ def test_a_machine_that_does_not_know_its_processors(monkeypatch: pytest.MonkeyP
 
 def test_by_default_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A caller that only wants the experiment, with the real store."""
-    monkeypatch.setattr(repeat, "run_half", lambda *_, io_flusher, on_report: replace(FROZEN))
+    monkeypatch.setattr(repeat, "run_half", lambda *_, **__: replace(FROZEN))
     store = ExperimentStore(tmp_path / "lab.sqlite")
     keeper = RunKeeper(store, lambda error: pytest.fail(str(error)))
     plan = plan_runs(EMULATED, SCENARIO, only="without")
     experiment = play_runs(EMULATED, plan, keeper=keeper)
     assert keeper.experiment is not None
     assert store.load(keeper.experiment) == experiment
+
+
+# both halves at once
+
+
+class Machine:
+    """A machine that says nothing until it is ended."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def cancel(self) -> None:
+        """End it."""
+        self.ended.set()
+
+    def wait(self) -> Half:
+        """As `run_half` waits for a report."""
+        assert self.ended.wait(timeout=10), "nobody ended it"
+        raise Cancelled("ended")
+
+
+def at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    halves: dict[bool, Callable[[Any], Half]],
+    *,
+    runs: int = 1,
+    on_half: Callable[[int, Half], None] = lambda number, half: None,
+) -> tuple[Experiment, NotedStore]:
+    """Play runs whose halves are played at once, each by its function, which is given `on_machine`."""
+    threads = threading.active_count()
+
+    def run_half(*_: Any, io_flusher: bool, on_report: Any, on_machine: Any) -> Half:
+        return halves[io_flusher](on_machine)
+
+    monkeypatch.setattr(repeat, "run_half", run_half)
+    store = NotedStore()
+    keeper = RunKeeper(cast(ExperimentStore, store), lambda error: pytest.fail(str(error)))
+    plan = plan_runs(EMULATED, SCENARIO, runs=runs, at_once=True)
+    assert plan.at_once
+    try:
+        experiment = play_runs(EMULATED, plan, keeper=keeper, on_half=on_half)
+    finally:
+        assert threading.active_count() == threads, "a player was left behind"
+    return experiment, store
+
+
+def test_both_halves_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other to have begun; the one that ends first is kept and shown first."""
+    begun = threading.Barrier(2, timeout=10)
+    with_kept = threading.Event()
+
+    def without(_: Any) -> Half:
+        begun.wait()
+        assert with_kept.wait(timeout=10)
+        return FROZEN
+
+    def with_(_: Any) -> Half:
+        begun.wait()
+        return FINISHED
+
+    shown: list[tuple[int, Half]] = []
+
+    def on_half(number: int, half: Half) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        shown.append((number, half))
+        with_kept.set()
+
+    experiment, store = at_once(monkeypatch, {False: without, True: with_}, on_half=on_half)
+    assert shown == [(1, FINISHED), (1, FROZEN)]
+    assert experiment.as_expected
+    (run,) = experiment.runs
+    assert run.halves == (FROZEN, FINISHED), "in the report the half without comes first"
+    kept = [asked[3].halves for asked in store.asked if asked[0] == "keep"]
+    assert kept == [(FINISHED,), (FROZEN, FINISHED)]
+
+
+def test_one_half_alone_is_not_played_at_once() -> None:
+    """There is no other."""
+    assert not plan_runs(EMULATED, SCENARIO, only="with", at_once=True).at_once
+    assert not plan_runs(EMULATED, SCENARIO).at_once
+
+
+@pytest.mark.parametrize(
+    ("error", "ending", "said"),
+    [
+        (KeyboardInterrupt(), Ending.INTERRUPTED, None),
+        (MachineLost("it said nothing"), Ending.FAILED, "it said nothing"),
+    ],
+)
+def test_the_other_half_is_ended(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, ending: Ending, said: str | None
+) -> None:
+    """Ctrl-C or an error in one machine ends the other at once; a half that had ended is kept."""
+    machine = Machine()
+    running = threading.Event()
+
+    def without(on_machine: Any) -> Half:
+        on_machine(machine)
+        running.set()
+        return machine.wait()
+
+    def with_(_: Any) -> Half:
+        assert running.wait(timeout=10)
+        raise error
+
+    experiment, store = at_once(monkeypatch, {False: without, True: with_})
+    assert (experiment.ending, experiment.error, experiment.runs) == (ending, said, ())
+    assert experiment.unfinished is None
+    assert store.asked == []
+    assert machine.ended.is_set()
+
+
+def test_a_half_that_ends_while_the_other_is_ended_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the first half is shown: the second one has just ended, and is kept with the first."""
+    second = threading.Event()
+
+    def without(_: Any) -> Half:
+        assert second.wait(timeout=10)
+        return FROZEN
+
+    def interrupted(number: int, half: Half) -> None:
+        second.set()
+        raise KeyboardInterrupt
+
+    halves: dict[bool, Callable[[Any], Half]] = {False: without, True: lambda _: FINISHED}
+    experiment, store = at_once(monkeypatch, halves, runs=3, on_half=interrupted)
+    assert experiment.ending is Ending.INTERRUPTED
+    assert [run.halves for run in experiment.runs] == [(FROZEN, FINISHED)]
+    assert store.asked[-2] == ("keep", 0, 1, experiment.runs[0])
+
+
+def test_a_machine_that_comes_up_too_late_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its player is still setting up when the other half fails."""
+    failed = threading.Event()
+    machine = Machine()
+
+    def without(on_machine: Any) -> Half:
+        assert failed.wait(timeout=10)
+        time.sleep(0.05)  # the main thread hears of the error meanwhile
+        on_machine(machine)
+        return machine.wait()
+
+    def with_(_: Any) -> Half:
+        failed.set()
+        raise MachineLost("it said nothing")
+
+    experiment, _ = at_once(monkeypatch, {False: without, True: with_})
+    assert experiment.ending is Ending.FAILED
+
+
+def test_errors_of_a_player_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in this program is no ending of an experiment, and leaves no machine behind either."""
+    machine = Machine()
+    running = threading.Event()
+
+    def without(on_machine: Any) -> Half:
+        on_machine(machine)
+        running.set()
+        return machine.wait()
+
+    def with_(_: Any) -> Half:
+        assert running.wait(timeout=10)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        at_once(monkeypatch, {False: without, True: with_})
+    assert machine.ended.is_set()

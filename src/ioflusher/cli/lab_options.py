@@ -28,11 +28,13 @@ class ProgressLine:
         self._quiet = quiet
         self._shown: set[str] = set()
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, text: str, *, beside: str = "") -> None:
+        """Say what is going on; a terminal also sees, on a line of its own, what goes on beside it."""
         if self._status is not None:
             from rich.text import Text
 
-            self._status.update(Text(text.replace(" | ", ", ")))
+            lines = [line.replace(" | ", ", ") for line in (text, beside) if line]
+            self._status.update(Text("\n".join(lines)))
             return
         step = text.partition(" | ")[0]
         if step not in self._shown and not self._quiet:

@@ -40,6 +40,12 @@ report_option = click.option(
 @scenario_argument
 @click.option("--runs", type=click.IntRange(1, 1000), default=1, show_default=True, help="How often.")
 @click.option("--only", type=click.Choice(["with", "without"]), help="Play one half alone.")
+@click.option(
+    "--sequential",
+    is_flag=True,
+    help="Play one half after the other; default: both at once, under the same load, where this machine has "
+    "the processors and the memory.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @report_option
 @kernel_option
@@ -48,6 +54,7 @@ def run_command(
     scenario: str,
     runs: int,
     only: "OneHalf | None",
+    sequential: bool,
     as_json: bool,
     report: Path | None,
     kernel: str | None,
@@ -64,7 +71,14 @@ def run_command(
     """
     found = read_scenario(scenario)
     experiment = play(
-        found, runs=runs, only=only, as_json=as_json, report=report, kernel=kernel, accelerator=accelerator
+        found,
+        runs=runs,
+        only=only,
+        sequential=sequential,
+        as_json=as_json,
+        report=report,
+        kernel=kernel,
+        accelerator=accelerator,
     )
     exit_early(experiment)
     sys.exit(ExitStatus.DONE if experiment.as_expected else ExitStatus.FOUND)
@@ -95,6 +109,7 @@ def play(
     report: Path | None,
     kernel: str | None,
     accelerator: str | None,
+    sequential: bool = False,
     sequel: Sequel | None = None,
 ) -> "Experiment":
     """Check what the end needs, play, keep and print: what every verb does that plays a scenario.
@@ -113,7 +128,8 @@ def play(
     keeper = RunKeeper(_store(), on_error=_not_kept)
     chosen = Accelerator(accelerator) if accelerator else None
     with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
-        plan = plan_runs(lab, found, only=only, runs=runs)
+        at_once = only is None and not sequential and _room_for_both(found)
+        plan = plan_runs(lab, found, only=only, runs=runs, at_once=at_once)
         if sequel is not None:
             sequel.begins(plan)
         with _crash_says_where(keeper):
@@ -129,6 +145,16 @@ def play(
         if directory is not None:
             _write_report(experiment, directory, asked=report is not None, to_stderr=as_json)
     return experiment
+
+
+def _room_for_both(scenario: "Scenario") -> bool:
+    """Whether both halves can be played at once; why not is said."""
+    from ioflusher.lab.capacity import this_machine, why_in_turn
+
+    reason = why_in_turn(scenario, this_machine())
+    if reason is not None:
+        remark(f"one half is played after the other: {reason}")
+    return reason is None
 
 
 def _check_output() -> None:
@@ -188,24 +214,32 @@ def _print_line(progress: ProgressLine, number: int, runs: int, half: "Half", *,
 
 def _report_progress(progress: ProgressLine, number: int, runs: int) -> "OnReport":
     """What turns the reports of a run's guests into texts of the progress line."""
-    from ioflusher.lab.messages import Sampled, SettingUp, WorkBegan
+    from ioflusher.lab.messages import DeviceFrozen, Sampled, SettingUp, WorkBegan, WorkEnded
 
     count = f"run {number} of {runs}, " if runs > 1 else ""
     progress(f"{count}booting")
+    latest: dict[bool, str] = {}
 
     def show(io_flusher: bool, report: "GuestReport") -> None:
         half = f"{count}{'with' if io_flusher else 'without'} the state"
         match report:
             case SettingUp(step=step):
-                progress(f"{half}: {step}")
+                text = f"{half}: {step}"
             case WorkBegan():
-                progress(f"{half}: the work begins")
+                text = f"{half}: the work begins"
             case Sampled():
                 free = report.memory_kib.get("MemFree", 0) // 1024
-                progress(
+                text = (
                     f"{half}: the work begins | {report.completed} requests completed, "
                     f"{report.in_flight} in flight, {free} MiB free"
                 )
+            case DeviceFrozen() | WorkEnded():
+                latest.pop(io_flusher, None)
+                return
+            case _:
+                return
+        latest[io_flusher] = text
+        progress(text, beside=latest.get(not io_flusher, ""))
 
     return show
 

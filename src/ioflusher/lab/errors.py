@@ -25,3 +25,7 @@ class MachineLost(LabError):
 
 class CommandTimeout(LabError):
     """A command in a guest was still running when its time was up."""
+
+
+class Cancelled(LabError):
+    """A machine was ended because nobody waits for its half any more."""

@@ -6,6 +6,7 @@ from ioflusher.lab.disks import DiskRequest, EmptyDisk, guest_disks
 from ioflusher.lab.follower import Follower, OnReport, ignore_report
 from ioflusher.lab.messages import READER_DISK, STORE_DISK, GuestReport, PlayHalf
 from ioflusher.lab.outcome import Half
+from ioflusher.lab.players import OnMachine
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.recording import Recorder, Recording
 from ioflusher.lab.remote import remote_store
@@ -18,6 +19,10 @@ STORE_MARGIN_BYTES = 64 << 20  # file system overhead around the daemon's store
 
 def ignore_recording(recording: Recording) -> None:
     """A place for recordings that keeps none."""
+
+
+def ignore_machine(machine: object) -> None:
+    """An `OnMachine` that lets the machine run to its end."""
 
 
 def guest_for(scenario: Scenario, disks: tuple[Disk, ...]) -> Guest:
@@ -47,14 +52,17 @@ def run_half(
     *,
     io_flusher: bool,
     on_report: OnReport = ignore_report,
+    on_machine: OnMachine = ignore_machine,
     keep: Callable[[Recording], None] = ignore_recording,
 ) -> Half:
     """Boot one machine and follow it to its outcome.
 
-    `on_report` is told of every report as it comes; `keep` gets the recording of all that the guest said,
-    also of a half that ended with an error.
+    `on_report` is told of every report as it comes, `on_machine` is given the machine once it runs, so that
+    another thread can end it; `keep` gets the recording of all that the guest said, also of a half that ended
+    with an error.
 
     Raises:
+        Cancelled: another thread ended the machine.
         LabError: a program is missing, the stage could not be built, or the guest did not come up: that is
             no outcome.
     """
@@ -67,6 +75,7 @@ def run_half(
 
         order = PlayHalf(scenario, io_flusher, remote.uri)
         with lab.boot(guest_for(scenario, disks), order) as vm:
+            on_machine(vm)
             boot_s = await_agent(vm)
             recorder = Recorder(vm)
             try:

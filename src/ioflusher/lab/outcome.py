@@ -234,6 +234,7 @@ class Plan:
         only: the one half that is played; None for both.
         runs: how many are to be played.
         versions: of the programs that it is played with (`ioflusher.lab.versions`); empty where not kept.
+        at_once: whether both halves of a run are played at the same time, so under the same load.
     """
 
     scenario: str
@@ -247,6 +248,13 @@ class Plan:
     only: OneHalf | None = None
     runs: int = 1
     versions: dict[str, str] = field(default_factory=dict)
+    at_once: bool = False
+
+    @property
+    def setting(self) -> str:
+        """Kernel, machine and how the halves are played, for people."""
+        at_once = ", both halves at once" if self.at_once else ""
+        return f"Linux {self.kernel}, {self.machine}, {self.accelerator}{at_once}"
 
 
 @dataclass(frozen=True, slots=True)

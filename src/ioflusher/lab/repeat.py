@@ -1,14 +1,16 @@
 """Play a scenario several times; what was measured is kept as soon as it is there, whatever comes after."""
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.follower import OnReport, ignore_report
 from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
+from ioflusher.lab.players import OnMachine, Players
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
@@ -21,7 +23,9 @@ _ACCELERATORS = {"tcg": "emulated", "kvm": "KVM"}
 OnHalf = Callable[[int, Half], None]
 
 
-def plan_runs(lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs: int = 1) -> Plan:
+def plan_runs(
+    lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs: int = 1, at_once: bool = False
+) -> Plan:
     """What is to be played, as reports and the store know it."""
     return Plan(
         scenario=scenario.name,
@@ -35,6 +39,7 @@ def plan_runs(lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs
         only=only,
         runs=runs,
         versions=versions(scenario),
+        at_once=at_once and only is None,
     )
 
 
@@ -83,11 +88,12 @@ def play_runs(
     on_half: OnHalf = lambda number, half: None,
     on_report: Callable[[int], OnReport] = lambda number: ignore_report,
 ) -> Experiment:
-    """Play what is planned, one half after another.
+    """Play what is planned: run after run, the halves of each at once or one after the other.
 
     Each half is kept as soon as it has ended, then shown to `on_half` with the number of its run, from 1.
-    Ctrl-C and errors of the lab end the experiment early; what was measured until then is in the Experiment
-    that is returned, and so is the reason.
+    Ctrl-C and errors of the lab end the experiment early, and the machines that still run; what was measured
+    until then is in the Experiment that is returned, and so is the reason. Everything is called in the thread
+    that calls this.
 
     Args:
         on_report: gives for the number of a run what is called with every report of its guests.
@@ -95,14 +101,15 @@ def play_runs(
     runs: list[Run] = []
     current = Run(None, None)
     ending, said = Ending.COMPLETE, None
+    unheard: list[Half] = []
     try:
         for number in range(1, plan.runs + 1):
             current = Run(None, None, time.time(), _host_load())
-            for io_flusher in _order(plan.only):
-                half = run_half(lab, plan.definition, io_flusher=io_flusher, on_report=on_report(number))
-                current = _measured(current, half)
-                keeper.keep(plan, number, current)
-                on_half(number, half)
+            with contextlib.closing(_halves(lab, plan, on_report(number), unheard)) as halves:
+                for half in halves:
+                    current = _measured(current, half)
+                    keeper.keep(plan, number, current)
+                    on_half(number, half)
             runs.append(current)
             current = Run(None, None)
     except KeyboardInterrupt:
@@ -110,6 +117,8 @@ def play_runs(
     except IoflusherError as error:
         ending = Ending.FAILED
         said = f"{error} ({error.hint})" if error.hint else str(error)
+    for half in unheard:
+        current = _measured(current, half)
     if current.halves:
         keeper.keep(plan, len(runs) + 1, current)  # Ctrl-C may have come before it was
         if current.whole(plan.only):
@@ -117,6 +126,24 @@ def play_runs(
             current = Run(None, None)
     keeper.end(ending, said)
     return Experiment(plan, tuple(runs), current if current.halves else None, ending, said)
+
+
+def _halves(lab: Lab, plan: Plan, on_report: OnReport, unheard: list[Half]) -> Generator[Half]:
+    """The halves of one run, each as it ends; `unheard` gets those that had ended when it is closed early."""
+
+    def play(io_flusher: bool, on_report: OnReport, on_machine: OnMachine) -> Half:
+        return run_half(
+            lab, plan.definition, io_flusher=io_flusher, on_report=on_report, on_machine=on_machine
+        )
+
+    order = _order(plan.only)
+    for together in [order] if plan.at_once else [(io_flusher,) for io_flusher in order]:
+        players = Players(play, together)
+        try:
+            with players:
+                yield from players.halves(on_report)
+        finally:
+            unheard.extend(players.unheard())
 
 
 def _order(only: OneHalf | None) -> tuple[bool, ...]:

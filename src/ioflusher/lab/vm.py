@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 
 from ioflusher.kernlog.console import events
 from ioflusher.kernlog.records import EventKind
-from ioflusher.lab.errors import LabError
+from ioflusher.lab.errors import Cancelled, LabError
 from ioflusher.lab.messages import EVENTS_PORT, GuestReport, ReportReader
 from ioflusher.lab.qemu import Hardware, Places, qemu_argv
 from ioflusher.support.programs import start
@@ -54,7 +54,8 @@ class VirtualMachine:
         )
         self.streams: dict[str, socket.socket] = {}
         self.started_at = 0.0
-        self._reports: queue.SimpleQueue[GuestReport | Ended] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[GuestReport | Ended | None] = queue.SimpleQueue()
+        self._cancelled = False
         self._sockets: list[socket.socket] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -131,11 +132,23 @@ class VirtualMachine:
         self._reports.put(Ended(self._process.wait()))
 
     def next_report(self, timeout_s: float) -> GuestReport | Ended | None:
-        """The guest's next report, `Ended` once the machine is gone, or None when nothing came in time."""
+        """The guest's next report, `Ended` once the machine is gone, or None when nothing came in time.
+
+        Raises:
+            Cancelled: another thread said so.
+        """
         try:
-            return self._reports.get(timeout=max(0.0, timeout_s))
+            report = self._reports.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
-            return None
+            report = None
+        if self._cancelled:
+            raise Cancelled("the machine was ended before its work was done")
+        return report
+
+    def cancel(self) -> None:
+        """Make `next_report` raise `Cancelled`, now and from now on; any thread may call it."""
+        self._cancelled = True
+        self._reports.put(None)  # whoever waits wakes up
 
     @property
     def elapsed_s(self) -> float:

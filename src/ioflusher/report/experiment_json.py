@@ -25,6 +25,7 @@ def experiment_record(experiment: Experiment, *, kept_as: int | None = None) -> 
         "machine": plan.machine,
         "only": plan.only,
         "versions": plan.versions,
+        "at_once": plan.at_once,
         "verdict": experiment.verdict,
         "as_expected": experiment.as_expected,
         "planned": plan.runs,

@@ -92,7 +92,7 @@ def _story(experiment: Experiment) -> RenderableType:
     grid.add_row(plan.scenario, Text(printable(plan.title), style="bold"))
     grid.add_row("served", Text(printable(plan.served)))
     grid.add_row("pressed", Text(printable(plan.pressed)))
-    grid.add_row("machine", Text(printable(f"Linux {plan.kernel}, {plan.machine}, {plan.accelerator}")))
+    grid.add_row("machine", Text(printable(plan.setting)))
     if plan.runs == 1:
         run = experiment.runs[0] if experiment.runs else experiment.unfinished
         for half in run.halves if run else ():
