@@ -1,5 +1,6 @@
 """How a stage is built: the two halves differ in the state alone, and disks are found by their names."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,12 +16,20 @@ from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import stage
 from ioflusher.lab.guest.disks import find_disk
-from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, await_true
+from ioflusher.lab.guest.processes import (
+    Process,
+    Processes,
+    SetupFailed,
+    await_line,
+    await_true,
+    holds,
+    with_log,
+)
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd
+from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd, scsi
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
@@ -39,14 +48,18 @@ class NotedProcesses(Processes):
         self.started.append((list(argv), io_flusher))
         return cast(Process, SimpleNamespace(pid=1000 + len(self.started), args=list(argv)))
 
-    def step(self, *argv: str) -> None:
+    def step(self, *argv: str) -> str:
         self.steps.append(argv)
+        return ""
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_halves_differ_in_the_state_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of all that makes a half, the order differs in `io_flusher`, and the daemon's start in one word or not
-    even in that: another's daemon runs by the same words, with the state set just before, or not."""
+    even in that: another's daemon runs by the same words, with the state set just before, or not. What is
+    written for the kernel is the same."""
     scenario = SCENARIOS[name]
     orders = [PlayHalf(scenario, io_flusher, REMOTE) for io_flusher in (False, True)]
     first, second = (msgspec.to_builtins(order) for order in orders)
@@ -58,15 +71,18 @@ def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.Mon
         processes = NotedProcesses()
         stack = STACKS[scenario.device.kind].load()(order, processes)
         monkeypatch.setattr(stack, "make_store", lambda: Path("/nowhere/image"))
-        module = sys.modules[type(stack).__module__]
-        monkeypatch.setattr(module, "await_true", lambda *_: None)
+        for module in (sys.modules[type(stack).__module__], scsi):
+            monkeypatch.setattr(module, "await_true", lambda *_: None)
+        configfs = tmp_path / f"configfs-{order.io_flusher}"
+        monkeypatch.setattr(scsi, "CONFIGFS", configfs)
         monkeypatch.setattr(nbd, "await_line", lambda _: "listening on nbd://x")
         monkeypatch.setattr(fuse, "MOUNT", FakeDirectory("/run/lab/fuse"))
         stack.start()
-        asked.append((processes.started, processes.steps))
+        steps = [tuple(word.replace(str(configfs), "") for word in words) for words in processes.steps]
+        asked.append((processes.started, (steps, tree_text(configfs))))
         assert len(stack.daemons()) == 1
-    (without, steps), (with_, same_steps) = asked
-    assert steps == same_steps
+    (without, did), (with_, did_too) = asked
+    assert did == did_too
     words = [pair for (a, _), (b, _) in zip(without, with_, strict=True) for pair in zip(a, b, strict=True)]
     changed = [pair for pair in words if pair[0] != pair[1]]
     states = [(a, b) for (_, a), (_, b) in zip(without, with_, strict=True)]
@@ -77,6 +93,18 @@ def test_the_halves_differ_in_the_state_alone(name: str, monkeypatch: pytest.Mon
     else:
         assert changed == [("--no-io-flusher", "--io-flusher")]
         assert set(states) == {(False, False)}, "our own daemon sets the state itself"
+
+
+def tree_text(top: Path) -> list[tuple[str, str]]:
+    """Every file and link below, by its path, with what it holds."""
+    return [
+        (
+            str(path.relative_to(top)),
+            os.readlink(path).replace(str(top), "") if path.is_symlink() else path.read_text(),
+        )
+        for path in sorted(top.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    ]
 
 
 class FakeDirectory(type(Path())):  # type: ignore[misc]
@@ -202,6 +230,31 @@ def test_what_does_not_start_exits_or_never_serves_is_told_apart() -> None:
             processes.start(["no-such-daemon"])
         with pytest.raises(SetupFailed, match=r"false exited 1"):
             processes.step("false")
+
+
+def test_a_daemon_with_a_log_of_its_own_is_heard(tmp_path: Path) -> None:
+    """Where the stage fails, the end of the daemon's own log stands in the message; without one, that."""
+    log = tmp_path / "daemon.log"
+    with (
+        pytest.raises(SetupFailed, match=rf"(?s)^it ended\nthe last lines of {log}:\nnothing$"),
+        with_log(log),
+    ):
+        raise SetupFailed("it ended")
+    log.write_text("".join(f"line {number}\n" for number in range(20)))
+    with pytest.raises(SetupFailed, match=r"(?s):\nline 8\n.*line 19$"), with_log(log):
+        raise SetupFailed("it ended")
+    with with_log(log):
+        pass
+
+
+def test_whether_a_process_holds_a_file(tmp_path: Path) -> None:
+    """Its descriptors tell; a process that is gone holds nothing."""
+    file = tmp_path / "held"
+    assert not holds(os.getpid(), str(file))
+    with file.open("w"):
+        assert holds(os.getpid(), str(file))
+    assert not holds(os.getpid(), str(file))
+    assert not holds(1 << 22, str(file)), "pid_max is at most that"
 
 
 @pytest.mark.parametrize("row", STACKS.values(), ids=lambda row: row.kind)

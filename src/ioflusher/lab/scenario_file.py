@@ -61,10 +61,9 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
     expected = row.places[daemon.store]
     found = re.findall(r"\{\w*\}", " ".join(daemon.command))
     if sorted(set(found)) != sorted(expected):
-        said = ", ".join(found) or "neither"
-        raise ScenarioError(
-            f"{origin}: daemon.command: expected {' and '.join(expected)} in it, found {said}", hint=example
-        )
+        wanted = " and ".join(expected) or "no placeholder"
+        said = ", ".join(found) or ("neither" if len(expected) == 2 else "none")
+        raise ScenarioError(f"{origin}: daemon.command: expected {wanted} in it, found {said}", hint=example)
     if daemon.lock_memory or daemon.realtime:
         raise ScenarioError(
             f"{origin}: daemon.lock_memory and daemon.realtime are options of our own server",

@@ -5,11 +5,12 @@ observer that freezes with what it observes is worth nothing. Everything that it
 ordinary process first, so that the daemon begins without the state in both halves.
 """
 
+import contextlib
 import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ioflusher.harden import RealtimePolicy, join_cgroup, lock_memory, set_oom_s
 
 SETUP_DEADLINE_S = 40.0
 PRIORITY = 50
+LOG_LINES = 12
 
 Process = subprocess.Popen[bytes]
 
@@ -76,8 +78,8 @@ class Processes:
         except subprocess.SubprocessError as error:
             raise SetupFailed(f"{argv[0]} does not start: it cannot be made an ordinary process") from error
 
-    def step(self, *argv: str) -> None:
-        """Run a set-up command to its end."""
+    def step(self, *argv: str) -> str:
+        """Run a set-up command to its end; returns what it printed on standard output."""
         try:
             done = subprocess.run(
                 argv, preexec_fn=become_ordinary, capture_output=True, timeout=SETUP_DEADLINE_S, check=False
@@ -87,6 +89,7 @@ class Processes:
         if done.returncode:
             said = (done.stderr or done.stdout).decode("utf-8", "backslashreplace").strip()
             raise SetupFailed(f"{' '.join(argv)} exited {done.returncode}: {said[-500:]}")
+        return done.stdout.decode("utf-8", "backslashreplace")
 
 
 def await_true(condition: Callable[[], bool], otherwise: str, *processes: Process) -> None:
@@ -102,6 +105,30 @@ def await_true(condition: Callable[[], bool], otherwise: str, *processes: Proces
             shown = ", ".join(map(_shown, processes))
             raise SetupFailed(f"{shown}: {otherwise} after {SETUP_DEADLINE_S:g} s")
         time.sleep(0.1)
+
+
+def holds(pid: int, path: str) -> bool:
+    """Whether the process has this file open; False also where the process is gone."""
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(descriptor) == path:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def with_log(file: Path) -> Iterator[None]:
+    """Where the stage fails inside, say the last that a daemon has written into its own log, too."""
+    try:
+        yield
+    except SetupFailed as error:
+        text = file.read_text(errors="backslashreplace") if file.exists() else ""
+        last = "\n".join(text.splitlines()[-LOG_LINES:]) or "nothing"
+        raise SetupFailed(f"{error}\nthe last lines of {file}:\n{last}") from error
 
 
 def await_line(process: Process) -> str:

@@ -69,5 +69,13 @@ STACKS: dict[str, StackRow] = {
             places={"file": ("{directory}", "{mount}")},
             example=("bindfs", "-f", "{directory}", "{mount}"),
         ),
+        StackRow(
+            kind="tcmu",
+            implementation="tcmu:TcmuStack",
+            modules=("target_core_user", "tcm_loop", "sd_mod"),
+            places={"file": ()},
+            example=("tcmu-runner",),
+            packages={"dbus": "dbus-daemon", "qemu-utils": "qemu-img"},
+        ),
     )
 }
