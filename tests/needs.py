@@ -23,11 +23,14 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbi
 
 # program -> the Debian packages that bring it; `tools/packages test` installs them all
 PACKAGES = {
+    "apt-get": "apt",
     "as": "binutils",
     "bash": "bash",
     "bindfs": "bindfs",
     "chrt": "util-linux",
+    "depmod": "kmod",
     "dot": "graphviz",
+    "dpkg-deb": "dpkg",
     "fish": "fish",
     "fsck.erofs": "erofs-utils",
     "gcc": "gcc libc6-dev",

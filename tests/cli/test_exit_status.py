@@ -148,6 +148,7 @@ CASES: dict[str, dict[int, list[str]]] = {
     "diagnose": {0: ["{neither}"], 1: ["{none}", "{recursion}"], 2: ["{none}", "{neither}"]},
     "lab exec": {2: ["--kernel", "{none}", "true"]},
     "lab explain": {2: ["999999999"]},
+    "lab kernels": {0: [], 2: ["fetch", "six"]},
     "lab list": {0: [], 2: ["more"]},
     "lab replay": {2: ["999999999"]},
     "lab run": {2: ["nonsense"]},

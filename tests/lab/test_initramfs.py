@@ -1,13 +1,16 @@
 """The guest's first file system: module order and the archive that its own busybox reads."""
 
+import gzip
+import lzma
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ioflusher.lab.busybox import busybox, is_static
 from ioflusher.lab.errors import LabError
-from ioflusher.lab.initramfs import load_order, newc
-from ioflusher.lab.kernels import busybox, is_static
+from ioflusher.lab.initramfs import load_order, module_content, newc
+from tests.needs import need
 
 
 def test_load_order_puts_needs_first() -> None:
@@ -17,6 +20,22 @@ def test_load_order_puts_needs_first() -> None:
     assert order == ["kernel/d.ko.xz", "kernel/c.ko.xz", "kernel/a-b.ko.xz"]
     with pytest.raises(LabError, match="no module xyz"):
         load_order(dep, "", ["xyz"])
+
+
+def test_modules_are_unpacked(tmp_path: Path) -> None:
+    """busybox loads plain modules alone: each kind of compression that a distribution uses is undone."""
+    content = b"\x7fELF" + bytes(1000)
+    plain = tmp_path / "a.ko"
+    plain.write_bytes(content)
+    (tmp_path / "a.ko.xz").write_bytes(lzma.compress(content))
+    (tmp_path / "a.ko.gz").write_bytes(gzip.compress(content))
+    for name in ("a.ko", "a.ko.xz", "a.ko.gz"):
+        assert module_content(tmp_path / name) == content
+    (tmp_path / "a.ko.lz4").write_bytes(content)
+    with pytest.raises(LabError, match=r"not supported: a\.ko\.lz4"):
+        module_content(tmp_path / "a.ko.lz4")
+    subprocess.run([need("zstd"), "-q", str(plain)], timeout=30, check=True)
+    assert module_content(tmp_path / "a.ko.zst") == content
 
 
 @pytest.mark.live

@@ -8,6 +8,7 @@ import click
 from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_explain import explain_command
+from ioflusher.cli.lab_kernels import kernels_command
 from ioflusher.cli.lab_options import (
     accelerator_option,
     current_directory_shares,
@@ -99,6 +100,7 @@ def exec_command(
 
 for _command in (
     explain_command,
+    kernels_command,
     list_command,
     replay_command,
     run_command,

@@ -3,6 +3,7 @@
 import lzma
 import re
 import shlex
+import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels import Kernel
 from ioflusher.lab.messages import EVENTS_PORT, ORDER_FILE
+from ioflusher.support.programs import find_program, run
 
 # what stands between the kernel and its root: a virtio disk with EROFS under an overlay
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "erofs", "overlay")
@@ -121,17 +123,29 @@ def load_order(modules_dep: str, modules_builtin: str, wanted: Sequence[str]) ->
     return order
 
 
-def _module_content(path: Path) -> bytes:
+def module_content(path: Path) -> bytes:
+    """The module as the kernel loads it, whatever its file is compressed with."""
     data = path.read_bytes()
     if path.suffix == ".xz":
         return lzma.decompress(data)
     if path.suffix == ".gz":
         return zlib.decompress(data, wbits=31)
+    if path.suffix == ".zst":
+        return _unpacked_zstd(path)
     if path.suffix != ".ko":
         raise LabError(
-            f"module compression not supported: {path.name}", hint="expected .ko, .ko.xz or .ko.gz"
+            f"module compression not supported: {path.name}", hint="expected .ko, .ko.xz, .ko.zst or .ko.gz"
         )
     return data
+
+
+def _unpacked_zstd(path: Path) -> bytes:
+    """Python has no zstd before 3.14."""
+    zstd = find_program("zstd", package="zstd")
+    with tempfile.TemporaryDirectory() as name:
+        unpacked = Path(name) / "module.ko"
+        run([zstd, "-d", "-q", str(path), "-o", str(unpacked)], deadline_s=60)
+        return unpacked.read_bytes()
 
 
 def build(
@@ -165,7 +179,7 @@ def build(
     listing = []
     for path in paths:
         name = module_name(path)
-        entries.append((f"modules/{name}.ko", 0o100644, _module_content(kernel.modules / path)))
+        entries.append((f"modules/{name}.ko", 0o100644, module_content(kernel.modules / path)))
         listing.append(f"{name}.ko {options.get(name, '')}".rstrip())
     after = _AFTER.format(
         cwd=shlex.quote(cwd),

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab import initramfs, qemu
+from ioflusher.lab.busybox import busybox
 from ioflusher.lab.erofs import Image
 from ioflusher.lab.errors import LabError, MachineLost
-from ioflusher.lab.kernels import Kernel, busybox, cache_directory, find_kernel
+from ioflusher.lab.kernels import Kernel, cache_directory, find_kernel
 from ioflusher.lab.messages import Booted, Hello, PlayHalf, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.tree import Graft, default_shares, scan
@@ -79,7 +80,7 @@ class Lab:
         check_socket_paths()
         qemu.find_qemu()
         self._progress("finding a kernel")
-        self.kernel: Kernel = find_kernel(self._wanted)
+        self.kernel: Kernel = find_kernel(self._wanted, progress=self._progress)
         self._busybox = busybox()
         self._progress("walking this machine's directories")
         # a guest under emulation would take seconds to compile what this machine compiles once

@@ -7,18 +7,14 @@ from typing import Any
 
 from ioflusher.lab.outcome import Ending, HalfOutcome
 from ioflusher.lab.store import KeptExperiment, KeptRun
-from ioflusher.support.text import printable
+from ioflusher.support.text import columns, printable
 
 _HEAD = ("RUN", "BEGAN", "SCENARIO", "KERNEL", "DONE", "WITHOUT", "WITH", "PROVED")
 
 
 def experiment_lines(experiments: Iterable[KeptExperiment]) -> list[str]:
     """A head and a line for each; times are local ones."""
-    rows = [_HEAD, *(_row(experiment) for experiment in experiments)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return columns(_HEAD, [_row(experiment) for experiment in experiments])
 
 
 def _row(kept: KeptExperiment) -> tuple[str, ...]:

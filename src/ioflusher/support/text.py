@@ -1,8 +1,9 @@
-"""Words for people: text that a terminal may have, names of threads, numbers with their noun, near names."""
+"""Words for people: text that a terminal may have, names of threads, numbers with their noun, columns, near
+names."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -30,6 +31,16 @@ def text_of(data: bytes) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: "1 thread", "2 threads"; `plural` where that is not the noun with an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
+def columns(head: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> list[str]:
+    """A head and rows of cells as lines, each column as wide as its widest cell."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
 
 
 def did_you_mean(name: str, known: "Iterable[str]", prefix: str = "") -> str:
