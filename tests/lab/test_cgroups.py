@@ -61,18 +61,34 @@ def test_who_is_in_the_group(mounts: dict[int, Path]) -> None:
     """The hierarchy is mounted and its memory controller switched on, the limits are in force, and the
     programs that the scenario names start in the group."""
     processes = NotedProcesses()
-    assert make_groups(None, processes) == Groups(None, None)
+    assert make_groups(None, 0, processes) == Groups(None, None)
     assert processes.steps == [], "nothing is mounted where no group is asked for"
     group = mounts[2] / "lab"
-    assert make_groups(CgroupTable("workload", memory_max=4096), processes) == Groups(workload=group)
+    assert make_groups(CgroupTable("workload", memory_max=4096), 0, processes) == Groups(workload=group)
     assert processes.steps == [("mount", "-t", "cgroup2", "none", str(mounts[2]))]
     assert (mounts[2] / "cgroup.subtree_control").read_text() == "+memory"
     assert (group / "memory.max").read_text() == "4096"
     (group / "memory.max").unlink()
     group.rmdir()
-    assert make_groups(CgroupTable("daemon"), processes) == Groups(daemon=group)
+    assert make_groups(CgroupTable("daemon"), 0, processes) == Groups(daemon=group)
     group.rmdir()
-    assert make_groups(CgroupTable("both"), processes) == Groups(daemon=group, workload=group)
+    assert make_groups(CgroupTable("both"), 0, processes) == Groups(daemon=group, workload=group)
+
+
+def test_a_reserve_is_the_daemons_own(mounts: dict[int, Path]) -> None:
+    """memory.min on the daemon's group: the scenario's, or one of its own beside the workload's."""
+    processes = NotedProcesses()
+    groups = make_groups(CgroupTable("daemon", memory_max=8192), 4096, processes)
+    assert groups == Groups(daemon=mounts[2] / "lab")
+    assert (mounts[2] / "lab" / "memory.min").read_text() == "4096"
+    assert (mounts[2] / "lab" / "memory.max").read_text() == "8192"
+    for file in (mounts[2] / "lab").iterdir():
+        file.unlink()
+    (mounts[2] / "lab").rmdir()
+    groups = make_groups(CgroupTable("workload", memory_max=8192), 4096, processes)
+    assert groups == Groups(daemon=mounts[2] / "daemon", workload=mounts[2] / "lab")
+    assert (mounts[2] / "daemon" / "memory.min").read_text() == "4096"
+    assert not (mounts[2] / "lab" / "memory.min").exists()
 
 
 def test_a_kernel_without_version_1_is_told(mounts: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,4 +101,4 @@ def test_a_kernel_without_version_1_is_told(mounts: dict[int, Path], monkeypatch
 
     monkeypatch.setattr(processes, "step", step)
     with pytest.raises(SetupFailed, match=r"no memory controller of control groups version 1 .*6\.1 has"):
-        make_groups(CgroupTable("both", version=1), processes)
+        make_groups(CgroupTable("both", version=1), 0, processes)

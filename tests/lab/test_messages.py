@@ -44,6 +44,7 @@ REPORTS = [
     messages.AgentFailed(time_s=2.0, traceback="Traceback"),
     WorkBegan(time_s=3.0, threads=(THREAD,), memory_kib=MEMORY),
     Sampled(time_s=3.5, completed=9, in_flight=2, memory_kib=MEMORY),
+    messages.Hardened(time_s=3.4, done=("oom_score_adj -1000 for 166 (nbdkit)",)),
     messages.FaultBegan(time_s=3.5, fault=0, kind="daemon-killed", failed="no such process"),
     messages.FaultEnded(time_s=3.6, fault=1, kind="remote-slow"),
     WorkReady(time_s=3.5),

@@ -19,6 +19,7 @@ from ioflusher.lab.messages import (
     FaultBegan,
     FaultEnded,
     GuestReport,
+    Hardened,
     Sampled,
     StageFailed,
     ThreadReport,
@@ -88,6 +89,7 @@ class Follower:
         self._on_report = on_report
         self._began_s = 0.0
         self._samples: list[Sample] = []
+        self._hardening: tuple[str, ...] = ()
         self._faults: list[FaultChange] = []
         self._threads_at_begin: tuple[ThreadReport, ...] = ()
         self._verified: WorkVerified | None = None
@@ -120,6 +122,8 @@ class Follower:
             case Sampled():
                 since_s = report.time_s - self._began_s
                 self._samples.append(Sample(since_s, report.completed, report.in_flight, report.memory_kib))
+            case Hardened():
+                self._hardening = report.done
             case FaultBegan() | FaultEnded():
                 begins = isinstance(report, FaultBegan)
                 since_s = report.time_s - self._began_s
@@ -145,6 +149,7 @@ class Follower:
             "completed": last.completed if last else 0,
             "in_flight": last.in_flight if last else 0,
             "samples": tuple(self._samples),
+            "hardening": self._hardening,
             "faults": tuple(self._faults),
             "console": bounded_console(self._machine.console_bytes()),
             **more,

@@ -153,6 +153,12 @@ class Sampled(TimedReport, frozen=True, tag="sampled"):
     memory_kib: dict[str, int]
 
 
+class Hardened(TimedReport, frozen=True, tag="hardened"):
+    """What the daemons were given besides the state; `done` is for people."""
+
+    done: tuple[str, ...]
+
+
 class FaultBegan(TimedReport, frozen=True, tag="fault-began"):
     """A fault of the scenario begins, or should have.
 
@@ -248,6 +254,7 @@ GuestReport = (
     | AgentFailed
     | WorkBegan
     | Sampled
+    | Hardened
     | FaultBegan
     | FaultEnded
     | WorkReady

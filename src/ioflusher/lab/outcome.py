@@ -108,6 +108,7 @@ class Half:
         verified_bytes: bytes that were read back and found as written; None where it did not come to that.
         wrong_chunks: chunks that came back wrong; None where it did not come to that.
         samples: what memory and device looked like over time.
+        hardening: what the daemon was given besides the state, for people.
         faults: what the scenario did to the stack, in the order of time.
         threads: the daemon's threads.
         waiting: (name, what its stack says) of other tasks in uninterruptible sleep.
@@ -130,6 +131,7 @@ class Half:
     waiting: tuple[tuple[str, str], ...] = ()
     console_tail: str = ""
     console: str = ""
+    hardening: tuple[str, ...] = ()
     faults: tuple[FaultChange, ...] = ()
 
     @property

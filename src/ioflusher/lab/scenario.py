@@ -68,16 +68,12 @@ class DaemonTable:
     Attributes:
         store: "remote": forward every request to a server outside the machine;
             "file": buffered writes into a file on another disk of the machine.
-        lock_memory: whether it calls mlockall().
-        realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
         command: another daemon than ours, in the foreground, with the placeholders of its stack; for nbd
             {socket}, the Unix socket to listen on, and {file} or {remote} (an NBD URI), its store. The state
             is set just before it is executed.
     """
 
     store: typing.Literal["remote", "file"]
-    lock_memory: bool = False
-    realtime: int = 0
     command: tuple[str, ...] = ()
 
 
@@ -111,6 +107,28 @@ class PressureTable:
 
     kind: typing.Literal["none", "reader"] = "none"
     size: Size = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HardeningTable:
+    """What the daemon has besides the state, in both halves alike, put upon it from outside once it serves.
+
+    Attributes:
+        state: which of its threads carry the state in the half with it: "all", from its first line on;
+            "first-thread", that one alone; "all-but-last", all but the one that was started last.
+        lock_memory: mlockall(), in the way that `ioflusher set --lock-memory` finds safe.
+        reserve: bytes that reclaim leaves to all that the stack starts: memory.min of a control group.
+        realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
+        oom_score_adj: None to leave it.
+        min_free_kbytes: vm.min_free_kbytes, in place of what kernel.sysctl may say; None to leave it.
+    """
+
+    state: typing.Literal["all", "first-thread", "all-but-last"] = "all"
+    lock_memory: bool = False
+    reserve: Size = 0
+    realtime: Annotated[int, whole_number(0, 49, "SCHED_FIFO priority, below the observer's")] = 0
+    oom_score_adj: Annotated[int, whole_number(-1000, 1000, "OOM score adjustment")] | None = None
+    min_free_kbytes: Annotated[int, whole_number(0, 1 << 30, "value of vm.min_free_kbytes")] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +202,7 @@ class Scenario:
     workload: WorkloadTable
     kernel: KernelTable = KernelTable()
     pressure: PressureTable = PressureTable()
+    hardening: HardeningTable = HardeningTable()
     cgroup: CgroupTable | None = None
     fault: tuple[FaultTable, ...] = ()
     frozen: FrozenTable = FrozenTable()

@@ -28,6 +28,16 @@ def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
     _check_stack(scenario.device, scenario.daemon, origin)
     if scenario.cgroup is not None:
         _check_cgroup(scenario.cgroup, origin)
+    if scenario.hardening.reserve and scenario.cgroup and scenario.cgroup.version == 1:
+        raise ScenarioError(
+            f"{origin}: hardening.reserve is memory.min of control groups of version 2, "
+            "and cgroup.version is 1"
+        )
+    if scenario.hardening.reserve and scenario.cgroup and scenario.cgroup.who == "both":
+        raise ScenarioError(
+            f"{origin}: hardening.reserve is for the daemon's own control group, and cgroup.who is 'both'",
+            hint="use cgroup.memory_min",
+        )
     for number, fault in enumerate(scenario.fault, 1):
         _check_fault(fault, scenario, f"{origin}: fault {number}")
     return scenario
@@ -64,11 +74,6 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
         wanted = " and ".join(expected) or "no placeholder"
         said = ", ".join(found) or ("neither" if len(expected) == 2 else "none")
         raise ScenarioError(f"{origin}: daemon.command: expected {wanted} in it, found {said}", hint=example)
-    if daemon.lock_memory or daemon.realtime:
-        raise ScenarioError(
-            f"{origin}: daemon.lock_memory and daemon.realtime are options of our own server",
-            hint="put what the other server has for it into daemon.command",
-        )
 
 
 def _check_cgroup(group: CgroupTable, origin: str) -> None:

@@ -78,6 +78,7 @@ def _half(half: Half | None) -> dict[str, Any] | None:
             }
             for sample in half.samples
         ],
+        "hardening": list(half.hardening),
         "faults": [
             {
                 "time_s": round(fault.time_s, 2),

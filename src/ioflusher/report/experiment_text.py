@@ -131,6 +131,8 @@ def _evidence(run: Run) -> RenderableType:
         table.add_column(_name(half), overflow="fold")
     for label, cell in _ROWS:
         table.add_row(label, *(cell(half) for half in run.halves))
+    if any(half.hardening for half in run.halves):
+        table.add_row("hardening", *(printable("; ".join(half.hardening)) for half in run.halves))
     if any(half.faults for half in run.halves):
         table.add_row("faults", *(fault_words(half) for half in run.halves))
     parts: list[RenderableType] = [Text(), table]

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from ioflusher.flag.attach.arch import architecture
@@ -15,6 +16,7 @@ def put_state(
     pid: int,
     state: bool,
     *,
+    threads: Collection[int] | None = None,
     lock_memory: bool = False,
     timeout: float = 5.0,
     dry_run: bool = False,
@@ -26,6 +28,7 @@ def put_state(
     and goes on; a system call in which it waited is resumed. This is repeated until a look at all threads
     finds none that could still be changed, so that threads that start meanwhile are covered. Threads that do
     not stop, in uninterruptible sleep, are waited for `timeout` seconds after the last one that did.
+    With `threads` only those of these numbers are changed and told of.
     `lock_memory` has the process call mlockall too, in the way that `kernel.lock_plan.plan_lock` finds
     safe, or not at all. `dry_run` changes nothing.
 
@@ -40,7 +43,7 @@ def put_state(
     here = architecture()
     if pid == os.getpid():
         raise FlagError("a process cannot trace itself", hint="use set_io_flusher() in each thread")
-    tracer = Tracer(pid, state, here, lock_memory, timeout, dry_run, proc)
+    tracer = Tracer(pid, state, here, threads, lock_memory, timeout, dry_run, proc)
     # SIGCHLD wakes up who waits for a tracee; a thread inherits the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     # The tracer is a thread, not a process: when it ends the kernel lets go whatever is still traced.

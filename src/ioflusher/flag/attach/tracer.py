@@ -1,6 +1,7 @@
 """The tracing thread: goes through the threads of one process until none is left to change."""
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Tracer:
         pid: int,
         state: bool,
         architecture: Architecture,
+        threads: Collection[int] | None,
         lock_memory: bool,
         timeout: float,
         dry_run: bool,
@@ -41,6 +43,7 @@ class Tracer:
         self.cancelled = False
         self._pid = pid
         self._state = state
+        self._only = threads
         self._lock_memory = lock_memory
         self._timeout = timeout
         self._dry_run = dry_run
@@ -125,6 +128,8 @@ class Tracer:
         self._handle_late_stops()
         known = self._threads.get(state.tid)
         if state.ended or state.tid in self._slow:
+            return False
+        if self._only is not None and state.tid not in self._only:
             return False
         if self._as_wanted(state):
             if known is None:

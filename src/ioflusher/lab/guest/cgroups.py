@@ -23,14 +23,25 @@ class Groups:
     workload: Path | None = None
 
 
-def make_groups(table: CgroupTable | None, processes: Processes) -> Groups:
-    """The scenario's group, for those that are to be in it; raises SetupFailed as `make_group`."""
-    if table is None:
-        return Groups()
-    group = make_group(table.version, "lab", group_limits(table), processes)
-    return Groups(
-        daemon=None if table.who == "workload" else group, workload=None if table.who == "daemon" else group
-    )
+def make_groups(table: CgroupTable | None, reserve: int, processes: Processes) -> Groups:
+    """The scenario's group, for those that are to be in it, and the daemon's for a reserve of so many bytes.
+
+    Raises:
+        SetupFailed: as `make_group`.
+    """
+    kept = {"memory.min": reserve} if reserve else {}
+    daemon: Path | None = None
+    workload: Path | None = None
+    if table is not None:
+        for_daemon = table.who != "workload"
+        group = make_group(
+            table.version, "lab", group_limits(table) | (kept if for_daemon else {}), processes
+        )
+        daemon = group if for_daemon else None
+        workload = group if table.who != "daemon" else None
+    if reserve and daemon is None:
+        daemon = make_group(2, "daemon", kept, processes)
+    return Groups(daemon, workload)
 
 
 def make_group(version: int, name: str, limits: Mapping[str, int], processes: Processes) -> Path:

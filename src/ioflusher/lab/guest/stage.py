@@ -11,15 +11,19 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from ioflusher.lab.guest import workloads
 from ioflusher.lab.guest.cgroups import Groups, make_groups
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.faults import FaultDriver
+from ioflusher.lab.guest.hardening import harden
 from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, become_observer
 from ioflusher.lab.messages import (
     READER_DISK,
+    Hardened,
     PlayHalf,
     SettingUp,
     StageFailed,
@@ -55,14 +59,21 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     """
     scenario = order.scenario
     processes = Processes()
-    stack = STACKS[scenario.device.kind].load()(order, processes)
+    hardening = scenario.hardening
+    # where only some threads are to carry the state, they get it once they are there
+    at_start = msgspec.structs.replace(order, io_flusher=order.io_flusher and hardening.state == "all")
+    stack = STACKS[scenario.device.kind].load()(at_start, processes)
     become_observer()
     apply_settings(scenario.kernel)
-    groups = make_groups(scenario.cgroup, processes)
+    if hardening.min_free_kbytes is not None:
+        apply_settings(KernelTable(sysctl={"vm.min_free_kbytes": str(hardening.min_free_kbytes)}))
+    groups = make_groups(scenario.cgroup, hardening.reserve, processes)
     port.say(SettingUp(step="starting the daemon"))
     processes.group = groups.daemon
     stack.start()
     processes.group = None
+    if done := harden(hardening, stack.daemons(), order.io_flusher):
+        port.say(Hardened(done=done))
     port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
     stack.use(scenario.device.use)
     return Stage(scenario, port, processes, stack, groups)

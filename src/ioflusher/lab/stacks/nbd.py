@@ -26,10 +26,11 @@ def daemon_argv(order: PlayHalf) -> list[str]:
     argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
     argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
     argv += ["--io-flusher" if order.io_flusher else "--no-io-flusher"]
-    if daemon.lock_memory:
+    hardening = order.scenario.hardening
+    if hardening.lock_memory:
         argv += ["--lock-memory"]
-    if daemon.realtime:
-        argv += ["--realtime", str(daemon.realtime)]
+    if hardening.realtime:
+        argv += ["--realtime", str(hardening.realtime)]
     return argv
 
 
