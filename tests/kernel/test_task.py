@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.kernel.task import Bits, Policy, Thread, parse_parent, parse_stat
+from ioflusher.kernel.task import Bits, Policy, Thread, parse_parent, parse_session, parse_stat
 from ioflusher.kernel.task_flags import (
     PF_IO_FLUSHER,
     PF_KTHREAD,
@@ -50,6 +50,7 @@ def test_every_field_is_taken_from_its_place() -> None:
     """Number, name, state and flags, and of the rest nice, the real-time priority and the policy."""
     assert parse_stat(numbered(50)) == Thread(20, "x y", "S", 90, Policy.RR, 400, 190)
     assert parse_parent(numbered(50)) == 40
+    assert parse_session(numbered(50)) == 60
 
 
 @pytest.mark.parametrize("fields", range(7, 45))

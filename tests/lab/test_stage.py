@@ -1,8 +1,10 @@
 """How a stage is built: the two halves differ in the state alone, and disks are found by their names."""
 
 import os
-import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +19,13 @@ from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import stage
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.processes import (
+    LAST_LINES,
     Process,
     Processes,
     SetupFailed,
-    await_line,
+    await_ready_line,
     await_true,
+    family,
     holds,
     with_log,
 )
@@ -29,10 +33,11 @@ from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd, scsi
+from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd, scsi, ublk
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
+NO_PROCESS = 1 << 23  # above what a kernel numbers (PID_MAX_LIMIT, 4 Mi)
 
 
 class NotedProcesses(Processes):
@@ -46,7 +51,7 @@ class NotedProcesses(Processes):
         self, argv: Any, *, stdin: bool = False, stdout: bool = False, io_flusher: bool = False
     ) -> Process:
         self.started.append((list(argv), io_flusher))
-        return cast(Process, SimpleNamespace(pid=1000 + len(self.started), args=list(argv)))
+        return cast(Process, SimpleNamespace(pid=NO_PROCESS + len(self.started), args=list(argv)))
 
     def step(self, *argv: str) -> str:
         self.steps.append(argv)
@@ -75,7 +80,10 @@ def test_the_halves_differ_in_the_state_alone(
             monkeypatch.setattr(module, "await_true", lambda *_: None)
         configfs = tmp_path / f"configfs-{order.io_flusher}"
         monkeypatch.setattr(scsi, "CONFIGFS", configfs)
-        monkeypatch.setattr(nbd, "await_line", lambda _: "listening on nbd://x")
+        for kind in (fuse, nbd, ublk):
+            monkeypatch.setattr(kind, "await_ready_line", lambda process, prefix: "/dev/made-by-it")
+        devices = iter([set(), {"ublkb7"}])
+        monkeypatch.setattr(ublk, "ublk_devices", lambda devices=devices: next(devices))
         monkeypatch.setattr(fuse, "MOUNT", FakeDirectory("/run/lab/fuse"))
         stack.start()
         steps = [tuple(word.replace(str(configfs), "") for word in words) for words in processes.steps]
@@ -204,32 +212,103 @@ def test_settings_name_the_file_that_is_not_there(tmp_path: Path) -> None:
         stage.apply_settings(KernelTable(sysctl={"vm.no_such_setting": "1"}))
 
 
-def test_what_does_not_start_exits_or_never_serves_is_told_apart() -> None:
-    """Three failures, three messages, each with the command."""
-    processes = Processes()
-    start = subprocess.Popen
-    with start([sys.executable, "-c", "raise SystemExit(3)"]) as ends:
-        ends.wait(timeout=30)
-        with pytest.raises(SetupFailed, match=r"raise SystemExit\(3\)` ended with status 3"):
-            await_true(lambda: False, "it had no socket", ends)
-    with start(["sleep", "60"]) as stays:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ioflusher.lab.guest.processes.SETUP_DEADLINE_S", 0.3)
-            with pytest.raises(SetupFailed, match=r"`sleep 60`: it had no socket after 0\.3 s"):
-                await_true(lambda: False, "it had no socket", stays)
-        stays.kill()
-    with start(["sleep", "60"], stdout=subprocess.PIPE) as silent:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ioflusher.lab.guest.processes.SETUP_DEADLINE_S", 0.3)
-            with pytest.raises(SetupFailed, match=r"`sleep 60` said nothing for 0\.3 s"):
-                await_line(silent)
-        silent.kill()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ioflusher.lab.guest.processes.become_ordinary", lambda state=False, group=None: None)
-        with pytest.raises(SetupFailed, match="no-such-daemon does not start: No such file"):
-            processes.start(["no-such-daemon"])
-        with pytest.raises(SetupFailed, match=r"false exited 1"):
-            processes.step("false")
+@pytest.fixture
+def ordinary(monkeypatch: pytest.MonkeyPatch) -> Processes:
+    """Processes of a test, without the privileges that a guest's observer takes away; little patience."""
+    monkeypatch.setattr("ioflusher.lab.guest.processes.become_ordinary", lambda state=False, group=None: None)
+    monkeypatch.setattr("ioflusher.lab.guest.processes.SETUP_DEADLINE_S", 0.5)
+    return Processes()
+
+
+def shell(processes: Processes, script: str, *, stdout: bool = False) -> Process:
+    """A shell that stays, or does not."""
+    return processes.start(["sh", "-c", script], stdout=stdout)
+
+
+@contextmanager
+def ending(process: Process) -> Iterator[Process]:
+    """Kill it in the end."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def test_what_does_not_start_exits_or_never_serves_is_told_apart(ordinary: Processes) -> None:
+    """Three failures, three messages, each with the command and with what it printed itself."""
+    with pytest.raises(SetupFailed, match="no-such-daemon does not start: No such file"):
+        ordinary.start(["no-such-daemon"])
+    with (
+        ending(shell(ordinary, "echo no such export >&2; echo bye; exit 3")) as ends,
+        pytest.raises(SetupFailed) as caught,
+    ):
+        await_true(lambda: False, "it had no socket", ends)
+    assert "; exit 3` ended with status 3; it printed:\nno such export\nbye" in str(caught.value)
+    with ending(shell(ordinary, "kill -9 $$")) as killed, pytest.raises(SetupFailed) as caught:
+        await_true(lambda: False, "it had no socket", killed)
+    assert "was killed by signal 9; it printed nothing" in str(caught.value)
+    with (
+        ending(shell(ordinary, "echo waiting for the moon; exec sleep 60")) as stays,
+        pytest.raises(SetupFailed) as caught,
+    ):
+        await_true(lambda: False, "there was no socket", stays)
+    assert str(caught.value).startswith("there was no socket after 0.5 s: `sh -c ")
+    assert str(caught.value).endswith("it printed:\nwaiting for the moon")
+    with pytest.raises(SetupFailed, match=r"false exited 1"):
+        ordinary.step("false")
+
+
+def test_a_daemon_of_ours_that_does_not_say_that_it_serves(ordinary: Processes) -> None:
+    """It says nothing, or ends with an error, or says something else: each with its own words."""
+    with (
+        ending(shell(ordinary, "echo hm >&2; exec sleep 60", stdout=True)) as silent,
+        pytest.raises(SetupFailed, match=r"said nothing for 0\.5 s; it printed:\nhm"),
+    ):
+        await_ready_line(silent, "serving ")
+    with (
+        ending(shell(ordinary, "echo 'error: SET_PARAMS' >&2; exit 2", stdout=True)) as ends,
+        pytest.raises(SetupFailed, match=r"ended with status 2; it printed:\nerror: SET_PARAMS"),
+    ):
+        await_ready_line(ends, "serving ")
+    with (
+        ending(shell(ordinary, "echo hello; exec sleep 60", stdout=True)) as other,
+        pytest.raises(SetupFailed, match=r"said 'hello', expected 'serving '"),
+    ):
+        await_ready_line(other, "serving ")
+    with ending(shell(ordinary, "echo serving /dev/x; exec sleep 60", stdout=True)) as serves:
+        assert await_ready_line(serves, "serving ") == "/dev/x"
+
+
+def test_only_the_end_of_the_output_is_kept(ordinary: Processes, capfd: pytest.CaptureFixture[str]) -> None:
+    """A daemon that prints for ever neither waits nor fills the observer's memory; the console has it all."""
+    with ending(shell(ordinary, "seq 1 20000; exit 1")) as talks, pytest.raises(SetupFailed) as caught:
+        await_true(lambda: False, "it had no socket", talks)
+    assert str(caught.value).endswith("\n".join(str(n) for n in range(20001 - LAST_LINES, 20001)))
+    assert len(capfd.readouterr().err.split()) == 20000
+
+
+def test_a_family_is_all_that_a_daemon_started(ordinary: Processes) -> None:
+    """Children, their children, and those whose parent is gone, as sshfs starts its server; not others."""
+    script = "sleep 61 & (sleep 62 & exec sleep 0) & sh -c 'sleep 63; true' & exec sleep 64"
+    with ending(shell(ordinary, script)) as daemon, ending(ordinary.start(["sleep", "65"])) as other:
+        deadline = time.monotonic() + 20
+        commands: set[str] = set()
+        while len(commands) < 5 and time.monotonic() < deadline:
+            members = family(daemon)
+            commands = {
+                Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() for pid in members
+            }
+            commands -= {"sleep 0", "sh -c " + script}
+        assert {c for c in commands if c.startswith("sleep")} == {f"sleep {n}" for n in (61, 62, 63, 64)}
+        assert members[0] == daemon.pid
+        assert other.pid not in members
+        for pid in members[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
 
 
 def test_a_daemon_with_a_log_of_its_own_is_heard(tmp_path: Path) -> None:
@@ -273,6 +352,14 @@ def scenario_text(**replaced: str) -> str:
     return text
 
 
+def test_a_stack_without_a_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scenario of such a stack must have a command, and gets an example of one."""
+    monkeypatch.setitem(STACKS, "fuse", replace(STACKS["fuse"], own_daemon=False))
+    with pytest.raises(ScenarioError, match="'fuse' has no daemon of ours") as caught:
+        parse_scenario(scenario_text(**{"command = ": "command = [] #"}))
+    assert '["bindfs", "-f", "{directory}", "{mount}"]' in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -285,11 +372,6 @@ def scenario_text(**replaced: str) -> str:
             'store = "file"',
             'store = "remote"',
             "daemon.store: expected one of 'file' for device.kind 'fuse'",
-        ),
-        (
-            "command = ",
-            "command = [] #",
-            "the key daemon.command is missing: 'fuse' has no daemon of ours",
         ),
         ('"{mount}"', '"{socket}"', "expected {directory} and {mount} in it, found {directory}, {socket}"),
     ],

@@ -10,6 +10,7 @@ import os
 
 TYPE_CHECKING = False  # typing costs as much as everything else that `import ioflusher` loads
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable
     from typing import Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 MCL_CURRENT = 1
 MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
+
+MNT_DETACH = 2  # include/linux/fs.h
+
+# system calls since 5.1, which have one number on every processor but alpha (asm-generic/unistd.h)
+_IO_URING_SETUP = 425
+_IO_URING_ENTER = 426
 
 # include/uapi/linux/ptrace.h, as far as this module needs it; the rest is in ioflusher.kernel.ptrace
 _PTRACE_GETREGSET = 0x4204
@@ -67,6 +74,9 @@ _process_vm_readv = _function(
     *(ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong),
 )
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
+_mount = _function(ctypes.CDLL, "mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
+_umount2 = _function(ctypes.CDLL, "umount2", ctypes.c_char_p, ctypes.c_int)
+_syscall_6 = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 7)
 
 
 def _last_error() -> OSError:
@@ -178,3 +188,53 @@ def ptrace_set_registers(tid: int, note: int, registers: bytes) -> None:
     vector = _Vector(ctypes.addressof(buffer), len(registers))
     if _ptrace(_PTRACE_SETREGSET, tid, note, ctypes.byref(vector)) == -1:
         raise _last_error()
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2).
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    if _mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(data)) == -1:
+        raise _last_error()
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2), with MNT_DETACH or nothing.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    if _umount2(os.fsencode(target), flags) == -1:
+        raise _last_error()
+
+
+def address_of(memory: "mmap.mmap") -> int:
+    """Where in this process the mapping lies, for structures that hand an address to the kernel."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def io_uring_setup(entries: int, parameters: bytearray) -> int:
+    """io_uring_setup(2): the descriptor of a new ring; the kernel fills struct io_uring_params.
+
+    Raises:
+        OSError: with the kernel's errno; EPERM where the system forbids io_uring, ENOSYS before 5.1.
+    """
+    buffer = (ctypes.c_char * len(parameters)).from_buffer(parameters)
+    fd = _syscall_6(_IO_URING_SETUP, entries, ctypes.addressof(buffer), 0, 0, 0, 0)
+    if fd == -1:
+        raise _last_error()
+    return fd
+
+
+def io_uring_enter(fd: int, submit: int, wait_for: int, flags: int) -> int:
+    """io_uring_enter(2): how many entries were taken. Other threads run meanwhile.
+
+    Raises:
+        OSError: with the kernel's errno; EINTR after a signal.
+    """
+    taken = _syscall_6(_IO_URING_ENTER, fd, submit, wait_for, flags, 0, 0)
+    if taken == -1:
+        raise _last_error()
+    return taken

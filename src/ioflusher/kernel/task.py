@@ -94,8 +94,8 @@ _POLICIES = {
     b"7": Policy.EXT,
 }
 
-# Where _fields() has the fields that proc(5) numbers 3, 4, 9, 19, 40 and 41.
-_STATE, _PPID, _FLAGS, _NICE, _RT_PRIORITY, _POLICY = 0, 1, 6, 16, 37, 38
+# Where _fields() has the fields that proc(5) numbers 3, 4, 6, 9, 19, 40 and 41.
+_STATE, _PPID, _SESSION, _FLAGS, _NICE, _RT_PRIORITY, _POLICY = 0, 1, 3, 6, 16, 37, 38
 
 
 def parse_stat(stat: bytes) -> Thread:
@@ -133,3 +133,15 @@ def parse_parent(stat: bytes) -> int:
     if len(fields) <= _PPID:
         raise ValueError(f"expected 'PID (comm) state PPID', found {stat[:80]!r}")
     return int(fields[_PPID])
+
+
+def parse_session(stat: bytes) -> int:
+    """The number of the session, field 6 of such a line; it stays when the parent has gone.
+
+    Raises:
+        ValueError: where the text is not such a line.
+    """
+    fields = stat[stat.rfind(b")") + 1 :].split(None, _SESSION + 1)
+    if len(fields) <= _SESSION:
+        raise ValueError(f"expected 'PID (comm) state PPID PGRP SESSION', found {stat[:80]!r}")
+    return int(fields[_SESSION])

@@ -176,7 +176,7 @@ def await_ready(program: Process) -> None:
     """Wait until the program has its memory and code and, if it waits for one, only needs the word."""
     line = await_line(program)
     if not isinstance(decode_report(line.encode()), WorkReady):
-        raise SetupFailed(f"a program of the workload did not get ready (it said {line!r}; see the console)")
+        raise SetupFailed(f"{program.shown()} did not get ready: it said {line!r}{program.printed()}")
 
 
 def watch(

@@ -68,6 +68,15 @@ STACKS: dict[str, StackRow] = {
             modules=("fuse", "loop max_loop=1"),
             places={"file": ("{directory}", "{mount}")},
             example=("bindfs", "-f", "{directory}", "{mount}"),
+            own_daemon=True,
+        ),
+        StackRow(
+            kind="ublk",
+            implementation="ublk:UblkStack",
+            modules=("ublk_drv",),
+            places={"file": ("{file}",)},
+            example=("ublk", "add", "-t", "loop", "--foreground", "-f", "{file}"),
+            own_daemon=True,
         ),
         StackRow(
             kind="tcmu",

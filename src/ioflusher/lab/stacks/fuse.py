@@ -1,13 +1,13 @@
 """A file of a user-space file system below a loop device: /dev/loop0, served by a FUSE daemon.
 
-The daemon is the scenario's own command, which mounts its view of {directory} at {mount} and stays in the
-foreground; the loop device's file is {mount}/image.
+Without `daemon.command` the daemon is ours, `ioflusher.lab.daemons.fuse_file`. Another's mounts its view of
+{directory} at {mount} and stays in the foreground; the loop device's file is {mount}/image in any case.
 """
 
 from pathlib import Path
 
-from ioflusher.lab.guest.processes import Process, await_true
-from ioflusher.lab.stacks.base import STORE, Stack, filled_in
+from ioflusher.lab.guest.processes import Process, await_ready_line, await_true, family
+from ioflusher.lab.stacks.base import STORE, Stack, filled_in, own_daemon
 
 DEVICE = "/dev/loop0"
 MOUNT = Path("/run/lab/fuse")
@@ -22,12 +22,17 @@ class FuseStack(Stack):
     def start(self) -> None:
         image = self.make_store()
         MOUNT.mkdir()
-        places = {"{directory}": str(STORE), "{mount}": str(MOUNT)}
-        argv = filled_in(self.scenario.daemon.command, places)
-        self._daemon = self.processes.start(argv, io_flusher=self.order.io_flusher)
         served = MOUNT / image.name
-        await_true(served.exists, f"it had no file {served}", self._daemon)
+        command = self.scenario.daemon.command
+        if command:
+            argv = filled_in(command, {"{directory}": str(STORE), "{mount}": str(MOUNT)})
+            self._daemon = self.processes.start(argv, io_flusher=self.order.io_flusher)
+            await_true(served.exists, f"there was no file {served}", self._daemon)
+        else:
+            argv = own_daemon(self.order, "fuse_file", "--store", str(image), str(MOUNT))
+            self._daemon = self.processes.start(argv, stdout=True)
+            await_ready_line(self._daemon, "serving ")
         self.processes.step("losetup", DEVICE, str(served))
 
     def daemons(self) -> tuple[int, ...]:
-        return (self._daemon.pid,)
+        return family(self._daemon)

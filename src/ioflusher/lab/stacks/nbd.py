@@ -8,9 +8,9 @@ executed.
 import sys
 from pathlib import Path
 
-from ioflusher.lab.guest.processes import Process, SetupFailed, await_line, await_true
+from ioflusher.lab.guest.processes import Process, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
-from ioflusher.lab.stacks.base import STORE, Stack, filled_in
+from ioflusher.lab.stacks.base import STORE, Stack, filled_in, own_hardening
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
@@ -25,13 +25,7 @@ def daemon_argv(order: PlayHalf) -> list[str]:
         return filled_in(daemon.command, places)
     argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
     argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
-    argv += ["--io-flusher" if order.io_flusher else "--no-io-flusher"]
-    hardening = order.scenario.hardening
-    if hardening.lock_memory:
-        argv += ["--lock-memory"]
-    if hardening.realtime:
-        argv += ["--realtime", str(hardening.realtime)]
-    return argv
+    return argv + own_hardening(order)
 
 
 class NbdStack(Stack):
@@ -50,13 +44,10 @@ class NbdStack(Stack):
             uri = f"nbd+unix:///?socket={SOCKET}"
         else:
             self._server = self.processes.start(argv, stdout=True)
-            line = await_line(self._server)
-            if not line.startswith("listening on "):
-                raise SetupFailed(f"the daemon did not start (it said {line!r}; see the console)")
-            uri = line.removeprefix("listening on ")
+            uri = await_ready_line(self._server, "listening on ")
         client = self.processes.start([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri])
         size = Path("/sys/block/nbd0/size")
         await_true(lambda: int(size.read_text()) > 0, f"{DEVICE} was not attached", client, self._server)
 
     def daemons(self) -> tuple[int, ...]:
-        return (self._server.pid,)
+        return family(self._server)

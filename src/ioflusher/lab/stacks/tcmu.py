@@ -7,7 +7,7 @@ stores that it finds. It serves once it holds the UIO device.
 
 from pathlib import Path
 
-from ioflusher.lab.guest.processes import Process, await_true, holds, with_log
+from ioflusher.lab.guest.processes import Process, await_true, family, holds, with_log
 from ioflusher.lab.stacks.base import Stack
 from ioflusher.lab.stacks.scsi import DEVICE, await_disk, make_backstore, make_lun, mount_configfs
 
@@ -50,4 +50,4 @@ class TcmuStack(Stack):
             await_disk(self._daemon)
 
     def daemons(self) -> tuple[int, ...]:
-        return (self._daemon.pid,)
+        return family(self._daemon)
