@@ -32,6 +32,7 @@ LINES: dict[str, tuple[set[str], set[str]]] = {
     "audit --format ": ({"text", "json", "sarif"}, {"svg"}),
     "audit --explain ": (set(BY_NAME), {"audit"}),
     "lab run ": (set(builtin_scenarios()), {"setup"}),
+    "lab shell ": (set(builtin_scenarios()), {"setup"}),
     "completion ": ({"bash", "zsh", "fish"}, {"tcsh"}),
     "--color always audit --fail-on e": ({"error"}, {"note"}),
 }

@@ -40,6 +40,7 @@ REPORTS = [
     messages.CommandStarted(time_s=1.0),
     messages.CommandEnded(time_s=1.0, status=127, message="no such file"),
     SettingUp(time_s=2.0, step="starting the daemon"),
+    messages.ShellReady(time_s=2.0, device="/dev/nbd0", daemons=(7, 9)),
     messages.StageFailed(time_s=2.0, message="mkswap exited 1"),
     messages.AgentFailed(time_s=2.0, traceback="Traceback"),
     WorkBegan(time_s=3.0, threads=(THREAD,), memory_kib=MEMORY),
@@ -147,10 +148,17 @@ def test_the_workloads_say_reports(capfd: pytest.CaptureFixture[str]) -> None:
     [
         RunCommand(("a", "b"), "/", {"x": "y"}),
         *(PlayHalf(parse_scenario(text), True, "nbd://h:1") for text in builtin_scenarios().values()),
+        messages.OpenShell(
+            PlayHalf(parse_scenario(builtin_scenarios()["swap-on-nbd"]), False, ""),
+            True,
+            "/",
+            {"x": "y"},
+            messages.WindowSize(24, 80),
+        ),
     ],
-    ids=lambda order: getattr(getattr(order, "scenario", None), "name", "command"),
+    ids=lambda order: getattr(getattr(order, "scenario", None), "name", type(order).__name__),
 )
-def test_orders_survive_the_way(order: RunCommand | PlayHalf) -> None:
+def test_orders_survive_the_way(order: messages.AnyOrder) -> None:
     """An order read back is the order that was written, the whole scenario with it."""
     assert decode_order(encode_order(order)) == order
 

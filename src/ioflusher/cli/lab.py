@@ -19,6 +19,7 @@ from ioflusher.cli.lab_replay import replay_command
 from ioflusher.cli.lab_run import run_command
 from ioflusher.cli.lab_runs import runs_command, show_command
 from ioflusher.cli.lab_setup import list_command, setup_command
+from ioflusher.cli.lab_shell import shell_command
 from ioflusher.cli.messages import print_error
 
 
@@ -106,6 +107,7 @@ for _command in (
     run_command,
     runs_command,
     setup_command,
+    shell_command,
     show_command,
 ):
     lab.add_command(_command)

@@ -40,18 +40,30 @@ class Done:
     run_s: float
 
 
-def _copy_out(source: socket.socket, target: int) -> None:
+def copy_out(source: socket.socket, target: int) -> None:
+    """Copy what a guest prints, until its stream ends."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             while data:
                 data = data[os.write(target, data) :]
 
 
-def _copy_in(source: int, target: socket.socket) -> None:
+def copy_in(source: int, target: socket.socket) -> None:
+    """Copy what a guest shall read, and its end."""
     with contextlib.suppress(OSError):
         while data := os.read(source, 65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
+
+
+def guest_environment() -> dict[str, str]:
+    """The environment of a command in a guest: our programs are found, our settings stay here."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "TERM": os.environ.get("TERM", "dumb"),
+    }
 
 
 def execute(
@@ -70,16 +82,10 @@ def execute(
     Raises MachineLost when the guest panics or does not answer, CommandTimeout when `timeout_s`
     seconds pass. `on_start` is called once the guest runs.
     """
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin",
-        "HOME": "/root",
-        "LC_ALL": "C.UTF-8",
-        "TERM": os.environ.get("TERM", "dumb"),
-    }
-    order = RunCommand(tuple(argv), os.getcwd(), environment)
+    order = RunCommand(tuple(argv), os.getcwd(), guest_environment())
     with lab.boot(guest or Guest(), order, streams=STREAMS) as vm:
         copies = [
-            threading.Thread(target=_copy_out, args=(vm.streams[port], fd), daemon=True)
+            threading.Thread(target=copy_out, args=(vm.streams[port], fd), daemon=True)
             for port, fd in ((STDOUT_PORT, stdout), (STDERR_PORT, stderr))
         ]
         for copy in copies:
@@ -87,7 +93,7 @@ def execute(
         if stdin is None:
             vm.streams[STDIN_PORT].shutdown(socket.SHUT_WR)
         else:
-            threading.Thread(target=_copy_in, args=(stdin, vm.streams[STDIN_PORT]), daemon=True).start()
+            threading.Thread(target=copy_in, args=(stdin, vm.streams[STDIN_PORT]), daemon=True).start()
         boot_s = await_agent(vm)
         on_start()
         began_s = vm.elapsed_s

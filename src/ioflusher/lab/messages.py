@@ -1,6 +1,7 @@
 """What this machine and a guest say to each other, all of it: typed records, one JSON object a line.
 
-To the guest goes one order, a file in its first file system: run a command, or play one half of a scenario.
+To the guest goes one order, a file in its first file system: run a command, play one half of a scenario, or
+open a shell on its stage.
 From the guest come reports over a virtio-serial port of their own; the console is for people and for the
 kernel's last words, and no verdict hangs on it. Inside the guest, the programs that use the device say their
 reports on standard output, and the observer checks and passes them on.
@@ -19,6 +20,7 @@ EVENTS_PORT = "org.ioflusher.events"
 STDIN_PORT = "org.ioflusher.stdin"
 STDOUT_PORT = "org.ioflusher.stdout"
 STDERR_PORT = "org.ioflusher.stderr"
+RESIZE_PORT = "org.ioflusher.resize"
 ORDER_FILE = "order.json"  # in /run/lab of the guest
 # names of the disks that a scenario's guest has beside its root
 STORE_DISK = "store"  # the daemon's store lies on it
@@ -56,6 +58,30 @@ class PlayHalf(Order, frozen=True, tag="play-half"):
     scenario: Scenario
     io_flusher: bool
     remote: str
+
+
+class WindowSize(msgspec.Struct, frozen=True):
+    """The size of a terminal in characters; on `RESIZE_PORT` a line each time that it changes."""
+
+    rows: int
+    columns: int
+
+
+class OpenShell(Order, frozen=True, tag="open-shell"):
+    """Build the stage of one half, and run a shell on it.
+
+    Attributes:
+        half: whose stage.
+        freeze: whether the workload runs beside the shell, which is protected like the observer then.
+        cwd, environment: as in `RunCommand`.
+        window: the size of the terminal on which somebody types; None where the shell reads a script.
+    """
+
+    half: PlayHalf
+    freeze: bool
+    cwd: str
+    environment: dict[str, str]
+    window: WindowSize | None
 
 
 class ThreadReport(msgspec.Struct, frozen=True):
@@ -112,6 +138,13 @@ class CommandEnded(TimedReport, frozen=True, tag="command-ended"):
 
     status: int
     message: str = ""
+
+
+class ShellReady(TimedReport, frozen=True, tag="shell-ready"):
+    """The shell of `OpenShell` runs: the stage's device, and the processes that serve it."""
+
+    device: str
+    daemons: tuple[int, ...]
 
 
 class SettingUp(TimedReport, frozen=True, tag="setting-up"):
@@ -249,6 +282,7 @@ GuestReport = (
     | Hello
     | CommandStarted
     | CommandEnded
+    | ShellReady
     | SettingUp
     | StageFailed
     | AgentFailed
@@ -267,7 +301,8 @@ GuestReport = (
 
 _ENCODER = msgspec.json.Encoder()
 _REPORTS: msgspec.json.Decoder[GuestReport] = msgspec.json.Decoder(GuestReport)
-_ORDERS: msgspec.json.Decoder[RunCommand | PlayHalf] = msgspec.json.Decoder(RunCommand | PlayHalf)
+AnyOrder = RunCommand | PlayHalf | OpenShell
+_ORDERS: msgspec.json.Decoder[AnyOrder] = msgspec.json.Decoder(AnyOrder)
 
 
 def encode_order(order: Order) -> bytes:
@@ -275,7 +310,7 @@ def encode_order(order: Order) -> bytes:
     return _ENCODER.encode(order)
 
 
-def decode_order(data: bytes) -> RunCommand | PlayHalf:
+def decode_order(data: bytes) -> AnyOrder:
     """The order in the file; raises msgspec.ValidationError where it is none."""
     return _ORDERS.decode(data)
 

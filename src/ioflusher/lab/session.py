@@ -14,7 +14,7 @@ from ioflusher.lab.busybox import busybox
 from ioflusher.lab.erofs import Image
 from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.kernels import Kernel, cache_directory, find_kernel
-from ioflusher.lab.messages import Booted, Hello, PlayHalf, RunCommand, TimedReport, encode_order
+from ioflusher.lab.messages import AnyOrder, Booted, Hello, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.tree import Graft, default_shares, scan
 from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
@@ -116,9 +116,7 @@ class Lab:
         qemu.remember_accelerator(file, key, found)
         return found
 
-    def boot(
-        self, guest: Guest, order: RunCommand | PlayHalf, *, streams: tuple[str, ...] = ()
-    ) -> VirtualMachine:
+    def boot(self, guest: Guest, order: AnyOrder, *, streams: tuple[str, ...] = ()) -> VirtualMachine:
         """A machine for the order, not yet started: use it as a context manager."""
         package_root = str(Path(__file__).resolve().parents[2])
         archive = initramfs.build(

@@ -4,7 +4,15 @@ import os
 import sys
 
 from ioflusher.lab.guest.port import ReportPort
-from ioflusher.lab.messages import ORDER_FILE, AgentFailed, Hello, RunCommand, decode_order
+from ioflusher.lab.messages import (
+    ORDER_FILE,
+    AgentFailed,
+    Hello,
+    OpenShell,
+    PlayHalf,
+    RunCommand,
+    decode_order,
+)
 
 
 def main() -> None:
@@ -14,16 +22,22 @@ def main() -> None:
     with open(f"/run/lab/{ORDER_FILE}", "rb") as file:
         order = decode_order(file.read())
     try:
-        if isinstance(order, RunCommand):
-            from ioflusher.lab.guest.execute import execute
+        # each is imported when it is ordered: every import costs a guest under emulation
+        match order:
+            case RunCommand():
+                from ioflusher.lab.guest.execute import execute
 
-            execute(order, port)
-        else:
-            from ioflusher.lab.guest.stage import play
+                execute(order, port)
+            case PlayHalf():
+                from ioflusher.lab.guest.stage import play
 
-            play(order, port)
+                play(order, port)
+            case OpenShell():
+                from ioflusher.lab.guest.shell import open_shell
+
+                open_shell(order, port)
     except BaseException:
-        import traceback  # only now: every import costs a guest under emulation
+        import traceback
 
         port.say(AgentFailed(traceback=traceback.format_exc(limit=8)))
         raise

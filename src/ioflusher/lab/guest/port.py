@@ -1,6 +1,7 @@
 """The guest's end of the channels to the outside: virtio-serial ports, found by name."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -22,9 +23,11 @@ class ReportPort:
 
     def __init__(self) -> None:
         self._fd = open_port(EVENTS_PORT, os.O_WRONLY)
+        self._lock = threading.Lock()  # a shell's end and its workload's samples come from two threads
 
     def say(self, report: TimedReport) -> None:
         """Send one report, stamped with the time."""
         line = encode_report(msgspec.structs.replace(report, time_s=round(time.monotonic(), 3)))
-        while line:
-            line = line[os.write(self._fd, line) :]
+        with self._lock:
+            while line:
+                line = line[os.write(self._fd, line) :]
