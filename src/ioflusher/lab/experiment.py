@@ -39,7 +39,7 @@ def guest_for(scenario: Scenario, disks: tuple[Disk, ...]) -> Guest:
 def disks_for(scenario: Scenario) -> tuple[DiskRequest, ...]:
     """The disks beside the root: one for the daemon's store, one for what the pressure's reader reads."""
     wanted = []
-    if scenario.daemon.store == "file":
+    if scenario.daemon.store != "remote":
         wanted.append(EmptyDisk(scenario.device.size + STORE_MARGIN_BYTES, STORE_DISK))
     if scenario.pressure.kind == "reader":
         wanted.append(EmptyDisk(scenario.pressure.size, READER_DISK))

@@ -61,19 +61,24 @@ class DeviceTable:
     kind: str = "nbd"
 
 
+# where a daemon keeps what is written to its device
+Store = typing.Literal["remote", "file", "own"]
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonTable:
     """The user-space daemon.
 
     Attributes:
         store: "remote": forward every request to a server outside the machine;
-            "file": buffered writes into a file on another disk of the machine.
+            "file": buffered writes into a file on another disk of the machine;
+            "own": what `command` has itself; an empty file system on another disk is at /store for it.
         command: another daemon than ours, in the foreground, with the placeholders of its stack; for nbd
             {socket}, the Unix socket to listen on, and {file} or {remote} (an NBD URI), its store. The state
             is set just before it is executed.
     """
 
-    store: typing.Literal["remote", "file"]
+    store: Store
     command: tuple[str, ...] = ()
 
 

@@ -15,6 +15,12 @@ from ioflusher.support.toml import parse_toml, read_file
 def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
     """A scenario from TOML text; raises ScenarioError with the key, what was expected and what was found."""
     scenario = parse_toml(text, Scenario, origin=origin, error=ScenarioError)
+    check_scenario(scenario, origin)
+    return scenario
+
+
+def check_scenario(scenario: Scenario, origin: str) -> None:
+    """See that the parts of a scenario go together; raises ScenarioError as `parse_scenario`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", scenario.name):
         raise ScenarioError(
             f"{origin}: name: expected small letters, digits and hyphens, found {scenario.name!r}"
@@ -40,7 +46,6 @@ def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
         )
     for number, fault in enumerate(scenario.fault, 1):
         _check_fault(fault, scenario, f"{origin}: fault {number}")
-    return scenario
 
 
 def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
@@ -66,6 +71,10 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
             raise ScenarioError(
                 f"{origin}: the key daemon.command is missing: {row.kind!r} has no daemon of ours",
                 hint=example,
+            )
+        if daemon.store == "own":
+            raise ScenarioError(
+                f"{origin}: daemon.store: our own server has no store of its own", hint=example
             )
         return
     expected = row.places[daemon.store]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ioflusher.lab.scenario import Store
     from ioflusher.lab.stacks.base import Stack
 
 
@@ -37,7 +38,7 @@ class StackRow:
     kind: str
     implementation: str
     modules: tuple[str, ...]
-    places: Mapping[str, tuple[str, ...]]
+    places: Mapping["Store", tuple[str, ...]]
     example: tuple[str, ...]
     own_daemon: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +59,11 @@ STACKS: dict[str, StackRow] = {
             kind="nbd",
             implementation="nbd:NbdStack",
             modules=("nbd nbds_max=1",),
-            places={"file": ("{socket}", "{file}"), "remote": ("{socket}", "{remote}")},
+            places={
+                "file": ("{socket}", "{file}"),
+                "remote": ("{socket}", "{remote}"),
+                "own": ("{socket}",),
+            },
             example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
             own_daemon=True,
         ),

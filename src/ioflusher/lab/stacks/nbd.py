@@ -35,7 +35,7 @@ class NbdStack(Stack):
     _server: Process
 
     def start(self) -> None:
-        if self.scenario.daemon.store == "file":
+        if self.scenario.daemon.store != "remote":
             self.make_store()
         argv = daemon_argv(self.order)
         if self.scenario.daemon.command:

@@ -1,0 +1,66 @@
+"""Scenarios made of others: the same pressure and the same machine, with another daemon."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ioflusher.lab.errors import ScenarioError
+from ioflusher.lab.scenario import Scenario, Store
+from ioflusher.lab.scenario_file import check_scenario
+from ioflusher.lab.stacks import STACKS
+from ioflusher.support.text import did_you_mean
+
+# the driver of the guest's network, through which a daemon reaches the server outside
+_NETWORK_MODULE = "virtio_net"
+
+
+def with_daemon(scenario: Scenario, command: Sequence[str], kind: str | None = None) -> Scenario:
+    """The scenario with another daemon, everything else as it is.
+
+    The store is the one whose placeholders the command has, the scenario's own first: with {socket} and
+    {file} a file on another disk, with {remote} the server outside, with {socket} alone what it has itself.
+
+    Args:
+        scenario: what is played.
+        command: the daemon's, as `daemon.command` of a scenario.
+        kind: the stack between device and daemon, as `device.kind`; None: the scenario's.
+
+    Raises:
+        ScenarioError: the kind does not exist, or the command or the scenario does not go with it.
+    """
+    kind = kind or scenario.device.kind
+    row = STACKS.get(kind)
+    if row is None:
+        raise ScenarioError(f"no kind of daemon {kind!r}", hint=did_you_mean(kind, STACKS))
+    store = _store_of(command, kind, scenario.daemon.store)
+    modules = scenario.machine.modules
+    if store == "remote" and not any(module.split()[0] == _NETWORK_MODULE for module in modules):
+        modules = (*modules, _NETWORK_MODULE)
+    holds = (
+        "the machine's swap" if scenario.device.use == "swap" else f"a file system ({scenario.device.use})"
+    )
+    changed = replace(
+        scenario,
+        served=f"a device ({kind}) holds {holds}; `{shlex.join(command)}` serves it",
+        machine=replace(scenario.machine, modules=modules),
+        device=replace(scenario.device, kind=kind),
+        daemon=replace(scenario.daemon, store=store, command=tuple(command)),
+    )
+    check_scenario(changed, f"{scenario.name} with another daemon")
+    return changed
+
+
+def _store_of(command: Sequence[str], kind: str, wanted: Store) -> Store:
+    """The store whose placeholders the command has."""
+    row = STACKS[kind]
+    found = set(re.findall(r"\{\w*\}", " ".join(command)))
+    fitting = [store for store, places in row.places.items() if set(places) == found]
+    if not command or not fitting:
+        forms = ", or ".join(" and ".join(places) or "no placeholder" for places in row.places.values())
+        said = ", ".join(sorted(found)) or "none"
+        raise ScenarioError(
+            f"the daemon's command for {kind!r} must have {forms}; found {said}",
+            hint=f"as in {shlex.join(row.example)}",
+        )
+    return wanted if wanted in fitting else fitting[0]
