@@ -2,6 +2,7 @@
 
 from ioflusher.kernlog.frames import parse_proc_stack
 from ioflusher.kernlog.waits import explain_stack
+from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
 from ioflusher.lab.outcome import (
     DaemonThread,
     Experiment,
@@ -87,6 +88,17 @@ FROZEN = Half(
     ),
     waiting=(("kswapd0", "it waits for I/O, in the kernel's own reclaim thread"),),
     console="[    0.000000] Linux version 6.12.117\n[    9.1] nbd0: detected capacity change\n",
+    near_misses=NearMisses(
+        reclaim=(
+            ReclaimEntries("GFP_KERNEL", io=True, fs=True, cgroup=False, entered=31, spent_s=9.5),
+            ReclaimEntries("GFP_NOFS|__GFP_NOWARN", io=True, fs=False, cgroup=False, entered=4, spent_s=0.25),
+        ),
+        throttled_s=0.021,
+        dirty_pauses=0,
+        dirty_paused_s=0.0,
+        longest_request_s=8.2,
+        oldest_in_flight_s=8.2,
+    ),
 )
 FROZEN_UNSEEN = Half(
     io_flusher=False,
@@ -113,6 +125,15 @@ FINISHED = Half(
     wrong_chunks=0,
     samples=samples(776),
     threads=(thread("", io_flusher=True, tid=168), thread("", io_flusher=True, tid=169)),
+    near_misses=NearMisses(
+        reclaim=(ReclaimEntries("GFP_NOIO", io=False, fs=False, cgroup=True, entered=1, spent_s=0.02),),
+        throttled_s=None,
+        dirty_pauses=3,
+        dirty_paused_s=0.6,
+        longest_request_s=0.31,
+        oldest_in_flight_s=0.0,
+        events_lost=True,
+    ),
 )
 WRONG = Half(
     io_flusher=True,

@@ -14,6 +14,7 @@ from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.follower import Follower
 from ioflusher.lab.messages import DeviceFrozen, GuestReport, Sampled, WorkBegan, WorkEnded, WorkVerified
+from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import Half, HalfOutcome, Run
 from ioflusher.lab.recording import (
     RecordedMachine,
@@ -272,6 +273,19 @@ def test_what_decides_a_finished_half() -> None:
     half = judged(msgspec.structs.replace(recorded, said=unread))
     assert half.outcome is HalfOutcome.LOST
     assert half.verified_bytes is None
+
+
+def test_near_misses_are_those_of_the_last_look() -> None:
+    """Of the last report where there is one, of the last sample where the guest fell silent, else unknown."""
+    early, late = NearMisses(dirty_pauses=1), NearMisses(dirty_pauses=2)
+    for name, last in (("finished", WorkEnded), ("frozen-throttled", DeviceFrozen)):
+        edit: dict[type, dict[str, object]] = {Sampled: {"near_misses": early}, last: {"near_misses": late}}
+        assert edited(name, edit).near_misses == late
+    for name in ("silent-frozen", "panicked", "lost-at-the-deadline"):
+        assert edited(name, {Sampled: {"near_misses": early}}).near_misses == early
+    assert judged(recording("frozen-throttled")).near_misses is None, (
+        "it was recorded before they were counted"
+    )
 
 
 def test_times_are_the_workloads() -> None:

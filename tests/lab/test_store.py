@@ -324,6 +324,23 @@ def test_explanations_of_another_version_are_made_anew(store: ExperimentStore) -
     database.close()
 
 
+def test_a_run_that_was_kept_before_near_misses_were_counted(store: ExperimentStore) -> None:
+    """It is read as it was; what nobody counted is None."""
+    number = keep(store, experiment(PROVED))
+    database = sqlite3.connect(store.path)
+    (evidence,) = database.execute("SELECT evidence FROM run").fetchone()
+    record = msgspec.json.decode(zlib.decompress(evidence))
+    for name in ("without", "with_"):
+        del record[name]["near_misses"]
+    with database:
+        database.execute("UPDATE run SET evidence = ?", (zlib.compress(msgspec.json.encode(record)),))
+    database.close()
+    (run,) = store.load(number).runs
+    assert run.without is not None
+    assert run.without == replace(FROZEN, near_misses=None)
+    assert run.proved
+
+
 @pytest.mark.live
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     """A file where the directory should be, and a place where nobody can write."""

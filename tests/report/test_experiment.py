@@ -25,9 +25,11 @@ from tests.lab.halves import (
 )
 
 from ioflusher.errors import IoflusherError
+from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
 from ioflusher.report.experiment_html import check_report, render_html, write_report
 from ioflusher.report.experiment_json import experiment_record
+from ioflusher.report.experiment_near_misses import near_miss_rows
 from ioflusher.report.experiment_pictures import PICTURES, Picture, svg
 from ioflusher.report.experiment_text import ending_sentence, half_sentence, print_experiment, print_half
 
@@ -111,6 +113,42 @@ def test_numbers_of_memory_and_flags() -> None:
     assert "played 2025-11-25 12:00 UTC; this machine's load was 0.5 before and 1.2 after" in text
     assert "unknown" in printed(experiment(half_by("lost")), width=300)
     assert "played" not in printed(experiment(half_by("lost")), width=300)
+
+
+def test_near_misses() -> None:
+    """Entries into reclaim by what they allowed, time throttled, the slowest request; unknown is no 0."""
+    assert near_miss_rows(FROZEN) == [
+        (
+            "reclaim, I/O allowed",
+            "35 entries, 4 of them without file systems, 9.75 s (GFP_KERNEL 31, GFP_NOFS|__GFP_NOWARN 4)",
+        ),
+        ("reclaim without I/O", "never entered"),
+        ("throttled", "0.00 s for dirty pages, 0.02 s in reclaim"),
+        ("slowest request", "8.20 s; the oldest in flight 8.20 s"),
+    ]
+    assert near_miss_rows(FINISHED) == [
+        ("reclaim, I/O allowed", "never entered as far as is known: the kernel dropped events"),
+        ("reclaim without I/O", "at least 1 entry, 0.02 s (GFP_NOIO in a cgroup 1)"),
+        ("throttled", "at least 0.60 s for dirty pages (3 pauses), unknown in reclaim"),
+        ("slowest request", "at least 0.31 s"),
+    ]
+    assert {words for _, words in near_miss_rows(LOST)} == {"unknown"}
+    nothing = replace(FINISHED, near_misses=NearMisses())
+    assert {words for _, words in near_miss_rows(nothing)} == {"unknown"}
+    text = printed(experiment(Run(LOST, nothing)), width=300)
+    assert text.count("slowest request") == 1
+    assert "slowest request" not in printed(experiment(Run(None, LOST)), width=300), "nobody counted"
+    found = record(Run(FROZEN, None))["near_misses"]
+    assert found["reclaim"][1] == {
+        "gfp_flags": "GFP_NOFS|__GFP_NOWARN",
+        "io": True,
+        "fs": False,
+        "cgroup": False,
+        "entered": 4,
+        "spent_s": 0.25,
+    }
+    assert found["longest_request_s"] == 8.2
+    assert record(Run(None, LOST))["near_misses"] is None
 
 
 def test_an_experiment_cut_short_says_so() -> None:

@@ -27,6 +27,7 @@ from ioflusher.lab.messages import (
     WorkEnded,
     WorkVerified,
 )
+from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import DaemonThread, FaultChange, Half, HalfOutcome, Sample, bounded_console
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.vm import Ended
@@ -93,6 +94,7 @@ class Follower:
         self._faults: list[FaultChange] = []
         self._threads_at_begin: tuple[ThreadReport, ...] = ()
         self._verified: WorkVerified | None = None
+        self._near_misses: NearMisses | None = None
 
     def follow(self) -> Half:
         """The half, once it is over.
@@ -115,6 +117,8 @@ class Follower:
 
     def _take(self, report: GuestReport) -> Half | None:
         """One report; the Half if it was the last one."""
+        if isinstance(report, Sampled | DeviceFrozen | WorkEnded):
+            self._near_misses = report.near_misses
         match report:
             case WorkBegan():
                 self._began_s = report.time_s
@@ -152,6 +156,7 @@ class Follower:
             "hardening": self._hardening,
             "faults": tuple(self._faults),
             "console": bounded_console(self._machine.console_bytes()),
+            "near_misses": self._near_misses,
             **more,
         }
         return Half(self._io_flusher, outcome, detail, self._boot_s, self._machine.elapsed_s, **values)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
 EVENTS_PORT = "org.ioflusher.events"
@@ -179,11 +180,13 @@ class Sampled(TimedReport, frozen=True, tag="sampled"):
         completed: requests that the device has completed since the workload began.
         in_flight: requests that it has taken and not completed.
         memory_kib: lines of /proc/meminfo.
+        near_misses: how near the daemon came; None in what an earlier version recorded.
     """
 
     completed: int
     in_flight: int
     memory_kib: dict[str, int]
+    near_misses: NearMisses | None = None
 
 
 class Hardened(TimedReport, frozen=True, tag="hardened"):
@@ -240,6 +243,7 @@ class DeviceFrozen(TimedReport, frozen=True, tag="device-frozen"):
         threads: the daemon's, with their kernel stacks.
         waiting: every other task in uninterruptible sleep, with its stack.
         memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
+        near_misses: how near the daemon came; None in what an earlier version recorded.
     """
 
     stalled_s: float
@@ -249,6 +253,7 @@ class DeviceFrozen(TimedReport, frozen=True, tag="device-frozen"):
     waiting: tuple[ThreadReport, ...]
     memory_kib: dict[str, int]
     vm_counters: dict[str, int]
+    near_misses: NearMisses | None = None
 
 
 class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
@@ -260,6 +265,7 @@ class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
         oom_kills: processes that the kernel killed for want of memory since the workload began.
         threads: the daemon's, without stacks.
         memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
+        near_misses: how near the daemon came; None in what an earlier version recorded.
     """
 
     status: int
@@ -269,6 +275,7 @@ class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
     threads: tuple[ThreadReport, ...]
     memory_kib: dict[str, int]
     vm_counters: dict[str, int]
+    near_misses: NearMisses | None = None
 
 
 class Garbled(TimedReport, frozen=True, tag="garbled"):

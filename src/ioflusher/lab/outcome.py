@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal
 
 from ioflusher.kernlog.waits import StackExplanation
+from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
 LARGEST_CONSOLE_BYTES = 256 << 10  # a panic under unknown_nmi_panic prints the stacks of every task
@@ -114,6 +115,8 @@ class Half:
         waiting: (name, what its stack says) of other tasks in uninterruptible sleep.
         console_tail: the kernel's last lines, where they matter.
         console: everything that the kernel printed, as `bounded_console` leaves it.
+        near_misses: how near the daemon came to waiting for itself, as it was last seen; None where nobody
+            counted.
     """
 
     io_flusher: bool
@@ -133,6 +136,7 @@ class Half:
     console: str = ""
     hardening: tuple[str, ...] = ()
     faults: tuple[FaultChange, ...] = ()
+    near_misses: NearMisses | None = None
 
     @property
     def lived(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
+from ioflusher.report.experiment_near_misses import near_miss_rows
 from ioflusher.report.experiment_pictures import NAMES, PICTURES, Picture, svg
 from ioflusher.report.experiment_text import ending_sentence, fault_words, half_sentence, played_sentence
 from ioflusher.support.text import printable
@@ -114,6 +115,7 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
         words=half_words,
         fault_words=fault_words,
         played=played_sentence,
+        near_misses=near_miss_rows,
         names=NAMES,
     )
 

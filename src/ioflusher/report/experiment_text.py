@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ioflusher.lab.outcome import DaemonThread, Ending, Experiment, Half, HalfOutcome, Run, half_words
+from ioflusher.report.experiment_near_misses import near_miss_rows
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted, printable
 
@@ -135,6 +136,9 @@ def _evidence(run: Run) -> RenderableType:
         table.add_row("hardening", *(printable("; ".join(half.hardening)) for half in run.halves))
     if any(half.faults for half in run.halves):
         table.add_row("faults", *(fault_words(half) for half in run.halves))
+    if any(half.near_misses for half in run.halves):
+        for rows in zip(*(near_miss_rows(half) for half in run.halves), strict=True):
+            table.add_row(rows[0][0], *(words for _, words in rows))
     parts: list[RenderableType] = [Text(), table]
     if played := played_sentence(run):
         parts += [Text(), Text(played)]

@@ -12,6 +12,7 @@ from ioflusher.flag import FlagError, thread_states
 from ioflusher.kernel.meminfo import meminfo_lines
 from ioflusher.kernel.task import parse_stat
 from ioflusher.lab.guest.counters import DeviceCounters, RepeatedFile, Requests
+from ioflusher.lab.guest.near_misses import NearMissWatch
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.messages import DeviceFrozen, Sampled, ThreadReport, WorkBegan, WorkEnded
 
@@ -36,10 +37,15 @@ class Observer:
     """
 
     def __init__(
-        self, daemons: Callable[[], Sequence[int]], counters: DeviceCounters, port: ReportPort
+        self,
+        daemons: Callable[[], Sequence[int]],
+        counters: DeviceCounters,
+        near_misses: NearMissWatch,
+        port: ReportPort,
     ) -> None:
         self._daemons = daemons
         self._counters = counters
+        self._near_misses = near_misses
         self._port = port
         self._meminfo = RepeatedFile("/proc/meminfo")
         self._vmstat = RepeatedFile("/proc/vmstat", 65536)
@@ -51,6 +57,7 @@ class Observer:
 
     def begin(self) -> None:
         """Count from here on: making swap or a file system was I/O on the device too."""
+        self._near_misses.begin()
         self._completed_before = self._counters.read().completed
         self._completed = 0
         self._moved_at = time.monotonic()
@@ -80,7 +87,12 @@ class Observer:
             self._completed, self._moved_at = requests.completed, now
         self.stalled_s = now - self._moved_at
         self._port.say(
-            Sampled(completed=requests.completed, in_flight=requests.in_flight, memory_kib=self.memory_kib())
+            Sampled(
+                completed=requests.completed,
+                in_flight=requests.in_flight,
+                memory_kib=self.memory_kib(),
+                near_misses=self._near_misses.read(),
+            )
         )
 
     def threads(self, *, stacks: bool) -> tuple[ThreadReport, ...]:
@@ -131,6 +143,7 @@ class Observer:
                 waiting=self.waiting_tasks(),
                 memory_kib=self.memory_kib(),
                 vm_counters=self.vm_counters(),
+                near_misses=self._near_misses.read(),
             )
         )
 
@@ -147,5 +160,6 @@ class Observer:
                 threads=self.threads(stacks=False),
                 memory_kib=self.memory_kib(),
                 vm_counters=counters,
+                near_misses=self._near_misses.read(),
             )
         )

@@ -18,6 +18,7 @@ from ioflusher.lab.guest.cgroups import Groups, make_groups
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.faults import FaultDriver
 from ioflusher.lab.guest.hardening import harden
+from ioflusher.lab.guest.near_misses import NearMissWatch
 from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, become_observer
@@ -113,7 +114,8 @@ class Stage:
 
     def watch(self) -> None:
         """Let the workload go, and report until it is done or the device is frozen."""
-        observer = Observer(self.stack.daemons, self.stack.counters(), self.port)
+        near_misses = NearMissWatch(self.stack.daemons, self.stack.device)
+        observer = Observer(self.stack.daemons, self.stack.counters(), near_misses, self.port)
         faults = FaultDriver(self.scenario.fault, self.stack.faults(), self.port)
         watch(self._work, self._worker, observer, faults, self.port)
 
