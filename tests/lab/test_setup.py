@@ -88,6 +88,16 @@ def test_packages_of_stack_and_use(here: set[str], monkeypatch: pytest.MonkeyPat
     }
 
 
+def test_programs_that_a_daemon_starts_count_too(here: set[str]) -> None:
+    """The server behind sshfs, and what a shell executes, where they are known; words that only look alike do
+    not."""
+    server = "/usr/lib/openssh/sftp-server"
+    sshfs = with_command("sshfs", "-f", "-o", f"ssh_command=sh -c {server}", "lab:{directory}", "{mount}")
+    assert setup.needed_programs(sshfs) == {"sshfs": "sshfs", server: "openssh-sftp-server"}
+    shell = with_command("sh", "-c", "mkdir /x && exec fuse-overlayfs -f /x/nbdkit {mount}")
+    assert setup.needed_programs(shell) == {"sh": None, "fuse-overlayfs": "fuse-overlayfs"}
+
+
 def test_nothing_boots_without_them(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever plays a half: the check is in its way."""
     monkeypatch.setattr(experiment, "guest_disks", lambda _: pytest.fail("disks were made"))

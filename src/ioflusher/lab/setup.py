@@ -23,8 +23,9 @@ PACKAGES = {
 }
 # package -> a program of it, for what lies on a device; the lab itself has the others
 _USE_PACKAGES = {"btrfs": {"btrfs-progs": "mkfs.btrfs"}}
-# a daemon's program -> its package in Debian; `daemon.command` may name any other program
+# a program -> its package in Debian, for daemons and what they start; `daemon.command` may name any other
 _DAEMON_PACKAGES = {
+    "/usr/lib/openssh/sftp-server": "openssh-sftp-server",
     "bindfs": "bindfs",
     "fuse-overlayfs": "fuse-overlayfs",
     "nbd-server": "nbd-server",
@@ -45,8 +46,13 @@ def needed_programs(scenario: Scenario) -> dict[str, str | None]:
     """
     packages = {**STACKS[scenario.device.kind].packages, **_USE_PACKAGES.get(scenario.device.use, {})}
     needed: dict[str, str | None] = {program: package for package, program in packages.items()}
-    for program in scenario.daemon.command[:1]:
+    command = scenario.daemon.command
+    for program in command[:1]:
         needed.setdefault(program, _DAEMON_PACKAGES.get(program))
+    # also those that it starts, or that a shell is told to start
+    for program in " ".join(command[1:]).split():
+        if program in _DAEMON_PACKAGES:
+            needed.setdefault(program, _DAEMON_PACKAGES[program])
     return needed
 
 
