@@ -44,6 +44,7 @@ WORDS = {
     "lab exec": ["true"],
     "lab explain": ["1"],
     "lab replay": ["1"],
+    "lab matrix": ["kernels"],
     "lab run": ["swap-on-nbd"],
     "lab shell": ["swap-on-nbd"],
     "lab show": ["1"],
@@ -152,6 +153,7 @@ CASES: dict[str, dict[int, list[str]]] = {
     "lab kernels": {0: [], 2: ["fetch", "six"]},
     "lab list": {0: [], 2: ["more"]},
     "lab replay": {2: ["999999999"]},
+    "lab matrix": {2: ["nonsense"]},
     "lab run": {2: ["nonsense"]},
     "lab runs": {0: [], 2: ["more"]},
     "lab setup": {2: ["more"]},
@@ -181,6 +183,8 @@ ELSEWHERE = {
     ("lab explain", 1): "cli/test_lab_explain.py",
     ("lab replay", 0): "cli/test_lab_replay.py",
     ("lab replay", 1): "cli/test_lab_replay.py",
+    ("lab matrix", 0): "cli/test_lab_matrix.py",
+    ("lab matrix", 1): "cli/test_lab_matrix.py",
     ("lab run", 0): "cli/test_lab_run.py",
     ("lab run", 1): "cli/test_lab_run.py",
     ("lab setup", 0): "make demo",
@@ -222,6 +226,7 @@ def test_on_real_input(
 ) -> None:
     """The program itself ends so, and says on standard error why where it could not do its work."""
     monkeypatch.setenv("XDG_CONFIG_HOME", files["none"])
+    monkeypatch.setenv("XDG_STATE_HOME", files["none"])
     words = [word.format(**files) for word in CASES[verb][status]]
     # these change the process that they run in
     ended = (start if verb in ("run", "nbd serve", "set", "unset") else call)(*verb.split(), *words)

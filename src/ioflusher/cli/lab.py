@@ -9,6 +9,7 @@ from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_explain import explain_command
 from ioflusher.cli.lab_kernels import kernels_command
+from ioflusher.cli.lab_matrix import matrix_command
 from ioflusher.cli.lab_options import (
     accelerator_option,
     current_directory_shares,
@@ -103,6 +104,7 @@ for _command in (
     explain_command,
     kernels_command,
     list_command,
+    matrix_command,
     replay_command,
     run_command,
     runs_command,

@@ -15,7 +15,7 @@ from ioflusher.cli.messages import remark
 def runs_command(as_json: bool) -> None:
     """List the runs that are kept, the newest first.
 
-    They are kept in $XDG_STATE_HOME/ioflusher (default ~/.local/state/ioflusher), the last thousand; a line
+    They are kept in $XDG_STATE_HOME/ioflusher (default ~/.local/state/ioflusher), the last 10,000; a line
     stands for one `lab run` with all of its runs.
     """
     from ioflusher.lab.store import ExperimentStore

@@ -11,6 +11,7 @@ from ioflusher.lab.experiment import run_half
 from ioflusher.lab.follower import OnReport, ignore_report
 from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
 from ioflusher.lab.players import OnMachine, Players
+from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
@@ -27,18 +28,40 @@ def plan_runs(
     lab: Lab, scenario: Scenario, *, only: OneHalf | None = None, runs: int = 1, at_once: bool = False
 ) -> Plan:
     """What is to be played, as reports and the store know it."""
+    return plan_for(
+        scenario,
+        lab.kernel.release,
+        lab.accelerator,
+        versions(scenario),
+        only=only,
+        runs=runs,
+        at_once=at_once,
+    )
+
+
+def plan_for(
+    scenario: Scenario,
+    release: str,
+    accelerator: Accelerator,
+    programs: dict[str, str],
+    *,
+    only: OneHalf | None = None,
+    runs: int = 1,
+    at_once: bool = False,
+) -> Plan:
+    """The same where there is no lab yet, from what it will have; `programs` as of `versions.versions`."""
     return Plan(
         scenario=scenario.name,
         title=scenario.title,
         served=scenario.served,
         pressed=scenario.pressed,
         definition=scenario,
-        kernel=lab.kernel.release,
-        accelerator=_ACCELERATORS[lab.accelerator.value],
+        kernel=release,
+        accelerator=_ACCELERATORS[accelerator.value],
         machine=f"{format_size(scenario.machine.memory)}, {counted(scenario.machine.cpus, 'CPU')}",
         only=only,
         runs=runs,
-        versions=versions(scenario),
+        versions=programs,
         at_once=at_once and only is None,
     )
 

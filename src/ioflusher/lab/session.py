@@ -96,12 +96,7 @@ class Lab:
 
     def _probe(self) -> Accelerator:
         """KVM if a guest lives on it, else emulation; the answer is kept for this boot of this machine."""
-        if not qemu.kvm_may_work():
-            return Accelerator.TCG
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        key = (qemu.qemu_version(), self.kernel.release, os.uname().release, boot_id)
-        file = cache_directory() / f"accelerator-{self.kernel.release}.json"
-        known = qemu.remembered_accelerator(file, key)
+        known = known_accelerator(self.kernel)
         if known is not None:
             return known
         self._progress("trying KVM")
@@ -113,7 +108,7 @@ class Lab:
         ):
             if isinstance(vm.next_report(PROBE_DEADLINE_S), TimedReport):
                 found = Accelerator.KVM
-        qemu.remember_accelerator(file, key, found)
+        qemu.remember_accelerator(*_accelerator_memory(self.kernel), found)
         return found
 
     def boot(self, guest: Guest, order: AnyOrder, *, streams: tuple[str, ...] = ()) -> VirtualMachine:
@@ -144,6 +139,20 @@ class Lab:
             kernel_arguments=guest.kernel_arguments,
         )
         return VirtualMachine(hardware, archive, streams=streams)
+
+
+def known_accelerator(kernel: Kernel) -> Accelerator | None:
+    """How a kernel is executed here; None where only a probe boot can tell."""
+    if not qemu.kvm_may_work():
+        return Accelerator.TCG
+    return qemu.remembered_accelerator(*_accelerator_memory(kernel))
+
+
+def _accelerator_memory(kernel: Kernel) -> tuple[Path, tuple[str, ...]]:
+    """The file that keeps what a probe boot has found, and what it depends on."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    key = (qemu.qemu_version(), kernel.release, os.uname().release, boot_id)
+    return cache_directory() / f"accelerator-{kernel.release}.json", key
 
 
 def check_socket_paths() -> None:

@@ -30,7 +30,7 @@ from ioflusher.lab.outcome import Ending, Experiment, HalfOutcome, Plan, Run
 
 APPLICATION_ID = 0x696F666C  # "iofl", PRAGMA application_id: what says of a file that it is ours
 SCHEMA_VERSION = 1  # PRAGMA user_version
-MOST_RUNS = 1000
+MOST_RUNS = 10_000  # a matrix has hundreds
 LARGEST_BYTES = 256 << 20  # of evidence, compressed; a run has 3 to 4 KiB
 BUSY_S = 30.0  # how long another process may hold the file
 ABANDONED_S = 30 * 86400.0  # an experiment without a run and without an end is forgotten after so long
@@ -209,6 +209,25 @@ class ExperimentStore:
 
     def load(self, experiment: int, number: int | None = None) -> Experiment:
         """An experiment with its evidence as it was kept; with `number`, that run of it alone."""
+        kept, numbered = self._load(experiment, number)
+        runs = [run for _, run in numbered]
+        plan = kept.plan if number is None else replace(kept.plan, runs=1)
+        if number is not None and runs[0].whole(plan.only):
+            return Experiment(plan, tuple(runs))
+        return Experiment(
+            plan,
+            tuple(run for run in runs if run.whole(plan.only)),
+            next((run for run in runs if not run.whole(plan.only)), None),
+            kept.ending,
+            kept.error,
+        )
+
+    def load_runs(self, experiment: int) -> dict[int, Run]:
+        """The runs of an experiment by their number, those that lack a half among them."""
+        return dict(self._load(experiment, None)[1])
+
+    def _load(self, experiment: int, number: int | None) -> tuple[KeptExperiment, list[tuple[int, Run]]]:
+        """An experiment without its runs, and these with their evidence; `number`: one of them alone."""
         wanted = f"{experiment}" if number is None else f"{experiment}.{number}"
         nothing = StoreError(
             f"no run {wanted} is kept in {self.path}", hint="`ioflusher lab runs` lists what is"
@@ -226,17 +245,9 @@ class ExperimentStore:
         if row is None or not found:
             raise nothing
         kept = _kept_experiment(row, [])
-        runs = [_decoded_run(evidence, f"run {experiment}.{n}", kept.program) for n, evidence in found]
-        plan = kept.plan if number is None else replace(kept.plan, runs=1)
-        if number is not None and runs[0].whole(plan.only):
-            return Experiment(plan, tuple(runs))
-        return Experiment(
-            plan,
-            tuple(run for run in runs if run.whole(plan.only)),
-            next((run for run in runs if not run.whole(plan.only)), None),
-            kept.ending,
-            kept.error,
-        )
+        return kept, [
+            (n, _decoded_run(evidence, f"run {experiment}.{n}", kept.program)) for n, evidence in found
+        ]
 
     def _exists(self) -> bool:
         try:

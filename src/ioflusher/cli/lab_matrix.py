@@ -1,0 +1,288 @@
+"""`ioflusher lab matrix`: a plan's combinations, played as far as they are missing, tallied and judged."""
+
+import json
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from ioflusher.cli.console import error_console, output_console
+from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line
+from ioflusher.cli.messages import print_error, remark
+from ioflusher.cli.preferences import preferences
+from ioflusher.cli.source import read_standard_input
+from ioflusher.support.text import counted, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from ioflusher.lab.matrix.cells import Cell
+    from ioflusher.lab.matrix.plan import MatrixPlan
+    from ioflusher.lab.matrix.play import Played
+    from ioflusher.lab.matrix.prepare import PreparedCell
+    from ioflusher.lab.matrix.result import MatrixResult
+    from ioflusher.lab.matrix.work import Task
+    from ioflusher.lab.store import ExperimentStore
+
+
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from ioflusher.lab.matrix.plan import builtin_plans
+
+    return [name for name in builtin_plans() if name.startswith(incomplete)]
+
+
+@click.command("matrix")
+@click.argument("plan", shell_complete=_names)
+@click.option("--runs", type=click.IntRange(1, 1000), help="How often; default: the plan's.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at once; default: what fits this machine.")
+@click.option("--sequential", is_flag=True, help="Play the halves of each run one after the other.")
+@click.option("--kept", is_flag=True, help="Play nothing: show what is measured.")
+@click.option("--again", is_flag=True, help="Measure everything anew: what is kept does not count.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="What was measured before does not count.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
+@click.option("--markdown", is_flag=True, help="Print it as Markdown, for a document.")
+@kernel_option
+@accelerator_option
+def matrix_command(
+    plan: str,
+    runs: int | None,
+    jobs: int | None,
+    sequential: bool,
+    kept: bool,
+    again: bool,
+    since: datetime | None,
+    as_json: bool,
+    markdown: bool,
+    kernel: str | None,
+    accelerator: str | None,
+) -> None:
+    """Measure all combinations of PLAN.
+
+    PLAN is the name of one that comes with the package (daemons, hardening, kernels), a TOML file or - for
+    standard input. Each run is kept as soon as its halves have ended, and what is kept is not played again:
+    after Ctrl-C the same command goes on.
+
+    Exit status: 0 all is measured, and with the state the work was always done; 1 with the state it was not
+    always done; 2 something is not measured; 130 Ctrl-C.
+    """
+    from dataclasses import replace
+
+    from ioflusher.lab.capacity import this_machine
+    from ioflusher.lab.matrix.measured import measured_halves
+    from ioflusher.lab.matrix.prepare import default_jobs, prepare_cells
+    from ioflusher.lab.matrix.result import matrix_result
+    from ioflusher.lab.matrix.tally import check_statistics
+    from ioflusher.lab.matrix.work import missing_tasks
+    from ioflusher.lab.qemu import Accelerator
+    from ioflusher.lab.store import ExperimentStore
+
+    _check_options(as_json, markdown, kept, again, since)
+    check_statistics()
+    found, cells = _read(plan)
+    if runs is not None:
+        found = replace(found, runs=runs)
+    store = ExperimentStore()
+    if not kept:
+        store.check()
+    with progress_line() as progress:
+        prepared = prepare_cells(
+            cells,
+            kernel=kernel,
+            accelerator=Accelerator(accelerator) if accelerator else None,
+            download=not kept,
+            sequential=sequential,
+            progress=progress,
+        )
+    trials = {one.trial.key: one.trial for one in prepared if one.trial}
+    began = time.time() if again else since.timestamp() if since else 0.0
+    measured = measured_halves(store, trials, since=began)
+    have = {key: [one.half for one in halves] for key, halves in measured.items()}
+    tasks = missing_tasks(trials.values(), have, runs=found.runs, only=found.only)
+    errors: dict[str, str] = {}
+    interrupted = False
+    if not kept:
+        _say_what_is_to_come(prepared, tasks)
+        if tasks:
+            todo = {task.trial.key: task.trial for task in tasks}
+            fit = default_jobs(todo.values(), this_machine())
+            errors, interrupted = _play(tasks, min(jobs or fit, len(tasks)), store)
+            measured = measured_halves(store, trials, since=began)
+    result = matrix_result(found, prepared, measured, errors)
+    command = _command(plan, runs, kernel, accelerator)
+    _print(result, command, interrupted=interrupted, as_json=as_json, markdown=markdown)
+    if interrupted:
+        again_from = f" --since {datetime.fromtimestamp(began):%Y-%m-%dT%H:%M:%S}" if began else ""
+        print_error(f"interrupted; `{command}{again_from}` goes on")
+        sys.exit(ExitStatus.INTERRUPTED)
+    sys.exit(_status(result))
+
+
+def _check_options(as_json: bool, markdown: bool, kept: bool, again: bool, since: datetime | None) -> None:
+    for one, other in (
+        (as_json and "--json", markdown and "--markdown"),
+        (kept and "--kept", again and "--again"),
+        (again and "--again", since and "--since"),
+    ):
+        if one and other:
+            raise click.UsageError(f"{one} and {other} contradict each other")
+
+
+def _read(wanted: str) -> "tuple[MatrixPlan, tuple[Cell, ...]]":
+    """The plan and its cells.
+
+    Raises:
+        IoflusherError: it is no plan, or names scenarios that are not there.
+    """
+    from ioflusher.lab.matrix.cells import plan_cells
+    from ioflusher.lab.matrix.plan import PlanError, find_plan, parse_plan
+    from ioflusher.lab.scenario_file import find_scenario
+    from ioflusher.support.text import text_of
+    from ioflusher.support.toml import LARGEST_BYTES
+
+    if wanted == "-":
+        plan = parse_plan(text_of(read_standard_input(LARGEST_BYTES)), origin="standard input")
+    else:
+        plan = find_plan(wanted)
+    cells = plan_cells(plan, {name: find_scenario(name) for name in plan.scenarios})
+    if not any(cell.scenario for cell in cells):
+        raise PlanError(
+            f"{plan.name}: none of {counted(len(cells), 'combination')} fits a scenario",
+            hint=f"{cells[0].name}: {cells[0].misfit}",
+        )
+    return plan, cells
+
+
+def _say_what_is_to_come(prepared: "tuple[PreparedCell, ...]", tasks: "tuple[Task, ...]") -> None:
+    """Say before anything boots what does not fit, cannot be played, and how much there is to do."""
+    for one in prepared:
+        if one.trouble:
+            what = "cannot be played here" if one.fits else "does not fit a scenario"
+            remark(f"{one.cell.name} {what}: {one.trouble}")
+    halves = sum(task.halves for task in tasks)
+    playable = sum(one.trial is not None for one in prepared)
+    remark(
+        f"{counted(len(prepared), 'combination')}, {playable} can be played; "
+        f"{counted(halves, 'half', 'halves')} to play"
+    )
+
+
+def _play(tasks: "tuple[Task, ...]", jobs: int, store: "ExperimentStore") -> tuple[dict[str, str], bool]:
+    """Play the tasks; returns what went wrong by trial, and whether Ctrl-C ended it."""
+    from ioflusher.lab.matrix.play import local_workers, play_tasks
+
+    with _shown_progress(tasks, jobs) as progress, local_workers(jobs) as workers:
+        ended = play_tasks(
+            tasks, workers, jobs=jobs, store=store, on_begin=progress.began, on_played=progress.played
+        )
+    return ended.errors, ended.interrupted
+
+
+class _Shown:
+    """Shows a matrix's progress: a bar with the time left on a terminal, elsewhere a line for each run."""
+
+    def __init__(self, tasks: "tuple[Task, ...]", jobs: int) -> None:
+        self._halves = sum(task.halves for task in tasks)
+        self._jobs = jobs
+        self._done = 0
+        self._began = time.monotonic()
+        self._running: Counter[str] = Counter()
+        self.bar: Progress | None = None
+        self.bar_task: TaskID | None = None
+
+    def began(self, task: "Task") -> None:
+        """A run begins."""
+        self._running[task.trial.name] += 1
+        self._update()
+
+    def played(self, played: "Played") -> None:
+        """A run has ended."""
+        self._running[played.task.trial.name] -= 1
+        self._done += played.task.halves
+        self._update()
+        if played.not_kept:
+            print_error(f"this run is not kept: {played.not_kept}")
+        if self.bar is None and not preferences().quiet:
+            click.echo(self._line(played), err=True)
+
+    def _update(self) -> None:
+        if self.bar is not None and self.bar_task is not None:
+            running = "; ".join(name for name, number in self._running.items() if number > 0)
+            self.bar.update(self.bar_task, completed=self._done, description=printable(running) or "begins")
+
+    def _line(self, played: "Played") -> str:
+        from ioflusher.lab.outcome import half_words
+
+        left = ""
+        if self._done < self._halves:
+            seconds = (time.monotonic() - self._began) / self._done * (self._halves - self._done)
+            left = f", {timedelta(seconds=round(seconds))} left"
+        halves = ", ".join(
+            f"{half_words(half)} {'with' if half.io_flusher else 'without'} after {half.when_s:.1f} s"
+            for half in (played.run.halves if played.run else ())
+        )
+        said = halves or (played.error or "interrupted").partition("\n")[0]
+        return printable(f"[{self._done}/{self._halves}{left}] {played.task.trial.name}: {said}")
+
+
+@contextmanager
+def _shown_progress(tasks: "tuple[Task, ...]", jobs: int) -> Iterator[_Shown]:
+    shown = _Shown(tasks, jobs)
+    if preferences().quiet or not sys.stderr.isatty():
+        yield shown
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("halves, left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    # halves end every few seconds to minutes: the pace is that of the last hour
+    with Progress(*columns, console=error_console(), speed_estimate_period=3600) as bar:
+        shown.bar = bar
+        shown.bar_task = bar.add_task("begins", total=sum(task.halves for task in tasks))
+        yield shown
+
+
+def _command(plan: str, runs: int | None, kernel: str | None, accelerator: str | None) -> str:
+    words = ["ioflusher", "lab", "matrix", plan]
+    for option, value in (("--runs", runs), ("--kernel", kernel), ("--accelerator", accelerator)):
+        if value is not None:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _print(result: "MatrixResult", command: str, *, interrupted: bool, as_json: bool, markdown: bool) -> None:
+    if as_json:
+        from ioflusher.report.experiment_matrix_json import matrix_record
+
+        ending = "interrupted" if interrupted else "complete" if not result.missing else "incomplete"
+        click.echo(json.dumps(matrix_record(result, command=command, ending=ending)))
+    elif markdown:
+        from ioflusher.report.experiment_matrix_markdown import matrix_markdown
+
+        click.echo(matrix_markdown(result, command=command), nl=False)
+    else:
+        from ioflusher.report.experiment_matrix_text import print_matrix
+
+        print_matrix(result, output_console())
+
+
+def _status(result: "MatrixResult") -> ExitStatus:
+    if result.not_alive:
+        return ExitStatus.FOUND
+    return ExitStatus.FAILED if result.missing else ExitStatus.DONE
