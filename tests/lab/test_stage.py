@@ -1,6 +1,7 @@
 """How a stage is built: the two halves differ in the state alone, and disks are found by their names."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -27,13 +28,14 @@ from ioflusher.lab.guest.processes import (
     await_true,
     family,
     holds,
+    listens,
     with_log,
 )
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, nbd, scsi, ublk
+from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, iscsi, nbd, scsi, ublk
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
@@ -57,6 +59,10 @@ class NotedProcesses(Processes):
         self.steps.append(argv)
         return ""
 
+    def step_until(self, *argv: str, running: Any) -> str:
+        assert running, "what it waits for may end"
+        return self.step(*argv)
+
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_the_halves_differ_in_the_state_alone(
@@ -78,6 +84,7 @@ def test_the_halves_differ_in_the_state_alone(
         monkeypatch.setattr(stack, "make_store", lambda: Path("/nowhere/image"))
         for module in (sys.modules[type(stack).__module__], scsi):
             monkeypatch.setattr(module, "await_true", lambda *_: None)
+        monkeypatch.setattr(iscsi, "RUN", tmp_path)
         configfs = tmp_path / f"configfs-{order.io_flusher}"
         monkeypatch.setattr(scsi, "CONFIGFS", configfs)
         for kind in (fuse, nbd, ublk):
@@ -326,6 +333,27 @@ def test_a_daemon_with_a_log_of_its_own_is_heard(tmp_path: Path) -> None:
         pass
 
 
+def test_a_step_is_tried_until_it_succeeds(ordinary: Processes, tmp_path: Path) -> None:
+    """It says what it printed; where the daemon ends meanwhile, that is said instead."""
+    file = tmp_path / "tries"
+    once_more = f"echo try >>{file}; [ $(wc -l <{file}) = 2 ] && cat {file}"
+    with ending(shell(ordinary, "exec sleep 60")) as stays:
+        assert ordinary.step_until("sh", "-c", once_more, running=(stays,)) == "try\ntry\n"
+        with pytest.raises(SetupFailed, match=r"^false exited 1"):
+            ordinary.step_until("false", running=(stays,))
+    with pytest.raises(SetupFailed, match="exec sleep 60` was killed by signal 9"):
+        ordinary.step_until("false", running=(stays,))
+
+
+def test_who_listens_is_seen_without_a_connection() -> None:
+    """The port of a socket that listens, not that of one that is bound alone."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        assert not listens(listener.getsockname()[1])
+        listener.listen()
+        assert listens(listener.getsockname()[1])
+
+
 def test_whether_a_process_holds_a_file(tmp_path: Path) -> None:
     """Its descriptors tell; a process that is gone holds nothing."""
     file = tmp_path / "held"
@@ -372,6 +400,17 @@ def test_a_stack_without_a_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> No
             'store = "file"',
             'store = "remote"',
             "daemon.store: expected one of 'file' for device.kind 'fuse'",
+        ),
+        (
+            "command = ",
+            'setup = [["true", "{file}"]]\ncommand = ',
+            "daemon.command and daemon.setup: expected {directory} and {mount} in it, "
+            "found {directory}, {mount}, {file}",
+        ),
+        (
+            "command = ",
+            "setup = [[]]\ncommand = ",
+            "daemon.setup: expected commands, found one without a word",
         ),
         ('"{mount}"', '"{socket}"', "expected {directory} and {mount} in it, found {directory}, {socket}"),
     ],

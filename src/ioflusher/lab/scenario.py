@@ -76,10 +76,13 @@ class DaemonTable:
         command: another daemon than ours, in the foreground, with the placeholders of its stack; for nbd
             {socket}, the Unix socket to listen on, and {file} or {remote} (an NBD URI), its store. The state
             is set just before it is executed.
+        setup: commands that tell that other daemon what to serve, run one after the other once it is started,
+            each until it succeeds; with the same placeholders, each of which may be in any of the commands.
     """
 
     store: Store
     command: tuple[str, ...] = ()
+    setup: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

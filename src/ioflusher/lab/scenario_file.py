@@ -76,13 +76,23 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
             raise ScenarioError(
                 f"{origin}: daemon.store: our own server has no store of its own", hint=example
             )
+        if daemon.setup:
+            raise ScenarioError(f"{origin}: daemon.setup: expected only with daemon.command")
         return
-    expected = row.places[daemon.store]
-    found = re.findall(r"\{\w*\}", " ".join(daemon.command))
-    if sorted(set(found)) != sorted(expected):
+    _check_places(daemon, row.places[daemon.store], origin, example)
+
+
+def _check_places(daemon: DaemonTable, expected: tuple[str, ...], origin: str, example: str) -> None:
+    """The commands name each place that they must, and no other."""
+    if not all(daemon.setup):
+        raise ScenarioError(f"{origin}: daemon.setup: expected commands, found one without a word")
+    words = [word for command in (daemon.command, *daemon.setup) for word in command]
+    found = list(dict.fromkeys(re.findall(r"\{\w*\}", " ".join(words))))
+    if sorted(found) != sorted(expected):
+        key = "daemon.command and daemon.setup" if daemon.setup else "daemon.command"
         wanted = " and ".join(expected) or "no placeholder"
         said = ", ".join(found) or ("neither" if len(expected) == 2 else "none")
-        raise ScenarioError(f"{origin}: daemon.command: expected {wanted} in it, found {said}", hint=example)
+        raise ScenarioError(f"{origin}: {key}: expected {wanted} in it, found {said}", hint=example)
 
 
 def _check_cgroup(group: CgroupTable, origin: str) -> None:

@@ -35,6 +35,7 @@ _DAEMON_PACKAGES = {
     "rbd-nbd": "rbd-nbd",
     "sshfs": "sshfs",
     "tcmu-runner": "tcmu-runner",
+    "tgtadm": "tgt",
     "tgtd": "tgt",
 }
 
@@ -46,13 +47,13 @@ def needed_programs(scenario: Scenario) -> dict[str, str | None]:
     """
     packages = {**STACKS[scenario.device.kind].packages, **_USE_PACKAGES.get(scenario.device.use, {})}
     needed: dict[str, str | None] = {program: package for package, program in packages.items()}
-    command = scenario.daemon.command
-    for program in command[:1]:
-        needed.setdefault(program, _DAEMON_PACKAGES.get(program))
-    # also those that it starts, or that a shell is told to start
-    for program in " ".join(command[1:]).split():
-        if program in _DAEMON_PACKAGES:
-            needed.setdefault(program, _DAEMON_PACKAGES[program])
+    for command in (scenario.daemon.command, *scenario.daemon.setup):
+        for program in command[:1]:
+            needed.setdefault(program, _DAEMON_PACKAGES.get(program))
+        # also those that it starts, or that a shell is told to start
+        for program in " ".join(command[1:]).split():
+            if program in _DAEMON_PACKAGES:
+                needed.setdefault(program, _DAEMON_PACKAGES[program])
     return needed
 
 

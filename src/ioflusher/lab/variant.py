@@ -45,7 +45,7 @@ def with_daemon(scenario: Scenario, command: Sequence[str], kind: str | None = N
         served=f"a device ({kind}) holds {holds}; `{shlex.join(command)}` serves it",
         machine=replace(scenario.machine, modules=modules),
         device=replace(scenario.device, kind=kind),
-        daemon=replace(scenario.daemon, store=store, command=tuple(command)),
+        daemon=replace(scenario.daemon, store=store, command=tuple(command), setup=()),
     )
     check_scenario(changed, f"{scenario.name} with another daemon")
     return changed

@@ -23,6 +23,7 @@ from ioflusher.kernel.task import parse_parent, parse_session, parse_stat
 SETUP_DEADLINE_S = 40.0
 PRIORITY = 50
 LOG_LINES = 12
+TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 LAST_BYTES = 4000  # of what a process printed, so much is kept
 LAST_LINES = 8  # and so many lines of it are in a message
@@ -194,14 +195,32 @@ class Processes:
             raise SetupFailed(f"{' '.join(argv)} exited {done.returncode}: {said[-500:]}")
         return done.stdout.decode("utf-8", "backslashreplace")
 
+    def step_until(self, *argv: str, running: Sequence[Process]) -> str:
+        """Run a set-up command over and over until it succeeds, as long as these processes run."""
+        deadline = time.monotonic() + SETUP_DEADLINE_S
+        while True:
+            try:
+                return self.step(*argv)
+            except SetupFailed:
+                for process in running:
+                    check_runs(process)
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
+
+
+def check_runs(process: Process) -> None:
+    """Raises SetupFailed, with how it ended, where the process has ended."""
+    if process.poll() is not None:
+        raise SetupFailed(process.ended())
+
 
 def await_true(condition: Callable[[], bool], otherwise: str, *processes: Process) -> None:
     """Wait until the condition holds; raises SetupFailed when time is up or one of the processes ends."""
     deadline = time.monotonic() + SETUP_DEADLINE_S
     while not condition():
         for process in processes:
-            if process.poll() is not None:
-                raise SetupFailed(process.ended())
+            check_runs(process)
         if time.monotonic() > deadline:
             said = ", ".join(process.shown() + process.printed() for process in processes)
             raise SetupFailed(f"{otherwise} after {SETUP_DEADLINE_S:g} s: {said}")
@@ -219,6 +238,13 @@ def holds(pid: int, path: str) -> bool:
             if os.readlink(descriptor) == path:
                 return True
     return False
+
+
+def listens(port: int) -> bool:
+    """Whether some process listens at the TCP port (Documentation/networking/proc_net_tcp.rst)."""
+    tables = [path.read_text() for name in ("tcp", "tcp6") if (path := Path("/proc/net", name)).exists()]
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == TCP_LISTEN for row in rows)
 
 
 @contextlib.contextmanager

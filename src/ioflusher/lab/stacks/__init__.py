@@ -26,8 +26,8 @@ class StackRow:
         kind: its name in a scenario, `device.kind`.
         implementation: "module:class" below this package.
         modules: kernel modules, with options, that it needs; a scenario may name them itself.
-        places: for each `daemon.store` that the stack can use, the placeholders that a `daemon.command` must
-            hold, each replaced by a path or an address in the guest.
+        places: for each `daemon.store` that the stack can use, the placeholders that `daemon.command` and
+            `daemon.setup` must hold, each replaced by a path or an address in the guest.
         example: a `daemon.command`, for messages.
         own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
         packages: the distribution's packages that it needs beside the daemon, each with a program of it.
@@ -90,6 +90,14 @@ STACKS: dict[str, StackRow] = {
             places={"file": ()},
             example=("tcmu-runner",),
             packages={"dbus": "dbus-daemon", "qemu-utils": "qemu-img"},
+        ),
+        StackRow(
+            kind="iscsi",
+            implementation="iscsi:IscsiStack",
+            modules=("iscsi_tcp", "sd_mod"),
+            places={"file": ("{portal}", "{file}")},
+            example=("my-target", "{portal}", "{file}"),
+            packages={"open-iscsi": "iscsid"},
         ),
     )
 }

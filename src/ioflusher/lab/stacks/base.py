@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
 from ioflusher.lab.guest.disks import find_disk
-from ioflusher.lab.guest.processes import Processes
+from ioflusher.lab.guest.processes import Process, Processes
 from ioflusher.lab.messages import STORE_DISK, PlayHalf
 from ioflusher.lab.scenario import Scenario
 
@@ -107,6 +107,11 @@ class Stack(abc.ABC):
 
     def end(self) -> None:  # noqa: B027 (most stacks end with their processes)
         """Undo what would outlive the processes; called when the half is over."""
+
+    def set_up(self, daemon: Process, places: Mapping[str, str]) -> None:
+        """Tell the running daemon what the scenario's `daemon.setup` says."""
+        for command in self.scenario.daemon.setup:
+            self.processes.step_until(*filled_in(command, places), running=(daemon,))
 
     def make_store(self) -> Path:
         """The file behind the device, of the device's size, on a file system of its own disk; no journal."""

@@ -25,8 +25,9 @@ class FuseStack(Stack):
         served = MOUNT / image.name
         command = self.scenario.daemon.command
         if command:
-            argv = filled_in(command, {"{directory}": str(STORE), "{mount}": str(MOUNT)})
-            self._daemon = self.processes.start(argv, io_flusher=self.order.io_flusher)
+            places = {"{directory}": str(STORE), "{mount}": str(MOUNT)}
+            self._daemon = self.processes.start(filled_in(command, places), io_flusher=self.order.io_flusher)
+            self.set_up(self._daemon, places)
             await_true(served.exists, f"there was no file {served}", self._daemon)
         else:
             argv = own_daemon(self.order, "fuse_file", "--store", str(image), str(MOUNT))

@@ -16,15 +16,18 @@ DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
 
 
+def places(order: PlayHalf) -> dict[str, str]:
+    """What another server is told, by placeholder."""
+    return {"{socket}": SOCKET, "{file}": str(STORE / "image"), "{remote}": order.remote}
+
+
 def daemon_argv(order: PlayHalf) -> list[str]:
     """The server's command."""
-    image = str(STORE / "image")
     daemon = order.scenario.daemon
     if daemon.command:
-        places = {"{socket}": SOCKET, "{file}": image, "{remote}": order.remote}
-        return filled_in(daemon.command, places)
+        return filled_in(daemon.command, places(order))
     argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
-    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
+    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", str(STORE / "image")]
     return argv + own_hardening(order)
 
 
@@ -40,6 +43,7 @@ class NbdStack(Stack):
         argv = daemon_argv(self.order)
         if self.scenario.daemon.command:
             self._server = self.processes.start(argv, io_flusher=self.order.io_flusher)
+            self.set_up(self._server, places(self.order))
             await_true(lambda: Path(SOCKET).is_socket(), f"it had no socket {SOCKET}", self._server)
             uri = f"nbd+unix:///?socket={SOCKET}"
         else:

@@ -40,6 +40,7 @@ class TcmuStack(Stack):
             self._daemon = self.processes.start(
                 self.scenario.daemon.command, io_flusher=self.order.io_flusher
             )
+            self.set_up(self._daemon, {})
             await_true(
                 lambda: holds(self._daemon.pid, UIO), f"it did not take up {handler} ({UIO})", self._daemon
             )
