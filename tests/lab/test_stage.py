@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -207,6 +208,56 @@ def test_the_device_is_used_as_the_scenario_says(
         if use == "swap"
         else ("mount", "-t", use, "/dev/loop0", str(tmp_path / "mnt"))
     )
+
+
+def test_the_queue_is_as_deep_as_the_scenario_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nr_requests of a block device, queue_depth of a SCSI disk; what the driver makes of it is looked at."""
+    stack = fuse.FuseStack(PlayHalf(SCENARIOS["ext4-on-bindfs-throttled"], False, ""), NotedProcesses())
+    monkeypatch.setattr(base, "BLOCK_DEVICES", tmp_path)
+    (tmp_path / "loop0" / "queue").mkdir(parents=True)
+    file = tmp_path / "loop0" / "queue" / "nr_requests"
+    file.write_text("128")
+    stack.limit_queue(16)
+    assert file.read_text() == "16"
+    scsi = tmp_path / "loop0" / "device" / "queue_depth"
+    scsi.parent.mkdir()
+    scsi.write_text("32")
+    stack.limit_queue(2)
+    assert (file.read_text(), scsi.read_text()) == ("16", "2")
+    scsi.unlink()
+    file.unlink()
+    file.symlink_to("/dev/null")  # takes what is written, and has something else
+    with pytest.raises(SetupFailed, match=r"queue_depth: the driver takes  in place of 3"):
+        stack.limit_queue(3)
+    file.unlink()
+    file.symlink_to("/dev/full")
+    with pytest.raises(SetupFailed, match=r"queue_depth 3: .*No space left"):
+        stack.limit_queue(3)
+
+
+def test_an_anonymous_pressure_waits_for_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not press before the observer looks; a reader has begun by then and is told nothing."""
+    monkeypatch.setattr(stage, "await_ready", lambda program: None)
+    monkeypatch.setattr(stage, "find_disk", lambda name: f"/dev/disk-{name}")
+    monkeypatch.setattr(Path, "write_text", lambda *_: 0)
+    swap = SCENARIOS["swap-on-nbd"]
+    scenario = replace(swap, pressure=replace(swap.pressure, kind="anonymous"))
+    processes = NotedProcesses()
+    work = stage.WorkloadPrograms(scenario, processes, tmp_path)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as presser:
+
+        def start(argv: Any, **_: Any) -> Any:
+            processes.steps.append(tuple(argv))
+            return presser
+
+        monkeypatch.setattr(processes, "start", start)
+        work.start_pressure()
+        assert processes.steps[-1][-2:] == ("touch", str(scenario.pressure.size))
+        work.begin_pressure()
+        assert presser.stdout is not None
+        assert presser.stdout.readline() == b"go\n"
+        work.end_pressure()
+        assert presser.returncode == -9, "it has done its part once everything is written"
 
 
 def test_settings_name_the_file_that_is_not_there(tmp_path: Path) -> None:

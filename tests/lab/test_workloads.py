@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hypothesis import given
@@ -45,7 +46,7 @@ def test_what_comes_back_wrong_is_counted(tmp_path: Path) -> None:
 
 def test_the_anonymous_workload_says_how_it_went() -> None:
     """Run as in a guest, without site packages: ready, then written and verified after the word to begin."""
-    order = {"size": 300_000, "chunk": 65_536, "pause_s": 0}
+    order = {"size": 300_000, "chunk": 65_536, "pause_s": 0, "passes": 2}
     done = subprocess.run(
         [sys.executable, "-S", "-I", workloads.__file__, "anonymous", json.dumps(order)],
         input=b"go\n",
@@ -55,6 +56,44 @@ def test_the_anonymous_workload_says_how_it_went() -> None:
     )
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {"event": "work-ready"},
-        {"event": "work-written", "written_bytes": 300_000},
+        {"event": "work-written", "written_bytes": 600_000},
         {"event": "work-verified", "verified_bytes": 300_000, "wrong_chunks": 0},
     ]
+
+
+def test_files_written_again_hold_the_last_pass(tmp_path: Path) -> None:
+    """Each pass has content of its own, in the place of the one before; what stayed behind is wrong."""
+    plan = workloads.file_plan(str(tmp_path), 70_000, 40_000, 16_384)
+    workloads.write_files(plan, 0)
+    inode = (tmp_path / "file0").stat().st_ino
+    workloads.write_files(plan, 0, 5)
+    assert (tmp_path / "file0").stat().st_ino == inode
+    assert workloads.wrong_chunks(workloads.read_files(plan), 5) == 0
+    assert workloads.wrong_chunks(workloads.read_files(plan)) == 5
+
+
+def test_the_anonymous_pressure_touches_every_page_again_and_again() -> None:
+    """It waits for the word; then all of its memory is there, and stays so."""
+    size = 8 << 20
+    with subprocess.Popen(
+        [sys.executable, "-S", "-I", workloads.__file__, "touch", str(size)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert json.loads(program.stdout.readline()) == {"event": "work-ready"}
+
+        def resident() -> int:
+            pages = Path(f"/proc/{program.pid}/statm").read_text().split()[1]
+            return int(pages) * workloads.PAGE
+
+        before = resident()
+        program.stdin.write(b"go\n")
+        program.stdin.flush()
+        deadline = time.monotonic() + 30
+        while resident() - before < size and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert resident() - before >= size
+        assert program.poll() is None
+        program.kill()

@@ -54,11 +54,13 @@ class DeviceTable:
         size: bytes.
         use: what lies on it; the stack's row says what it may be.
         kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
+        queue_depth: requests that the device takes at once; None as the driver has it.
     """
 
     size: Size
     use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
     kind: str = "nbd"
+    queue_depth: Annotated[int, whole_number(1, 10_000, "number of requests at once")] | None = None
 
 
 # where a daemon keeps what is written to its device
@@ -95,6 +97,7 @@ class WorkloadTable:
         file_size: bytes of one file.
         chunk: bytes between two pauses.
         pause_ms: length of a pause.
+        passes: how many times all of it is written, each time with other content.
     """
 
     kind: typing.Literal["anonymous", "files"]
@@ -102,6 +105,7 @@ class WorkloadTable:
     file_size: Size = 32 << 20
     chunk: Size = 1 << 20
     pause_ms: int = 0
+    passes: Annotated[int, whole_number(1, 1000, "number of times that all is written")] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,12 @@ class PressureTable:
     """What else needs memory meanwhile.
 
     Attributes:
-        kind: "none", or "reader": read another disk over and over, which fills memory with clean page cache.
-        size: bytes of that disk.
+        kind: "none"; "reader": read another disk over and over, which fills memory with clean page cache;
+            "anonymous": touch memory over and over, while the workload writes.
+        size: bytes of that disk or memory.
     """
 
-    kind: typing.Literal["none", "reader"] = "none"
+    kind: typing.Literal["none", "reader", "anonymous"] = "none"
     size: Size = 0
 
 

@@ -32,6 +32,11 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
             hint='"anonymous" goes with "swap", "files" with a file system',
         )
     _check_stack(scenario.device, scenario.daemon, origin)
+    if scenario.pressure.kind != "none" and not scenario.pressure.size:
+        raise ScenarioError(
+            f"{origin}: the key pressure.size is missing: expected the bytes that the "
+            f"{scenario.pressure.kind!r} pressure reads or touches"
+        )
     if scenario.cgroup is not None:
         _check_cgroup(scenario.cgroup, origin)
     if scenario.hardening.reserve and scenario.cgroup and scenario.cgroup.version == 1:

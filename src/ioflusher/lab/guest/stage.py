@@ -75,6 +75,8 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     processes.group = None
     if done := harden(hardening, stack.daemons(), order.io_flusher):
         port.say(Hardened(done=done))
+    if scenario.device.queue_depth is not None:
+        stack.limit_queue(scenario.device.queue_depth)
     port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
     stack.use(scenario.device.use)
     return Stage(scenario, port, processes, stack, groups)
@@ -135,17 +137,27 @@ class WorkloadPrograms:
     scenario: Scenario
     processes: Processes
     directory: Path
-    _reader: Process | None = field(default=None, init=False)
+    _presser: Process | None = field(default=None, init=False)
 
     # by path and without site packages: they need neither, and a guest under emulation starts slowly
     _PROGRAM = (sys.executable, "-S", "-I", workloads.__file__)
 
     def start_pressure(self) -> None:
         """Start what the scenario's pressure asks for, and wait until it presses."""
-        if self.scenario.pressure.kind == "reader":
+        pressure = self.scenario.pressure
+        if pressure.kind == "reader":
             argv = (*self._PROGRAM, "read", find_disk(READER_DISK))
-            self._reader = self.processes.start(argv, stdout=True)
-            await_ready(self._reader)
+            self._presser = self.processes.start(argv, stdout=True)
+            await_ready(self._presser)
+        elif pressure.kind == "anonymous":
+            argv = (*self._PROGRAM, "touch", str(pressure.size))
+            self._presser = self.processes.start(argv, stdin=True, stdout=True)
+            await_ready(self._presser)
+
+    def begin_pressure(self) -> None:
+        """Give the word to a pressure that waits for it."""
+        if self._presser is not None and self._presser.stdin is not None:
+            os.write(self._presser.stdin.fileno(), b"go\n")
 
     def start_workload(self) -> Process:
         """Start the workload; it waits for a line before it begins."""
@@ -155,6 +167,7 @@ class WorkloadPrograms:
             "file_size": workload.file_size,
             "chunk": workload.chunk,
             "pause_s": workload.pause_ms / 1000,
+            "passes": workload.passes,
             "directory": str(self.directory),
         }
         argv = (*self._PROGRAM, workload.kind, json.dumps(sizes))
@@ -163,14 +176,14 @@ class WorkloadPrograms:
         return worker
 
     def end_pressure(self) -> None:
-        """Once everything is written the reader has done its part: it goes, and its page cache with it.
+        """Once everything is written the pressure has done its part: it goes, and a reader's page cache too.
 
         Reading back would race with it for memory otherwise, and take minutes under emulation.
         """
-        if self._reader is not None:
-            self._reader.kill()
-            self._reader.wait()
-            self._reader = None
+        if self._presser is not None:
+            self._presser.kill()
+            self._presser.wait()
+            self._presser = None
             Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
@@ -190,6 +203,7 @@ def watch(
     pipe = worker.stdout.fileno()
     observer.begin()
     faults.begin()
+    work.begin_pressure()
     os.write(worker.stdin.fileno(), b"go\n")
     while True:
         readable = select.select([pipe], [], [], min(SAMPLE_S, faults.due_in_s()))[0]

@@ -42,16 +42,19 @@ def pieces(size: int, chunk: int) -> list[tuple[int, int]]:
 
 
 def anonymous(order: dict[str, Any]) -> None:
-    """Fill memory once, then read it all back: what did not fit went through swap and returns."""
-    size, pause = order["size"], order["pause_s"]
+    """Fill memory, then read it all back: what did not fit went through swap and returns."""
+    size, pause, passes = order["size"], order["pause_s"], order["passes"]
     chunks = pieces(size, order["chunk"])
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     ready()
-    for number, (at, length) in enumerate(chunks):
-        memory[at : at + length] = pattern(number, length)
-        time.sleep(pause)
-    say("work-written", written_bytes=size)
-    wrong = wrong_chunks(memory[at : at + length] for at, length in chunks)
+    first = 0
+    for turn in range(passes):
+        first = turn * len(chunks)
+        for number, (at, length) in enumerate(chunks, first):
+            memory[at : at + length] = pattern(number, length)
+            time.sleep(pause)
+    say("work-written", written_bytes=size * passes)
+    wrong = wrong_chunks((memory[at : at + length] for at, length in chunks), first)
     say("work-verified", verified_bytes=size, wrong_chunks=wrong)
 
 
@@ -60,12 +63,15 @@ def files(order: dict[str, Any]) -> None:
     size = order["size"]
     plan = file_plan(order["directory"], size, order["file_size"], order["chunk"])
     ready()
-    write_files(plan, order["pause_s"])
+    passes, chunks = order["passes"], sum(len(lengths) for _, lengths in plan)
+    for turn in range(passes):
+        write_files(plan, order["pause_s"], turn * chunks)
     os.sync()
-    say("work-written", written_bytes=size)
+    say("work-written", written_bytes=size * passes)
     with open("/proc/sys/vm/drop_caches", "w") as drop:
         drop.write("3")
-    say("work-verified", verified_bytes=size, wrong_chunks=wrong_chunks(read_files(plan)))
+    wrong = wrong_chunks(read_files(plan), (passes - 1) * chunks)
+    say("work-verified", verified_bytes=size, wrong_chunks=wrong)
 
 
 def file_plan(directory: str, size: int, file_size: int, chunk: int) -> list[tuple[str, list[int]]]:
@@ -76,11 +82,11 @@ def file_plan(directory: str, size: int, file_size: int, chunk: int) -> list[tup
     ]
 
 
-def write_files(plan: list[tuple[str, list[int]]], pause_s: float) -> None:
-    """Write every chunk of every file, numbered through."""
-    number = 0
+def write_files(plan: list[tuple[str, list[int]]], pause_s: float, first: int = 0) -> None:
+    """Write every chunk of every file, numbered through from `first`; over what is there already."""
+    number = first
     for path, lengths in plan:
-        with open(path, "wb", buffering=0) as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
             for length in lengths:
                 file.write(pattern(number, length))
                 number += 1
@@ -96,9 +102,20 @@ def read_files(plan: list[tuple[str, list[int]]]) -> Iterator[bytes]:
                 yield file.read(length).ljust(length, b"\0")
 
 
-def wrong_chunks(chunks: Iterable[bytes]) -> int:
-    """How many of the chunks, numbered from 0, are not as they were written."""
-    return sum(chunk != pattern(number, len(chunk)) for number, chunk in enumerate(chunks))
+def wrong_chunks(chunks: Iterable[bytes], first: int = 0) -> int:
+    """How many of the chunks, numbered from `first`, are not as they were written."""
+    return sum(chunk != pattern(number, len(chunk)) for number, chunk in enumerate(chunks, first))
+
+
+def touch(size: int) -> None:
+    """Write to every page of so much memory, over and over."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    ready()
+    turn = 0
+    while True:
+        turn = (turn + 1) % 256
+        for at in range(0, size, PAGE):
+            memory[at] = turn
 
 
 def read(path: str) -> None:
@@ -123,5 +140,7 @@ if __name__ == "__main__":
     verb, argument = sys.argv[1:]
     if verb == "read":
         read(argument)
+    elif verb == "touch":
+        touch(int(argument))
     else:
         {"anonymous": anonymous, "files": files}[verb](json.loads(argument))

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
 from ioflusher.lab.guest.disks import find_disk
-from ioflusher.lab.guest.processes import Process, Processes
+from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
 from ioflusher.lab.messages import STORE_DISK, PlayHalf
 from ioflusher.lab.scenario import Scenario
 
 STORE = Path("/store")
+BLOCK_DEVICES = Path("/sys/block")
 # mkfs of each file system: quick, and without discarding what is empty anyway
 MKFS_OPTIONS = {
     "ext4": ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"),
@@ -75,6 +76,24 @@ class Stack(abc.ABC):
 
         It is asked again and again: a daemon may start further ones.
         """
+
+    def limit_queue(self, depth: int) -> None:
+        """Let the device take so many requests at once.
+
+        Raises:
+            SetupFailed: where the driver cannot do that.
+        Documentation/ABI/stable/sysfs-block, nr_requests; of a SCSI disk, Documentation/scsi, queue_depth.
+        """
+        directory = BLOCK_DEVICES / os.path.basename(self.device)
+        scsi = directory / "device" / "queue_depth"
+        file = scsi if scsi.exists() else directory / "queue" / "nr_requests"
+        try:
+            file.write_text(str(depth))
+            taken = file.read_text().strip()
+        except OSError as error:
+            raise SetupFailed(f"device.queue_depth {depth}: {error}") from error
+        if taken != str(depth):
+            raise SetupFailed(f"device.queue_depth: the driver takes {taken} in place of {depth} ({file})")
 
     def use(self, use: str) -> None:
         """Put swap or a file system on the device, and the file system at `directory`."""
