@@ -31,10 +31,13 @@ THREADS = (
 )
 PAGES = {"requests": 1, "dirty": 1, "reclaim": 2}  # how many of each are kept
 HOG = """
-import mmap, sys
+import mmap, sys, time
 memory = mmap.mmap(-1, int(sys.argv[1]))
+until = time.monotonic() + 10
 for at in range(0, len(memory), mmap.PAGESIZE):
     memory[at] = 1
+    if time.monotonic() > until:
+        break
 """
 
 
@@ -85,9 +88,9 @@ def need_memory() -> None:
     """Fill memory with the page cache of the root, then push it out, without I/O and then with."""
     for io_flusher in (1, 0):
         assert ctypes.CDLL(None).prctl(57, io_flusher, 0, 0, 0) == 0
-        shell("dd if=/dev/vda of=/dev/null bs=1M count=300")
+        shell("dd if=/dev/vda of=/dev/null bs=1M count=220")
         available_kib = meminfo_lines(Path("/proc/meminfo").read_bytes())["MemAvailable"]
-        size = (available_kib << 10) - (24 << 20)
+        size = (available_kib << 10) - (32 << 20)
         subprocess.run([sys.executable, "-S", "-I", "-c", HOG, str(size)], check=False)
 
 

@@ -12,10 +12,19 @@ import pytest
 
 from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.follower import Follower
-from ioflusher.lab.messages import DeviceFrozen, GuestReport, Sampled, WorkBegan, WorkEnded, WorkVerified
+from ioflusher.lab.messages import (
+    DeviceFrozen,
+    FileSystemChecked,
+    GuestReport,
+    Sampled,
+    WorkBegan,
+    WorkEnded,
+    WorkVerified,
+)
 from ioflusher.lab.near_misses import NearMisses
-from ioflusher.lab.outcome import Half, HalfOutcome, Run
+from ioflusher.lab.outcome import Half, HalfOutcome, Run, half_words
 from ioflusher.lab.recording import (
     RecordedMachine,
     Recorder,
@@ -286,6 +295,45 @@ def test_near_misses_are_those_of_the_last_look() -> None:
     assert judged(recording("frozen-throttled")).near_misses is None, (
         "it was recorded before they were counted"
     )
+
+
+def with_check(name: str, check: FileSystemCheck, **ended: object) -> Half:
+    """The half of a recording in which the file system had been looked through just before the end."""
+    recorded = recording(name)
+    *before, last = recorded.said
+    assert isinstance(last.report, WorkEnded)
+    looked = Said(last.elapsed_s, FileSystemChecked(check=check))
+    last = msgspec.structs.replace(last, report=msgspec.structs.replace(last.report, **ended))
+    return judged(msgspec.structs.replace(recorded, said=(*before, looked, last)))
+
+
+def test_only_a_clean_file_system_is_alive() -> None:
+    """Damaged or not looked through, the work is finished, but nothing lived; a swap device has none."""
+    command = "e2fsck -fn /dev/nbd0"
+    clean = with_check("finished", FileSystemCheck(command, True, "all is well"))
+    assert (clean.lived, half_words(clean)) == (True, "finished")
+    assert clean.detail == "All that was written came back. The file system is clean (e2fsck -fn /dev/nbd0)."
+    damaged = with_check("finished", FileSystemCheck(command, False, "Pass 1\nInode 7 is in use"))
+    assert (damaged.outcome, damaged.lived) == (HalfOutcome.FINISHED, False)
+    assert half_words(damaged) == "finished, its file system damaged"
+    assert damaged.detail.endswith("The file system is damaged (e2fsck -fn /dev/nbd0): Inode 7 is in use.")
+    unknown = with_check("finished", FileSystemCheck(command, None, "e2fsck: No such file or directory"))
+    assert (unknown.outcome, unknown.lived) == (HalfOutcome.FINISHED, False)
+    assert half_words(unknown) == "finished, its file system not checked"
+    assert "not checked (e2fsck -fn /dev/nbd0): e2fsck: No such file" in unknown.detail
+    wrong = with_check("finished-wrong-chunks", FileSystemCheck(command, False, ""))
+    assert half_words(wrong) == "finished with wrong data", "wrong data are worse"
+    assert "The file system is damaged (e2fsck -fn /dev/nbd0): it said nothing." in wrong.detail
+    swap = judged(recording("finished-swap"))
+    assert (swap.lived, swap.file_system) == (True, None)
+
+
+def test_a_file_system_that_cannot_be_mounted_again_is_said() -> None:
+    """The workload ends before it has read anything back: the reason stands in the sentence."""
+    check = FileSystemCheck("e2fsck -fn /dev/nbd0", False, "it cannot be mounted again: wrong type")
+    half = with_check("lost-daemon-killed", check, oom_kills=0, status=1)
+    assert half.outcome is HalfOutcome.LOST
+    assert half.detail.endswith("damaged (e2fsck -fn /dev/nbd0): it cannot be mounted again: wrong type.")
 
 
 def test_times_are_the_workloads() -> None:

@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.guest import workloads
 from ioflusher.lab.guest.workloads import pattern, pieces
+from ioflusher.lab.messages import FileSystemChecked, decode_report
 
 
 @given(st.integers(0, 4096), st.integers(1, 5000))
@@ -97,3 +100,64 @@ def test_the_anonymous_pressure_touches_every_page_again_and_again() -> None:
         assert resident() - before >= size
         assert program.poll() is None
         program.kill()
+
+
+def look_through(capfd: pytest.CaptureFixture[str], **commands: str) -> FileSystemCheck:
+    """What the workload says of its file system with these shell commands in the place of the real ones."""
+    shell = {name: ["sh", "-c", commands.get(name, "true")] for name in ("unmount", "check", "mount")}
+    workloads.look_through(shell)
+    (line,) = capfd.readouterr().out.splitlines()
+    report = decode_report(line.encode())
+    assert isinstance(report, FileSystemChecked)
+    return report.check
+
+
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Has an item for each time that the page cache would have been dropped."""
+    times: list[bool] = []
+    monkeypatch.setattr(workloads, "drop_caches", lambda: times.append(True))
+    return times
+
+
+def test_a_file_system_is_looked_through(capfd: pytest.CaptureFixture[str], dropped: list[bool]) -> None:
+    """Clean, damaged, or not looked through, by the status of its own program, with what that printed."""
+    for check, clean, said in (
+        ("echo all is well", True, "all is well"),
+        ("echo left >&2; exit 4", False, "left"),
+        ("exit 12", False, ""),
+        ("exit 1", False, ""),
+        ("echo no such device; exit 8", None, "no such device"),
+        ("no-such-program", None, "no-such-program"),
+    ):
+        found = look_through(capfd, check=check)
+        assert found.command == f"sh -c {check}"
+        assert found.clean is clean, check
+        assert said in found.said
+    assert not dropped, "unmounting has emptied the page cache"
+    status, said = workloads.run(["/no/such/program"])
+    assert (status, said) == (127, "/no/such/program: No such file or directory")
+
+
+def test_a_file_system_that_is_busy(capfd: pytest.CaptureFixture[str], dropped: list[bool]) -> None:
+    """It cannot be unmounted: nothing is looked through, that is said, and the page cache is dropped."""
+    found = look_through(capfd, unmount="echo target is busy; exit 32", check="echo looked", mount="exit 9")
+    assert found == FileSystemCheck("sh -c echo looked", None, "it was not unmounted: target is busy")
+    assert dropped == [True]
+
+
+def test_a_file_system_that_cannot_be_mounted_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is damaged, whatever was found before; the workload ends without having read anything back."""
+    with pytest.raises(SystemExit, match="1"):
+        look_through(capfd, check="echo fine", mount="echo wrong type; exit 32")
+    report = decode_report(capfd.readouterr().out.encode())
+    assert isinstance(report, FileSystemChecked)
+    assert report.check.clean is False
+    assert report.check.said == "fine\nit cannot be mounted again: wrong type"
+
+
+def test_no_file_system(capfd: pytest.CaptureFixture[str], dropped: list[bool]) -> None:
+    """Where there is none to look through, the page cache is dropped and nothing is said."""
+    workloads.look_through(None)
+    assert capfd.readouterr().out == ""
+    assert dropped == [True]

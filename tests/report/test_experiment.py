@@ -25,6 +25,7 @@ from tests.lab.halves import (
 )
 
 from ioflusher.errors import IoflusherError
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
 from ioflusher.report.experiment_html import check_report, render_html, write_report
@@ -113,6 +114,33 @@ def test_numbers_of_memory_and_flags() -> None:
     assert "played 2025-11-25 12:00 UTC; this machine's load was 0.5 before and 1.2 after" in text
     assert "unknown" in printed(experiment(half_by("lost")), width=300)
     assert "played" not in printed(experiment(half_by("lost")), width=300)
+
+
+def test_the_file_system_that_was_looked_through() -> None:
+    """Clean, damaged with what was said, or not checked and why; nothing where nobody looked."""
+    text = printed(experiment(PROVED), width=300)
+    assert "file system " not in text
+    for clean, line, row in (
+        (True, "all as written, file system clean", "clean (e2fsck -fn /dev/nbd0)"),
+        (False, "all as written, FILE SYSTEM DAMAGED", "DAMAGED (e2fsck -fn /dev/nbd0): b; c; d; e; f\\x1b"),
+        (
+            None,
+            "all as written, FILE SYSTEM NOT CHECKED",
+            "not checked (e2fsck -fn /dev/nbd0): b; c; d; e; f\\x1b",
+        ),
+    ):
+        check = FileSystemCheck("e2fsck -fn /dev/nbd0", clean, "a\nb\nc\nd\ne\nf\x1b")
+        run = Run(FROZEN, replace(FINISHED, file_system=check))
+        assert half_sentence(replace(FINISHED, file_system=check)).endswith(line)
+        text = printed(experiment(run), width=300)
+        assert row in text
+        assert run.proved is (clean is True)
+        assert row in render_html(experiment(run))
+        assert record(Run(None, run.with_))["file_system"] == {
+            "command": "e2fsck -fn /dev/nbd0",
+            "clean": clean,
+            "said": check.said,
+        }
 
 
 def test_near_misses() -> None:

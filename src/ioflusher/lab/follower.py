@@ -13,11 +13,13 @@ from ioflusher.kernlog.frames import Frame, parse_proc_stack
 from ioflusher.kernlog.records import EventKind
 from ioflusher.kernlog.waits import explain_stack
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.messages import (
     AgentFailed,
     DeviceFrozen,
     FaultBegan,
     FaultEnded,
+    FileSystemChecked,
     GuestReport,
     Hardened,
     Sampled,
@@ -95,6 +97,7 @@ class Follower:
         self._threads_at_begin: tuple[ThreadReport, ...] = ()
         self._verified: WorkVerified | None = None
         self._near_misses: NearMisses | None = None
+        self._file_system: FileSystemCheck | None = None
 
     def follow(self) -> Half:
         """The half, once it is over.
@@ -134,6 +137,8 @@ class Follower:
                 self._faults.append(FaultChange(since_s, report.kind, begins, report.failed))
             case WorkVerified():
                 self._verified = report
+            case FileSystemChecked():
+                self._file_system = report.check
             case DeviceFrozen():
                 return self._frozen(report)
             case WorkEnded():
@@ -157,6 +162,7 @@ class Follower:
             "faults": tuple(self._faults),
             "console": bounded_console(self._machine.console_bytes()),
             "near_misses": self._near_misses,
+            "file_system": self._file_system,
             **more,
         }
         return Half(self._io_flusher, outcome, detail, self._boot_s, self._machine.elapsed_s, **values)
@@ -201,9 +207,13 @@ class Follower:
             return self._half(HalfOutcome.OUT_OF_MEMORY, detail, **more)
         if report.status or self._verified is None:
             detail = f"The workload ended with status {report.status} before it had read everything back."
+            if self._file_system is not None and not self._file_system.clean:
+                detail += f" {checked_sentence(self._file_system)}"
             return self._half(HalfOutcome.LOST, detail, console_tail=self._machine.console_tail(), **more)
         wrong = self._verified.wrong_chunks
         detail = "All that was written came back." if not wrong else f"{wrong} chunks came back wrong."
+        if self._file_system is not None:
+            detail += f" {checked_sentence(self._file_system)}"
         return self._half(
             HalfOutcome.FINISHED,
             detail,
@@ -257,6 +267,16 @@ def panic_reason(console: bytes) -> str | None:
     """What the kernel panicked of, in its own words; None where it did not."""
     said = next((event.text for event in events(console) if event.kind is EventKind.PANIC), None)
     return said and said.removeprefix("Kernel panic - not syncing: ")
+
+
+def checked_sentence(check: FileSystemCheck) -> str:
+    """What was found in the file system."""
+    if check.clean:
+        return f"The file system is clean ({check.command})."
+    last = check.said.splitlines()[-1] if check.said else "it said nothing"
+    if check.clean is None:
+        return f"The file system was not checked ({check.command}): {last}."
+    return f"The file system is damaged ({check.command}): {last}."
 
 
 def daemon_thread(

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
@@ -227,6 +228,12 @@ class WorkWritten(TimedReport, frozen=True, tag="work-written"):
     written_bytes: int
 
 
+class FileSystemChecked(TimedReport, frozen=True, tag="file-system-checked"):
+    """The workload has unmounted its file system, had it looked through, and mounted it again."""
+
+    check: FileSystemCheck
+
+
 class WorkVerified(TimedReport, frozen=True, tag="work-verified"):
     """The workload has read everything back; `wrong_chunks` were not as they were written."""
 
@@ -300,6 +307,7 @@ GuestReport = (
     | FaultEnded
     | WorkReady
     | WorkWritten
+    | FileSystemChecked
     | WorkVerified
     | DeviceFrozen
     | WorkEnded

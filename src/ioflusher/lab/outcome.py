@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal
 
 from ioflusher.kernlog.waits import StackExplanation
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
@@ -115,6 +116,8 @@ class Half:
         waiting: (name, what its stack says) of other tasks in uninterruptible sleep.
         console_tail: the kernel's last lines, where they matter.
         console: everything that the kernel printed, as `bounded_console` leaves it.
+        file_system: what was found when the file system on the device was looked through, after all had been
+            written; None where there is none, it did not come to that, or an earlier version did not look.
         near_misses: how near the daemon came to waiting for itself, as it was last seen; None where nobody
             counted.
     """
@@ -137,11 +140,13 @@ class Half:
     hardening: tuple[str, ...] = ()
     faults: tuple[FaultChange, ...] = ()
     near_misses: NearMisses | None = None
+    file_system: FileSystemCheck | None = None
 
     @property
     def lived(self) -> bool:
-        """Whether the work was finished and everything came back as it was written."""
-        return self.outcome is HalfOutcome.FINISHED and self.wrong_chunks == 0
+        """Whether the work was finished, everything came back as it was written, and its place is clean."""
+        clean = self.file_system is None or self.file_system.clean is True
+        return self.outcome is HalfOutcome.FINISHED and self.wrong_chunks == 0 and clean
 
     @property
     def witness(self) -> DaemonThread | None:
@@ -321,7 +326,10 @@ def half_words(half: Half) -> str:
     if half.outcome is HalfOutcome.FROZEN and not half.froze_by_itself:
         return "frozen, but not seen waiting for itself"
     if half.outcome is HalfOutcome.FINISHED and not half.lived:
-        return "finished with wrong data"
+        if half.wrong_chunks != 0:
+            return "finished with wrong data"
+        damaged = half.file_system is not None and half.file_system.clean is False
+        return f"finished, its file system {'damaged' if damaged else 'not checked'}"
     return half.outcome.value
 
 

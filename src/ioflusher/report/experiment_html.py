@@ -12,7 +12,13 @@ from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
 from ioflusher.report.experiment_near_misses import near_miss_rows
 from ioflusher.report.experiment_pictures import NAMES, PICTURES, Picture, svg
-from ioflusher.report.experiment_text import ending_sentence, fault_words, half_sentence, played_sentence
+from ioflusher.report.experiment_text import (
+    ending_sentence,
+    fault_words,
+    file_system_words,
+    half_sentence,
+    played_sentence,
+)
 from ioflusher.support.text import printable
 
 
@@ -116,6 +122,7 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
         fault_words=fault_words,
         played=played_sentence,
         near_misses=near_miss_rows,
+        file_system=file_system_words,
         names=NAMES,
     )
 

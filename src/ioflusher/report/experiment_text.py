@@ -63,12 +63,20 @@ def half_sentence(half: Half) -> str:
         case HalfOutcome.FINISHED:
             came_back = f"{format_size(half.verified_bytes or 0)} read back"
             right = "all as written" if half.wrong_chunks == 0 else f"{half.wrong_chunks} CHUNKS WRONG"
-            return f"after {half.when_s:.1f} s: {requests}, {came_back}, {right}"
+            return f"after {half.when_s:.1f} s: {requests}, {came_back}, {right}{_file_system(half)}"
         case HalfOutcome.FROZEN:
             stuck = f"{half.in_flight} in flight, none completed since"
             return f"after {half.when_s:.1f} s: {requests}, {stuck}. {half.detail}"
         case _:
             return f"{half.detail} {requests} by then."
+
+
+def _file_system(half: Half) -> str:
+    """What was found in the file system, where there is one and it was looked for."""
+    if half.file_system is None:
+        return ""
+    words = {True: "file system clean", False: "FILE SYSTEM DAMAGED", None: "FILE SYSTEM NOT CHECKED"}
+    return f", {words[half.file_system.clean]}"
 
 
 def _name(half: Half) -> str:
@@ -125,6 +133,17 @@ def _tally(halves: list[Half]) -> Text:
     return text
 
 
+def file_system_words(half: Half) -> str:
+    """What was found when the file system was looked through, and what looked; "-" where nobody did."""
+    check = half.file_system
+    if check is None:
+        return "-"
+    if check.clean:
+        return f"clean ({printable(check.command)})"
+    said = printable("; ".join(check.said.splitlines()[-5:]) or "it said nothing")
+    return f"{'not checked' if check.clean is None else 'DAMAGED'} ({printable(check.command)}): {said}"
+
+
 def _evidence(run: Run) -> RenderableType:
     table = Table(box=None, padding=(0, 2), title=None, show_edge=False)
     table.add_column("", style="bold")
@@ -136,6 +155,8 @@ def _evidence(run: Run) -> RenderableType:
         table.add_row("hardening", *(printable("; ".join(half.hardening)) for half in run.halves))
     if any(half.faults for half in run.halves):
         table.add_row("faults", *(fault_words(half) for half in run.halves))
+    if any(half.file_system for half in run.halves):
+        table.add_row("file system", *(file_system_words(half) for half in run.halves))
     if any(half.near_misses for half in run.halves):
         for rows in zip(*(near_miss_rows(half) for half in run.halves), strict=True):
             table.add_row(rows[0][0], *(words for _, words in rows))

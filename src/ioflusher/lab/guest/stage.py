@@ -108,7 +108,12 @@ class Stage:
         Raises:
             SetupFailed: which says the program.
         """
-        self._work = WorkloadPrograms(self.scenario, self.processes, self.stack.directory)
+        self._work = WorkloadPrograms(
+            self.scenario,
+            self.processes,
+            self.stack.directory,
+            self.stack.look_through(self.scenario.device.use),
+        )
         self._work.start_pressure()
         self.processes.group = self.groups.workload
         self._worker = self._work.start_workload()
@@ -137,6 +142,7 @@ class WorkloadPrograms:
     scenario: Scenario
     processes: Processes
     directory: Path
+    look_through: dict[str, list[str]] | None = None
     _presser: Process | None = field(default=None, init=False)
 
     # by path and without site packages: they need neither, and a guest under emulation starts slowly
@@ -169,6 +175,7 @@ class WorkloadPrograms:
             "pause_s": workload.pause_ms / 1000,
             "passes": workload.passes,
             "directory": str(self.directory),
+            "look_through": self.look_through,
         }
         argv = (*self._PROGRAM, workload.kind, json.dumps(sizes))
         worker = self.processes.start(argv, stdin=True, stdout=True)

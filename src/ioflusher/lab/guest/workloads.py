@@ -17,6 +17,7 @@ from typing import Any
 
 PAGE = mmap.PAGESIZE
 READ_CHUNK = 1 << 20
+LONGEST_SAID = 2000  # characters of what a program printed
 
 
 def say(event: str, **fields: Any) -> None:
@@ -59,7 +60,7 @@ def anonymous(order: dict[str, Any]) -> None:
 
 
 def files(order: dict[str, Any]) -> None:
-    """Write files, sync them, drop the page cache, and read them back from the device."""
+    """Write files, sync them, have the file system looked through, and read them back from the device."""
     size = order["size"]
     plan = file_plan(order["directory"], size, order["file_size"], order["chunk"])
     ready()
@@ -68,10 +69,54 @@ def files(order: dict[str, Any]) -> None:
         write_files(plan, order["pause_s"], turn * chunks)
     os.sync()
     say("work-written", written_bytes=size * passes)
-    with open("/proc/sys/vm/drop_caches", "w") as drop:
-        drop.write("3")
+    look_through(order["look_through"])
     wrong = wrong_chunks(read_files(plan), (passes - 1) * chunks)
     say("work-verified", verified_bytes=size, wrong_chunks=wrong)
+
+
+def look_through(commands: dict[str, list[str]] | None) -> None:
+    """Unmount the file system, have it looked through and mount it again, and say what was found.
+
+    Unmounting empties the page cache of it, so that everything comes from the device again; without that the
+    page cache is dropped.
+    """
+    if commands is None:
+        drop_caches()
+        return
+    checked = {"command": " ".join(commands["check"])}
+    status, said = run(commands["unmount"])
+    if status:
+        say("file-system-checked", check={**checked, "clean": None, "said": f"it was not unmounted: {said}"})
+        drop_caches()
+        return
+    status, said = run(commands["check"])
+    # e2fsck has 4 for errors that it left, the others have 1; all else says that it could not look
+    clean = True if status == 0 else False if status == 1 or (status & 4 and status < 126) else None
+    status, why = run(commands["mount"])
+    if status:
+        clean, said = False, f"{said}\nit cannot be mounted again: {why}"
+    say("file-system-checked", check={**checked, "clean": clean, "said": said[-LONGEST_SAID:]})
+    if status:
+        sys.exit(1)
+
+
+def drop_caches() -> None:
+    """Have what is read come from the device again."""
+    with open("/proc/sys/vm/drop_caches", "w") as drop:
+        drop.write("3")
+
+
+def run(argv: list[str]) -> tuple[int, str]:
+    """Run a command; its status, or that of a shell where it does not start, and what it printed."""
+    import subprocess  # only now: every import costs a guest under emulation
+
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    except OSError as error:
+        return 127, f"{argv[0]}: {error.strerror}"
+    return done.returncode % 256, done.stdout.decode("utf-8", "backslashreplace").strip()
 
 
 def file_plan(directory: str, size: int, file_size: int, chunk: int) -> list[tuple[str, list[int]]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ioflusher.lab.file_systems import CHECKERS
 from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
@@ -104,6 +105,17 @@ class Stack(abc.ABC):
         self.processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], self.device)
         self.directory.mkdir(exist_ok=True)
         self.processes.step("mount", "-t", use, self.device, str(self.directory))
+
+    def look_through(self, use: str) -> dict[str, list[str]] | None:
+        """The commands that unmount the file system, look it through and mount it again; None for none."""
+        if use not in CHECKERS:
+            return None
+        directory = str(self.directory)
+        return {
+            "unmount": ["umount", directory],
+            "check": [*CHECKERS[use], self.device],
+            "mount": ["mount", "-t", use, self.device, directory],
+        }
 
     def faults(self) -> Mapping[str, Fault]:
         """The faults that can be brought about in the guest, by `fault.kind`: these, and those of the row.
