@@ -298,7 +298,8 @@ def test_json_of_an_experiment() -> None:
     assert found["interrupted"] is False
     assert found["error"] is None
     assert found["unfinished"] is None
-    assert found["definition"]["device"] == {"kind": "nbd", "size": 256 << 20, "use": "swap"}
+    device = {"kind": "nbd", "size": 256 << 20, "use": "swap", "queue_depth": None}
+    assert found["definition"]["device"] == device
     (run,) = found["runs"]
     assert run["proved"] is True
     assert run["began_at"] == "2025-11-25T12:00:00+00:00"
