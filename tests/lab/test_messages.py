@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ioflusher.lab import messages
+from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.guest import workloads
 from ioflusher.lab.initramfs import BOOTED_FORMAT
 from ioflusher.lab.messages import (
@@ -30,6 +31,7 @@ from ioflusher.lab.messages import (
     encode_order,
     encode_report,
 )
+from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 
 THREAD = ThreadReport(7, 8, "nbd\\xff", "D", 0x400040, stack="[<0>] balance_dirty_pages+0x1\n")
@@ -45,11 +47,19 @@ REPORTS = [
     messages.AgentFailed(time_s=2.0, traceback="Traceback"),
     WorkBegan(time_s=3.0, threads=(THREAD,), memory_kib=MEMORY),
     Sampled(time_s=3.5, completed=9, in_flight=2, memory_kib=MEMORY),
+    Sampled(
+        time_s=3.5,
+        completed=9,
+        in_flight=2,
+        memory_kib=MEMORY,
+        near_misses=NearMisses(reclaim=(ReclaimEntries("GFP_NOIO", False, False, False, 1, 0.5),)),
+    ),
     messages.Hardened(time_s=3.4, done=("oom_score_adj -1000 for 166 (nbdkit)",)),
     messages.FaultBegan(time_s=3.5, fault=0, kind="daemon-killed", failed="no such process"),
     messages.FaultEnded(time_s=3.6, fault=1, kind="remote-slow"),
     WorkReady(time_s=3.5),
     WorkWritten(time_s=4.0, written_bytes=4096),
+    messages.FileSystemChecked(time_s=4.5, check=FileSystemCheck("e2fsck -fn /dev/nbd0", None, "busy")),
     WorkVerified(time_s=5.0, verified_bytes=4096, wrong_chunks=0),
     DeviceFrozen(
         time_s=9.0,
