@@ -128,7 +128,8 @@ class HardeningTable:
 
     Attributes:
         state: which of its threads carry the state in the half with it: "all", from its first line on;
-            "first-thread", that one alone; "all-but-last", all but the one that was started last.
+            "first-thread", that one alone; "all-but-last", all but the one that was started last;
+            "own", those for which a `daemon.command` sets it itself.
         lock_memory: mlockall(), in the way that `ioflusher set --lock-memory` finds safe.
         reserve: bytes that reclaim leaves to all that the stack starts: memory.min of a control group.
         realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
@@ -136,7 +137,7 @@ class HardeningTable:
         min_free_kbytes: vm.min_free_kbytes, in place of what kernel.sysctl may say; None to leave it.
     """
 
-    state: typing.Literal["all", "first-thread", "all-but-last"] = "all"
+    state: typing.Literal["all", "first-thread", "all-but-last", "own"] = "all"
     lock_memory: bool = False
     reserve: Size = 0
     realtime: Annotated[int, whole_number(0, 49, "SCHED_FIFO priority, below the observer's")] = 0

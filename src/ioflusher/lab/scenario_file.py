@@ -39,6 +39,10 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
         )
     if scenario.cgroup is not None:
         _check_cgroup(scenario.cgroup, origin)
+    if scenario.hardening.state == "own" and not scenario.daemon.command:
+        raise ScenarioError(
+            f"{origin}: hardening.state 'own' is for a daemon.command that sets the state itself"
+        )
     if scenario.hardening.reserve and scenario.cgroup and scenario.cgroup.version == 1:
         raise ScenarioError(
             f"{origin}: hardening.reserve is memory.min of control groups of version 2, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.scenario import Scenario, Store
+from ioflusher.lab.scenario import HardeningTable, Scenario, Store
 from ioflusher.lab.scenario_file import check_scenario
 from ioflusher.lab.stacks import STACKS
 from ioflusher.support.text import did_you_mean
@@ -48,6 +48,20 @@ def with_daemon(scenario: Scenario, command: Sequence[str], kind: str | None = N
         daemon=replace(scenario.daemon, store=store, command=tuple(command), setup=()),
     )
     check_scenario(changed, f"{scenario.name} with another daemon")
+    return changed
+
+
+def by_itself(scenario: Scenario) -> Scenario:
+    """The scenario with a daemon that has to harden itself: nothing is put upon it from outside.
+
+    In the half without the state what it sets of that is taken away again. Settings of the kernel stay.
+
+    Raises:
+        ScenarioError: the scenario's daemon is ours.
+    """
+    only = HardeningTable(state="own", min_free_kbytes=scenario.hardening.min_free_kbytes)
+    changed = replace(scenario, hardening=only)
+    check_scenario(changed, f"{scenario.name} with a daemon by itself")
     return changed
 
 

@@ -210,7 +210,8 @@ def _free_range(half: Half) -> str:
     )
 
 
-def _flags(half: Half) -> str:
+def flags_sentence(half: Half) -> str:
+    """How many of the daemon's threads carry the state."""
     if not half.threads:
         return "unknown"
     covered = sum(thread.io_flusher for thread in half.threads)
@@ -227,7 +228,7 @@ _ROWS = (
     ("requests", lambda half: f"{half.completed} completed, {half.in_flight} in flight"),
     ("memory", _free_range),
     ("dirty, writeback", lambda half: _dirty(half)),
-    ("daemon's threads", _flags),
+    ("daemon's threads", flags_sentence),
 )
 
 

@@ -28,9 +28,14 @@ def harden(table: HardeningTable, pids: Sequence[int], io_flusher: bool) -> tupl
     done: list[str] = []
     for pid in pids:
         try:
-            done += _state(table, pid, io_flusher)
+            left_alone = io_flusher and table.state == "own"
+            carries = io_flusher
+            if left_alone:
+                carries = any(thread.bits is Bits.BOTH for thread in thread_states(pid))
+            else:
+                done += _state(table, pid, io_flusher)
             if table.lock_memory:
-                done.append(_lock(pid, io_flusher))
+                done.append(_lock(pid, carries))
             done += _schedule(table, pid)
         except (IoflusherError, OSError) as error:
             raise SetupFailed(f"hardening of the daemon {pid}: {error}") from error
