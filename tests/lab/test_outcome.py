@@ -6,7 +6,9 @@ import pytest
 
 from ioflusher.lab.outcome import (
     LARGEST_CONSOLE_BYTES,
+    PROMISED,
     Ending,
+    Expectation,
     Experiment,
     Half,
     HalfOutcome,
@@ -14,7 +16,9 @@ from ioflusher.lab.outcome import (
     Plan,
     Run,
     bounded_console,
+    expectation_of,
 )
+from ioflusher.lab.scenario import ExpectedTable
 from tests.lab.halves import (
     BY_NAME,
     FINISHED,
@@ -34,6 +38,7 @@ from tests.lab.halves import (
 
 LIVED_WITHOUT = replace(FINISHED, io_flusher=False)
 FROZE_WITH = replace(FROZEN, io_flusher=True)
+NOTHING_FREEZES = Expectation(HalfOutcome.FINISHED, HalfOutcome.FINISHED, "XFS no longer waits.")
 
 
 def test_a_thread_waits_for_itself_by_its_stack() -> None:
@@ -186,6 +191,94 @@ def test_the_verdict_says_no_more_than_was_seen(runs: tuple[Run, ...], verdict: 
     found = experiment(*runs).verdict
     assert found.endswith(verdict)
     assert found.startswith("Without the IO_FLUSHER state the daemon waited") is any(r.proved for r in runs)
+
+
+SINCE_5_9 = ExpectedTable(since="5.9", without_state="finished", why="XFS no longer waits.")
+
+
+@pytest.mark.parametrize(
+    ("tables", "release", "expected"),
+    [
+        ((), "5.8.0-63-generic", PROMISED),
+        ((SINCE_5_9,), "5.8.0-63-generic", PROMISED),
+        ((SINCE_5_9,), "5.9.0", NOTHING_FREEZES),
+        # as numbers: 5.10 is later than 5.9
+        ((SINCE_5_9,), "5.10.0-46-cloud-amd64", NOTHING_FREEZES),
+        ((SINCE_5_9,), "7.3.4+deb13-cloud-amd64", NOTHING_FREEZES),
+        ((replace(SINCE_5_9, before="6.1"),), "6.0.9", NOTHING_FREEZES),
+        ((replace(SINCE_5_9, before="6.1"),), "6.1.0-57-cloud-amd64", PROMISED),
+        ((SINCE_5_9,), "of no number", PROMISED),
+        (
+            (SINCE_5_9, ExpectedTable(since="6.1", with_state="frozen", why="It takes more.")),
+            "6.1.0",
+            Expectation(HalfOutcome.FROZEN, HalfOutcome.FROZEN, "It takes more."),
+        ),
+    ],
+)
+def test_what_is_expected_of_a_kernel(
+    tables: tuple[ExpectedTable, ...], release: str, expected: Expectation
+) -> None:
+    """The last table that is said of the kernel; of all others, what the state promises."""
+    scenario = replace(plan().definition, expected=tables)
+    assert expectation_of(scenario, release) == expected
+    assert replace(plan(), definition=scenario, kernel=release).expected == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "only", "as_expected"),
+    [
+        (Run(LIVED_WITHOUT, FINISHED), None, True),
+        (Run(replace(WRONG, io_flusher=False), FINISHED), None, False),
+        (Run(LIVED_WITHOUT, WRONG), None, False),
+        (Run(LIVED_WITHOUT, OUT_OF_MEMORY), None, False),
+        (PROVED, None, False),
+        (Run(LIVED_WITHOUT, None), "without", True),
+        (Run(FROZEN, None), "without", False),
+        (Run(None, FINISHED), "with", True),
+        (Run(None, WRONG), "with", False),
+    ],
+)
+def test_as_expected_of_a_kernel_on_which_nothing_freezes(
+    run: Run, only: OneHalf | None, as_expected: bool
+) -> None:
+    """Both must have finished with everything right; a freeze is not as expected there."""
+    assert run.as_expected(only, NOTHING_FREEZES) is as_expected
+    played = experiment(run, only=only)
+    on_it = replace(played.plan, definition=replace(played.plan.definition, expected=(SINCE_5_9,)))
+    assert replace(played, plan=on_it).as_expected is as_expected
+    on_an_older_one = replace(on_it, kernel="5.8.0-63-generic")
+    assert replace(played, plan=on_an_older_one).as_expected is run.as_expected(only)
+
+
+@pytest.mark.parametrize("outcome", HalfOutcome)
+def test_a_half_came_out_as_one_outcome_alone(outcome: HalfOutcome) -> None:
+    """The one that it had; frozen without a witness is not the freeze that is expected."""
+    half = BY_NAME[outcome.value.replace(" ", "-")]
+    assert [other for other in HalfOutcome if half.came_out_as(other)] == [outcome]
+    assert not FROZEN_UNSEEN.came_out_as(HalfOutcome.FROZEN)
+    assert not WRONG.came_out_as(HalfOutcome.FINISHED)
+
+
+def test_the_verdict_says_why_nothing_froze() -> None:
+    """With the reason where it came out so, and with what was expected where it did not."""
+    definition = replace(plan().definition, expected=(SINCE_5_9,))
+
+    def verdict(*runs: Run) -> str:
+        played = experiment(*runs)
+        return replace(played, plan=replace(played.plan, definition=definition)).verdict
+
+    assert verdict(Run(LIVED_WITHOUT, FINISHED)) == (
+        "Both halves finished the work: this scenario shows no difference on this kernel. "
+        "That is what this scenario expects of this kernel: XFS no longer waits."
+    )
+    assert verdict(PROVED).endswith(
+        "the same work was done. This scenario expects of this kernel finished without, finished with: "
+        "XFS no longer waits."
+    )
+    assert verdict(Run(LIVED_WITHOUT, FINISHED), PROVED).endswith(
+        "in 1 of 2 runs. This scenario expects of this kernel finished without, finished with: "
+        "XFS no longer waits."
+    )
 
 
 def test_outcomes_are_told_apart() -> None:

@@ -47,6 +47,24 @@ def test_what_comes_back_wrong_is_counted(tmp_path: Path) -> None:
     assert workloads.wrong_chunks(workloads.read_files(plan)) == 4
 
 
+def test_small_files_lie_in_many_directories(tmp_path: Path) -> None:
+    """Each is one chunk of its own content; they are read back and compared like the others."""
+    plan = workloads.small_file_plan(str(tmp_path), 2_500, 1_000, 2)
+    assert [(os.path.relpath(path, tmp_path), lengths) for path, lengths in plan] == [
+        ("directory0/file0", [1_000]),
+        ("directory0/file1", [1_000]),
+        ("directory1/file2", [500]),
+    ]
+    workloads.write_files(plan, 0)
+    assert workloads.wrong_chunks(workloads.read_files(plan)) == 0
+    first, second, _ = (Path(path) for path, _ in plan)
+    data = first.read_bytes()
+    assert first.write_bytes(second.read_bytes()) == 1_000  # the content of its neighbour
+    assert workloads.wrong_chunks(workloads.read_files(plan)) == 1
+    first.write_bytes(data[:-1])
+    assert workloads.wrong_chunks(workloads.read_files(plan)) == 1
+
+
 def test_the_anonymous_workload_says_how_it_went() -> None:
     """Run as in a guest, without site packages: ready, then written and verified after the word to begin."""
     order = {"size": 300_000, "chunk": 65_536, "pause_s": 0, "passes": 2}

@@ -66,8 +66,8 @@ def run_command(
     with its evidence as soon as it has ended: `ioflusher lab runs` lists them, `lab show` prints one
     again. Ctrl-C ends the experiment and reports the runs so far.
 
-    Exit status: 0 frozen without and alive with (or, with --only, that half as expected), 1 anything else, 2
-    the work could not be done, 130 Ctrl-C.
+    Exit status: 0 frozen without and alive with, or as the scenario expects of this kernel (with --only, that
+    half); 1 anything else, 2 the work could not be done, 130 Ctrl-C.
     """
     found = read_scenario(scenario)
     experiment = play(
@@ -127,7 +127,10 @@ def play(
     directory = _report_directory(report)
     keeper = RunKeeper(_store(), on_error=_not_kept)
     chosen = Accelerator(accelerator) if accelerator else None
-    with progress_line() as progress, Lab(kernel, accelerator=chosen, progress=progress) as lab:
+    with (
+        progress_line() as progress,
+        Lab(kernel, accelerator=chosen, progress=progress, scenario=found) as lab,
+    ):
         at_once = only is None and not sequential and _room_for_both(found)
         plan = plan_runs(lab, found, only=only, runs=runs, at_once=at_once)
         if sequel is not None:

@@ -29,9 +29,9 @@ def list_command(as_json: bool) -> None:
 def setup_command(scenarios: tuple[str, ...], kernel: str | None) -> None:
     """Install what the lab needs from the distribution's packages, fetch the kernel, try KVM.
 
-    Of each SCENARIO that is named, also the packages of its daemon and of what stands between the daemon and
-    its device. Packages are installed as root or with sudo where they are missing; else it says which they
-    are.
+    Of each SCENARIO that is named, also its kernel, and the packages of its daemon and of what stands between
+    the daemon and its device. Packages are installed as root or with sudo where they are missing; else it
+    says which they are.
     """
     from ioflusher.lab.session import Lab
     from ioflusher.lab.setup import install_missing
@@ -39,8 +39,12 @@ def setup_command(scenarios: tuple[str, ...], kernel: str | None) -> None:
     wanted = [read_scenario(name) for name in scenarios]
     with progress_line() as progress:
         installed = install_missing(progress, wanted)
-        with Lab(kernel, progress=progress) as lab:
-            release, accelerator = lab.kernel.release, lab.accelerator.value
+        ready = {}
+        # a lab for each kernel that one of them needs
+        for scenario in {s.machine.kernel: s for s in wanted}.values() if wanted else (None,):
+            with Lab(kernel, progress=progress, scenario=scenario) as lab:
+                ready[lab.kernel.release] = lab.accelerator.value
     if installed:
         click.echo(f"installed: {' '.join(installed)}")
-    click.echo(f"ready: Linux {release}, QEMU with {accelerator}")
+    for release, accelerator in ready.items():
+        click.echo(f"ready: Linux {release}, QEMU with {accelerator}")

@@ -107,7 +107,7 @@ class Follower:
         """
         while True:
             left = self._scenario.deadline_s - self._machine.elapsed_s
-            patience = SILENCE_S if self._samples else SETUP_SILENCE_S
+            patience = self._patience_s()
             report = self._machine.next_report(min(left, patience))
             if report is None:
                 return self._silent(deadline=left <= patience)
@@ -117,6 +117,10 @@ class Follower:
             half = self._take(report)
             if half is not None:
                 return half
+
+    def _patience_s(self) -> float:
+        """For how long the guest may say nothing."""
+        return SILENCE_S if self._samples else SETUP_SILENCE_S
 
     def _take(self, report: GuestReport) -> Half | None:
         """One report; the Half if it was the last one."""
@@ -244,7 +248,7 @@ class Follower:
         if not deadline and witness and witness.explanation:
             detail = f"Even the observer stopped; the panic's stacks show: {witness.explanation.sentence}."
             return self._half(HalfOutcome.FROZEN, detail, when_s=self._last_progress_s(), threads=threads)
-        limit = f"{self._scenario.deadline_s:g} s" if deadline else f"{SILENCE_S:g} s of silence"
+        limit = f"{self._scenario.deadline_s:g} s" if deadline else f"{self._patience_s():g} s of silence"
         return self._half(
             HalfOutcome.LOST,
             f"Neither done nor frozen after {limit}.",

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ioflusher.kernlog.waits import StackExplanation
 from ioflusher.lab.file_systems import FileSystemCheck
+from ioflusher.lab.kernels.releases import version
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
@@ -158,6 +159,47 @@ class Half:
         """Whether the device froze and a thread of the daemon was seen waiting for itself."""
         return self.outcome is HalfOutcome.FROZEN and self.witness is not None
 
+    def came_out_as(self, outcome: HalfOutcome) -> bool:
+        """Whether it came out so: "frozen" is by itself, "finished" with everything as it was written."""
+        match outcome:
+            case HalfOutcome.FROZEN:
+                return self.froze_by_itself
+            case HalfOutcome.FINISHED:
+                return self.lived
+            case _:
+                return self.outcome is outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a scenario expects of a kernel.
+
+    Attributes:
+        without, with_: what becomes of the halves.
+        why: a sentence with the reason; empty for what the state promises, which needs none.
+    """
+
+    without: HalfOutcome = HalfOutcome.FROZEN
+    with_: HalfOutcome = HalfOutcome.FINISHED
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """Both outcomes in a few words."""
+        return f"{self.without.value} without, {self.with_.value} with"
+
+
+PROMISED = Expectation()
+
+
+def expectation_of(scenario: Scenario, release: str) -> Expectation:
+    """What the scenario expects of a kernel: what its last table of it says, or what the state promises."""
+    found = PROMISED
+    for table in scenario.expected:
+        if version(table.since) <= version(release) < version(table.before or "999.0"):
+            found = Expectation(HalfOutcome(table.without_state), HalfOutcome(table.with_state), table.why)
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class HostLoad:
@@ -211,15 +253,11 @@ class Run:
         """Whether every half that was asked for has been played."""
         return (self.without is not None or only == "with") and (self.with_ is not None or only == "without")
 
-    def as_expected(self, only: OneHalf | None) -> bool:
-        """Whether it came out as the state promises; with `only`, whether that half did."""
-        match only:
-            case "without":
-                return self.without is not None and self.without.froze_by_itself
-            case "with":
-                return self.with_ is not None and self.with_.lived
-            case None:
-                return self.proved
+    def as_expected(self, only: OneHalf | None, expected: Expectation = PROMISED) -> bool:
+        """Whether it came out as expected; with `only`, whether that half did."""
+        without = self.without is not None and self.without.came_out_as(expected.without)
+        with_ = self.with_ is not None and self.with_.came_out_as(expected.with_)
+        return (without or only == "with") and (with_ or only == "without")
 
 
 class Ending(Enum):
@@ -262,6 +300,11 @@ class Plan:
     at_once: bool = False
 
     @property
+    def expected(self) -> Expectation:
+        """What the scenario expects of this kernel."""
+        return expectation_of(self.definition, self.kernel)
+
+    @property
     def setting(self) -> str:
         """Kernel, machine and how the halves are played, for people."""
         at_once = ", both halves at once" if self.at_once else ""
@@ -288,15 +331,15 @@ class Experiment:
 
     @property
     def as_expected(self) -> bool:
-        """Whether all that was planned was played and came out as the state promises.
+        """Whether all that was planned was played and came out as the scenario expects of this kernel.
 
-        Frozen in the daemon's own wait without the state and alive with it; or, where one half alone was
-        asked for, that half so.
+        That is, where it says nothing else: frozen in the daemon's own wait without the state and alive with
+        it; or, where one half alone was asked for, that half so.
         """
         return (
             self.ending is Ending.COMPLETE
             and 0 < self.plan.runs <= len(self.runs)
-            and all(run.as_expected(self.plan.only) for run in self.runs)
+            and all(run.as_expected(self.plan.only, self.plan.expected) for run in self.runs)
         )
 
     @property
@@ -308,17 +351,28 @@ class Experiment:
         pairs = [(run, without, with_) for run, without, with_ in both if without and with_]
         if not pairs:
             return "Only one half was run, so there is nothing to compare."
-        proved = sum(run.proved for run, _, _ in pairs)
-        times = "" if len(pairs) == 1 else f" in {proved} of {len(pairs)} runs"
-        if proved:
-            return (
-                f"Without the IO_FLUSHER state the daemon waited for itself and the device froze; "
-                f"with it, and nothing else changed, the same work was done{times}."
-            )
-        if all(without.lived and with_.lived for _, without, with_ in pairs):
-            return "Both halves finished the work: this scenario shows no difference on this kernel."
-        found = {f"{half_words(without)} without, {half_words(with_)} with" for _, without, with_ in pairs}
-        return f"This shows no clean contrast: {'; '.join(sorted(found))}."
+        seen = _seen([run for run, _, _ in pairs], [(without, with_) for _, without, with_ in pairs])
+        expected = self.plan.expected
+        if not expected.why:
+            return seen
+        if all(run.as_expected(None, expected) for run, _, _ in pairs):
+            return f"{seen} That is what this scenario expects of this kernel: {expected.why}"
+        return f"{seen} This scenario expects of this kernel {expected.words}: {expected.why}"
+
+
+def _seen(runs: list[Run], pairs: list[tuple[Half, Half]]) -> str:
+    """What these runs showed; `pairs` are their halves."""
+    proved = sum(run.proved for run in runs)
+    times = "" if len(pairs) == 1 else f" in {proved} of {len(pairs)} runs"
+    if proved:
+        return (
+            f"Without the IO_FLUSHER state the daemon waited for itself and the device froze; "
+            f"with it, and nothing else changed, the same work was done{times}."
+        )
+    if all(without.lived and with_.lived for without, with_ in pairs):
+        return "Both halves finished the work: this scenario shows no difference on this kernel."
+    found = {f"{half_words(without)} without, {half_words(with_)} with" for without, with_ in pairs}
+    return f"This shows no clean contrast: {'; '.join(sorted(found))}."
 
 
 def half_words(half: Half) -> str:

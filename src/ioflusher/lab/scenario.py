@@ -4,6 +4,7 @@ These types are the keys of a scenario file (docs/lab.md); `ioflusher.lab.scenar
 gets its scenario as this record.
 """
 
+import re
 import typing
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -18,6 +19,18 @@ def _setting(value: object) -> str:
     return str(value)
 
 
+def _series(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(\d+\.\d+\S*|newest)?", value):
+        raise ValueError(value)
+    return value
+
+
+def _version(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(\d+\.\d+)?", value):
+        raise ValueError(value)
+    return value
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 86400:
         raise ValueError(value)
@@ -25,17 +38,31 @@ def _seconds(value: object) -> float:
 
 
 Seconds = Annotated[float, Form("a number of seconds, 0 or more", _seconds)]
+# a series of kernels
+Kernel = Annotated[str, Form('a series such as "5.8", or "newest"', _series)]
+# a version of the kernel, its first two numbers
+Version = Annotated[str, Form('a version in quotes such as "5.9"', _version)]
+# what may become of a half
+Outcome = typing.Literal["frozen", "finished", "out of memory"]
 # the content of a kernel setting
 Setting = Annotated[str, Form("a string or a whole number", _setting)]
 
 
 @dataclass(frozen=True, slots=True)
 class MachineTable:
-    """The virtual machine: memory in bytes, processors, kernel modules loaded before its root is."""
+    """The virtual machine.
+
+    Attributes:
+        memory: bytes.
+        cpus: processors.
+        modules: kernel modules, with options, loaded before its root is.
+        kernel: the series that the scenario needs, such as "5.8"; empty for any. `--kernel` overrides it.
+    """
 
     memory: Size
     cpus: int = 1
     modules: tuple[str, ...] = ()
+    kernel: Kernel = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +119,20 @@ class WorkloadTable:
     """What uses the device; in the end all that it wrote is read back and compared.
 
     Attributes:
-        kind: "anonymous": touch memory that must be swapped out; "files": write files and fsync them.
+        kind: "anonymous": touch memory that must be swapped out; "files": write files, then sync;
+            "small-files": the same, a directory for each `per_directory` of them, each written in one go.
         size: bytes in all.
         file_size: bytes of one file.
+        per_directory: small files in one directory.
         chunk: bytes between two pauses.
         pause_ms: length of a pause.
         passes: how many times all of it is written, each time with other content.
     """
 
-    kind: typing.Literal["anonymous", "files"]
+    kind: typing.Literal["anonymous", "files", "small-files"]
     size: Size
     file_size: Size = 32 << 20
+    per_directory: Annotated[int, whole_number(1, 1_000_000, "number of files in one directory")] = 1000
     chunk: Size = 1 << 20
     pause_ms: int = 0
     passes: Annotated[int, whole_number(1, 1000, "number of times that all is written")] = 1
@@ -194,6 +224,25 @@ class FrozenTable:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedTable:
+    """What is expected of some kernels; of all others, that the half without the state freezes.
+
+    Attributes:
+        since: the first version of the kernel that it is said of.
+        why: a sentence with the change of the kernel that is the reason.
+        before: the first version that it is no longer said of; empty: of every later one.
+        without_state, with_state: what becomes of the halves: "frozen" in the daemon's own wait, "finished"
+            with everything read back as it was written.
+    """
+
+    since: Version
+    why: str
+    before: Version = ""
+    without_state: Outcome = "frozen"
+    with_state: Outcome = "finished"
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One experiment's whole description.
 
@@ -220,6 +269,7 @@ class Scenario:
     cgroup: CgroupTable | None = None
     fault: tuple[FaultTable, ...] = ()
     frozen: FrozenTable = FrozenTable()
+    expected: tuple[ExpectedTable, ...] = ()
     deadline_s: float = 90.0
 
     @property

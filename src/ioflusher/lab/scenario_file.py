@@ -29,7 +29,7 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
     if (use == "swap") != (work == "anonymous"):
         raise ScenarioError(
             f"{origin}: workload.kind {work!r} does not go with device.use {use!r}",
-            hint='"anonymous" goes with "swap", "files" with a file system',
+            hint='"anonymous" goes with "swap", "files" and "small-files" with a file system',
         )
     _check_stack(scenario.device, scenario.daemon, origin)
     if scenario.pressure.kind != "none" and not scenario.pressure.size:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ioflusher.errors import IoflusherError
 from ioflusher.lab import initramfs, qemu
 from ioflusher.lab.busybox import busybox
 from ioflusher.lab.erofs import Image
@@ -16,6 +17,7 @@ from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.kernels import Kernel, cache_directory, find_kernel
 from ioflusher.lab.messages import AnyOrder, Booted, Hello, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
+from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.tree import Graft, default_shares, scan
 from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
 from ioflusher.lab.vm import DIRECTORY_PREFIX, Ended, VirtualMachine
@@ -49,7 +51,8 @@ class Lab:
     """A lab on this machine, ready to boot guests; a context manager.
 
     Entering it finds the kernel (downloading it the first time), walks the directories that guests see and
-    starts the server that gives them the image. `accelerator` None means: KVM where a probe boot works.
+    starts the server that gives them the image. `accelerator` None means: KVM where a probe boot works;
+    `kernel` None: the one that `scenario` needs, or the default.
     Raises LabError with what to install where something is missing.
     """
 
@@ -60,8 +63,10 @@ class Lab:
         accelerator: Accelerator | None = None,
         shares: Sequence[Path] = (),
         progress: Progress = silent,
+        scenario: Scenario | None = None,
     ) -> None:
         self._wanted = kernel
+        self._scenario = scenario
         self._accelerator = accelerator
         self._shares = (*default_shares(), *shares)
         self._progress = progress
@@ -80,7 +85,7 @@ class Lab:
         check_socket_paths()
         qemu.find_qemu()
         self._progress("finding a kernel")
-        self.kernel: Kernel = find_kernel(self._wanted, progress=self._progress)
+        self.kernel: Kernel = self._find_kernel()
         self._busybox = busybox()
         self._progress("walking this machine's directories")
         # a guest under emulation would take seconds to compile what this machine compiles once
@@ -93,6 +98,21 @@ class Lab:
         server.start()
         self.root = server.listen_unix(str(directory / "root.sock")).uri
         self.accelerator = self._accelerator or self._probe()
+
+    def _find_kernel(self) -> Kernel:
+        """The kernel that was asked for, else the scenario's, else the default one."""
+        series = self._scenario.machine.kernel if self._scenario else ""
+        if self._wanted or not series:
+            return find_kernel(self._wanted, progress=self._progress)
+        assert self._scenario is not None
+        try:
+            return find_kernel(series, progress=self._progress)
+        except IoflusherError as error:
+            raise LabError(
+                f"the scenario {self._scenario.name} needs a kernel {series}: {error}",
+                errno=error.errno,
+                hint=error.hint,
+            ) from error
 
     def _probe(self) -> Accelerator:
         """KVM if a guest lives on it, else emulation; the answer is kept for this boot of this machine."""

@@ -27,6 +27,11 @@ def experiment_record(experiment: Experiment, *, kept_as: int | None = None) -> 
         "versions": plan.versions,
         "at_once": plan.at_once,
         "verdict": experiment.verdict,
+        "expected": {
+            "without": plan.expected.without.value,
+            "with": plan.expected.with_.value,
+            "why": plan.expected.why or None,
+        },
         "as_expected": experiment.as_expected,
         "planned": plan.runs,
         "done": len(experiment.runs),

@@ -171,6 +171,7 @@ class WorkloadPrograms:
         sizes = {
             "size": workload.size,
             "file_size": workload.file_size,
+            "per_directory": workload.per_directory,
             "chunk": workload.chunk,
             "pause_s": workload.pause_ms / 1000,
             "passes": workload.passes,

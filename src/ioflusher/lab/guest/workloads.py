@@ -61,17 +61,26 @@ def anonymous(order: dict[str, Any]) -> None:
 
 def files(order: dict[str, Any]) -> None:
     """Write files, sync them, have the file system looked through, and read them back from the device."""
-    size = order["size"]
-    plan = file_plan(order["directory"], size, order["file_size"], order["chunk"])
+    play_files(order, file_plan(order["directory"], order["size"], order["file_size"], order["chunk"]))
+
+
+def small_files(order: dict[str, Any]) -> None:
+    """The same with many small files, `per_directory` in a directory: what costs memory is the inodes."""
+    plan = small_file_plan(order["directory"], order["size"], order["file_size"], order["per_directory"])
+    play_files(order, plan)
+
+
+def play_files(order: dict[str, Any], plan: list[tuple[str, list[int]]]) -> None:
+    """Write the plan's files, and read them back from the device."""
     ready()
     passes, chunks = order["passes"], sum(len(lengths) for _, lengths in plan)
     for turn in range(passes):
         write_files(plan, order["pause_s"], turn * chunks)
     os.sync()
-    say("work-written", written_bytes=size * passes)
+    say("work-written", written_bytes=order["size"] * passes)
     look_through(order["look_through"])
     wrong = wrong_chunks(read_files(plan), (passes - 1) * chunks)
-    say("work-verified", verified_bytes=size, wrong_chunks=wrong)
+    say("work-verified", verified_bytes=order["size"], wrong_chunks=wrong)
 
 
 def look_through(commands: dict[str, list[str]] | None) -> None:
@@ -127,10 +136,28 @@ def file_plan(directory: str, size: int, file_size: int, chunk: int) -> list[tup
     ]
 
 
+def small_file_plan(
+    directory: str, size: int, file_size: int, per_directory: int
+) -> list[tuple[str, list[int]]]:
+    """Each file's path with its length as the one chunk; `size` bytes in files of `file_size` at most."""
+    return [
+        (os.path.join(directory, f"directory{number // per_directory}", f"file{number}"), [length])
+        for number, (_, length) in enumerate(pieces(size, file_size))
+    ]
+
+
 def write_files(plan: list[tuple[str, list[int]]], pause_s: float, first: int = 0) -> None:
-    """Write every chunk of every file, numbered through from `first`; over what is there already."""
+    """Write every chunk of every file, numbered through from `first`; over what is there already.
+
+    A directory is made when its first file is.
+    """
     number = first
+    made = ""
     for path, lengths in plan:
+        directory = os.path.dirname(path)
+        if directory != made:
+            os.makedirs(directory, exist_ok=True)
+            made = directory
         with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
             for length in lengths:
                 file.write(pattern(number, length))
@@ -188,4 +215,4 @@ if __name__ == "__main__":
     elif verb == "touch":
         touch(int(argument))
     else:
-        {"anonymous": anonymous, "files": files}[verb](json.loads(argument))
+        {"anonymous": anonymous, "files": files, "small-files": small_files}[verb](json.loads(argument))

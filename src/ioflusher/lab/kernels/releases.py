@@ -23,8 +23,8 @@ def version_key(text: str) -> list[int]:
 
 
 def version(release: str) -> tuple[int, int]:
-    """The first two numbers: (5, 8) of 5.8.0-63-generic."""
-    major, minor = version_key(release)[:2]
+    """The first two numbers: (5, 8) of 5.8.0-63-generic; (0, 0) of what has none."""
+    major, minor, *_ = (*version_key(release), 0, 0)
     return major, minor
 
 

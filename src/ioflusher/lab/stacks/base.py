@@ -15,18 +15,13 @@ from pathlib import Path
 from ioflusher.lab.file_systems import CHECKERS
 from ioflusher.lab.guest.counters import BlockCounters, DeviceCounters
 from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.mkfs import mkfs_command
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
 from ioflusher.lab.messages import STORE_DISK, PlayHalf
 from ioflusher.lab.scenario import Scenario
 
 STORE = Path("/store")
 BLOCK_DEVICES = Path("/sys/block")
-# mkfs of each file system: quick, and without discarding what is empty anyway
-MKFS_OPTIONS = {
-    "ext4": ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"),
-    "xfs": ("-q", "-K", "-f"),
-    "btrfs": ("-q", "-K", "-f"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +97,7 @@ class Stack(abc.ABC):
             self.processes.step("mkswap", self.device)
             self.processes.step("swapon", self.device)
             return
-        self.processes.step(f"mkfs.{use}", *MKFS_OPTIONS[use], self.device)
+        self.processes.step(*mkfs_command(use, self.device, os.uname().release, self.processes.step))
         self.directory.mkdir(exist_ok=True)
         self.processes.step("mount", "-t", use, self.device, str(self.directory))
 
