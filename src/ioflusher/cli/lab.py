@@ -16,6 +16,7 @@ from ioflusher.cli.lab_options import (
     kernel_option,
     progress_line,
 )
+from ioflusher.cli.lab_profile import profile_command
 from ioflusher.cli.lab_replay import replay_command
 from ioflusher.cli.lab_run import run_command
 from ioflusher.cli.lab_runs import runs_command, show_command
@@ -105,6 +106,7 @@ for _command in (
     kernels_command,
     list_command,
     matrix_command,
+    profile_command,
     replay_command,
     run_command,
     runs_command,
