@@ -298,13 +298,22 @@ def test_a_shell_beside_a_frozen_device() -> None:
         assert "/dev/nbd0 is frozen: " in frozen
         assert "balance_dirty_pages+" in typed("cat /proc/$IOFLUSHER_DAEMON/task/*/stack", "dirty_pages[+]")
         typed("sleep 1000", "sleep 1000")
-        os.write(terminal, b"\x1a")  # Ctrl-Z
-        assert "Stopped" in until(terminal, "Stopped", 60)
+        stop(terminal)
         os.write(terminal, b"kill -KILL %1; wait; exit 7\r")
         status = wait_for(child, 60)
         assert os.waitstatus_to_exitcode(status) == 7
     finally:
         os.close(terminal)
+
+
+def stop(terminal: int) -> None:
+    """Ctrl-Z, until the shell says that its job is stopped: it may not have started it yet."""
+    shown, deadline = "", time.monotonic() + 60
+    while "Stopped" not in shown:
+        assert time.monotonic() < deadline, shown
+        os.write(terminal, b"\x1a")
+        while select.select([terminal], [], [], 3)[0] and "Stopped" not in shown:
+            shown += os.read(terminal, 65536).decode("utf-8", "replace")
 
 
 def wait_for(child: int, deadline_s: float) -> int:
