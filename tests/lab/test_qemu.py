@@ -35,9 +35,11 @@ def test_the_command_line_says_what_the_hardware_is() -> None:
     assert after(argv, "-kernel") == ["/k"]
     assert after(argv, "-initrd") == ["/i"]
     assert after(argv, "-accel") == ["tcg,thread=multi"]
+    assert after(argv, "-cpu") == ["max,-erms,-fsrm,-la57,-smap,-smep,-umip,-pku"]
     (kernel_line,) = after(argv, "-append")
     assert kernel_line.split()[-1] == "quiet"
     assert {"panic=-1", "panic_print=0x3", "unknown_nmi_panic"} <= set(kernel_line.split())
+    assert {"nokaslr", "norandmaps"} <= set(kernel_line.split()), "addresses are the same in both halves"
     assert "file,id=console,path=/c,,d" in after(argv, "-chardev"), "a comma in a path is doubled"
     assert "socket,id=port0,path=/p,server=off" in after(argv, "-chardev")
     assert "virtserialport,bus=serial.0,chardev=port0,name=org.ioflusher.events" in after(argv, "-device")

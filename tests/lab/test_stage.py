@@ -37,6 +37,8 @@ from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, iscsi, nbd, scsi, ublk
+from ioflusher.nbd.address import Address
+from ioflusher.nbd.errors import NbdError
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
@@ -65,6 +67,25 @@ class NotedProcesses(Processes):
         return self.step(*argv)
 
 
+def test_an_nbd_device_that_cannot_be_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason and the server's own last words are in the message."""
+    processes = NotedProcesses()
+    stack = nbd.NbdStack(PlayHalf(SCENARIOS["swap-on-nbd"], False, REMOTE), processes)
+
+    def refuse(device: str, address: Address) -> None:
+        raise NbdError(f"{address.path} says nothing of {device}")
+
+    server = SimpleNamespace(printed=lambda: "; it printed:\nTraceback")
+    monkeypatch.setattr(processes, "start", lambda *_, **__: server)
+    monkeypatch.setattr(nbd, "await_ready_line", lambda *_: "nbd+unix:///?socket=/run/socket")
+    monkeypatch.setattr(nbd, "attach", refuse)
+    with pytest.raises(SetupFailed) as caught:
+        stack.start()
+    assert str(caught.value) == (
+        "/dev/nbd0 was not attached: /run/socket says nothing of /dev/nbd0; it printed:\nTraceback"
+    )
+
+
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_the_halves_differ_in_the_state_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,15 +109,20 @@ def test_the_halves_differ_in_the_state_alone(
         monkeypatch.setattr(iscsi, "RUN", tmp_path)
         configfs = tmp_path / f"configfs-{order.io_flusher}"
         monkeypatch.setattr(scsi, "CONFIGFS", configfs)
-        for kind in (fuse, nbd, ublk):
+        for kind in (fuse, ublk):
             monkeypatch.setattr(kind, "await_ready_line", lambda process, prefix: "/dev/made-by-it")
+        uri = "nbd+unix:///?socket=/run/made-by-it"
+        monkeypatch.setattr(nbd, "await_ready_line", lambda process, prefix, uri=uri: uri)
+        attached: list[tuple[str, Address]] = []
+        monkeypatch.setattr(nbd, "attach", lambda device, address, to=attached: to.append((device, address)))
         devices = iter([set(), {"ublkb7"}])
         monkeypatch.setattr(ublk, "ublk_devices", lambda devices=devices: next(devices))
         monkeypatch.setattr(fuse, "MOUNT", FakeDirectory("/run/lab/fuse"))
         stack.start()
         steps = [tuple(word.replace(str(configfs), "") for word in words) for words in processes.steps]
-        asked.append((processes.started, (steps, tree_text(configfs))))
+        asked.append((processes.started, (steps, attached, tree_text(configfs))))
         assert len(stack.daemons()) == 1
+        assert len(attached) == (scenario.device.kind == "nbd")
     (without, did), (with_, did_too) = asked
     assert did == did_too
     words = [pair for (a, _), (b, _) in zip(without, with_, strict=True) for pair in zip(a, b, strict=True)]

@@ -27,7 +27,7 @@ TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 LAST_BYTES = 4000  # of what a process printed, so much is kept
 LAST_LINES = 8  # and so many lines of it are in a message
-PUMP_STACK = 1 << 18  # the observer's memory is locked, and with it a thread's whole stack
+THREAD_STACK = 1 << 18  # the observer's memory is locked, and with it a thread's whole stack
 
 
 class SetupFailed(Exception):
@@ -99,10 +99,8 @@ class OutputPump:
         said = LastOutput()
         self._selector.register(pipe, selectors.EVENT_READ, said)
         if self._thread is None:
-            before = threading.stack_size(PUMP_STACK)
             self._thread = threading.Thread(target=self._run, name="output", daemon=True)
             self._thread.start()
-            threading.stack_size(before)
         return said
 
     def _run(self) -> None:
@@ -121,6 +119,7 @@ class OutputPump:
 def become_observer() -> None:
     """What the observer needs to go on in a frozen machine."""
     set_io_flusher(True)
+    threading.stack_size(THREAD_STACK)
     lock_memory()
     set_realtime(RealtimePolicy.FIFO, PRIORITY)
     set_oom_score_adj(-1000)

@@ -8,9 +8,12 @@ executed.
 import sys
 from pathlib import Path
 
-from ioflusher.lab.guest.processes import Process, await_ready_line, await_true, family
+from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import STORE, Stack, filled_in, own_hardening
+from ioflusher.nbd.address import parse_uri
+from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.kernelclient import Attachment, attach
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
@@ -36,6 +39,8 @@ class NbdStack(Stack):
 
     device = DEVICE
     _server: Process
+    # the agent holds the device, by a thread that sleeps in the kernel: one program less that has to start
+    _attachment: Attachment
 
     def start(self) -> None:
         if self.scenario.daemon.store != "remote":
@@ -49,9 +54,10 @@ class NbdStack(Stack):
         else:
             self._server = self.processes.start(argv, stdout=True)
             uri = await_ready_line(self._server, "listening on ")
-        client = self.processes.start([sys.executable, "-m", "ioflusher", "nbd", "attach", DEVICE, uri])
-        size = Path("/sys/block/nbd0/size")
-        await_true(lambda: int(size.read_text()) > 0, f"{DEVICE} was not attached", client, self._server)
+        try:
+            self._attachment = attach(DEVICE, parse_uri(uri))
+        except NbdError as error:
+            raise SetupFailed(f"{DEVICE} was not attached: {error}{self._server.printed()}") from error
 
     def daemons(self) -> tuple[int, ...]:
         return family(self._server)
