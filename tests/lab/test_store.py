@@ -95,6 +95,26 @@ def test_the_list(store: ExperimentStore) -> None:
     assert newer.plan == plan(only="without")
 
 
+def test_what_another_version_kept_is_compared_with_nothing(store: ExperimentStore) -> None:
+    """A key that is not known, or a plan that cannot be read: it might be the very thing that differs."""
+    own, other, broken = (keep(store, experiment(PROVED)) for _ in range(3))
+    assert [kept.id for kept in store.comparable_experiments()] == [broken, other, own]
+    with sqlite3.connect(store.path) as database:
+        for number, old, new in (
+            (other, '"deadline_s":', '"hardened":true,"deadline_s":'),
+            (broken, '"served":', '"served_by":'),
+        ):
+            (text,) = database.execute("SELECT plan FROM experiment WHERE id = ?", (number,)).fetchone()
+            assert old in text
+            changed = text.replace(old, new)
+            database.execute("UPDATE experiment SET plan = ? WHERE id = ?", (changed, number))
+    database.close()
+    assert [kept.id for kept in store.comparable_experiments()] == [own]
+    assert store.load(other).runs == (PROVED,), "it can be shown all the same"
+    with pytest.raises(StoreError, match=f"the plan of run {broken}"):
+        store.experiments()
+
+
 def test_an_experiment_without_a_run_is_forgotten_at_its_end(store: ExperimentStore) -> None:
     """It has nothing to show; but one that is still being played is left alone by others."""
     playing = store.begin(plan())

@@ -192,6 +192,24 @@ class ExperimentStore:
 
     def experiments(self) -> list[KeptExperiment]:
         """Every experiment that has a run, the newest first; none where there is no file."""
+        return [_kept_experiment(row, runs) for row, runs in self._experiment_rows()]
+
+    def comparable_experiments(self) -> list[KeptExperiment]:
+        """Those of them whose scenario says the same to this version of ioflusher as to the one that kept it.
+
+        Left out are those that it cannot read, and those with a key that it does not know: without that key
+        such a scenario could look like another one.
+        """
+        found = []
+        for row, runs in self._experiment_rows():
+            with contextlib.suppress(StoreError):
+                kept = _kept_experiment(row, runs)
+                if _knows_all(msgspec.json.decode(row[3])["definition"], kept.plan.definition):
+                    found.append(kept)
+        return found
+
+    def _experiment_rows(self) -> list[tuple[tuple[Any, ...], list[KeptRun]]]:
+        """The rows of experiments that have runs, with these, the newest first."""
         if not self._exists():
             return []
         with self._open() as database:
@@ -205,7 +223,7 @@ class ExperimentStore:
                 kept = KeptRun(number, without and _outcome(without), with_ and _outcome(with_), bool(proved))
                 runs.setdefault(owner, []).append(kept)
             rows = database.execute("SELECT * FROM experiment ORDER BY id DESC").fetchall()
-            return [_kept_experiment(row, runs[row[0]]) for row in rows if row[0] in runs]
+            return [(row, runs[row[0]]) for row in rows if row[0] in runs]
 
     def load(self, experiment: int, number: int | None = None) -> Experiment:
         """An experiment with its evidence as it was kept; with `number`, that run of it alone."""
@@ -372,6 +390,18 @@ def _kept_experiment(row: tuple[Any, ...], runs: list[KeptRun]) -> KeptExperimen
         )
     except (msgspec.MsgspecError, ValueError) as problem:
         raise _unreadable(f"the plan of run {number}", program, problem) from problem
+
+
+def _knows_all(raw: Any, known: Any) -> bool:
+    """Whether a record that was read from JSON has every key of it."""
+    known = msgspec.to_builtins(known)
+    if isinstance(raw, dict):
+        return isinstance(known, dict) and all(
+            key in known and _knows_all(value, known[key]) for key, value in raw.items()
+        )
+    if isinstance(raw, list):
+        return len(raw) == len(known) and all(map(_knows_all, raw, known))
+    return True
 
 
 def _outcome(value: str) -> HalfOutcome:

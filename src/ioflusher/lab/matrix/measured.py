@@ -31,7 +31,7 @@ def measured_halves(
         StoreError: the store cannot be read.
     """
     found: dict[str, list[MeasuredHalf]] = {one: [] for one in trials}
-    for kept in reversed(store.experiments()):
+    for kept in reversed(store.comparable_experiments()):
         measured = found.get(trial_key_of(kept.plan))
         if measured is None or kept.began_at < since:
             continue
