@@ -23,9 +23,11 @@ from ioflusher.lab import repeat
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels import Kernel
 from ioflusher.lab.matrix import play, prepare
+from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.scenario import Scenario
+from ioflusher.report.experiment_matrix_pictures import MATRIX_PICTURES
 
 pytest.importorskip("scipy", reason="needs scipy: make setup")
 
@@ -129,16 +131,15 @@ def test_what_does_not_fit_is_said_before_anything_boots(guests: Guests) -> None
     guests.fate = lambda scenario, state: LabError("stop")
     said = call("plan.toml").stderr.splitlines()
     before = said[: next(n for n, line in enumerate(said) if line.startswith("["))]
-    text = "\n".join(before)
-    assert (
-        "kernel 6.12, device.use swap, hardening.lock_memory true does not fit a scenario: "
-        "workload.kind 'files' does not go with device.use 'swap'" in text
-    )
-    assert (
-        "kernel 5.8, device.use ext4, hardening.lock_memory false cannot be played here: "
-        "no kernel 5.8 (give a bzImage with --kernel)" in text
-    )
-    assert before[-1] == "ioflusher: 8 combinations, 2 can be played; 8 halves to play"
+    start = before.index("ioflusher: combinations that do not fit a scenario:")
+    assert before[start + 1 :] == [
+        "  ext4-on-nbd-throttled, device.use swap (4 combinations): "
+        "workload.kind 'files' does not go with device.use 'swap'",
+        "ioflusher: combinations that cannot be played here:",
+        "  ext4-on-nbd-throttled, kernel 5.8, device.use ext4 (2 combinations): "
+        "no kernel 5.8 (give a bzImage with --kernel)",
+        "ioflusher: 8 combinations, 2 can be played; 8 halves to play",
+    ]
 
 
 def test_a_line_for_each_run_with_the_time_left(guests: Guests) -> None:
@@ -177,7 +178,7 @@ def test_the_table_and_the_judgement(guests: Guests) -> None:
     (lock,) = [line for line in lines if line.startswith("hardening.lock_memory")]
     assert "no: freezes with it alone, 2 of 2" in lock
     assert "it lived with the IO_FLUSHER state" in lines
-    assert lines[-1] == "2 cells, 8 halves: contrast 2"
+    assert lines[-1] == "2 cells, 8 halves: 2 contrast"
 
 
 def test_what_is_measured_is_not_played_again(guests: Guests) -> None:
@@ -262,7 +263,7 @@ def test_an_error_of_a_cell_is_told(guests: Guests) -> None:
     ended = call("plan.toml")
     assert ended.status == 2
     assert "true: 0 without, 0 with the state measured: mlockall() is refused" in ended.stdout
-    assert "1 cell, 4 halves: contrast 1" in ended.stdout
+    assert "1 cell, 4 halves: 1 contrast" in ended.stdout
 
 
 def test_json(guests: Guests) -> None:
@@ -293,7 +294,7 @@ def test_markdown(guests: Guests) -> None:
         + '[variants.hardening]\n"a|b" = {}\nlocked = { hardening.lock_memory = true }\n'
     )
     text = call("plan.toml", "--runs", "1", "--markdown").stdout
-    assert text.startswith("`ioflusher lab matrix plan.toml --runs 1`: 2 cells, 4 halves: contrast 2. ")
+    assert text.startswith("`ioflusher lab matrix plan.toml --runs 1`: 2 cells, 4 halves: 2 contrast. ")
     assert "Kernels: 6.12.117; emulated. Intervals: 95 % confidence (Clopper and Pearson)." in text
     assert (
         "| ext4-on-nbd-throttled | 6.12 | ext4 | a\\|b | frozen 1 of 1 (3-100 %) | 3.1 "
@@ -301,6 +302,49 @@ def test_markdown(guests: Guests) -> None:
     )
     assert "| the IO_FLUSHER state | yes: lives with it alone, 1 of 1 | yes: everything else" in text
     assert "Not measured to the end:\n\n- ext4-on-nbd-throttled, kernel 5.8" in text
+
+
+def test_the_report(guests: Guests, tmp_path: Path) -> None:
+    """A page and its pictures; everything in it is escaped, and every table of the terminal is there."""
+    Path("plan.toml").write_text(
+        PLAN.replace("hardening.lock_memory = [false, true]", "").replace('"mine"', '"mine"\ntitle = "<b>&"')
+        + '[variants.hardening]\n"<i>" = {}\nlocked = { hardening.lock_memory = true }\n'
+    )
+    near = NearMisses((ReclaimEntries("GFP_KERNEL", True, True, False, 7, 0.5),), 0.25, 3, 1.5, 2.75)
+    lived = replace(FINISHED, near_misses=near)
+    guests.fate = lambda scenario, state: lived if state else FROZEN
+    ended = call("plan.toml", "--report", "out")
+    page = Path("out/matrix-mine.html")
+    assert ended.stdout.splitlines()[-1] == f"report: {page}"
+    text = page.read_text()
+    assert "&lt;b&gt;&amp;" in text
+    assert "<b>" not in text
+    assert "<i>" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+    assert text.count("<svg") == len(MATRIX_PICTURES)
+    for words in (
+        "frozen 2 of 2 (16-100 %)",
+        "lives with it alone, 2 of 2",
+        "device.use swap (4 combinations)",
+    ):
+        assert words in text
+    assert "<td>with, 2 halves</td><td>7</td><td>1.5</td><td>0.2</td><td>2.75</td>" in text
+    assert "no kernel 5.8" in text
+    for picture in MATRIX_PICTURES:
+        assert Path(f"out/matrix-mine-{picture.name}.svg").read_text().startswith("<svg")
+    again = call("plan.toml", "--report", "out", "--json")
+    assert f"report: {page}" in again.stderr
+    assert page.read_text() == text, "the same matrix, the same page"
+    nothing = call("plan.toml", "--report", "empty", "--kept", "--since", "2999-01-01")
+    assert nothing.status == 2
+    assert "Nothing is measured yet." in Path("empty/matrix-mine.html").read_text()
+
+
+def test_a_report_that_cannot_be_written(guests: Guests) -> None:
+    """Known before anything is played."""
+    Path("file").write_text("")
+    ended = call("plan.toml", "--report", "file/out")
+    assert (ended.status, guests.played) == (2, [])
+    assert "the report cannot be written to file/out" in ended.stderr
 
 
 def test_jobs(guests: Guests) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -53,6 +54,12 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option("--markdown", is_flag=True, help="Print it as Markdown, for a document.")
+@click.option(
+    "--report",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for an HTML report with pictures.",
+)
 @kernel_option
 @accelerator_option
 def matrix_command(
@@ -65,6 +72,7 @@ def matrix_command(
     since: datetime | None,
     as_json: bool,
     markdown: bool,
+    report: Path | None,
     kernel: str | None,
     accelerator: str | None,
 ) -> None:
@@ -87,9 +95,12 @@ def matrix_command(
     from ioflusher.lab.matrix.work import missing_tasks
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.store import ExperimentStore
+    from ioflusher.report.experiment_html import check_report
 
     _check_options(as_json, markdown, kept, again, since)
     check_statistics()
+    if report is not None:
+        check_report(report)
     found, cells = _read(plan)
     if runs is not None:
         found = replace(found, runs=runs)
@@ -122,6 +133,8 @@ def matrix_command(
     result = matrix_result(found, prepared, measured, errors)
     command = _command(plan, runs, kernel, accelerator)
     _print(result, command, interrupted=interrupted, as_json=as_json, markdown=markdown)
+    if report is not None:
+        _write_report(result, report, command, to_stderr=as_json or markdown)
     if interrupted:
         again_from = f" --since {datetime.fromtimestamp(began):%Y-%m-%dT%H:%M:%S}" if began else ""
         print_error(f"interrupted; `{command}{again_from}` goes on")
@@ -166,10 +179,12 @@ def _read(wanted: str) -> "tuple[MatrixPlan, tuple[Cell, ...]]":
 
 def _say_what_is_to_come(prepared: "tuple[PreparedCell, ...]", tasks: "tuple[Task, ...]") -> None:
     """Say before anything boots what does not fit, cannot be played, and how much there is to do."""
-    for one in prepared:
-        if one.trouble:
-            what = "cannot be played here" if one.fits else "does not fit a scenario"
-            remark(f"{one.cell.name} {what}: {one.trouble}")
+    from ioflusher.report.experiment_matrix_text import MISFITS, trouble_lines
+
+    for heading, fits in ((MISFITS, False), ("combinations that cannot be played here", True)):
+        lines = trouble_lines(one for one in prepared if one.trouble and one.fits is fits)
+        if lines:
+            remark("\n  ".join((f"{heading}:", *lines)))
     halves = sum(task.halves for task in tasks)
     playable = sum(one.trial is not None for one in prepared)
     remark(
@@ -280,6 +295,16 @@ def _print(result: "MatrixResult", command: str, *, interrupted: bool, as_json: 
         from ioflusher.report.experiment_matrix_text import print_matrix
 
         print_matrix(result, output_console())
+
+
+def _write_report(result: "MatrixResult", directory: Path, command: str, *, to_stderr: bool) -> None:
+    from ioflusher.report.experiment_matrix_html import write_matrix_report
+
+    page = write_matrix_report(result, directory, command=command)
+    if to_stderr:
+        remark(f"report: {page}")
+    else:
+        click.echo(f"report: {page}")
 
 
 def _status(result: "MatrixResult") -> ExitStatus:

@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
@@ -41,14 +42,14 @@ def check_report(directory: Path) -> None:
         import jinja2  # noqa: F401
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing_package(error) from error
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable_report(directory, error) from error
     finally:
         with contextlib.suppress(OSError):
             for path in made:
@@ -73,7 +74,7 @@ def write_report(experiment: Experiment, directory: Path) -> Path:
             file = f"{name}.svg" if picture is PICTURES[0] else f"{name}-{picture.name}.svg"
             (directory / file).write_text(text, "utf-8", errors="backslashreplace")
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable_report(directory, error) from error
     return path
 
 
@@ -96,23 +97,12 @@ def _sections(experiment: Experiment) -> list[_Section]:
             for heading, run in headed
         ]
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing_package(error) from error
 
 
 def _render(experiment: Experiment, sections: list[_Section]) -> str:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise _missing(error) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ioflusher.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["printable"] = printable
-    return environment.get_template("experiment.html.j2").render(
+    return render_template(
+        "experiment.html.j2",
         experiment=experiment,
         plan=experiment.plan,
         ending=None if experiment.ending is Ending.COMPLETE else ending_sentence(experiment),
@@ -127,14 +117,37 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
     )
 
 
-def _missing(error: ImportError) -> IoflusherError:
+def render_template(name: str, **values: Any) -> str:
+    """A page of a template of this package; what is put into it is escaped.
+
+    Raises:
+        IoflusherError: jinja2 is missing.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise missing_package(error) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ioflusher.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["printable"] = printable
+    return environment.get_template(name).render(**values)
+
+
+def missing_package(error: ImportError) -> IoflusherError:
+    """What is said where a report needs a package."""
     return IoflusherError(
         f"reports need a package that is not installed: {error.name}",
         hint="pip install 'ioflusher[lab]'",
     )
 
 
-def _unwritable(directory: Path, error: OSError) -> IoflusherError:
+def unwritable_report(directory: Path, error: OSError) -> IoflusherError:
+    """What is said where a report's files cannot be made."""
     return IoflusherError(
         f"the report cannot be written to {directory}: {error.strerror}",
         errno=error.errno,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from ioflusher.lab.matrix.judgement import ContextJudgement, Shown
 from ioflusher.lab.matrix.result import CellResult, MatrixResult
 from ioflusher.lab.matrix.tally import CONFIDENCE, HalfTally, Rate
@@ -52,6 +54,7 @@ def _half(half: HalfTally) -> dict[str, Any]:
         "other": {**_rate(half.other), "what": dict(half.other_words)},
         "froze_after_s": [round(time, 2) for time in half.froze_after_s],
         "lived_after_s": [round(time, 2) for time in half.lived_after_s],
+        "near_misses": half.near_misses and msgspec.to_builtins(half.near_misses),
     }
 
 

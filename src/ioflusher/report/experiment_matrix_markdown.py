@@ -4,37 +4,33 @@ from collections.abc import Iterable
 
 from ioflusher.lab.matrix.result import MatrixResult
 from ioflusher.report.experiment_matrix_text import (
+    MISFITS,
+    NEAR_MISS_HEADINGS,
     after_words,
     axis_columns,
     axis_labels,
     enough_sentence,
     half_words_of_cell,
-    misfit_heading,
-    misfit_line,
+    misfit_lines,
     missing_line,
+    near_miss_rows_of,
+    played_on,
     summary,
 )
 
 
 def matrix_markdown(result: MatrixResult, *, command: str) -> str:
     """The matrix as a section's text; `command` plays it again."""
-    parts = [f"`{command}`: {summary(result)}. {_played_on(result)}", _cells(result)]
+    parts = [f"`{command}`: {summary(result)}. {played_on(result)}", _cells(result)]
     if result.plan.hardening:
         parts += _judgements(result)
-    misfits = [cell.prepared for cell in result.cells if not cell.prepared.fits]
-    if misfits:
-        parts.append(_list(misfit_heading(len(misfits)), map(misfit_line, misfits)))
+    if rows := near_miss_rows_of(result):
+        parts += ["How near the halves that lived came to freezing:", _table(NEAR_MISS_HEADINGS, rows)]
+    if misfits := misfit_lines(result):
+        parts.append(_list(MISFITS, misfits))
     if result.missing:
         parts.append(_list("Not measured to the end", map(missing_line, result.missing)))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _played_on(result: MatrixResult) -> str:
-    """Kernels and accelerators of the cells that were measured."""
-    plans = [cell.prepared.trial.plan for cell in result.cells if cell.kept_as and cell.prepared.trial]
-    kernels = ", ".join(dict.fromkeys(plan.kernel for plan in plans)) or "none yet"
-    how = " and ".join(dict.fromkeys(plan.accelerator for plan in plans))
-    return f"Kernels: {kernels}{f'; {how}' if how else ''}. Intervals: 95 % confidence (Clopper and Pearson)."
 
 
 def _cells(result: MatrixResult) -> str:

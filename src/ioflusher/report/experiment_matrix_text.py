@@ -1,5 +1,6 @@
 """A matrix on a terminal, and the words that all its reports share."""
 
+from collections.abc import Iterable
 from statistics import median
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.text import Text
 from ioflusher.lab.matrix.judgement import Answer, ContextJudgement, Shown, set_words
 from ioflusher.lab.matrix.prepare import PreparedCell
 from ioflusher.lab.matrix.result import CellResult, Contrast, MatrixResult
-from ioflusher.lab.matrix.tally import HalfTally, Rate
+from ioflusher.lab.matrix.tally import HalfTally, NearMissTally, Rate, Spread
 from ioflusher.support.text import counted, printable
 
 _STYLES = {
@@ -20,8 +21,17 @@ _STYLES = {
     Contrast.OTHERWISE: "bold yellow",
 }
 _ANSWER_STYLES = {Answer.YES: "bold green", Answer.NO: "", Answer.NOT_SHOWN: "bold yellow"}
+NEAR_MISS_HEADINGS = (
+    "cell",
+    "half",
+    "reclaim with I/O, entries",
+    "paused for dirty pages, s",
+    "asleep in reclaim, s",
+    "slowest request, s",
+)
 LONGEST_LABEL = 36
 WIDEST = 10_000
+MISFITS = "combinations that do not fit a scenario"
 LEGEND = "how often, and where the probability lies with 95 % confidence; after seconds: least, median, most"
 
 
@@ -37,11 +47,17 @@ def print_matrix(result: MatrixResult, console: Console) -> None:
                 console.print(Text(f"\n{printable(judgement.name)}", style="bold"), soft_wrap=True)
                 _print_table(_judgement(judgement), console)
                 console.print(Text(enough_sentence(judgement)), soft_wrap=True)
-    misfits = [cell.prepared for cell in result.cells if not cell.prepared.fits]
-    if misfits:
-        console.print(Text(f"\n{misfit_heading(len(misfits))}:", style="bold"))
-        for one in misfits:
-            console.print(Text(f"  {misfit_line(one)}"), soft_wrap=True)
+    rows = near_miss_rows_of(result)
+    if rows:
+        console.print(Text("\nhow near the halves that lived came to freezing:", style="bold"))
+        table = Table(*NEAR_MISS_HEADINGS, box=None, padding=(0, 2), show_edge=False, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        _print_table(table, console)
+    if misfits := misfit_lines(result):
+        console.print(Text(f"\n{MISFITS}:", style="bold"))
+        for line in misfits:
+            console.print(Text(f"  {line}"), soft_wrap=True)
     if result.missing:
         console.print(
             Text(f"\n{counted(len(result.missing), 'cell')} not measured to the end:", style="bold")
@@ -63,6 +79,53 @@ def axis_labels(cell: CellResult) -> tuple[str, ...]:
         printable(label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3] + "...")
         for label in labels
     )
+
+
+def varying_axes(result: MatrixResult) -> tuple[str, ...]:
+    """The columns of `axis_columns` in which the measured cells differ."""
+    rows = [axis_labels(cell) for cell in result.cells if cell.kept_as]
+    return tuple(
+        name
+        for name, labels in zip(axis_columns(result), zip(*rows, strict=True), strict=True)
+        if len(set(labels)) > 1
+    )
+
+
+def played_on(result: MatrixResult) -> str:
+    """Kernels and accelerators of the cells that were measured, and how intervals are made."""
+    plans = [cell.prepared.trial.plan for cell in result.cells if cell.kept_as and cell.prepared.trial]
+    kernels = ", ".join(dict.fromkeys(plan.kernel for plan in plans)) or "none yet"
+    how = " and ".join(dict.fromkeys(plan.accelerator for plan in plans))
+    return f"Kernels: {kernels}{f'; {how}' if how else ''}. Intervals: 95 % confidence (Clopper and Pearson)."
+
+
+def near_miss_rows_of(result: MatrixResult) -> list[tuple[str, ...]]:
+    """Rows for `NEAR_MISS_HEADINGS`: what is known of the halves that lived."""
+    rows = []
+    for cell in result.cells:
+        for half in (cell.tally.without, cell.tally.with_):
+            found = half.near_misses
+            if found is not None:
+                rows.append((printable(cell.prepared.cell.name), *_near_miss_words(half.io_flusher, found)))
+    return rows
+
+
+def _near_miss_words(io_flusher: bool, found: NearMissTally) -> tuple[str, ...]:
+    more = "at least " if found.lower_bounds else ""
+    return (
+        f"{'with' if io_flusher else 'without'}, {counted(found.halves, 'half', 'halves')}",
+        more + _spread_words(found.reclaim_with_io, "{:.0f}"),
+        more + _spread_words(found.dirty_paused_s, "{:.1f}"),
+        more + _spread_words(found.throttled_s, "{:.1f}"),
+        more + _spread_words(found.slowest_request_s, "{:.2f}"),
+    )
+
+
+def _spread_words(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "unknown"
+    least, most = form.format(spread.least), form.format(spread.most)
+    return least if least == most else f"{least} to {most}"
 
 
 def half_fates(half: HalfTally) -> tuple[tuple[str, Rate], ...]:
@@ -95,14 +158,26 @@ def after_words(half: HalfTally) -> str:
     return f"{times[0]:.1f}, {median(times):.1f}, {times[-1]:.1f}"
 
 
-def misfit_heading(number: int) -> str:
-    """What stands above the combinations that are no scenario."""
-    return f"{counted(number, 'combination')} that {'does' if number == 1 else 'do'} not fit a scenario"
+def misfit_lines(result: MatrixResult) -> list[str]:
+    """The combinations that are no scenario, and why."""
+    return trouble_lines(cell.prepared for cell in result.cells if not cell.prepared.fits)
 
 
-def misfit_line(one: PreparedCell) -> str:
-    """A combination that is no scenario, and why."""
-    return printable(f"{one.cell.name}: {one.trouble}")
+def trouble_lines(cells: Iterable[PreparedCell]) -> list[str]:
+    """A line for all cells of a scenario that have the same trouble, with what they have in common."""
+    groups: dict[tuple[str, str], list[PreparedCell]] = {}
+    for one in cells:
+        groups.setdefault((one.cell.scenario_name, one.trouble), []).append(one)
+    lines = []
+    for (scenario, trouble), alike in groups.items():
+        common = [
+            f"{axis} {label}"
+            for axis, label in alike[0].cell.coordinates
+            if all(one.cell.label(axis) == label for one in alike)
+        ]
+        number = f" ({len(alike)} combinations)" if len(alike) > 1 else ""
+        lines.append(printable(f"{', '.join((scenario, *common))}{number}: {trouble}"))
+    return lines
 
 
 def missing_line(cell: CellResult) -> str:
@@ -117,9 +192,10 @@ def summary(result: MatrixResult) -> str:
     cells = [cell for cell in result.cells if cell.kept_as]
     if not cells:
         return "Nothing is measured yet."
-    halves = sum(len(cell.tally.half(one).halves) for cell in cells for one in (False, True))
+    played = {cell.prepared.trial.key: cell.tally for cell in cells if cell.prepared.trial}
+    halves = sum(len(tally.half(one).halves) for tally in played.values() for one in (False, True))
     kinds = [cell.contrast for cell in cells]
-    words = ", ".join(f"{kind.value} {kinds.count(kind)}" for kind in Contrast if kind in kinds)
+    words = ", ".join(f"{kinds.count(kind)} {kind.value}" for kind in Contrast if kind in kinds)
     return f"{counted(len(cells), 'cell')}, {counted(halves, 'half', 'halves')}: {words}"
 
 

@@ -87,11 +87,16 @@ PICTURES = (
 
 def svg(picture: Picture, run: Run) -> str:
     """The picture as an SVG element, the same for the same run. Raises ImportError without matplotlib."""
+    return figure_svg(picture.name, lambda: picture.draw(run))
+
+
+def figure_svg(name: str, draw: Callable[[], "Figure"]) -> str:
+    """A figure as an SVG element, the same for the same one. Raises ImportError without matplotlib."""
     import matplotlib
 
-    salt = f"ioflusher {picture.name}"
+    salt = f"ioflusher {name}"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10}):
         buffer = io.StringIO()
-        picture.draw(run).savefig(buffer, format="svg", metadata={"Date": None})
+        draw().savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

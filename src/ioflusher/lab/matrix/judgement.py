@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.lab.matrix.cells import Cell, setting_of
+from ioflusher.lab.matrix.cells import Cell, setting_of, trial_key
 from ioflusher.lab.matrix.plan import MatrixPlan, value_label
 from ioflusher.lab.matrix.tally import CellTally, HalfTally, Rate
 from ioflusher.lab.scenario import Scenario
@@ -139,6 +139,7 @@ def _sets(plan: MatrixPlan, cells: list[tuple[Cell, CellTally]]) -> dict[_Set, H
     keys = dict.fromkeys(key for axis in axes for choice in axis.choices for key, _ in choice.settings)
     keys.pop(STATE_KEY, None)
     sets: dict[_Set, HalfTally] = {}
+    counted_in: set[tuple[_Set, str]] = set()
     for cell, counted in cells:
         if cell.scenario is None:
             continue
@@ -152,6 +153,11 @@ def _sets(plan: MatrixPlan, cells: list[tuple[Cell, CellTally]]) -> dict[_Set, H
             if plan.only in (None, "with" if io_flusher else "without"):
                 have = own | {_state(cell.scenario)} if io_flusher and plan.only is None else own
                 half = counted.half(io_flusher)
+                # two cells may come to the same scenario, and have the same runs then
+                played = trial_key(cell.scenario, "", "", {})
+                if (have, played) in counted_in:
+                    continue
+                counted_in.add((have, played))
                 before = sets[have].halves if have in sets else ()
                 sets[have] = HalfTally(io_flusher, (*before, *half.halves))
     return sets

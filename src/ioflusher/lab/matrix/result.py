@@ -17,7 +17,7 @@ class Contrast(Enum):
     CONTRAST = "contrast"  # every run froze without the state, every run lived with it
     AT_TIMES = "contrast at times"  # some froze without, all lived with
     NONE = "no difference"  # all lived
-    FROZEN_TOO = "froze with it, too"
+    FROZEN_TOO = "frozen too"
     OTHERWISE = "otherwise"
     ONE_HALF = "one half"
     NOT_MEASURED = "not measured"

@@ -5,6 +5,7 @@ Needs the extra `ioflusher[lab]` for the intervals (scipy).
 
 import importlib.util
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ioflusher.lab.errors import LabError
@@ -53,6 +54,40 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """The least and the most of what was counted or measured in several halves."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class NearMissTally:
+    """How near the daemon came to waiting for itself in halves that lived; None: no half knows it.
+
+    Attributes:
+        halves: of so many halves something is known.
+        reclaim_with_io: entries into direct reclaim with I/O allowed.
+        dirty_paused_s: seconds that its threads were throttled on dirty pages.
+        throttled_s: seconds that they slept in reclaim.
+        slowest_request_s: the device's slowest request.
+        lower_bounds: whether a kernel dropped events, so that there may have been more.
+    """
+
+    halves: int
+    reclaim_with_io: Spread | None
+    dirty_paused_s: Spread | None
+    throttled_s: Spread | None
+    slowest_request_s: Spread | None
+    lower_bounds: bool
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return Spread(min(known), max(known)) if known else None
+
+
+@dataclass(frozen=True, slots=True)
 class HalfTally:
     """The halves of one cell that have the state, or of those that do not.
 
@@ -94,6 +129,21 @@ class HalfTally:
     def lived_after_s(self) -> tuple[float, ...]:
         """Seconds from the workload's begin to its end, of those that lived, in order."""
         return tuple(sorted(half.when_s for half in self.halves if half.lived))
+
+    @property
+    def near_misses(self) -> NearMissTally | None:
+        """How near those that lived came to freezing; None where nothing is known of it."""
+        known = [half.near_misses for half in self.halves if half.lived and half.near_misses]
+        if not known:
+            return None
+        return NearMissTally(
+            len(known),
+            _spread(one.reclaim_with_io() for one in known),
+            _spread(one.dirty_paused_s for one in known),
+            _spread(one.throttled_s for one in known),
+            _spread(one.longest_request_s for one in known),
+            any(one.events_lost for one in known),
+        )
 
 
 @dataclass(frozen=True, slots=True)
