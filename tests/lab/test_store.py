@@ -323,6 +323,23 @@ def test_evidence_that_cannot_be_unpacked(store: ExperimentStore) -> None:
     database.close()
 
 
+def test_a_plan_that_cannot_be_read_hides_no_other(store: ExperimentStore) -> None:
+    """An experiment of a version with other words in its scenario is named, the others are listed."""
+    first, second = (keep(store, experiment(PROVED)) for _ in range(2))
+    database = sqlite3.connect(store.path)
+    with database:
+        (plan,) = database.execute("SELECT plan FROM experiment WHERE id = ?", (second,)).fetchone()
+        other = plan.replace('"store":"remote"', '"store":"elsewhere"')
+        assert other != plan
+        database.execute("UPDATE experiment SET plan = ? WHERE id = ?", (other, second))
+    database.close()
+    unreadable: list[StoreError] = []
+    assert [kept.id for kept in store.experiments(unreadable.append)] == [first]
+    (error,) = unreadable
+    assert str(error).startswith(f"the plan of run {second}, kept by ioflusher")
+    assert "elsewhere" in str(error)
+
+
 def test_explanations_of_another_version_are_made_anew(store: ExperimentStore) -> None:
     """Roles that this version does not know: the stack is explained again from what was read of it."""
     number = keep(store, experiment(PROVED))

@@ -1,13 +1,15 @@
 """`ioflusher lab runs` and `lab show`: the runs that are kept, listed and printed again."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from ioflusher.cli.console import output_console
+from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import run_argument
-from ioflusher.cli.messages import remark
+from ioflusher.cli.messages import complain, remark
 
 
 @click.command("runs")
@@ -17,18 +19,25 @@ def runs_command(as_json: bool) -> None:
 
     They are kept in $XDG_STATE_HOME/ioflusher (default ~/.local/state/ioflusher), the last 10,000; a line
     stands for one `lab run` with all of its runs.
+
+    Exit status: 0 the list is printed, 2 some of what is kept could not be read and was left out.
     """
-    from ioflusher.lab.store import ExperimentStore
+    from ioflusher.lab.store import ExperimentStore, StoreError
     from ioflusher.report.experiment_list import experiment_lines, experiment_list_record
 
     store = ExperimentStore()
-    experiments = store.experiments()
+    unreadable: list[StoreError] = []
+    experiments = store.experiments(unreadable.append)
     if as_json:
         click.echo(json.dumps(experiment_list_record(experiments)))
     elif experiments:
         click.echo("\n".join(experiment_lines(experiments)))
-    else:
+    elif not unreadable:
         remark(f"no runs are kept in {store.path}")
+    for error in unreadable:
+        complain(error)
+    if unreadable:
+        sys.exit(ExitStatus.FAILED)
 
 
 @click.command("show")

@@ -15,7 +15,7 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,9 +190,22 @@ class ExperimentStore:
         long_ago = time.time() - ABANDONED_S
         database.execute(_DROP_EMPTY, {"unknown": Ending.UNKNOWN.value, "long_ago": long_ago})
 
-    def experiments(self) -> list[KeptExperiment]:
-        """Every experiment that has a run, the newest first; none where there is no file."""
-        return [_kept_experiment(row, runs) for row, runs in self._experiment_rows()]
+    def experiments(
+        self, on_unreadable: Callable[[StoreError], None] = lambda error: None
+    ) -> list[KeptExperiment]:
+        """Every experiment that has a run, the newest first; none where there is no file.
+
+        Args:
+            on_unreadable: called for each that this version cannot read, with its number and why; it is
+                left out of the list.
+        """
+        found = []
+        for row, runs in self._experiment_rows():
+            try:
+                found.append(_kept_experiment(row, map(_kept_run, runs)))
+            except StoreError as error:
+                on_unreadable(error)
+        return found
 
     def comparable_experiments(self) -> list[KeptExperiment]:
         """Those of them whose scenario says the same to this version of ioflusher as to the one that kept it.
@@ -203,25 +216,23 @@ class ExperimentStore:
         found = []
         for row, runs in self._experiment_rows():
             with contextlib.suppress(StoreError):
-                kept = _kept_experiment(row, runs)
+                kept = _kept_experiment(row, map(_kept_run, runs))
                 if _knows_all(msgspec.json.decode(row[3])["definition"], kept.plan.definition):
                     found.append(kept)
         return found
 
-    def _experiment_rows(self) -> list[tuple[tuple[Any, ...], list[KeptRun]]]:
-        """The rows of experiments that have runs, with these, the newest first."""
+    def _experiment_rows(self) -> list[tuple[tuple[Any, ...], list[tuple[Any, ...]]]]:
+        """The rows of experiments that have runs, each with the rows of these, the newest first."""
         if not self._exists():
             return []
         with self._open() as database:
             if not self._is_ours(database):
                 return []
-            runs: dict[int, list[KeptRun]] = {}
-            columns = "experiment, number, without, with_, proved"
-            for owner, number, without, with_, proved in database.execute(
-                f"SELECT {columns} FROM run ORDER BY experiment, number"
+            runs: dict[int, list[tuple[Any, ...]]] = {}
+            for owner, *run in database.execute(
+                "SELECT experiment, number, without, with_, proved FROM run ORDER BY experiment, number"
             ):
-                kept = KeptRun(number, without and _outcome(without), with_ and _outcome(with_), bool(proved))
-                runs.setdefault(owner, []).append(kept)
+                runs.setdefault(owner, []).append(tuple(run))
             rows = database.execute("SELECT * FROM experiment ORDER BY id DESC").fetchall()
             return [(row, runs[row[0]]) for row in rows if row[0] in runs]
 
@@ -376,7 +387,12 @@ def _has_tables(database: sqlite3.Connection) -> bool:
     return database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
 
-def _kept_experiment(row: tuple[Any, ...], runs: list[KeptRun]) -> KeptExperiment:
+def _kept_run(row: tuple[Any, ...]) -> KeptRun:
+    number, without, with_, proved = row
+    return KeptRun(number, without and _outcome(without), with_ and _outcome(with_), bool(proved))
+
+
+def _kept_experiment(row: tuple[Any, ...], runs: Iterable[KeptRun]) -> KeptExperiment:
     number, began_at, program, plan, ending, error = row
     try:
         return KeptExperiment(
