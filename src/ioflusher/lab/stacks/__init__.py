@@ -76,6 +76,14 @@ STACKS: dict[str, StackRow] = {
             own_daemon=True,
         ),
         StackRow(
+            kind="stacked",
+            implementation="stacked:StackedStack",
+            modules=("nbd nbds_max=1", "fuse", "loop max_loop=1"),
+            places={"file": ("{socket}", "{file}")},
+            example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
+            own_daemon=True,
+        ),
+        StackRow(
             kind="ublk",
             implementation="ublk:UblkStack",
             modules=("ublk_drv",),

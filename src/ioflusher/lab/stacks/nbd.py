@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
-from ioflusher.lab.stacks.base import STORE, Stack, filled_in, own_hardening
+from ioflusher.lab.stacks.base import Stack, filled_in, own_hardening
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernelclient import Attachment, attach
@@ -19,18 +19,18 @@ DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
 
 
-def places(order: PlayHalf) -> dict[str, str]:
-    """What another server is told, by placeholder."""
-    return {"{socket}": SOCKET, "{file}": str(STORE / "image"), "{remote}": order.remote}
+def places(order: PlayHalf, image: str) -> dict[str, str]:
+    """What another server is told, by placeholder; `image` is the file behind the device, if it has one."""
+    return {"{socket}": SOCKET, "{file}": image, "{remote}": order.remote}
 
 
-def daemon_argv(order: PlayHalf) -> list[str]:
+def daemon_argv(order: PlayHalf, image: str) -> list[str]:
     """The server's command."""
     daemon = order.scenario.daemon
     if daemon.command:
-        return filled_in(daemon.command, places(order))
+        return filled_in(daemon.command, places(order, image))
     argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
-    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", str(STORE / "image")]
+    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
     return argv + own_hardening(order)
 
 
@@ -43,12 +43,11 @@ class NbdStack(Stack):
     _attachment: Attachment
 
     def start(self) -> None:
-        if self.scenario.daemon.store != "remote":
-            self.make_store()
-        argv = daemon_argv(self.order)
+        image = str(self.make_store()) if self.scenario.daemon.store != "remote" else ""
+        argv = daemon_argv(self.order, image)
         if self.scenario.daemon.command:
             self._server = self.processes.start(argv, io_flusher=self.order.io_flusher)
-            self.set_up(self._server, places(self.order))
+            self.set_up(self._server, places(self.order, image))
             await_true(lambda: Path(SOCKET).is_socket(), f"it had no socket {SOCKET}", self._server)
             uri = f"nbd+unix:///?socket={SOCKET}"
         else:

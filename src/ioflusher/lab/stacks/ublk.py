@@ -41,8 +41,10 @@ class UblkStack(Stack):
             self.device = await_ready_line(self._server, "serving ")
             return
         before = ublk_devices()
-        argv = filled_in(command, {"{file}": str(image)})
+        places = {"{file}": str(image)}
+        argv = filled_in(command, places)
         self._server = self.processes.start(argv, io_flusher=self.order.io_flusher)
+        self.set_up(self._server, places)
         await_true(lambda: bool(ublk_devices() - before), "there was no new ublk device", self._server)
         self.device = os.path.join("/dev", min(ublk_devices() - before))
 
