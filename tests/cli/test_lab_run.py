@@ -331,6 +331,60 @@ def test_a_crash_says_where_the_runs_are(guests: Guests) -> None:
     assert (shown["ending"], shown["done"]) == ("unknown", 1)
 
 
+# another daemon
+
+
+def test_another_daemon_is_played_and_kept(guests: Guests) -> None:
+    """The words as a shell splits them; the definition that is kept and reported is the changed one."""
+    guests.will_play((FROZEN, FINISHED))
+    result = run("--json", "--daemon", "sh -c 'exec serve \"$1\"' {socket} {file}")
+    assert result.status == 0, result.stderr
+    (kept,) = ExperimentStore().experiments()
+    definition = kept.plan.definition
+    assert definition.daemon.command == ("sh", "-c", 'exec serve "$1"', "{socket}", "{file}")
+    assert definition.daemon.store == "file"
+    assert "serves it" in record(result)["served"]
+    assert "with another daemon" in record(result)["title"]
+    guests.will_play((FROZEN, FINISHED))
+    assert run("--daemon", "sh {directory} {mount}", "--kind", "fuse").status == 0
+    assert ExperimentStore().experiments()[0].plan.definition.device.kind == "fuse"
+    guests.will_play((FROZEN, FINISHED))
+    assert run("--daemon", "sh {socket}", "--setup", "true {file}", "--setup", "true").status == 0
+    assert ExperimentStore().experiments()[0].plan.definition.daemon.setup == (("true", "{file}"), ("true",))
+
+
+def test_a_daemon_of_this_directory(guests: Guests) -> None:
+    """Its program is named as from here, and guests get its path."""
+    Path("server").write_text("#!/bin/sh\n")
+    Path("server").chmod(0o755)
+    guests.will_play((FROZEN, FINISHED))
+    assert run("--daemon", "./server {socket} {file}").status == 0
+    (kept,) = ExperimentStore().experiments()
+    assert kept.plan.definition.daemon.command[0] == str(Path("server").absolute())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--daemon", "nbdkit 'x {socket}"), "No closing quotation"),
+        (("--daemon", "  "), "expected a command, found none"),
+        (("--daemon", "sh {socket} {device}"), "found {device}, {socket}"),
+        (("--daemon", "sh {directory} {mount}"), "these are placeholders of the kind fuse"),
+        (("--daemon", "sh {socket} {file}", "--kind", "ubkl"), "did you mean ublk?"),
+        (("--kind", "ublk"), "--kind and --setup go with --daemon"),
+        (("--daemon", "no-such-daemon {socket} {file}"), "no-such-daemon (of no package that is known here)"),
+        (("--daemon", "./nowhere {socket} {file}"), "/nowhere (of no package that is known here)"),
+        (("--share", "/nowhere/at-all"), "does not exist"),
+    ],
+)
+def test_a_daemon_that_cannot_be_played(guests: Guests, words: tuple[str, ...], says: str) -> None:
+    """Nothing is booted; the message has what was found and what to do."""
+    result = run(*words)
+    assert result.status == 2
+    assert says in " ".join(result.stderr.split())
+    assert guests.booted == 0
+
+
 # what the end needs is looked at before the first boot
 
 

@@ -96,6 +96,7 @@ REPORTS = [
         threads=(),
         memory_kib=MEMORY,
         vm_counters={"oom_kill": 2},
+        ended=("`nbdkit` was killed by signal 9; it printed nothing",),
     ),
 ]
 

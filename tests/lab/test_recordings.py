@@ -471,3 +471,30 @@ def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
         file.write_text(text, encoding="latin-1")
         with pytest.raises(LabError, match=r"x\.json is no recording of a guest"):
             read_recording(file)
+
+
+@pytest.mark.parametrize("name", ["finished", "frozen-no-witness", "lost-daemon-killed"])
+def test_a_daemon_that_ended_meanwhile_is_told(name: str) -> None:
+    """How it ended and what it printed stand in one line behind what is said anyway."""
+    recorded = recording(name)
+    ended = ("`server` ended with status 3; it printed:\nno space\nbye", "`client` was killed by signal 9")
+    said = tuple(
+        msgspec.structs.replace(one, report=msgspec.structs.replace(one.report, ended=ended))
+        if isinstance(one.report, WorkEnded | DeviceFrozen)
+        else one
+        for one in recorded.said
+    )
+    before = judged(msgspec.structs.replace(recorded, said=_without_ends(recorded.said))).detail
+    assert judged(msgspec.structs.replace(recorded, said=said)).detail == (
+        f"{before} Meanwhile `server` ended with status 3; it printed: / no space / bye. "
+        "Meanwhile `client` was killed by signal 9."
+    )
+
+
+def _without_ends(said: tuple[Said, ...]) -> tuple[Said, ...]:
+    return tuple(
+        msgspec.structs.replace(one, report=msgspec.structs.replace(one.report, ended=()))
+        if isinstance(one.report, WorkEnded | DeviceFrozen)
+        else one
+        for one in said
+    )

@@ -1,11 +1,13 @@
 """What a scenario needs is looked for before anything boots, and installed by `lab setup`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from ioflusher.lab import experiment, setup
+from ioflusher.lab import experiment, setup, tree
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.scenario import Scenario
@@ -26,7 +28,13 @@ def with_command(*command: str) -> Scenario:
 def here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The programs of a machine, to be filled."""
     programs: set[str] = set(setup.PACKAGES.values())
-    monkeypatch.setattr(setup, "locate", lambda name: f"/usr/bin/{name}" if name in programs else None)
+
+    def find(name: str) -> str | None:
+        return f"/usr/bin/{name}" if name in programs else None
+
+    monkeypatch.setattr(setup, "locate", find)
+    monkeypatch.setattr(setup, "_find_in_guest", find)
+    monkeypatch.setattr("os.access", lambda name, mode: name in programs)
     return programs
 
 
@@ -73,6 +81,46 @@ def test_a_daemon_of_no_known_package(here: set[str]) -> None:
     here.add("./my-daemon")
     with pytest.raises(LabError):
         setup.check_programs(with_command("./my-daemon"))
+
+
+def test_a_daemon_where_guests_do_not_look(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that only this user's PATH has is found by its path alone, which the hint has."""
+    monkeypatch.setattr(setup, "locate", lambda name: f"/home/me/bin/{name}")
+    with pytest.raises(LabError) as caught:
+        setup.check_programs(with_command("my-daemon", "{socket}", "{file}"))
+    assert "my-daemon is at /home/me/bin/my-daemon, where guests do not look" in (caught.value.hint or "")
+
+
+def test_a_hidden_daemon_is_shown_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program below a home directory, and what it is a link to; not one that guests see anyway."""
+    monkeypatch.setattr(tree, "HIDDEN", frozenset({os.fsencode(tmp_path)}))
+    (tmp_path / "build").mkdir()
+    program = tmp_path / "build" / "server"
+    program.write_text("")
+    (tmp_path / "link").symlink_to(program)
+    assert setup.daemon_files(with_command(str(tmp_path / "link"))) == (tmp_path / "link", program)
+    assert setup.daemon_files(with_command(str(program))) == (program,)
+    assert setup.daemon_files(with_command("/bin/sh")) == ()
+    assert setup.daemon_files(with_command("nbdkit")) == setup.daemon_files(PLAIN) == ()
+    shown = tree.scan([tmp_path / "link", program], root=tmp_path / "build")
+    node = shown
+    for part in program.parts[1:]:
+        node = node.children[os.fsencode(part)]
+    assert node.source == os.fsencode(program)
+    assert list(node.children) == []
+
+
+def test_a_program_that_guests_do_not_see_boots_nothing(
+    here: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lab that was made for other scenarios does not show it: said, with what to do."""
+    monkeypatch.setattr(experiment, "guest_disks", lambda _: pytest.fail("disks were made"))
+    monkeypatch.setattr(experiment, "check_programs", lambda _: None)
+    monkeypatch.setattr(experiment, "daemon_files", lambda _: (Path("/home/me/server"),))
+    with pytest.raises(LabError, match="guests do not see /home/me/server") as caught:
+        run_half(Lab(), NBDKIT, io_flusher=False)
+    assert caught.value.hint == "--share /home/me"
+    assert Lab(shares=[Path("/home/me")]).shows(Path("/home/me/server"))
 
 
 def test_packages_of_stack_and_use(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

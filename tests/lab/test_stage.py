@@ -27,6 +27,7 @@ from ioflusher.lab.guest.processes import (
     SetupFailed,
     await_ready_line,
     await_true,
+    ended_processes,
     family,
     holds,
     listens,
@@ -375,19 +376,26 @@ def test_only_the_end_of_the_output_is_kept(ordinary: Processes, capfd: pytest.C
     assert len(capfd.readouterr().err.split()) == 20000
 
 
+def command_of(pid: int) -> str:
+    """The words of a process, each with a NUL behind it; "" once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def test_a_family_is_all_that_a_daemon_started(ordinary: Processes) -> None:
     """Children, their children, and those whose parent is gone, as sshfs starts its server; not others."""
     script = "sleep 61 & (sleep 62 & exec sleep 0) & sh -c 'sleep 63; true' & exec sleep 64"
     with ending(shell(ordinary, script)) as daemon, ending(ordinary.start(["sleep", "65"])) as other:
+        wanted = {f"sleep\0{seconds}\0" for seconds in (61, 62, 63, 64)}
         deadline = time.monotonic() + 20
-        commands: set[str] = set()
-        while len(commands) < 5 and time.monotonic() < deadline:
+        sleeps: set[str] = set()
+        while sleeps != wanted and time.monotonic() < deadline:
             members = family(daemon)
-            commands = {
-                Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() for pid in members
-            }
-            commands -= {"sleep 0", "sh -c " + script}
-        assert {c for c in commands if c.startswith("sleep")} == {f"sleep {n}" for n in (61, 62, 63, 64)}
+            sleeps = {words for words in map(command_of, members) if words.startswith("sleep")}
+            sleeps.discard("sleep\x000\0")
+        assert sleeps == wanted
         assert members[0] == daemon.pid
         assert other.pid not in members
         for pid in members[1:]:
@@ -503,3 +511,18 @@ def test_modules_of_the_stack_are_added_once() -> None:
     """A scenario that names a module itself, with options of its own, keeps them."""
     assert SCENARIOS["ext4-on-nbd-throttled"].modules == ("nbd nbds_max=1",)
     assert SCENARIOS["ext4-on-bindfs-throttled"].modules == ("fuse", "loop max_loop=1")
+
+
+def test_processes_of_the_stack_that_ended_are_told(ordinary: Processes) -> None:
+    """Those that ended since, in the order in which they were started, with their last words."""
+    with (
+        ending(shell(ordinary, "echo no space; exit 3")) as ends,
+        ending(ordinary.start(["sleep", "60"])) as stays,
+        ending(shell(ordinary, "kill -9 $$")) as killed,
+    ):
+        assert ordinary.staged == (ends, stays, killed)
+        for process in (ends, killed):
+            process.wait(timeout=30)
+        first, second = ended_processes(ordinary.staged)
+    assert first.endswith("ended with status 3; it printed:\nno space")
+    assert second.endswith("was killed by signal 9; it printed nothing")

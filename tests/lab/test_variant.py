@@ -38,6 +38,7 @@ def test_all_else_stays() -> None:
     changed = with_daemon(SWAP, ["nbdkit", "{socket}", "{remote}"])
     assert changed == replace(
         SWAP,
+        title=f"{SWAP.title}, with another daemon",
         served="a device (nbd) holds the machine's swap; `nbdkit '{socket}' '{remote}'` serves it",
         daemon=replace(SWAP.daemon, command=("nbdkit", "{socket}", "{remote}")),
     )
@@ -48,6 +49,15 @@ def test_another_kind() -> None:
     changed = with_daemon(FILES, ["bindfs", "-f", "{directory}", "{mount}"], kind="fuse")
     assert changed.device == replace(FILES.device, kind="fuse")
     assert {"fuse", "loop max_loop=1"} <= set(changed.modules)
+
+
+def test_a_daemon_that_is_told_what_to_serve() -> None:
+    """Placeholders may stand in the commands that tell it."""
+    changed = with_daemon(FILES, ["server", "{socket}"], setup=[["ctl", "add", "{file}"], ["ctl", "go"]])
+    assert changed.daemon.setup == (("ctl", "add", "{file}"), ("ctl", "go"))
+    assert changed.daemon.store == "file"
+    with pytest.raises(ScenarioError, match=r"found {device}, {socket}"):
+        with_daemon(FILES, ["server", "{socket}"], setup=[["ctl", "{device}"]])
 
 
 def test_the_network_comes_with_the_server_outside() -> None:

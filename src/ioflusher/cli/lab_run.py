@@ -12,8 +12,14 @@ import click
 
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_options import ProgressLine, accelerator_option, kernel_option, progress_line
-from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
+from ioflusher.cli.lab_options import (
+    ProgressLine,
+    accelerator_option,
+    current_directory_shares,
+    kernel_option,
+    progress_line,
+)
+from ioflusher.cli.lab_scenario import complete_kind, read_scenario, scenario_argument, with_other_daemon
 from ioflusher.cli.messages import complain, print_error, remark
 from ioflusher.cli.output import OutputError, flush_output
 from ioflusher.errors import IoflusherError
@@ -46,6 +52,20 @@ report_option = click.option(
     help="Play one half after the other; default: both at once, under the same load, where this machine has "
     "the processors and the memory.",
 )
+@click.option("--daemon", metavar="CMD", help="Another daemon, as in 'nbdkit -f -U {socket} file {file}'.")
+@click.option(
+    "--kind",
+    metavar="KIND",
+    shell_complete=complete_kind,
+    help="What the daemon of --daemon serves: nbd, ublk, fuse and more; default: as in SCENARIO.",
+)
+@click.option("--setup", metavar="CMD", multiple=True, help="A command that tells the daemon what to serve.")
+@click.option(
+    "--share",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="One more directory for guests.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @report_option
 @kernel_option
@@ -55,6 +75,10 @@ def run_command(
     runs: int,
     only: "OneHalf | None",
     sequential: bool,
+    daemon: str | None,
+    kind: str | None,
+    setup: tuple[str, ...],
+    share: tuple[Path, ...],
     as_json: bool,
     report: Path | None,
     kernel: str | None,
@@ -66,12 +90,23 @@ def run_command(
     with its evidence as soon as it has ended: `ioflusher lab runs` lists them, `lab show` prints one
     again. Ctrl-C ends the experiment and reports the runs so far.
 
+    With --daemon any program of this machine is the daemon: guests see it, the system's directories, the
+    current directory and what --share adds. The words of CMD are split as by a shell, and no shell runs. Its
+    placeholders are those of its kind (docs/lab.md): for nbd {socket}, and {file} or {remote}.
+
     Exit status: 0 frozen without and alive with, or as the scenario expects of this kernel (with --only, that
     half); 1 anything else, 2 the work could not be done, 130 Ctrl-C.
     """
     found = read_scenario(scenario)
+    shares = share
+    if daemon is not None:
+        found = with_other_daemon(found, daemon, kind, setup)
+        shares = (*share, *current_directory_shares())
+    elif kind is not None or setup:
+        raise click.UsageError("--kind and --setup go with --daemon: what it serves, and how it is told")
     experiment = play(
         found,
+        shares=shares,
         runs=runs,
         only=only,
         sequential=sequential,
@@ -110,6 +145,7 @@ def play(
     kernel: str | None,
     accelerator: str | None,
     sequential: bool = False,
+    shares: tuple[Path, ...] = (),
     sequel: Sequel | None = None,
 ) -> "Experiment":
     """Check what the end needs, play, keep and print: what every verb does that plays a scenario.
@@ -120,16 +156,17 @@ def play(
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
     from ioflusher.lab.session import Lab
-    from ioflusher.lab.setup import check_programs
+    from ioflusher.lab.setup import check_programs, daemon_files
 
     check_programs(found)
     _check_output()
     directory = _report_directory(report)
     keeper = RunKeeper(_store(), on_error=_not_kept)
     chosen = Accelerator(accelerator) if accelerator else None
+    shares = (*shares, *daemon_files(found))
     with (
         progress_line() as progress,
-        Lab(kernel, accelerator=chosen, progress=progress, scenario=found) as lab,
+        Lab(kernel, accelerator=chosen, shares=shares, progress=progress, scenario=found) as lab,
     ):
         at_once = only is None and not sequential and _room_for_both(found)
         plan = plan_runs(lab, found, only=only, runs=runs, at_once=at_once)

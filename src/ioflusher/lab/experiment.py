@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ioflusher.lab.disks import DiskRequest, EmptyDisk, guest_disks
+from ioflusher.lab.errors import LabError
 from ioflusher.lab.follower import Follower, OnReport, ignore_report
 from ioflusher.lab.messages import READER_DISK, STORE_DISK, GuestReport, PlayHalf
 from ioflusher.lab.outcome import Half
@@ -12,7 +13,7 @@ from ioflusher.lab.recording import Recorder, Recording
 from ioflusher.lab.remote import remote_store
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Guest, Lab, await_agent
-from ioflusher.lab.setup import check_programs
+from ioflusher.lab.setup import check_programs, daemon_files
 
 STORE_MARGIN_BYTES = 64 << 20  # file system overhead around the daemon's store
 
@@ -67,6 +68,12 @@ def run_half(
             no outcome.
     """
     check_programs(scenario)
+    hidden = [file for file in daemon_files(scenario) if not lab.shows(file)]
+    if hidden:
+        raise LabError(
+            f"guests do not see {hidden[0]}, the program of daemon.command",
+            hint=f"--share {hidden[0].parent}",
+        )
     with remote_store(scenario) as remote, guest_disks(disks_for(scenario)) as disks:
 
         def heed(half: bool, report: GuestReport) -> None:

@@ -186,6 +186,7 @@ class Follower:
             detail = f"The daemon waits for itself: {witness.explanation.sentence}."
         else:
             detail = "None of the daemon's threads was seen waiting for itself."
+        detail += ended_sentences(report.ended)
         waiting = tuple(
             (task.comm, explain_stack(parse_proc_stack(task.stack)).sentence) for task in report.waiting
         )
@@ -213,11 +214,13 @@ class Follower:
             detail = f"The workload ended with status {report.status} before it had read everything back."
             if self._file_system is not None and not self._file_system.clean:
                 detail += f" {checked_sentence(self._file_system)}"
+            detail += ended_sentences(report.ended)
             return self._half(HalfOutcome.LOST, detail, console_tail=self._machine.console_tail(), **more)
         wrong = self._verified.wrong_chunks
         detail = "All that was written came back." if not wrong else f"{wrong} chunks came back wrong."
         if self._file_system is not None:
             detail += f" {checked_sentence(self._file_system)}"
+        detail += ended_sentences(report.ended)
         return self._half(
             HalfOutcome.FINISHED,
             detail,
@@ -265,6 +268,11 @@ class Follower:
             for task in task_reports(self._machine.console_bytes())
             if task.tid in known
         )
+
+
+def ended_sentences(ended: tuple[str, ...]) -> str:
+    """What is to be said of processes of the stack that ended meanwhile, behind what is said already."""
+    return "".join(f" Meanwhile {' / '.join(sentence.splitlines())}." for sentence in ended)
 
 
 def panic_reason(console: bytes) -> str | None:

@@ -295,6 +295,8 @@ class DeviceFrozen(TimedReport, frozen=True, tag="device-frozen"):
         waiting: every other task in uninterruptible sleep, with its stack.
         memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
         near_misses: how near the daemon came; None in what an earlier version recorded.
+        ended: which of the processes that the stack had started ended meanwhile, how, and what each printed
+            last; a sentence for each.
     """
 
     stalled_s: float
@@ -305,6 +307,7 @@ class DeviceFrozen(TimedReport, frozen=True, tag="device-frozen"):
     memory_kib: dict[str, int]
     vm_counters: dict[str, int]
     near_misses: NearMisses | None = None
+    ended: tuple[str, ...] = ()
 
 
 class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
@@ -317,6 +320,8 @@ class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
         threads: the daemon's, without stacks.
         memory_kib, vm_counters: lines of /proc/meminfo and /proc/vmstat.
         near_misses: how near the daemon came; None in what an earlier version recorded.
+        ended: which of the processes that the stack had started ended meanwhile, how, and what each printed
+            last; a sentence for each.
     """
 
     status: int
@@ -327,6 +332,7 @@ class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
     memory_kib: dict[str, int]
     vm_counters: dict[str, int]
     near_misses: NearMisses | None = None
+    ended: tuple[str, ...] = ()
 
 
 class ProfileRound(TimedReport, frozen=True, tag="profile-round"):

@@ -19,6 +19,7 @@ from ioflusher.lab.messages import AnyOrder, Booted, Hello, RunCommand, TimedRep
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.tree import Graft, default_shares, scan
+from ioflusher.lab.tree import GUEST_PATH, Graft, default_shares, is_shown, scan
 from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
 from ioflusher.lab.vm import DIRECTORY_PREFIX, Ended, VirtualMachine
 from ioflusher.nbd.server import Server
@@ -68,7 +69,7 @@ class Lab:
         self._wanted = kernel
         self._scenario = scenario
         self._accelerator = accelerator
-        self._shares = (*default_shares(), *shares)
+        self._shares = (*default_shares(), *(Path(os.path.abspath(share)) for share in shares))
         self._progress = progress
         self._stack = contextlib.ExitStack()
 
@@ -131,6 +132,10 @@ class Lab:
         qemu.remember_accelerator(*_accelerator_memory(self.kernel), found)
         return found
 
+    def shows(self, file: Path) -> bool:
+        """Whether its guests see this file of this machine."""
+        return is_shown(file, self._shares)
+
     def boot(self, guest: Guest, order: AnyOrder, *, streams: tuple[str, ...] = ()) -> VirtualMachine:
         """A machine for the order, not yet started: use it as a context manager."""
         package_root = str(Path(__file__).resolve().parents[2])
@@ -141,7 +146,7 @@ class Lab:
             order=encode_order(order),
             command=(os.path.abspath(sys.executable), "-B", "-m", "ioflusher.lab.guest"),
             environment={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATH": GUEST_PATH,
                 "HOME": "/root",
                 "LC_ALL": "C.UTF-8",
                 "PYTHONPATH": package_root,

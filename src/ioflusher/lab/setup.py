@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import find_qemu
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.scenario_file import builtin_scenarios
 from ioflusher.lab.stacks import STACKS
+from ioflusher.lab.tree import GUEST_PATH, is_shown
 from ioflusher.support.programs import ProgramError, locate, run
 
 INSTALL_DEADLINE_S = 900.0
@@ -73,7 +75,11 @@ def check_programs(scenario: Scenario) -> None:
     missing = missing_programs(scenario)
     if not missing:
         return
-    hints = []
+    hints = [
+        f"{program} is at {place}, where guests do not look: give that path"
+        for program, place in ((program, locate(program)) for program in missing if "/" not in program)
+        if place is not None
+    ]
     if None in missing.values():
         hints.append("daemon.command begins with a program's name or its absolute path; install that one")
     if any(missing.values()):
@@ -84,9 +90,25 @@ def check_programs(scenario: Scenario) -> None:
     )
 
 
+def daemon_files(scenario: Scenario) -> tuple[Path, ...]:
+    """The daemon's program and what it is a link to, where guests do not see them without being shown."""
+    found = []
+    for program in scenario.daemon.command[:1]:
+        path = Path(program)
+        if path.is_absolute() and path.is_file():
+            found += [place for place in dict.fromkeys((path, path.resolve())) if not is_shown(place)]
+    return tuple(found)
+
+
 def _is_here(program: str) -> bool:
-    # a guest's programs start in another directory than ours
-    return locate(program) is not None and (os.path.isabs(program) or "/" not in program)
+    # a guest's programs start in another directory than ours, and are looked for in other places
+    if os.path.isabs(program):
+        return os.access(program, os.X_OK)
+    return "/" not in program and _find_in_guest(program) is not None
+
+
+def _find_in_guest(program: str) -> str | None:
+    return shutil.which(program, path=GUEST_PATH)
 
 
 def _named(programs: Mapping[str, str | None]) -> str:

@@ -35,6 +35,8 @@ EMPTY = (
     "/var/cache",
     "/var/log",
 )
+# where a guest's programs are looked for
+GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SKIPPED_NAMES = frozenset((b".git", b".mypy_cache", b".ruff_cache", b".pytest_cache"))
 
 
@@ -128,6 +130,16 @@ def default_shares() -> tuple[Path, ...]:
     return tuple(sorted(prefixes))
 
 
+def is_shown(path: Path, shares: Iterable[Path] = ()) -> bool:
+    """Whether guests see this file of this machine, with these shares: both it and what it is a link to."""
+    shares = tuple(shares)
+    return all(
+        not any(place.is_relative_to(os.fsdecode(hidden)) for hidden in HIDDEN)
+        or any(place.is_relative_to(share) for share in shares)
+        for place in (path, path.resolve())
+    )
+
+
 def _foreign_packages() -> frozenset[bytes]:
     """The base interpreter's installed packages, which a virtual environment does not import."""
     if sys.prefix == sys.base_prefix:
@@ -139,7 +151,8 @@ def _foreign_packages() -> frozenset[bytes]:
 def scan(shares: Iterable[Path], grafts: Iterable[Graft] = (), *, root: Path = Path("/")) -> ImageNode:
     """The tree that a guest sees: this machine's system directories, the shares, and the grafts.
 
-    `shares` are directories that appear under their own path; `grafts` under another one.
+    `shares` are directories and files that appear under their own path; `grafts` are directories under
+    another one.
     """
     top = _directory()
     _fill(top, os.fsencode(root), HIDDEN)
@@ -148,6 +161,11 @@ def scan(shares: Iterable[Path], grafts: Iterable[Graft] = (), *, root: Path = P
     _reach(top, "/tmp").mode = stat.S_IFDIR | 0o1777
     walked: list[Path] = []
     for share in sorted(Path(os.path.abspath(s)) for s in shares):
+        if share.is_file():
+            node = _node(os.fsencode(share), share.lstat())
+            if node is not None:
+                _reach(top, str(share.parent)).children[os.fsencode(share.name)] = node
+            continue
         place = _reach(top, str(share))
         # a parent sorts before what lies below it, and has brought it already
         if share.is_dir() and not any(share.is_relative_to(done) for done in walked):

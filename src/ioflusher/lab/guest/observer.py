@@ -14,6 +14,7 @@ from ioflusher.kernel.task import parse_stat
 from ioflusher.lab.guest.counters import DeviceCounters, RepeatedFile, Requests
 from ioflusher.lab.guest.near_misses import NearMissWatch
 from ioflusher.lab.guest.port import ReportPort
+from ioflusher.lab.guest.processes import Process, ended_processes
 from ioflusher.lab.messages import DeviceFrozen, Sampled, ThreadReport, WorkBegan, WorkEnded
 
 MEMORY_FIELDS = (
@@ -32,6 +33,8 @@ VM_COUNTERS = ("oom_kill", "pswpin", "pswpout", "allocstall_normal", "allocstall
 class Observer:
     """Reports on the daemons of one stack and the device that they serve.
 
+    `started` are the processes that the stack started and that are to stay.
+
     Attributes:
         stalled_s: seconds since the device's last request completed, while some are in flight.
     """
@@ -42,7 +45,9 @@ class Observer:
         counters: DeviceCounters,
         near_misses: NearMissWatch,
         port: ReportPort,
+        started: Sequence[Process] = (),
     ) -> None:
+        self._started = started
         self._daemons = daemons
         self._counters = counters
         self._near_misses = near_misses
@@ -144,6 +149,7 @@ class Observer:
                 memory_kib=self.memory_kib(),
                 vm_counters=self.vm_counters(),
                 near_misses=self._near_misses.read(),
+                ended=ended_processes(self._started),
             )
         )
 
@@ -161,5 +167,6 @@ class Observer:
                 memory_kib=self.memory_kib(),
                 vm_counters=counters,
                 near_misses=self._near_misses.read(),
+                ended=ended_processes(self._started),
             )
         )

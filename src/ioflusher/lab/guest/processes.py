@@ -142,9 +142,11 @@ class Processes:
 
     Attributes:
         group: the directory of the control group in which `start` starts programs; None for the root's.
+        staged: what `start` has started.
     """
 
     group: Path | None = None
+    staged: tuple[Process, ...] = ()
     _pump: OutputPump | None = None
 
     def start(
@@ -179,6 +181,7 @@ class Processes:
         if self._pump is None:
             self._pump = OutputPump()
         process.said = self._pump.take(taken)
+        self.staged = (*self.staged, process)
         return process
 
     def step(self, *argv: str) -> str:
@@ -279,6 +282,11 @@ def await_ready_line(process: Process, prefix: str) -> str:
         process.wait(1.0)
         raise SetupFailed(process.ended())
     raise SetupFailed(f"{process.shown()} said {line!r}, expected {prefix!r}{process.printed()}")
+
+
+def ended_processes(started: Sequence[Process]) -> tuple[str, ...]:
+    """How each of them that has ended did so, and what it printed last."""
+    return tuple(process.ended() for process in started if process.poll() is not None)
 
 
 def family(process: Process) -> tuple[int, ...]:

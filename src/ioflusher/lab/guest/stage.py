@@ -72,6 +72,7 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     port.say(SettingUp(step="starting the daemon"))
     processes.group = groups.daemon
     stack.start()
+    started = tuple(process for process in processes.staged if process.poll() is None)
     processes.group = None
     if done := harden(hardening, stack.daemons(), order.io_flusher):
         port.say(Hardened(done=done))
@@ -79,7 +80,7 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
         stack.limit_queue(scenario.device.queue_depth)
     port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
     stack.use(scenario.device.use)
-    return Stage(scenario, port, processes, stack, groups)
+    return Stage(scenario, port, processes, stack, groups, started)
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Stage:
         processes: starts the programs.
         stack: the device and its daemon.
         groups: the control groups that programs start in.
+        started: the processes that the stack started and that are to stay.
     """
 
     scenario: Scenario
@@ -99,6 +101,7 @@ class Stage:
     processes: Processes
     stack: Stack
     groups: Groups
+    started: tuple[Process, ...]
     _work: "WorkloadPrograms" = field(init=False)
     _worker: Process = field(init=False)
 
@@ -122,7 +125,7 @@ class Stage:
     def watch(self) -> None:
         """Let the workload go, and report until it is done or the device is frozen."""
         near_misses = NearMissWatch(self.stack.daemons, self.stack.device)
-        observer = Observer(self.stack.daemons, self.stack.counters(), near_misses, self.port)
+        observer = Observer(self.stack.daemons, self.stack.counters(), near_misses, self.port, self.started)
         faults = FaultDriver(self.scenario.fault, self.stack.faults(), self.port)
         watch(self._work, self._worker, observer, faults, self.port)
 

@@ -27,6 +27,7 @@ from ioflusher.lab.outcome import Ending, Experiment, OneHalf, Plan, Run
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import RunKeeper, play_runs
 from ioflusher.lab.session import Lab
+from ioflusher.lab.setup import daemon_files
 from ioflusher.lab.store import ExperimentStore, StoreError
 
 GIVEN_UP_AFTER = 2  # errors of the lab: then the rest of the cell's runs is left for another time
@@ -92,7 +93,7 @@ class _Worker:
     """What one process plays with; it keeps its labs, because each has walked this machine's directories."""
 
     def __init__(self) -> None:
-        self._labs: dict[tuple[str, Accelerator], Lab] = {}
+        self._labs: dict[tuple[str, Accelerator, tuple[Path, ...]], Lab] = {}
         self._stack = contextlib.ExitStack()
         self._busy = threading.Lock()
         self._stopped = False
@@ -117,9 +118,9 @@ class _Worker:
         return Played(task, run, ending, error, keeper.failed)
 
     def _lab(self, task: Task) -> Lab:
-        key = (task.trial.boot, task.trial.accelerator)
+        key = (task.trial.boot, task.trial.accelerator, daemon_files(task.trial.plan.definition))
         if key not in self._labs:
-            self._labs[key] = self._stack.enter_context(Lab(key[0], accelerator=key[1]))
+            self._labs[key] = self._stack.enter_context(Lab(key[0], accelerator=key[1], shares=key[2]))
         return self._labs[key]
 
     def attend(self, stop: Connection) -> None:
