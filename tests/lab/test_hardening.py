@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,15 +16,17 @@ from ioflusher.kernel.task import Thread
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.follower import Follower
-from ioflusher.lab.guest import hardening
+from ioflusher.lab.guest import hardening, stage
+from ioflusher.lab.guest.cgroups import Groups
 from ioflusher.lab.guest.hardening import bearers, harden, in_child
-from ioflusher.lab.guest.processes import SetupFailed
-from ioflusher.lab.messages import Hardened
+from ioflusher.lab.guest.processes import Processes, SetupFailed
+from ioflusher.lab.messages import Hardened, PlayHalf
 from ioflusher.lab.outcome import HalfOutcome
 from ioflusher.lab.recording import RecordedMachine, Said
-from ioflusher.lab.scenario import HardeningTable
+from ioflusher.lab.scenario import HardeningTable, KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
+from ioflusher.lab.stacks import STACKS
 from tests.lab.test_recordings import recording
 
 BOTH = PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE
@@ -128,6 +131,70 @@ def test_every_thread_is_scheduled_in_real_time(monkeypatch: pytest.MonkeyPatch)
     said = harden(HardeningTable(realtime=5), [7], False)
     assert asked == [(7, os.SCHED_FIFO, 5), (9, os.SCHED_FIFO, 5)]
     assert said == ("SCHED_FIFO 5 for 2 threads of 7",)
+
+
+@pytest.mark.parametrize(("which", "at_start"), [("all", True), ("first-thread", False)])
+def test_a_stage_is_hardened_once_the_daemon_serves(
+    which: str, at_start: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine's settings before, the daemon's after its start and before the device is used; a state for
+    some threads is not there from the start."""
+    text = builtin_scenarios()["ext4-on-nbdkit-throttled"] + (
+        f'\n[hardening]\nstate = "{which}"\nreserve = "4K"\nmin_free_kbytes = 4711\n'
+        '[kernel.write]\n"/nowhere" = "1"\n'
+    )
+    scenario = parse_scenario(text.replace('use = "ext4"', 'use = "ext4"\nqueue_depth = 7'))
+    steps: list[Any] = []
+
+    class FakeStack:
+        """Notes what it is asked for."""
+
+        device = "/dev/nbd0"
+
+        def __init__(self, order: PlayHalf, processes: Processes) -> None:
+            self.processes = processes
+            self.io_flusher = order.io_flusher
+
+        def start(self) -> None:
+            steps.append(("start", self.io_flusher, self.processes.group))
+
+        def daemons(self) -> tuple[int, ...]:
+            return (7,)
+
+        def limit_queue(self, depth: int) -> None:
+            steps.append(("queue", depth))
+
+        def use(self, use: str) -> None:
+            steps.append(("use", use, self.processes.group))
+
+    groups = Groups(daemon=Path("/group"))
+    monkeypatch.setattr(type(STACKS["nbd"]), "load", lambda row: FakeStack)
+    monkeypatch.setattr(stage, "become_observer", lambda: None)
+    monkeypatch.setattr(stage, "apply_settings", lambda kernel: steps.append(kernel))
+
+    def make_groups(_: object, reserve: int, __: object) -> Groups:
+        steps.append(("groups", reserve))
+        return groups
+
+    def note_hardening(*given: Any) -> tuple[str, ...]:
+        steps.append(given)
+        return ("done",)
+
+    monkeypatch.setattr(stage, "make_groups", make_groups)
+    monkeypatch.setattr(stage, "harden", note_hardening)
+    said: list[Any] = []
+    port = SimpleNamespace(say=said.append)
+    stage.build_stage(PlayHalf(scenario, True, ""), port)  # type: ignore[arg-type]
+    assert steps == [
+        scenario.kernel,
+        KernelTable(sysctl={"vm.min_free_kbytes": "4711"}),
+        ("groups", 4096),
+        ("start", at_start, Path("/group")),
+        (scenario.hardening, (7,), True),
+        ("queue", 7),
+        ("use", "ext4", None),
+    ]
+    assert Hardened(done=("done",)) in said
 
 
 def test_a_child_answers_or_says_why_not() -> None:

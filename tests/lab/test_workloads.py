@@ -93,6 +93,39 @@ def test_files_written_again_hold_the_last_pass(tmp_path: Path) -> None:
     assert workloads.wrong_chunks(workloads.read_files(plan)) == 5
 
 
+@pytest.mark.parametrize("kind", ["files", "anonymous"])
+def test_every_pass_has_content_of_its_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five chunks three times over are numbered from 0 to 14, and the last five are looked for."""
+    written: list[int] = []
+    real = workloads.pattern
+
+    def pattern(number: int, size: int) -> bytes:
+        written.append(number)
+        return real(number, size)
+
+    said: list[tuple[str, dict[str, int]]] = []
+    monkeypatch.setattr(workloads, "drop_caches", lambda: None)
+    monkeypatch.setattr(workloads, "pattern", pattern)
+    monkeypatch.setattr(workloads, "ready", lambda: None)
+    monkeypatch.setattr(workloads, "say", lambda event, **fields: said.append((event, fields)))
+    monkeypatch.setattr(os, "sync", lambda: None)
+    order = {
+        "size": 70_000,
+        "chunk": 16_384,
+        "file_size": 40_000,
+        "pause_s": 0,
+        "passes": 3,
+        "look_through": None,
+    }
+    getattr(workloads, kind)({**order, "directory": str(tmp_path)})
+    chunks = len(written) // 4
+    assert chunks == 5
+    assert written == [*range(15), *range(10, 15)]
+    assert said[-1] == ("work-verified", {"verified_bytes": 70_000, "wrong_chunks": 0})
+
+
 def test_the_anonymous_pressure_touches_every_page_again_and_again() -> None:
     """It waits for the word; then all of its memory is there, and stays so."""
     size = 8 << 20

@@ -54,6 +54,20 @@ def test_every_kind_of_wait_goes_on(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("asked")
+def test_only_the_threads_that_are_named(start: Start) -> None:
+    """The others are neither stopped nor told of."""
+    process = start("waits", THREADS, WAIT_MS, FEED_MS)
+    tids = [thread.tid for thread in thread_states(process.pid)]
+    wanted = {tids[0], tids[2]}
+    result = put_state(process.pid, True, threads=wanted, timeout=60)
+    assert {thread.tid: thread.outcome for thread in result.threads} == dict.fromkeys(wanted, CALLED)
+    carry = {thread.tid for thread in thread_states(process.pid) if thread.io_flusher}
+    assert carry == (wanted if PERMITTED else set())
+    status, output = finish(process)
+    assert (status, "FAIL" in output) == (0, False), output
+
+
+@pytest.mark.usefixtures("asked")
 def test_a_handler_runs_as_before(start: Start) -> None:
     """A signal every millisecond, arriving at every moment of the work, runs its handler; sums stay right."""
     process = start("corners", "handler")
