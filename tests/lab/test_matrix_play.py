@@ -136,7 +136,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
     monkeypatch.setattr(repeat, "run_half", guests.run_half)
 
     class ReadyLab:
-        def __init__(self, boot: str, *, accelerator: Accelerator) -> None:
+        def __init__(self, boot: str, *, accelerator: Accelerator, shares: tuple[Path, ...]) -> None:
             assert boot != "no kernel", LabError
             self.kernel, self.accelerator = SimpleNamespace(release=boot), accelerator
 
