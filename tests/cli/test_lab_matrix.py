@@ -55,7 +55,7 @@ class Here(Executor):
 class ReadyLab:
     """A lab whose kernel is found."""
 
-    def __init__(self, boot: str, *, accelerator: Accelerator) -> None:
+    def __init__(self, boot: str, *, accelerator: Accelerator, shares: tuple[Path, ...]) -> None:
         self.kernel, self.accelerator = SimpleNamespace(release=boot), accelerator
 
     def __enter__(self) -> "ReadyLab":

@@ -39,7 +39,7 @@ def trials() -> list[Trial]:
 class ReadyLab:
     """A lab that needs no kernel."""
 
-    def __init__(self, boot: str, *, accelerator: Accelerator) -> None:
+    def __init__(self, boot: str, *, accelerator: Accelerator, shares: tuple[Path, ...]) -> None:
         self.kernel, self.accelerator = SimpleNamespace(release=boot), accelerator
 
     def __enter__(self) -> "ReadyLab":
