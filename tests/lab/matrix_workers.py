@@ -16,7 +16,6 @@ from typing import Any
 from ioflusher.lab import repeat
 from ioflusher.lab.errors import Cancelled
 from ioflusher.lab.matrix import play
-from ioflusher.lab.matrix.cells import trial_key_of
 from ioflusher.lab.matrix.play import Order, Played, Workers, local_workers, play_tasks
 from ioflusher.lab.matrix.work import Trial, missing_tasks
 from ioflusher.lab.outcome import Half
@@ -24,6 +23,7 @@ from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import plan_for
 from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.lab.trials import trial_key_of
 from tests.lab.halves import FROZEN
 
 

@@ -15,8 +15,7 @@ from ioflusher.lab.capacity import Capacity, half_bytes
 from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.kernels import Kernel
 from ioflusher.lab.matrix import play, prepare
-from ioflusher.lab.matrix.cells import plan_cells, trial_key_of
-from ioflusher.lab.matrix.measured import measured_halves
+from ioflusher.lab.matrix.cells import plan_cells
 from ioflusher.lab.matrix.plan import parse_plan
 from ioflusher.lab.matrix.play import Played, PlayingEnded, Workers, play_order, play_tasks
 from ioflusher.lab.matrix.prepare import default_jobs, prepare_cells
@@ -27,6 +26,7 @@ from ioflusher.lab.repeat import plan_for
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.store import ExperimentStore, StoreError
+from ioflusher.lab.trials import measured_runs, trial_key_of
 from tests.lab.halves import FINISHED, FROZEN, plan
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
@@ -126,7 +126,7 @@ class Desk:
         return play_tasks(tasks, workers, jobs=jobs, store=self.store, on_played=self.told.append)
 
     def have(self, of: Trial) -> list[Half]:
-        return [one.half for one in measured_halves(self.store, [of.key])[of.key]]
+        return [half for one in measured_runs(self.store, [of.key])[of.key] for half in one.run.halves]
 
 
 @pytest.fixture
@@ -186,13 +186,10 @@ def test_two_interrupted_runs_of_one_cell(desk: Desk) -> None:
     number = desk.store.begin(plan(runs=2))
     desk.store.keep(number, 1, Run(FROZEN, None))
     desk.store.keep(number, 2, Run(FROZEN, None))
-    key = trial_key_of(plan())
-    found = measured_halves(desk.store, [key])[key]
-    assert [(one.experiment, one.run, one.half) for one in found] == [
-        (number, 1, FROZEN),
-        (number, 2, FROZEN),
-    ]
-    assert measured_halves(desk.store, [key], since=10.0**10) == {key: ()}
+    key, half = trial_key_of(plan()), Run(FROZEN, None)
+    found = measured_runs(desk.store, [key])[key]
+    assert [(one.experiment, one.number, one.run) for one in found] == [(number, 1, half), (number, 2, half)]
+    assert measured_runs(desk.store, [key], since=10.0**10) == {key: ()}
 
 
 def test_ctrl_c_ends_all(desk: Desk) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.lab.matrix.measured import measured_halves
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.lab.trials import measured_runs
 from tests.lab.halves import FROZEN
 from tests.lab.matrix_workers import trials
 
@@ -64,8 +64,8 @@ def playing(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 def kept(place: Path) -> list[list[object]]:
     """The halves that are kept of each trial."""
     wanted = [trial.key for trial in trials()]
-    found = measured_halves(ExperimentStore(place / "lab.sqlite"), wanted)
-    return [[one.half for one in found[key]] for key in wanted]
+    found = measured_runs(ExperimentStore(place / "lab.sqlite"), wanted)
+    return [[half for one in found[key] for half in one.run.halves] for key in wanted]
 
 
 @pytest.mark.live

@@ -10,6 +10,7 @@ from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_explain import explain_command
 from ioflusher.cli.lab_kernels import kernels_command
 from ioflusher.cli.lab_matrix import matrix_command
+from ioflusher.cli.lab_minimise import minimise_command
 from ioflusher.cli.lab_options import (
     accelerator_option,
     current_directory_shares,
@@ -106,6 +107,7 @@ for _command in (
     kernels_command,
     list_command,
     matrix_command,
+    minimise_command,
     profile_command,
     replay_command,
     run_command,

@@ -88,13 +88,13 @@ def matrix_command(
     from dataclasses import replace
 
     from ioflusher.lab.capacity import this_machine
-    from ioflusher.lab.matrix.measured import measured_halves
     from ioflusher.lab.matrix.prepare import default_jobs, prepare_cells
     from ioflusher.lab.matrix.result import matrix_result
     from ioflusher.lab.matrix.tally import check_statistics
     from ioflusher.lab.matrix.work import missing_tasks
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.store import ExperimentStore
+    from ioflusher.lab.trials import measured_runs
     from ioflusher.report.experiment_html import check_report
 
     _check_options(as_json, markdown, kept, again, since)
@@ -118,8 +118,8 @@ def matrix_command(
         )
     trials = {one.trial.key: one.trial for one in prepared if one.trial}
     began = time.time() if again else since.timestamp() if since else 0.0
-    measured = measured_halves(store, trials, since=began)
-    have = {key: [one.half for one in halves] for key, halves in measured.items()}
+    measured = measured_runs(store, trials, since=began)
+    have = {key: [half for one in kept for half in one.run.halves] for key, kept in measured.items()}
     tasks = missing_tasks(trials.values(), have, runs=found.runs, only=found.only)
     errors: dict[str, str] = {}
     interrupted = False
@@ -129,7 +129,7 @@ def matrix_command(
             todo = {task.trial.key: task.trial for task in tasks}
             fit = default_jobs(todo.values(), this_machine())
             errors, interrupted = _play(tasks, min(jobs or fit, len(tasks)), store)
-            measured = measured_halves(store, trials, since=began)
+            measured = measured_runs(store, trials, since=began)
     result = matrix_result(found, prepared, measured, errors)
     command = _command(plan, runs, kernel, accelerator)
     _print(result, command, interrupted=interrupted, as_json=as_json, markdown=markdown)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from ioflusher.lab.capacity import Capacity, half_bytes, this_machine, why_in_turn
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels import Kernel, find_kernel
-from ioflusher.lab.matrix.cells import Cell, trial_key_of
+from ioflusher.lab.matrix.cells import Cell
 from ioflusher.lab.matrix.work import Trial
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import plan_for
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab, Progress, known_accelerator, silent
 from ioflusher.lab.setup import check_programs, needed_programs
+from ioflusher.lab.trials import trial_key_of
 from ioflusher.lab.versions import versions
 
 
@@ -48,7 +49,7 @@ def prepare_cells(
     """Find each cell's kernel and accelerator, and see that the programs of its scenario are here.
 
     Args:
-        kernel: for cells that ask for none; None: the default.
+        kernel: for cells that ask for none; None: the one that the scenario needs, or the default.
         accelerator: None: KVM where a guest lives on it.
         download: whether a kernel may be downloaded.
         sequential: play the halves of a run one after the other also where both fit this machine at once.
@@ -62,7 +63,7 @@ def prepare_cells(
         if cell.scenario is None:
             prepared.append(PreparedCell(cell, None, cell.misfit))
             continue
-        wanted = cell.kernel or kernel
+        wanted = cell.kernel or kernel or cell.scenario.machine.kernel or None
         if wanted not in machines:
             machines[wanted] = _machine(wanted, accelerator, download, progress)
         machine = machines[wanted]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.lab.matrix.judgement import ContextJudgement, Fate, cell_fate, judge
-from ioflusher.lab.matrix.measured import MeasuredHalf
 from ioflusher.lab.matrix.plan import MatrixPlan
 from ioflusher.lab.matrix.prepare import PreparedCell
 from ioflusher.lab.matrix.tally import CellTally, tally
+from ioflusher.lab.trials import MeasuredRun
 
 
 class Contrast(Enum):
@@ -83,16 +83,21 @@ class MatrixResult:
 
     @property
     def not_alive(self) -> tuple[CellResult, ...]:
-        """Cells in which the work was not always done with the state."""
+        """Cells whose halves with the state did not all come out as their scenario expects: mostly, alive."""
         return tuple(
-            cell for cell in self.cells if cell_fate(cell.tally.with_) in (Fate.FREEZES, Fate.OTHERWISE)
+            cell
+            for cell in self.cells
+            if cell.prepared.trial
+            and not all(
+                half.came_out_as(cell.prepared.trial.plan.expected.with_) for half in cell.tally.with_.halves
+            )
         )
 
 
 def matrix_result(
     plan: MatrixPlan,
     prepared: Iterable[PreparedCell],
-    measured: Mapping[str, tuple[MeasuredHalf, ...]],
+    measured: Mapping[str, tuple[MeasuredRun, ...]],
     errors: Mapping[str, str],
 ) -> MatrixResult:
     """The cells with what is measured of them.
@@ -100,18 +105,18 @@ def matrix_result(
     Args:
         plan: the plan.
         prepared: its cells.
-        measured: `measured.measured_halves` of their trials.
+        measured: `trials.measured_runs` of their keys.
         errors: trial's key -> what went wrong.
     """
     cells = []
     for one in prepared:
         key = one.trial.key if one.trial else ""
-        halves = measured.get(key, ())
+        runs = measured.get(key, ())
         cells.append(
             CellResult(
                 one,
-                tally(tuple(found.half for found in halves)),
-                tuple(dict.fromkeys(found.experiment for found in halves)),
+                tally(tuple(half for found in runs for half in found.run.halves)),
+                tuple(dict.fromkeys(found.experiment for found in runs)),
                 errors.get(key, ""),
             )
         )

@@ -13,7 +13,7 @@ class Trial:
     """What is measured for one cell, or for several that come to the same.
 
     Attributes:
-        key: `cells.trial_key` of it.
+        key: `trials.trial_key` of it.
         name: of the (first) cell, for people.
         plan: what is played, one run of both halves of it.
         boot: what `Lab` takes for a kernel: a release, or the path of an image.
