@@ -183,10 +183,11 @@ def _ready_lab(trial: Trial) -> Iterator[Lab]:
         try:
             find_qemu()
             # a test fetches nothing: that is for `ioflusher lab setup`
-            find_kernel(trial.kernel, download=False)
+            kernel = trial.kernel or trial.scenario.machine.kernel or None
+            find_kernel(kernel, download=False)
             check_programs(trial.scenario)
             stack.enter_context(_room_for(trial.scenario))
-            lab = stack.enter_context(Lab(trial.kernel, accelerator=trial.accelerator, shares=_shares(trial)))
+            lab = stack.enter_context(Lab(kernel, accelerator=trial.accelerator, shares=_shares(trial)))
         except ScenarioError:
             raise
         except IoflusherError as error:

@@ -36,6 +36,12 @@ def test_a_newer_kernel_keeps_what_it_has() -> None:
     assert command[4:-1] == ["-i", "nrext64=0"]
 
 
+def test_the_scenarios_own_options() -> None:
+    """They come last, and so override the ordinary ones."""
+    command = mkfs_command("xfs", "/dev/nbd0", "6.12.117", lambda *argv: "", ("-d", "agcount=16"))
+    assert command == ["mkfs.xfs", "-q", "-K", "-f", "-d", "agcount=16", "/dev/nbd0"]
+
+
 @pytest.mark.parametrize(
     ("use", "release"), [("xfs", "6.12.117"), ("ext4", OLD_KERNEL), ("btrfs", OLD_KERNEL)]
 )

@@ -1,11 +1,15 @@
 """What the lab looks at before it boots anything."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from ioflusher.lab import qemu, session
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.session import SUN_PATH_BYTES, check_socket_paths
 from ioflusher.lab.vm import CONTROL_SOCKET, DIRECTORY_PREFIX
 
@@ -34,3 +38,32 @@ def test_the_limit_is_the_systems(tmp_path: Path) -> None:
             else:
                 with pytest.raises(OSError, match="too long"):
                     sock.bind(name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed", "wanted", "says"),
+    [
+        (None, "", None, "it is nowhere"),
+        (None, "5.8", "5.8", "the scenario swap-on-nbd needs a kernel 5.8: it is nowhere"),
+        ("6.1", "5.8", "6.1", "it is nowhere"),
+    ],
+)
+def test_the_kernel_of_a_scenario(
+    asked: str | None, needed: str, wanted: str | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for comes first, then what the scenario needs, which is said where it cannot be had."""
+    scenario = find_scenario("swap-on-nbd")
+    scenario = replace(scenario, machine=replace(scenario.machine, kernel=needed))
+    looked_for = []
+
+    def nowhere(series: str | None, **_: object) -> NoReturn:
+        looked_for.append(series)
+        raise LabError("it is nowhere", hint="give a bzImage with --kernel FILE")
+
+    monkeypatch.setattr(session, "find_kernel", nowhere)
+    monkeypatch.setattr(qemu, "find_qemu", lambda: "qemu")
+    with pytest.raises(LabError) as caught, session.Lab(asked, scenario=scenario):
+        pass
+    assert looked_for == [wanted]
+    assert str(caught.value) == says
+    assert caught.value.hint == "give a bzImage with --kernel FILE"

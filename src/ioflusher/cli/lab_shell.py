@@ -64,7 +64,7 @@ def shell_command(
     shares = current_directory_shares()
     with (
         progress_line(quiet=not terminal) as progress,
-        Lab(kernel, accelerator=chosen, shares=shares, progress=progress) as lab,
+        Lab(kernel, accelerator=chosen, shares=shares, progress=progress, scenario=found) as lab,
         contextlib.ExitStack() as stack,
     ):
         progress("booting")

@@ -82,12 +82,14 @@ class DeviceTable:
         use: what lies on it; the stack's row says what it may be.
         kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
         queue_depth: requests that the device takes at once; None as the driver has it.
+        mkfs: options for mkfs, besides those that make it quick and suit the kernel.
     """
 
     size: Size
     use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
     kind: str = "nbd"
     queue_depth: Annotated[int, whole_number(1, 10_000, "number of requests at once")] | None = None
+    mkfs: tuple[str, ...] = ()
 
 
 # where a daemon keeps what is written to its device

@@ -1,7 +1,7 @@
 """How file systems are made in the guest: quickly, and so that the guest's kernel can mount them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # mkfs of each file system: quick, and without discarding what is empty anyway
@@ -36,13 +36,16 @@ XFS_FEATURES = (
 )
 
 
-def mkfs_command(use: str, device: str, release: str, ask: Callable[..., str]) -> list[str]:
+def mkfs_command(
+    use: str, device: str, release: str, ask: Callable[..., str], more: Sequence[str] = ()
+) -> list[str]:
     """The command that makes the file system.
 
     Args:
         use: its name.
         device: where.
         release: of the kernel that will mount it.
+        more: options besides.
         ask: runs a program and returns what it prints; `mkfs.xfs -V`, where the kernel lacks a feature.
     """
     lacking = [one for one in XFS_FEATURES if use == "xfs" and _version(release) < one.since]
@@ -52,7 +55,7 @@ def mkfs_command(use: str, device: str, release: str, ask: Callable[..., str]) -
         if feature.since <= known:
             off.setdefault(feature.option, []).append(f"{feature.name}=0")
     without = [word for option, names in off.items() for word in (option, ",".join(names))]
-    return [f"mkfs.{use}", *OPTIONS[use], *without, device]
+    return [f"mkfs.{use}", *OPTIONS[use], *without, *more, device]
 
 
 def _version(text: str) -> tuple[int, int]:

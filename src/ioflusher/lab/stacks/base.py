@@ -97,7 +97,11 @@ class Stack(abc.ABC):
             self.processes.step("mkswap", self.device)
             self.processes.step("swapon", self.device)
             return
-        self.processes.step(*mkfs_command(use, self.device, os.uname().release, self.processes.step))
+        self.processes.step(
+            *mkfs_command(
+                use, self.device, os.uname().release, self.processes.step, self.scenario.device.mkfs
+            )
+        )
         self.directory.mkdir(exist_ok=True)
         self.processes.step("mount", "-t", use, self.device, str(self.directory))
 
