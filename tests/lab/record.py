@@ -6,6 +6,7 @@ Each recording goes to recordings/NAME.json; test_recordings.py plays it back wi
 The scenarios are built-in ones, some with a line replaced or with a daemon that does what is to be recorded.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -90,15 +91,20 @@ CASES: dict[str, tuple[str, bool]] = {
 def main(wanted: list[str]) -> None:
     """Record the cases, all without names."""
     RECORDINGS.mkdir(exist_ok=True)
-    with Lab() as lab:
+    with contextlib.ExitStack() as stack:
+        labs: dict[str, Lab] = {}
         for name in wanted or CASES:
             text, io_flusher = CASES[name]
+            played = parse_scenario(text, origin=name)
+            kernel = played.machine.kernel
+            if kernel not in labs:
+                labs[kernel] = stack.enter_context(Lab(scenario=played))
 
             def keep(recording: Recording, name: str = name) -> None:
                 write_recording(recording, RECORDINGS / f"{name}.json")
 
             try:
-                half = run_half(lab, parse_scenario(text, origin=name), io_flusher=io_flusher, keep=keep)
+                half = run_half(labs[kernel], played, io_flusher=io_flusher, keep=keep)
                 print(f"{name}: {half.outcome.value}, {half.detail}", flush=True)
             except LabError as error:
                 print(f"{name}: {str(error).splitlines()[0]}", flush=True)

@@ -52,6 +52,7 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
         ('use = "swap"', "", "the key device.use is missing", None),
         ('use = "swap"', 'use = "xfs"', "does not go with device.use 'xfs'", "goes with"),
         ('name = "swap-on-nbd"', 'name = "../evil"', "expected small letters", None),
+        ('name = "swap-on-nbd"', 'name = "swap..nbd"', "expected small letters", None),
         ("[machine]", "[machine", "not TOML", None),
         ("[machine]", "[machine]\nkernel = 5.10", 'machine.kernel: expected a series such as "5.8"', None),
         ("[machine]", '[machine]\nkernel = "old"', "machine.kernel: expected a series", None),
