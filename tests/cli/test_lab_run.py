@@ -11,6 +11,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import sqlite3
 import sys
 import threading
@@ -267,6 +268,26 @@ def test_ctrl_c_as_text(guests: Guests) -> None:
     assert "interrupted after 1 of 10 runs" in result.stdout
     assert "FROZEN 1 of 1" in result.stdout
     assert "interrupted after 1 of 10 runs" in Path("reports/swap-on-nbd.html").read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_as_ctrl_c_does(guests: Guests, number: signal.Signals, status: int) -> None:
+    """The status tells which; what was played by then is kept and printed, the other machines are ended."""
+    before = signal.getsignal(number)
+
+    def half() -> Half:
+        os.kill(os.getpid(), number)
+        return FROZEN
+
+    guests.halves += [FROZEN, FINISHED, half]
+    result = run("--runs", "10", "--json")
+    assert result.status == status
+    assert "ioflusher: interrupted" in result.stderr
+    found = record(result)
+    assert (found["interrupted"], found["done"]) == (True, 1)
+    assert found["unfinished"]["without"]["outcome"] == "frozen"
+    assert json.loads(call("show", "1", "--json").stdout) == found
+    assert signal.getsignal(number) is before
 
 
 def test_ctrl_c_while_a_run_is_kept(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:

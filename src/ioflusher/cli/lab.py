@@ -7,6 +7,7 @@ import click
 
 from ioflusher.cli.command_argument import command_argument
 from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.interruption import heed_signals
 from ioflusher.cli.lab_explain import explain_command
 from ioflusher.cli.lab_kernels import kernels_command
 from ioflusher.cli.lab_matrix import matrix_command
@@ -27,12 +28,14 @@ from ioflusher.cli.messages import print_error
 
 
 @click.group()
-def lab() -> None:
+@click.pass_context
+def lab(context: click.Context) -> None:
     """Boot real kernels in virtual machines.
 
     For experiments, and for commands tried in a guest. Guests see this machine's programs read-only, run as
     root with all capabilities, and need no root here.
     """
+    heed_signals(context)
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -15,6 +15,7 @@ import click
 
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.interruption import interrupted_status
 from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.preferences import preferences
@@ -138,7 +139,7 @@ def matrix_command(
     if interrupted:
         again_from = f" --since {datetime.fromtimestamp(began):%Y-%m-%dT%H:%M:%S}" if began else ""
         print_error(f"interrupted; `{command}{again_from}` goes on")
-        sys.exit(ExitStatus.INTERRUPTED)
+        sys.exit(interrupted_status())
     sys.exit(_status(result))
 
 

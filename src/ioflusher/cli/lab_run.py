@@ -12,6 +12,7 @@ import click
 
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.interruption import interrupted_status
 from ioflusher.cli.lab_options import (
     ProgressLine,
     accelerator_option,
@@ -341,7 +342,7 @@ def exit_early(experiment: "Experiment") -> None:
     match experiment.ending:
         case Ending.INTERRUPTED:
             print_error("interrupted")
-            sys.exit(ExitStatus.INTERRUPTED)
+            sys.exit(interrupted_status())
         case Ending.FAILED:
             print_error(experiment.error or "the lab failed")
             sys.exit(ExitStatus.FAILED)

@@ -14,6 +14,7 @@ from ioflusher.cli.output import OutputError, discard_output, flush_output, open
 from ioflusher.cli.preferences import Preferences, with_preferences
 from ioflusher.cli.verbs import VerbGroup
 from ioflusher.errors import IoflusherError
+from ioflusher.support.signals import Terminated
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,6 +62,9 @@ def status_of(arguments: Sequence[str], preferences: Preferences) -> int:
     except click.ClickException as error:
         show_usage_error(error)
         return ExitStatus.FAILED
+    except Terminated as end:
+        print_error(f"ended by {end}")
+        return 128 + end.number
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")
         return ExitStatus.INTERRUPTED

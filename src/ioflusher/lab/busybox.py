@@ -1,11 +1,11 @@
 """The static busybox that is the first process of every guest: this machine's, or from the packages."""
 
-import tempfile
 from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels.apt import OWN_LISTS
-from ioflusher.lab.kernels.cache import cache_directory
+from ioflusher.lab.kernels.cache import NEW_PREFIX, cache_directory
+from ioflusher.support.temporary import OwnedDirectory, sweep
 
 
 def busybox(cache: Path | None = None) -> Path:
@@ -16,8 +16,9 @@ def busybox(cache: Path | None = None) -> Path:
             return candidate
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as name:
-            work = Path(name)
+        sweep(NEW_PREFIX, cache)
+        with OwnedDirectory(NEW_PREFIX, cache) as owned:
+            work = owned.path
             OWN_LISTS.unpack("busybox-static", work)
             found = next(p for p in (work / "bin/busybox", work / "usr/bin/busybox") if p.is_file())
             found.rename(cache / "busybox")

@@ -5,14 +5,15 @@ A guest finds a disk by its name, which is the virtio disk's serial number, and 
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import Disk
+from ioflusher.lab.vm import DIRECTORY_PREFIX
 from ioflusher.support.sizes import SizeError, parse_size
+from ioflusher.support.temporary import OwnedDirectory
 
 LONGEST_NAME = 20  # bytes of a virtio disk's serial number (VIRTIO_BLK_ID_BYTES)
 
@@ -58,7 +59,7 @@ def parse_disk(text: str) -> DiskRequest:
 @contextlib.contextmanager
 def guest_disks(wanted: Sequence[DiskRequest]) -> Iterator[tuple[Disk, ...]]:
     """The disks, in the order of the requests, for as long as the guest needs them."""
-    with tempfile.TemporaryDirectory(prefix="ioflusher-lab-") as directory:
+    with OwnedDirectory(DIRECTORY_PREFIX) as owned:
         disks = []
         for number, request in enumerate(wanted):
             assert len(request.name.encode()) <= LONGEST_NAME
@@ -66,7 +67,7 @@ def guest_disks(wanted: Sequence[DiskRequest]) -> Iterator[tuple[Disk, ...]]:
                 case ImageDisk(path, name):
                     disks.append(Disk(os.path.abspath(path), name=name))
                 case EmptyDisk(size_bytes, name):
-                    file_path = Path(directory) / f"disk{number}"
+                    file_path = owned.path / f"disk{number}"
                     with file_path.open("wb") as file:
                         file.truncate(size_bytes)
                     disks.append(Disk(str(file_path), name=name))

@@ -16,6 +16,7 @@ from ioflusher.lab.errors import Cancelled
 from ioflusher.lab.follower import OnReport
 from ioflusher.lab.messages import GuestReport
 from ioflusher.lab.outcome import Half
+from ioflusher.support.signals import undisturbed
 
 
 class Cancellable(Protocol):
@@ -73,6 +74,10 @@ class Players:
         self._end()
 
     def _end(self) -> None:
+        with undisturbed():
+            self._end_all()
+
+    def _end_all(self) -> None:
         with self._lock:
             self._cancelled = True
             machines = list(self._machines)

@@ -23,6 +23,8 @@ from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
 from ioflusher.lab.vm import DIRECTORY_PREFIX, Ended, VirtualMachine
 from ioflusher.nbd.server import Server
 from ioflusher.support.programs import ProgramError
+from ioflusher.support.signals import undisturbed
+from ioflusher.support.temporary import OwnedDirectory, sweep
 
 BOOT_DEADLINE_S = 60.0
 SUN_PATH_BYTES = 108
@@ -79,9 +81,11 @@ class Lab:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+        with undisturbed():
+            self._stack.close()
 
     def _enter(self, stack: contextlib.ExitStack) -> None:
+        sweep(DIRECTORY_PREFIX)  # what a lab left behind that was killed
         check_socket_paths()
         qemu.find_qemu()
         self._progress("finding a kernel")
@@ -93,7 +97,7 @@ class Lab:
         modules = Graft(f"/lib/modules/{self.kernel.release}", self.kernel.modules)
         image = Image(scan(self._shares, (modules,)))
         stack.callback(image.close)
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
+        directory = stack.enter_context(OwnedDirectory(DIRECTORY_PREFIX)).path
         server = stack.enter_context(Server(image))
         server.start()
         self.root = server.listen_unix(str(directory / "root.sock")).uri

@@ -5,7 +5,6 @@ import json
 import queue
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from ioflusher.lab.errors import Cancelled, LabError
 from ioflusher.lab.messages import EVENTS_PORT, GuestReport, ReportReader
 from ioflusher.lab.qemu import Hardware, Places, qemu_argv
 from ioflusher.support.programs import start
+from ioflusher.support.signals import undisturbed
+from ioflusher.support.temporary import OwnedDirectory
 
 CONNECT_DEADLINE_S = 20.0
 DIRECTORY_PREFIX = "ioflusher-lab-"
@@ -40,8 +41,8 @@ class VirtualMachine:
     """
 
     def __init__(self, hardware: Hardware, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)
-        self.directory = Path(self._directory.name)
+        self._directory = OwnedDirectory(DIRECTORY_PREFIX)
+        self.directory = self._directory.path
         names = (EVENTS_PORT, *streams)
         self._stream_names = streams
         self._initramfs = initramfs
@@ -186,6 +187,10 @@ class VirtualMachine:
 
     def close(self) -> None:
         """End the machine and remove what belonged to it."""
+        with undisturbed():
+            self._close()
+
+    def _close(self) -> None:
         process = self._process
         if process is not None:
             if process.poll() is None:
@@ -194,4 +199,4 @@ class VirtualMachine:
             self._stderr.close()
         for sock in self._sockets:
             sock.close()
-        self._directory.cleanup()
+        self._directory.close()

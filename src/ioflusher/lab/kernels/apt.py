@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels.series import ARCHIVES, KEYRINGS, Archive, Suite
 from ioflusher.support.programs import ProgramError, ProgramFailedError, call, find_program, run
+from ioflusher.support.temporary import OwnedDirectory, sweep
 
+LISTS_PREFIX = "ioflusher-apt-"
 MIRROR_VARIABLE = "IOFLUSHER_MIRROR"
 LISTS_DEADLINE_S = 300.0
 DOWNLOAD_DEADLINE_S = 1800.0
@@ -67,8 +68,8 @@ class Apt:
             ProgramError: it cannot be downloaded, or is not what the signed lists say.
         """
         find_program("dpkg-deb", package="dpkg")
-        with TemporaryDirectory(prefix=".package-", dir=directory) as name:
-            work = Path(name)
+        with OwnedDirectory(".package-", directory) as owned:
+            work = owned.path
             self._run("apt-get", "download", package, deadline_s=DOWNLOAD_DEADLINE_S, cwd=work)
             (archive,) = work.glob("*.deb")
             run(["dpkg-deb", "-x", str(archive), str(directory)], deadline_s=300)
@@ -113,8 +114,9 @@ def lists_of(suite: Suite, mirror: str | None = None) -> Iterator[Apt]:
         LabError: no mirror is known, it does not have the suite, or a signature or hash is wrong.
     """
     base = archive_base(suite.archive, () if mirror else own_bases(), mirror)
-    with TemporaryDirectory(prefix="ioflusher-apt-") as name:
-        root = Path(name)
+    sweep(LISTS_PREFIX)
+    with OwnedDirectory(LISTS_PREFIX) as owned:
+        root = owned.path
         keyring = KEYRING_FILES / suite.archive.keyring
         if not keyring.is_file():
             keyring = _fetch_keyring(suite.archive, root / "keyring", mirror)

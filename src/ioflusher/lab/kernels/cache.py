@@ -17,6 +17,7 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels.releases import bzimage_release, matches, version_key
 
 ORIGIN_FILE = "origin.json"
+NEW_PREFIX = ".new-"  # of directories beside the place in which something is made whole
 
 
 class KernelOrigin(msgspec.Struct, frozen=True):

@@ -5,14 +5,21 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels.apt import MIRROR_VARIABLE, OWN_LISTS, Apt, lists_of
-from ioflusher.lab.kernels.cache import Kernel, KernelOrigin, cached_kernel, cached_kernels, write_origin
+from ioflusher.lab.kernels.cache import (
+    NEW_PREFIX,
+    Kernel,
+    KernelOrigin,
+    cached_kernel,
+    cached_kernels,
+    write_origin,
+)
 from ioflusher.lab.kernels.series import KERNEL_SERIES, KernelSeries, series_for
 from ioflusher.support.programs import ProgramError, find_program, run
 from ioflusher.support.sizes import format_size
+from ioflusher.support.temporary import OwnedDirectory, sweep
 
 Progress = Callable[[str], None]
 
@@ -90,8 +97,9 @@ def _fetch(
     packages = [first, *(package for package in further if package in apt.names(f"^{re.escape(package)}$"))]
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".new-", dir=parent) as name:
-            work = Path(name)
+        sweep(NEW_PREFIX, parent)
+        with OwnedDirectory(NEW_PREFIX, parent) as owned:
+            work = owned.path
             for number, package in enumerate(packages, 1):
                 count = f"{number} of {len(packages)}, " if len(packages) > 1 else ""
                 progress(f"downloading {package} ({count}{format_size(apt.size_bytes(package))})")
