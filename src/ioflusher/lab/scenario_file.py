@@ -23,7 +23,8 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
     """See that the parts of a scenario go together; raises ScenarioError as `parse_scenario`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*", scenario.name):
         raise ScenarioError(
-            f"{origin}: name: expected small letters, digits, hyphens and single dots, found {scenario.name!r}"
+            f"{origin}: name: expected small letters, digits, hyphens and single dots, "
+            f"found {scenario.name!r}"
         )
     use, work = scenario.device.use, scenario.workload.kind
     if (use == "swap") != (work == "anonymous"):
