@@ -76,14 +76,15 @@ def test_an_nbd_device_that_cannot_be_attached(monkeypatch: pytest.MonkeyPatch) 
     def refuse(device: str, address: Address) -> None:
         raise NbdError(f"{address.path} says nothing of {device}")
 
-    server = SimpleNamespace(printed=lambda: "; it printed:\nTraceback")
+    server = SimpleNamespace(told=lambda: "`server` ended with status 1; it printed:\nTraceback")
     monkeypatch.setattr(processes, "start", lambda *_, **__: server)
     monkeypatch.setattr(nbd, "await_ready_line", lambda *_: "nbd+unix:///?socket=/run/socket")
     monkeypatch.setattr(nbd, "attach", refuse)
     with pytest.raises(SetupFailed) as caught:
         stack.start()
     assert str(caught.value) == (
-        "/dev/nbd0 was not attached: /run/socket says nothing of /dev/nbd0; it printed:\nTraceback"
+        "/dev/nbd0 was not attached: /run/socket says nothing of /dev/nbd0; "
+        "`server` ended with status 1; it printed:\nTraceback"
     )
 
 
@@ -122,7 +123,7 @@ def test_the_halves_differ_in_the_state_alone(
         stack.start()
         steps = [tuple(word.replace(str(configfs), "") for word in words) for words in processes.steps]
         asked.append((processes.started, (steps, attached, tree_text(configfs))))
-        assert len(attached) == (scenario.device.kind in ("nbd", "stacked"))
+        assert len(attached) == (scenario.device.kind in ("nbd", "nbd-tcp", "stacked"))
         assert len(stack.daemons()) == (2 if scenario.device.kind == "stacked" else 1)
     (without, did), (with_, did_too) = asked
     assert did == did_too
@@ -526,3 +527,38 @@ def test_processes_of_the_stack_that_ended_are_told(ordinary: Processes) -> None
         first, second = ended_processes(ordinary.staged)
     assert first.endswith("ended with status 3; it printed:\nno space")
     assert second.endswith("was killed by signal 9; it printed nothing")
+
+
+@pytest.mark.parametrize(
+    ("table", "address", "listens"),
+    [
+        ("tcp", "0100007F:2A39", True),
+        ("tcp", "00000000:2A39", True),
+        ("tcp6", "00000000000000000000000000000000:2A39", True),
+        ("tcp", "0100007F:2A3A", False),
+    ],
+)
+def test_whether_a_server_listens_is_seen_without_a_connection(
+    table: str, address: str, listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nbd-server -d takes one client alone. Port 10809 is 2A39; any address will do, no other port."""
+    head = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    )
+    for name in ("tcp", "tcp6"):
+        here = address if name == table else "0" * (8 if name == "tcp" else 32) + ":0001"
+        nobody = "0" * len(here.partition(":")[0]) + ":0000"
+        line = f"   0: {here} {nobody} 0A 00000000:00000000 00:00000000 00000000     0        0 77 1\n"
+        (tmp_path / name).write_text(head + line)
+    monkeypatch.setattr(nbd, "NET", tmp_path)
+    stack = nbd.NbdTcpStack(PlayHalf(SCENARIOS["swap-on-nbd"], False, REMOTE), NotedProcesses())
+    assert stack.listens() is listens
+
+
+def test_our_own_server_listens_where_the_kind_says() -> None:
+    """On a Unix socket or on TCP, with the store of the scenario."""
+    order = PlayHalf(SCENARIOS["swap-on-nbd"], True, REMOTE)
+    assert nbd.own_server(order, "", nbd.NbdStack.listen)[5:7] == ["--unix", nbd.SOCKET]
+    argv = nbd.own_server(order, "", nbd.NbdTcpStack.listen)
+    assert argv[5:7] == ["--tcp", "127.0.0.1:10809"]
+    assert argv[9:11] == ["--remote", REMOTE]

@@ -77,6 +77,10 @@ class StagedProcess(subprocess.Popen[bytes]):
         lines = self.said.lines()
         return "; it printed:\n" + "\n".join(lines) if lines else "; it printed nothing"
 
+    def told(self) -> str:
+        """For where something failed: how it ended, if it did, and what it printed last."""
+        return self.ended() if self.poll() is not None else self.shown() + self.printed()
+
     def ended(self) -> str:
         """How it ended, and what it printed last."""
         status = self.returncode
@@ -224,7 +228,7 @@ def await_true(condition: Callable[[], bool], otherwise: str, *processes: Proces
         for process in processes:
             check_runs(process)
         if time.monotonic() > deadline:
-            said = ", ".join(process.shown() + process.printed() for process in processes)
+            said = ", ".join(process.told() for process in processes)
             raise SetupFailed(f"{otherwise} after {SETUP_DEADLINE_S:g} s: {said}")
         time.sleep(0.1)
 

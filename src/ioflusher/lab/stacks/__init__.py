@@ -68,6 +68,21 @@ STACKS: dict[str, StackRow] = {
             own_daemon=True,
         ),
         StackRow(
+            kind="nbd-tcp",
+            implementation="nbd:NbdTcpStack",
+            modules=("nbd nbds_max=1",),
+            places={"file": ("{port}", "{file}"), "remote": ("{port}", "{remote}"), "own": ("{port}",)},
+            example=("nbdkit", "-f", "-p", "{port}", "file", "{file}"),
+            own_daemon=True,
+        ),
+        StackRow(
+            kind="nbd-device",
+            implementation="nbd:NbdDeviceStack",
+            modules=("nbd nbds_max=1",),
+            places={"file": ("{device}", "{file}")},
+            example=("qemu-nbd", "-f", "raw", "-c", "{device}", "{file}"),
+        ),
+        StackRow(
             kind="fuse",
             implementation="fuse:FuseStack",
             modules=("fuse", "loop max_loop=1"),

@@ -1,13 +1,14 @@
-"""A network block device: /dev/nbd0, the kernel's client, and a server on a Unix socket of the same machine.
+"""A network block device: /dev/nbd0, the kernel's client, and a server of the same machine.
 
 Without `daemon.command` the server is ours, which sets the state itself: the commands of the two halves
 differ in one word. Another server's command is the same in both: the state is set, or not, before it is
-executed.
+executed. The server listens on a Unix socket or on TCP; some attach the device themselves.
 """
 
 import sys
 from pathlib import Path
 
+from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import Stack, filled_in, own_hardening
@@ -17,46 +18,87 @@ from ioflusher.nbd.kernelclient import Attachment, attach
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
-
-
-def places(order: PlayHalf, image: str) -> dict[str, str]:
-    """What another server is told, by placeholder; `image` is the file behind the device, if it has one."""
-    return {"{socket}": SOCKET, "{file}": image, "{remote}": order.remote}
-
-
-def daemon_argv(order: PlayHalf, image: str) -> list[str]:
-    """The server's command."""
-    daemon = order.scenario.daemon
-    if daemon.command:
-        return filled_in(daemon.command, places(order, image))
-    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", "--unix", SOCKET, "--max-payload", "1M"]
-    argv += ["--remote", order.remote] if daemon.store == "remote" else ["--file", image]
-    return argv + own_hardening(order)
+NET = Path("/proc/net")
+PORT = 10809  # IANA's for nbd
 
 
 class NbdStack(Stack):
     """nbd0 served over a Unix socket."""
 
     device = DEVICE
+    uri = f"nbd+unix:///?socket={SOCKET}"
+    listen = ("--unix", SOCKET)  # our own server's option
     _server: Process
     # the agent holds the device, by a thread that sleeps in the kernel: one program less that has to start
     _attachment: Attachment
 
     def start(self) -> None:
-        image = str(self.make_store()) if self.scenario.daemon.store != "remote" else ""
-        argv = daemon_argv(self.order, image)
-        if self.scenario.daemon.command:
+        daemon = self.scenario.daemon
+        image = str(self.make_store()) if daemon.store != "remote" else ""
+        if daemon.command:
+            places = self.places(image)
+            argv = filled_in(daemon.command, places)
             self._server = self.processes.start(argv, io_flusher=self.order.io_flusher)
-            self.set_up(self._server, places(self.order, image))
-            await_true(lambda: Path(SOCKET).is_socket(), f"it had no socket {SOCKET}", self._server)
-            uri = f"nbd+unix:///?socket={SOCKET}"
+            self.set_up(self._server, places)
+            await_true(self.listens, f"nobody listened at {self.uri}", self._server)
+            uri = self.uri
         else:
-            self._server = self.processes.start(argv, stdout=True)
+            self._server = self.processes.start(own_server(self.order, image, self.listen), stdout=True)
             uri = await_ready_line(self._server, "listening on ")
         try:
             self._attachment = attach(DEVICE, parse_uri(uri))
         except NbdError as error:
-            raise SetupFailed(f"{DEVICE} was not attached: {error}{self._server.printed()}") from error
+            raise SetupFailed(f"{DEVICE} was not attached: {error}; {self._server.told()}") from error
+
+    def places(self, image: str) -> dict[str, str]:
+        """What another server is told, by placeholder; `image` is the file behind the device, if any."""
+        return {"{socket}": SOCKET, "{file}": image, "{remote}": self.order.remote}
+
+    def listens(self) -> bool:
+        """Whether somebody waits for clients; without a connection, of which some servers take one alone."""
+        return Path(SOCKET).is_socket()
 
     def daemons(self) -> tuple[int, ...]:
         return family(self._server)
+
+
+class NbdTcpStack(NbdStack):
+    """nbd0 served over TCP on the loopback."""
+
+    uri = f"nbd://127.0.0.1:{PORT}"
+    listen = ("--tcp", f"127.0.0.1:{PORT}")
+
+    def places(self, image: str) -> dict[str, str]:
+        return {**super().places(image), "{port}": str(PORT)}
+
+    def listens(self) -> bool:
+        return any(
+            sock.state == TCP_LISTEN and sock.local.rpartition(":")[2] == str(PORT)
+            for table in ("tcp", "tcp6")
+            for sock in parse_tcp((NET / table).read_bytes())
+        )
+
+
+class NbdDeviceStack(Stack):
+    """nbd0, attached by the daemon itself."""
+
+    device = DEVICE
+    _daemon: Process
+
+    def start(self) -> None:
+        places = {"{device}": DEVICE, "{file}": str(self.make_store())}
+        argv = filled_in(self.scenario.daemon.command, places)
+        self._daemon = self.processes.start(argv, io_flusher=self.order.io_flusher)
+        self.set_up(self._daemon, places)
+        size = Path("/sys/block/nbd0/size")
+        await_true(lambda: int(size.read_text()) > 0, f"{DEVICE} was not attached", self._daemon)
+
+    def daemons(self) -> tuple[int, ...]:
+        return family(self._daemon)
+
+
+def own_server(order: PlayHalf, image: str, listen: tuple[str, ...]) -> list[str]:
+    """The command of our own server."""
+    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", *listen, "--max-payload", "1M"]
+    argv += ["--remote", order.remote] if order.scenario.daemon.store == "remote" else ["--file", image]
+    return argv + own_hardening(order)
