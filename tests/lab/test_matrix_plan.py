@@ -185,6 +185,23 @@ def test_the_plans_of_the_package(name: str) -> None:
     assert [cell.misfit for cell in found if cell.scenario is None] == []
 
 
+def test_a_variant_of_the_package_is_the_scenario_of_its_own() -> None:
+    """So that a run of either counts for both."""
+    plan = find_plan("daemons")
+    by_daemon = {cell.label("daemon"): cell.scenario for cell in plan_cells(plan, SCENARIOS)}
+    for daemon, name in (
+        ("nbdkit", "ext4-on-nbdkit-throttled"),
+        ("bindfs", "ext4-on-bindfs-throttled"),
+        ("sshfs", "ext4-on-sshfs-throttled"),
+        ("fuse-overlayfs", "ext4-on-fuse-overlayfs-throttled"),
+        ("tgtd", "ext4-on-tgt-throttled"),
+        ("tcmu-runner", "ext4-on-tcmu-throttled"),
+    ):
+        scenario = by_daemon[daemon]
+        assert scenario is not None
+        assert trial_key(scenario, "", "", {}) == trial_key(SCENARIOS[name], "", "", {}), daemon
+
+
 def test_a_plan_that_is_not_there() -> None:
     """The nearest name."""
     with pytest.raises(PlanError, match="no plan 'kernals'") as error:

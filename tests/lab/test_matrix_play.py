@@ -18,7 +18,7 @@ from ioflusher.lab.matrix import play, prepare
 from ioflusher.lab.matrix.cells import plan_cells
 from ioflusher.lab.matrix.plan import parse_plan
 from ioflusher.lab.matrix.play import Played, PlayingEnded, Workers, play_order, play_tasks
-from ioflusher.lab.matrix.prepare import default_jobs, prepare_cells
+from ioflusher.lab.matrix.prepare import check_modules, default_jobs, prepare_cells
 from ioflusher.lab.matrix.work import Task, Trial, missing_tasks
 from ioflusher.lab.outcome import Ending, Half, Run
 from ioflusher.lab.qemu import Accelerator
@@ -302,6 +302,19 @@ def test_cells_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert not cast(Trial, bare.trial).plan.at_once
     assert cast(Trial, bare.trial).plan.kernel == "6.1.0", "the kernel for cells that ask for none"
+
+
+def test_a_stack_that_is_younger_than_the_kernel(tmp_path: Path) -> None:
+    """Known from the kernel's lists, without a boot; without lists, the boot will tell."""
+    kernel = Kernel("5.8", Path("/image"), tmp_path)
+    scenario = SCENARIOS["ext4-on-ublk-throttled"]
+    check_modules(kernel, scenario)
+    (tmp_path / "modules.dep").write_text("kernel/drivers/block/nbd.ko:\n")
+    (tmp_path / "modules.builtin").write_text("")
+    with pytest.raises(LabError, match=r"^this kernel has no module ublk_drv \(5\.8\)$"):
+        check_modules(kernel, scenario)
+    (tmp_path / "modules.builtin").write_text("kernel/drivers/block/ublk_drv.ko\n")
+    check_modules(kernel, scenario)
 
 
 def test_jobs_by_memory_and_cores() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ioflusher.lab.capacity import Capacity, half_bytes, this_machine, why_in_turn
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.initramfs import load_order
 from ioflusher.lab.kernels import Kernel, find_kernel
 from ioflusher.lab.matrix.cells import Cell
 from ioflusher.lab.matrix.work import Trial
@@ -71,6 +72,7 @@ def prepare_cells(
             if isinstance(machine, LabError):
                 raise machine
             check_programs(cell.scenario)
+            check_modules(machine[0], cell.scenario)
         except LabError as error:
             prepared.append(PreparedCell(cell, None, with_hint(error)))
             continue
@@ -81,6 +83,24 @@ def prepare_cells(
         boot = wanted if wanted and "/" in wanted else found.release
         prepared.append(PreparedCell(cell, Trial(trial_key_of(plan), cell.name, plan, boot, chosen)))
     return tuple(prepared)
+
+
+def check_modules(kernel: Kernel, scenario: Scenario) -> None:
+    """See that the kernel has the modules that the scenario loads, as far as its lists can be read here.
+
+    Raises:
+        LabError: it lacks one; a stack may be younger than the kernel.
+    """
+    try:
+        dependencies = (kernel.modules / "modules.dep").read_text()
+        builtin = (kernel.modules / "modules.builtin").read_text()
+    except OSError:
+        return
+    names = [module.partition(" ")[0] for module in scenario.modules]  # what follows are options
+    try:
+        load_order(dependencies, builtin, names)
+    except LabError as error:
+        raise LabError(f"{error} ({kernel.release})") from error
 
 
 class _VersionsOnce:
