@@ -13,7 +13,7 @@ import pytest
 
 from ioflusher.lab.store import ExperimentStore
 from ioflusher.lab.trials import measured_runs
-from tests.lab.halves import FROZEN
+from tests.lab.halves import FINISHED, FROZEN
 from tests.lab.matrix_workers import trials
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +101,21 @@ def test_a_worker_that_is_killed(playing: "subprocess.Popen[str]", tmp_path: Pat
     assert [path.name for path in tmp_path.glob("guest-*")] == [f"guest-{victim}"]
     assert members(playing.pid) == []
     assert kept(tmp_path) == [[FROZEN], [FROZEN]]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("how", "halves"), [("complete", [[FROZEN, FINISHED] * 2] * 2), ("interrupted", [[FROZEN], []])]
+)
+def test_a_cluster(tmp_path: Path, how: str, halves: list[list[object]]) -> None:
+    """What its workers measure comes back and is kept here, also what had ended at Ctrl-C."""
+    pytest.importorskip("distributed", reason="install the extra dask to run this")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lab.matrix_cluster", str(tmp_path), how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{how} {{}}\n"), done.stderr
+    assert kept(tmp_path) == halves

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.cluster import dask_client
 from ioflusher.cli.exit_status import ExitStatus, verdict
 from ioflusher.cli.file_parameters import InputFile
 from ioflusher.cli.messages import print_error
 from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.progress import progress_bar
-from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
     LogResult,
     Options,
@@ -178,21 +178,7 @@ def pool(jobs: int, dask: str | None) -> Iterator["Executor"]:
         with ProcessPoolExecutor(jobs) as executor:
             yield executor
         return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise IoflusherError(
-            "--dask needs the package distributed, which is not installed",
-            hint="install the extra: pip install 'ioflusher[dask]'",
-        ) from error
-    try:
-        client = Client(dask, timeout=DASK_TIMEOUT)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise IoflusherError(
-            f"no Dask scheduler answers at {printable(dask)}",
-            hint="give its address as it prints it, such as tcp://10.0.0.1:8786",
-        ) from error
-    with client, client.get_executor() as executor:
+    with dask_client(dask, DASK_TIMEOUT) as client, client.get_executor() as executor:
         yield executor
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.cluster import dask_client
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.interruption import interrupted_status
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from ioflusher.lab.matrix.cells import Cell
     from ioflusher.lab.matrix.plan import MatrixPlan
-    from ioflusher.lab.matrix.play import Played
+    from ioflusher.lab.matrix.play import Played, Workers
     from ioflusher.lab.matrix.prepare import PreparedCell
     from ioflusher.lab.matrix.result import MatrixResult
     from ioflusher.lab.matrix.work import Task
@@ -44,6 +45,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 @click.argument("plan", shell_complete=_names)
 @click.option("--runs", type=click.IntRange(1, 1000), help="How often; default: the plan's.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at once; default: what fits this machine.")
+@click.option("--dask", metavar="ADDRESS", help="Play on the workers of this Dask scheduler.")
 @click.option("--sequential", is_flag=True, help="Play the halves of each run one after the other.")
 @click.option("--kept", is_flag=True, help="Play nothing: show what is measured.")
 @click.option("--again", is_flag=True, help="Measure everything anew: what is kept does not count.")
@@ -67,6 +69,7 @@ def matrix_command(
     plan: str,
     runs: int | None,
     jobs: int | None,
+    dask: str | None,
     sequential: bool,
     kept: bool,
     again: bool,
@@ -88,8 +91,7 @@ def matrix_command(
     """
     from dataclasses import replace
 
-    from ioflusher.lab.capacity import this_machine
-    from ioflusher.lab.matrix.prepare import default_jobs, prepare_cells
+    from ioflusher.lab.matrix.prepare import prepare_cells
     from ioflusher.lab.matrix.result import matrix_result
     from ioflusher.lab.matrix.tally import check_statistics
     from ioflusher.lab.matrix.work import missing_tasks
@@ -127,9 +129,7 @@ def matrix_command(
     if not kept:
         _say_what_is_to_come(prepared, tasks)
         if tasks:
-            todo = {task.trial.key: task.trial for task in tasks}
-            fit = default_jobs(todo.values(), this_machine())
-            errors, interrupted = _play(tasks, min(jobs or fit, len(tasks)), store)
+            errors, interrupted = _play(tasks, jobs, dask, store)
             measured = measured_runs(store, trials, since=began)
     result = matrix_result(found, prepared, measured, errors)
     command = _command(plan, runs, kernel, accelerator)
@@ -194,23 +194,46 @@ def _say_what_is_to_come(prepared: "tuple[PreparedCell, ...]", tasks: "tuple[Tas
     )
 
 
-def _play(tasks: "tuple[Task, ...]", jobs: int, store: "ExperimentStore") -> tuple[dict[str, str], bool]:
+def _play(
+    tasks: "tuple[Task, ...]", jobs: int | None, dask: str | None, store: "ExperimentStore"
+) -> tuple[dict[str, str], bool]:
     """Play the tasks; returns what went wrong by trial, and whether Ctrl-C ended it."""
-    from ioflusher.lab.matrix.play import local_workers, play_tasks
+    from ioflusher.lab.matrix.play import play_tasks
 
-    with _shown_progress(tasks, jobs) as progress, local_workers(jobs) as workers:
+    with _workers(tasks, jobs, dask) as (workers, most), _shown_progress(tasks) as progress:
         ended = play_tasks(
-            tasks, workers, jobs=jobs, store=store, on_begin=progress.began, on_played=progress.played
+            tasks, workers, jobs=most, store=store, on_begin=progress.began, on_played=progress.played
         )
     return ended.errors, ended.interrupted
+
+
+@contextmanager
+def _workers(
+    tasks: "tuple[Task, ...]", jobs: int | None, dask: str | None
+) -> "Iterator[tuple[Workers, int]]":
+    """Where the tasks are played, and how many at once."""
+    from ioflusher.lab.capacity import this_machine
+    from ioflusher.lab.matrix.play import local_workers
+    from ioflusher.lab.matrix.prepare import default_jobs
+
+    if dask is None:
+        todo = {task.trial.key: task.trial for task in tasks}
+        most = min(jobs or default_jobs(todo.values(), this_machine()), len(tasks))
+        with local_workers(most) as workers:
+            yield workers, most
+        return
+    with dask_client(dask) as client:
+        from ioflusher.lab.matrix.cluster import cluster_workers
+
+        with cluster_workers(client) as workers:
+            yield workers, min(jobs or max(1, sum(client.nthreads().values()) // 2), len(tasks))
 
 
 class _Shown:
     """Shows a matrix's progress: a bar with the time left on a terminal, elsewhere a line for each run."""
 
-    def __init__(self, tasks: "tuple[Task, ...]", jobs: int) -> None:
+    def __init__(self, tasks: "tuple[Task, ...]") -> None:
         self._halves = sum(task.halves for task in tasks)
-        self._jobs = jobs
         self._done = 0
         self._began = time.monotonic()
         self._running: Counter[str] = Counter()
@@ -253,8 +276,8 @@ class _Shown:
 
 
 @contextmanager
-def _shown_progress(tasks: "tuple[Task, ...]", jobs: int) -> Iterator[_Shown]:
-    shown = _Shown(tasks, jobs)
+def _shown_progress(tasks: "tuple[Task, ...]") -> Iterator[_Shown]:
+    shown = _Shown(tasks)
     if preferences().quiet or not sys.stderr.isatty():
         yield shown
         return

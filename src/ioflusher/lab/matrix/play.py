@@ -262,8 +262,8 @@ def play_tasks(
 
     def finish(done: Iterable[Future[Played]]) -> None:
         for future in done:
-            running.pop(future)
-            played = _result(future)
+            task = running.pop(future)
+            played = _result(future, task, workers)
             if not workers.keep_themselves and played.run is not None:
                 store.keep(ledger.number(played.task), played.task.number, played.run)
             ledger.ended(played)
@@ -291,7 +291,7 @@ def play_tasks(
     return PlayingEnded(False, errors)
 
 
-def _result(future: "Future[Played]") -> Played:
+def _result(future: "Future[Played]", task: Task, workers: Workers) -> Played:
     try:
         return future.result()
     except BrokenExecutor as error:
@@ -299,3 +299,8 @@ def _result(future: "Future[Played]") -> Played:
             f"a process that played a run was killed: {error}",
             hint="if memory ran out, give fewer --jobs; the same command goes on where it ended",
         ) from error
+    except Exception as error:
+        if workers.keep_themselves:
+            raise
+        # a worker of a cluster is another machine: that it went away is no mistake of this program
+        return Played(task, None, Ending.FAILED, f"a worker of the cluster failed: {error!r}")
