@@ -1,13 +1,15 @@
 """What a matrix's halves come to: rates with intervals, which hardening is sufficient, which necessary."""
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
 
+from ioflusher.lab.errors import LabError
 from ioflusher.lab.matrix.cells import Cell, plan_cells
 from ioflusher.lab.matrix.judgement import STATE, Answer, ContextJudgement, Fate, cell_fate, judge
 from ioflusher.lab.matrix.plan import MatrixPlan, parse_plan
-from ioflusher.lab.matrix.tally import CellTally, HalfTally, Rate, tally
+from ioflusher.lab.matrix.tally import CellTally, HalfTally, Rate, check_statistics, tally
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from tests.lab.halves import FINISHED, FROZEN, FROZEN_UNSEEN, LOST, OUT_OF_MEMORY, WRONG
@@ -57,6 +59,7 @@ def test_halves_are_counted() -> None:
     with_ = counted.with_
     assert (with_.frozen, with_.lived, with_.other) == (Rate(0, 4), Rate(1, 4), Rate(3, 4))
     assert dict(with_.other_words) == {"finished with wrong data": 1, "lost": 1, "out of memory": 1}
+    assert (without.io_flusher, with_.io_flusher) == (False, True)
     assert counted.half(True) is with_
     assert counted.half(False) is without
 
@@ -75,6 +78,14 @@ def test_intervals(rate: Rate, low: float, high: float) -> None:
     interval = rate.interval
     assert interval is not None
     assert interval == pytest.approx((low, high), abs=1e-5)
+
+
+def test_intervals_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent where it is there; else what to install."""
+    check_statistics()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LabError, match="not installed: scipy"):
+        check_statistics()
 
 
 def test_nothing_has_no_interval() -> None:
