@@ -24,10 +24,14 @@ class ExitStatus(IntEnum):
     """The command of `run` is there and cannot be executed, as POSIX shells have it."""
     NOT_FOUND = 127
     """There is no such command for `run`."""
+    HUNG_UP = 129
+    """`lab` verbs: SIGHUP, after all that they had started was ended (128 and the signal's number)."""
     INTERRUPTED = 130
     """Ctrl-C (128 + SIGINT)."""
     READER_GONE = 141
     """Whoever read standard output stopped reading (128 + SIGPIPE)."""
+    TERMINATED = 143
+    """`lab` verbs: SIGTERM, after all that they had started was ended (128 and the signal's number)."""
 
 
 def verdict(*, found: bool, failed: bool) -> ExitStatus:

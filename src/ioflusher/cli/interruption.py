@@ -13,10 +13,10 @@ def heed_signals(context: click.Context) -> None:
     context.meta[_CAME] = context.with_resource(ending_signals())
 
 
-def interrupted_status() -> int:
+def interrupted_status() -> ExitStatus:
     """The status of work that was interrupted: 128 and the signal's number, SIGINT's where it was Ctrl-C."""
     context = click.get_current_context(silent=True)
     came: EndingSignals | None = context.meta.get(_CAME) if context else None
     if came is None or came.number is None:
         return ExitStatus.INTERRUPTED
-    return 128 + came.number
+    return ExitStatus(128 + came.number)
