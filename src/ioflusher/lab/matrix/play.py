@@ -188,6 +188,8 @@ def local_workers(jobs: int) -> Iterator[Workers]:
         ProcessPoolExecutor(jobs, mp_context=context, initializer=attend, initargs=(receiver,)) as executor,
         sender,
     ):
+        # CPython's pool sees a process die only once it was given something after that process had started
+        wait([executor.submit(os.getpid) for _ in range(jobs + 1)])
         yield Workers(executor, sender.close, keep_themselves=True)
 
 
