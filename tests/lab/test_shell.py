@@ -299,7 +299,7 @@ def test_a_shell_beside_a_frozen_device() -> None:
         assert "balance_dirty_pages+" in typed("cat /proc/$IOFLUSHER_DAEMON/task/*/stack", "dirty_pages[+]")
         typed("sleep 1000", "sleep 1000")
         stop(terminal)
-        os.write(terminal, b"kill -KILL %1; wait; exit 7\r")
+        os.write(terminal, b"kill -KILL %1; disown -a; exit 7\r")
         status = wait_for(child, 60)
         assert os.waitstatus_to_exitcode(status) == 7
     finally:
