@@ -45,7 +45,6 @@ PACKAGES = {
     "setpriv": "util-linux",
     "sysctl": "procps",
     "systemd-analyze": "systemd",
-    "tgtd": "tgt",
     "zsh": "zsh",
     "zstd": "zstd",
 }

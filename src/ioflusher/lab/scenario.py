@@ -86,7 +86,7 @@ class DeviceTable:
     """
 
     size: Size
-    use: typing.Literal["swap", "ext4", "xfs", "btrfs", "nfs"]
+    use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
     kind: str = "nbd"
     queue_depth: Annotated[int, whole_number(1, 10_000, "number of requests at once")] | None = None
     mkfs: tuple[str, ...] = ()

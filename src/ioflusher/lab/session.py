@@ -98,9 +98,9 @@ class Lab:
         image = Image(scan(self._shares, (modules,)))
         stack.callback(image.close)
         directory = stack.enter_context(OwnedDirectory(DIRECTORY_PREFIX)).path
-        self.root_server = stack.enter_context(Server(image))
-        self.root_server.start()
-        self.root = self.root_server.listen_unix(str(directory / "root.sock")).uri
+        server = stack.enter_context(Server(image))
+        server.start()
+        self.root = server.listen_unix(str(directory / "root.sock")).uri
         self.accelerator = self._accelerator or self._probe()
 
     def _find_kernel(self) -> Kernel:

@@ -156,17 +156,6 @@ class VirtualMachine:
         """Seconds since QEMU was started, by this machine's clock."""
         return time.monotonic() - self.started_at
 
-    @property
-    def pid(self) -> int:
-        """QEMU's process, for who measures it.
-
-        Raises:
-            LabError: it was not started.
-        """
-        if self._process is None:
-            raise LabError("the machine was not started")
-        return self._process.pid
-
     def console_bytes(self) -> bytes:
         """What the kernel has written so far."""
         try:

@@ -7,7 +7,7 @@ row here. The row says what both sides need to know before anything boots.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ioflusher.lab.scenario import Store
@@ -32,7 +32,6 @@ class StackRow:
         own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
         packages: the distribution's packages that it needs beside the daemon, each with a program of it.
         uses: what `device.use` may be.
-        remote: the protocol of the server outside, for `daemon.store` "remote".
         faults: the kinds of `fault.kind` that it knows beside those that every stack has.
     """
 
@@ -44,7 +43,6 @@ class StackRow:
     own_daemon: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = BLOCK_USES
-    remote: Literal["nbd", "iscsi"] = "nbd"
     faults: tuple[str, ...] = ()
 
     def load(self) -> "type[Stack]":
@@ -123,34 +121,6 @@ STACKS: dict[str, StackRow] = {
             places={"file": ("{portal}", "{file}")},
             example=("my-target", "{portal}", "{file}"),
             packages={"open-iscsi": "iscsid"},
-        ),
-        StackRow(
-            kind="iscsid",
-            implementation="iscsid:IscsidStack",
-            modules=("virtio_net", "iscsi_tcp", "sd_mod", "iscsi_target_mod", "target_core_file"),
-            places={store: ("{initiatorname}", "{config}") for store in ("remote", "file")},
-            example=("iscsid", "--foreground", "--initiatorname={initiatorname}", "--config={config}"),
-            packages={"open-iscsi": "iscsiadm", "tgt": "tgtd"},
-            remote="iscsi",
-            faults=("connection-cut",),
-        ),
-        StackRow(
-            kind="multipath",
-            implementation="multipath:MultipathStack",
-            modules=("sd_mod", "dm_multipath", "dm_round_robin", "dm_service_time"),
-            places={"own": ()},
-            example=("multipathd", "-d"),
-            packages={"udev": "/lib/systemd/systemd-udevd"},
-            faults=("paths-offline",),
-        ),
-        StackRow(
-            kind="nfs",
-            implementation="nfs:NfsStack",
-            modules=("nfsv4",),
-            places={"file": ("{directory}", "{port}")},
-            example=("my-nfs-server", "{directory}", "{port}"),
-            packages={"nfs-common": "mount.nfs4"},
-            uses=("nfs",),
         ),
     )
 }
