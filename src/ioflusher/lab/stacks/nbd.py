@@ -5,10 +5,11 @@ differ in one word. Another server's command is the same in both: the state is s
 executed. The server listens on a Unix socket or on TCP; some attach the device themselves.
 """
 
+import os
 import sys
 from pathlib import Path
 
-from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp
+from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp, parse_unix
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import Stack, filled_in, own_hardening
@@ -56,7 +57,7 @@ class NbdStack(Stack):
 
     def listens(self) -> bool:
         """Whether somebody waits for clients; without a connection, of which some servers take one alone."""
-        return Path(SOCKET).is_socket()
+        return listens_at(SOCKET)
 
     def daemons(self) -> tuple[int, ...]:
         return family(self._server)
@@ -95,6 +96,12 @@ class NbdDeviceStack(Stack):
 
     def daemons(self) -> tuple[int, ...]:
         return family(self._daemon)
+
+
+def listens_at(path: str) -> bool:
+    """Whether a Unix socket of that name waits for clients; one that is bound alone still refuses them."""
+    sockets = parse_unix((NET / "unix").read_bytes())
+    return any(sock.listening and sock.name == os.fsencode(path) for sock in sockets)
 
 
 def own_server(order: PlayHalf, image: str, listen: tuple[str, ...]) -> list[str]:
