@@ -71,7 +71,7 @@ def test_the_state_is_what_the_half_says(
     monkeypatch.setattr(hardening, "thread_states", lambda pid: threads)
     monkeypatch.setattr(hardening, "_named", str)
     monkeypatch.setattr(hardening, "_put_state", lambda pid, state, tids: done.append((state, tids)))
-    said = harden(HardeningTable(state=which), [7], io_flusher)
+    said = harden(HardeningTable(state=which), [7], [7] if io_flusher else [])
     assert done == put
     bear = len(bearers(which, threads)) if io_flusher else 0
     assert said == ((f"the state put on {bear} of 3 threads of 7",) if put else ())
@@ -94,7 +94,7 @@ def test_memory_is_locked_by_threads_as_they_are(monkeypatch: pytest.MonkeyPatch
         for io_flusher in (True, False):
             monkeypatch.setattr(hardening, "_state", lambda *_: [])
             with pytest.raises(SetupFailed, match=f"hardening of the daemon {daemon.pid}: not here"):
-                harden(table, [daemon.pid], io_flusher)
+                harden(table, [daemon.pid], [daemon.pid] if io_flusher else [])
         daemon.kill()
     assert asked == [(daemon.pid, True, {1, 3}, True), (daemon.pid, False, {2}, True)]
 
@@ -110,14 +110,14 @@ def test_what_a_daemon_does_itself_is_told() -> None:
         assert daemon.stdout is not None
         if not daemon.stdout.readline():
             pytest.skip("memory may not be locked here")
-        said = harden(HardeningTable(lock_memory=True, oom_score_adj=500), [daemon.pid], False)
+        said = harden(HardeningTable(lock_memory=True, oom_score_adj=500), [daemon.pid], ())
         assert said[0].startswith(f"memory of {daemon.pid} (python")
         assert "locked by itself: " in said[0]
         assert said[1].startswith(f"oom_score_adj 500 for {daemon.pid} (python")
         assert Path(f"/proc/{daemon.pid}/oom_score_adj").read_text().strip() == "500"
         daemon.kill()
     with pytest.raises(SetupFailed, match=f"hardening of the daemon {daemon.pid}: "):
-        harden(HardeningTable(), [daemon.pid], False)
+        harden(HardeningTable(), [daemon.pid], ())
 
 
 def test_every_thread_is_scheduled_in_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_every_thread_is_scheduled_in_real_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         os, "sched_setscheduler", lambda tid, policy, param: asked.append((tid, policy, param.sched_priority))
     )
-    said = harden(HardeningTable(realtime=5), [7], False)
+    said = harden(HardeningTable(realtime=5), [7], ())
     assert asked == [(7, os.SCHED_FIFO, 5), (9, os.SCHED_FIFO, 5)]
     assert said == ("SCHED_FIFO 5 for 2 threads of 7",)
 
@@ -161,6 +161,9 @@ def test_a_stage_is_hardened_once_the_daemon_serves(
         def daemons(self) -> tuple[int, ...]:
             return (7,)
 
+        def carriers(self) -> tuple[int, ...]:
+            return self.daemons()
+
         def limit_queue(self, depth: int) -> None:
             steps.append(("queue", depth))
 
@@ -190,7 +193,7 @@ def test_a_stage_is_hardened_once_the_daemon_serves(
         KernelTable(sysctl={"vm.min_free_kbytes": "4711"}),
         ("groups", 4096),
         ("start", at_start, Path("/group")),
-        (scenario.hardening, (7,), True),
+        (scenario.hardening, (7,), (7,)),
         ("queue", 7),
         ("use", "ext4", None),
     ]

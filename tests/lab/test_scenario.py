@@ -48,6 +48,12 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
             "hardening.reserve is memory.min of control groups of version 2",
             None,
         ),
+        (
+            "lock_memory = true",
+            'daemon = "upper"',
+            "hardening.daemon 'upper' is for device.kind 'stacked', which has two daemons; found 'nbd'",
+            None,
+        ),
         ("pause_ms = ", "pause_ms = 0.5 # ", "workload.pause_ms: expected a whole number", None),
         ('use = "swap"', "", "the key device.use is missing", None),
         ('use = "swap"', 'use = "xfs"', "does not go with device.use 'xfs'", "goes with"),

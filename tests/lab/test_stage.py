@@ -139,6 +139,29 @@ def test_the_halves_differ_in_the_state_alone(
     assert len(ours) + len(others) == len(stack.daemons())
 
 
+@pytest.mark.parametrize(
+    ("which", "upper", "lower"), [("both", True, True), ("upper", True, False), ("lower", False, True)]
+)
+def test_the_state_is_on_the_daemon_that_is_named(
+    which: str, upper: bool, lower: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that stand on each other, from their start on; and what looks at it later knows whose it is."""
+    text = f'{builtin_scenarios()["ext4-on-stacked-throttled"]}\n[hardening]\ndaemon = "{which}"\n'
+    monkeypatch.setattr(base.Stack, "make_store", lambda self: Path("/nowhere/image"))
+    monkeypatch.setattr(fuse, "MOUNT", FakeDirectory("/run/lab/fuse"))
+    monkeypatch.setattr(fuse, "await_ready_line", lambda *_: "")
+    monkeypatch.setattr(nbd, "await_ready_line", lambda *_: "nbd+unix:///?socket=/run/made-by-it")
+    monkeypatch.setattr(nbd, "attach", lambda *_: None)
+    processes = NotedProcesses()
+    stack = STACKS["stacked"].load()(PlayHalf(parse_scenario(text), True, ""), processes)
+    stack.start()
+    (below, _), (above, _) = processes.started
+    assert ("--io-flusher" in above, "--io-flusher" in below) == (upper, lower)
+    assert ("--no-io-flusher" in above, "--no-io-flusher" in below) == (not upper, not lower)
+    first, second = stack.daemons()
+    assert stack.carriers() == tuple(pid for pid, has in ((first, upper), (second, lower)) if has)
+
+
 def tree_text(top: Path) -> list[tuple[str, str]]:
     """Every file and link below, by its path, with what it holds."""
     return [

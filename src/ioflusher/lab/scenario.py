@@ -162,6 +162,8 @@ class HardeningTable:
         state: which of its threads carry the state in the half with it: "all", from its first line on;
             "first-thread", that one alone; "all-but-last", all but the one that was started last;
             "own", those for which a `daemon.command` sets it itself.
+        daemon: where two stand on each other, the one that `state` is about: "both", the "upper", which
+            serves the device, or the "lower", on which it stores; the other one never carries it.
         lock_memory: mlockall(), in the way that `ioflusher set --lock-memory` finds safe.
         reserve: bytes that reclaim leaves to all that the stack starts: memory.min of a control group.
         realtime: SCHED_FIFO priority, 0 for ordinary scheduling.
@@ -170,6 +172,7 @@ class HardeningTable:
     """
 
     state: typing.Literal["all", "first-thread", "all-but-last", "own"] = "all"
+    daemon: typing.Literal["both", "upper", "lower"] = "both"
     lock_memory: bool = False
     reserve: Size = 0
     realtime: Annotated[int, whole_number(0, 49, "SCHED_FIFO priority, below the observer's")] = 0

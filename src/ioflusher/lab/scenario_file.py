@@ -44,6 +44,11 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
         raise ScenarioError(
             f"{origin}: hardening.state 'own' is for a daemon.command that sets the state itself"
         )
+    if scenario.hardening.daemon != "both" and scenario.device.kind != "stacked":
+        raise ScenarioError(
+            f"{origin}: hardening.daemon {scenario.hardening.daemon!r} is for device.kind 'stacked', which "
+            f"has two daemons; found {scenario.device.kind!r}"
+        )
     if scenario.hardening.reserve and scenario.cgroup and scenario.cgroup.version == 1:
         raise ScenarioError(
             f"{origin}: hardening.reserve is memory.min of control groups of version 2, "

@@ -5,7 +5,7 @@ at here: it is what the half and the scenario say, also where a daemon sets it o
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
@@ -19,14 +19,20 @@ ATTACH_DEADLINE_S = 20.0  # for threads that do not stop; a guest under emulatio
 CHILD_FAILED = 1
 
 
-def harden(table: HardeningTable, pids: Sequence[int], io_flusher: bool) -> tuple[str, ...]:
+def harden(table: HardeningTable, pids: Sequence[int], carriers: Collection[int]) -> tuple[str, ...]:
     """Give each daemon what the scenario says; what was done, in words, one for each thing.
+
+    Args:
+        table: what the scenario says.
+        pids: the daemons.
+        carriers: those of them that are to carry the state.
 
     Raises:
         SetupFailed: where something cannot be done.
     """
     done: list[str] = []
     for pid in pids:
+        io_flusher = pid in carriers
         try:
             left_alone = io_flusher and table.state == "own"
             carries = io_flusher

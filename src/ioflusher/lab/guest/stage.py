@@ -74,7 +74,7 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     stack.start()
     started = tuple(process for process in processes.staged if process.poll() is None)
     processes.group = None
-    if done := harden(hardening, stack.daemons(), order.io_flusher):
+    if done := harden(hardening, stack.daemons(), stack.carriers() if order.io_flusher else ()):
         port.say(Hardened(done=done))
     if scenario.device.queue_depth is not None:
         stack.limit_queue(scenario.device.queue_depth)

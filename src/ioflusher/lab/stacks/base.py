@@ -73,6 +73,10 @@ class Stack(abc.ABC):
         It is asked again and again: a daemon may start further ones.
         """
 
+    def carriers(self) -> tuple[int, ...]:
+        """Those of `daemons` that are to carry the state in the half with it."""
+        return self.daemons()
+
     def limit_queue(self, depth: int) -> None:
         """Let the device take so many requests at once.
 
