@@ -18,7 +18,7 @@ import pytest
 from ioflusher.lab.disks import EmptyDisk
 from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
-from ioflusher.lab.guest import stage
+from ioflusher.lab.guest import processes, stage
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.processes import (
     LAST_LINES,
@@ -448,10 +448,37 @@ def test_a_step_is_tried_until_it_succeeds(ordinary: Processes, tmp_path: Path) 
     once_more = f"echo try >>{file}; [ $(wc -l <{file}) = 2 ] && cat {file}"
     with ending(shell(ordinary, "exec sleep 60")) as stays:
         assert ordinary.step_until("sh", "-c", once_more, running=(stays,)) == "try\ntry\n"
-        with pytest.raises(SetupFailed, match=r"^false exited 1"):
+        with pytest.raises(SetupFailed) as caught:
             ordinary.step_until("false", running=(stays,))
+        assert str(caught.value) == (
+            f"false exited 1: it said nothing, tried for {processes.SETUP_DEADLINE_S:g} s: "
+            "`sh -c exec sleep 60`; it printed nothing"
+        )
     with pytest.raises(SetupFailed, match="exec sleep 60` was killed by signal 9"):
         ordinary.step_until("false", running=(stays,))
+
+
+def test_where_a_step_fails_the_daemons_are_heard(ordinary: Processes) -> None:
+    """What those printed that run, and how one ended, each once; who said nothing is not mentioned."""
+    with pytest.raises(SetupFailed, match=r"^mkfs exited 1$"), ordinary.told():
+        raise SetupFailed("mkfs exited 1")
+    with (
+        ending(shell(ordinary, "echo cannot write the file; exec sleep 60")) as speaks,
+        ending(shell(ordinary, "exec sleep 61")),
+    ):
+        ended = shell(ordinary, "exit 3")
+        ended.wait()
+        await_true(lambda: bool(speaks.said.lines()), "it said nothing")
+        for error in (SetupFailed("mkfs exited 1"), OSError(5, "Input/output error")):
+            with pytest.raises(SetupFailed) as caught, ordinary.told():
+                raise error
+            assert str(caught.value) == (
+                f"{error}\n`sh -c echo cannot write the file; exec sleep 60`; it printed:\n"
+                "cannot write the file\n`sh -c exit 3` ended with status 3; it printed nothing"
+            )
+        with pytest.raises(SetupFailed) as caught, ordinary.told():
+            raise SetupFailed(f"nobody listened: {speaks.told()}")
+        assert str(caught.value).count("cannot write the file") == 2, "in the command and in what it printed"
 
 
 def test_who_listens_is_seen_without_a_connection() -> None:

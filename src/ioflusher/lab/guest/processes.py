@@ -198,21 +198,43 @@ class Processes:
             raise SetupFailed(f"{' '.join(argv)}: {error}") from error
         if done.returncode:
             said = (done.stderr or done.stdout).decode("utf-8", "backslashreplace").strip()
-            raise SetupFailed(f"{' '.join(argv)} exited {done.returncode}: {said[-500:]}")
+            raise SetupFailed(
+                f"{' '.join(argv)} exited {done.returncode}: {said[-500:] or 'it said nothing'}"
+            )
         return done.stdout.decode("utf-8", "backslashreplace")
 
     def step_until(self, *argv: str, running: Sequence[Process]) -> str:
-        """Run a set-up command over and over until it succeeds, as long as these processes run."""
+        """Run a set-up command over and over until it succeeds, as long as these processes run.
+
+        Raises:
+            SetupFailed: one of them ended, or time is up; with what they printed.
+        """
         deadline = time.monotonic() + SETUP_DEADLINE_S
         while True:
             try:
                 return self.step(*argv)
-            except SetupFailed:
+            except SetupFailed as error:
                 for process in running:
                     check_runs(process)
                 if time.monotonic() > deadline:
-                    raise
+                    told = ", ".join(process.told() for process in running)
+                    raise SetupFailed(f"{error}, tried for {SETUP_DEADLINE_S:g} s: {told}") from error
             time.sleep(0.2)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Where the stage fails inside, say too how those that should stay ended, or what they printed."""
+        try:
+            yield
+        except (SetupFailed, OSError) as error:
+            words = [
+                process.told()
+                for process in self.staged
+                if process.shown() not in str(error) and (process.poll() is not None or process.said.lines())
+            ]
+            if not words:
+                raise
+            raise SetupFailed("\n".join([str(error), *words])) from error
 
 
 def check_runs(process: Process) -> None:

@@ -71,15 +71,16 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     groups = make_groups(scenario.cgroup, hardening.reserve, processes)
     port.say(SettingUp(step="starting the daemon"))
     processes.group = groups.daemon
-    stack.start()
-    started = tuple(process for process in processes.staged if process.poll() is None)
-    processes.group = None
-    if done := harden(hardening, stack.daemons(), stack.carriers() if order.io_flusher else ()):
-        port.say(Hardened(done=done))
-    if scenario.device.queue_depth is not None:
-        stack.limit_queue(scenario.device.queue_depth)
-    port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
-    stack.use(scenario.device.use)
+    with processes.told():
+        stack.start()
+        started = tuple(process for process in processes.staged if process.poll() is None)
+        processes.group = None
+        if done := harden(hardening, stack.daemons(), stack.carriers() if order.io_flusher else ()):
+            port.say(Hardened(done=done))
+        if scenario.device.queue_depth is not None:
+            stack.limit_queue(scenario.device.queue_depth)
+        port.say(SettingUp(step=f"putting {scenario.device.use} on {stack.device}"))
+        stack.use(scenario.device.use)
     return Stage(scenario, port, processes, stack, groups, started)
 
 

@@ -32,7 +32,8 @@ def start_iscsid(processes: Processes) -> Process:
 def log_in(processes: Processes, portal: str, iscsid: Process, *others: Process) -> None:
     """Log in to every target at the portal, the first of them becomes /dev/sda."""
     # iscsid takes a moment until it answers
-    processes.step_until("iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, running=(iscsid,))
+    discover = ("iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
+    processes.step_until(*discover, running=(*others, iscsid))
     processes.step("iscsiadm", "-m", "node", "-p", portal, "--login")
     await_disk(iscsid, *others)
 

@@ -42,7 +42,9 @@ class TcmuStack(Stack):
             )
             self.set_up(self._daemon, {})
             await_true(
-                lambda: holds(self._daemon.pid, UIO), f"it did not take up {handler} ({UIO})", self._daemon
+                lambda: any(holds(pid, UIO) for pid in self.daemons()),
+                f"it did not take up {handler} ({UIO})",
+                self._daemon,
             )
             port = target / "loopback" / PORT / "tpgt_1"
             port.mkdir(parents=True)
