@@ -227,6 +227,23 @@ def test_the_state_on_some_threads_is_a_hardening_of_its_own() -> None:
     assert answers(judgement) == {STATE: (YES, YES), f"{STATE} on first-thread": (NO, NO)}
 
 
+def test_the_state_on_one_of_two_daemons_is_a_hardening_of_its_own() -> None:
+    """As on some threads."""
+    of = parse_plan(
+        'name = "p"\nscenarios = ["ext4-on-stacked-throttled"]\n'
+        '[axes]\n"hardening.daemon" = ["both", "upper"]\n'
+    )
+    (judgement,) = judged(of, (FROZEN, FINISHED), (FROZEN, FROZEN_WITH))
+    assert answers(judgement) == {STATE: (YES, YES), f"{STATE} on the upper daemon": (NO, NO)}
+
+
+def test_a_hardenings_value_is_as_the_plan_has_it() -> None:
+    """A size with its unit, not in bytes."""
+    of = plan('[axes]\n"hardening.reserve" = [0, "64M"]\n')
+    (judgement,) = judged(of, (FROZEN, FINISHED), (FROZEN, FINISHED))
+    assert "hardening.reserve = 64M" in answers(judgement)
+
+
 def test_one_half_alone_says_nothing_of_the_state() -> None:
     """With `only`, the state is the same in all cells, and no hardening that varies."""
     of = plan('[axes]\n"hardening.lock_memory" = [false, true]\n', only='"without"')

@@ -24,6 +24,7 @@ from ioflusher.lab.trials import trial_key
 
 STATE = "the IO_FLUSHER state"
 STATE_KEY = "hardening.state"  # on which threads it is, in the half that has it
+STATE_DAEMON_KEY = "hardening.daemon"  # of which of two daemons they are
 NO_HARDENING = "no hardening"
 
 
@@ -139,15 +140,17 @@ def _sets(plan: MatrixPlan, cells: list[tuple[Cell, CellTally]]) -> dict[_Set, H
     if first is None:
         return {}
     keys = dict.fromkeys(key for axis in axes for choice in axis.choices for key, _ in choice.settings)
-    keys.pop(STATE_KEY, None)
+    for key in (STATE_KEY, STATE_DAEMON_KEY):
+        keys.pop(key, None)
     sets: dict[_Set, HalfTally] = {}
     counted_in: set[tuple[_Set, str]] = set()
     for cell, counted in cells:
         if cell.scenario is None:
             continue
         values = {key: setting_of(cell.scenario, key) for key in keys}
+        labels = dict(cell.coordinates)  # as the plan writes them, a size with its unit
         own = frozenset(
-            _Hardening(key, key if value is True else f"{key} = {_label(value)}")
+            _Hardening(key, key if value is True else f"{key} = {labels.get(key) or _label(value)}")
             for key, value in values.items()
             if value != setting_of(first, key)
         )
@@ -166,9 +169,11 @@ def _sets(plan: MatrixPlan, cells: list[tuple[Cell, CellTally]]) -> dict[_Set, H
 
 
 def _state(scenario: Scenario) -> _Hardening:
-    """The state as the scenario gives it to the daemon's threads: a hardening of its own for each way."""
-    which = scenario.hardening.state
-    return _Hardening(STATE_KEY, STATE if which == "all" else f"{STATE} on {which}")
+    """The state as the scenario gives it to the daemons' threads: a hardening of its own for each way."""
+    table = scenario.hardening
+    threads = "" if table.state == "all" else f" on {table.state}"
+    daemon = "" if table.daemon == "both" else f" on the {table.daemon} daemon"
+    return _Hardening(STATE_KEY, f"{STATE}{threads}{daemon}")
 
 
 def _label(value: object) -> str:
