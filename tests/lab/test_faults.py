@@ -15,7 +15,7 @@ import pytest
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.faults import FAULTS, FaultPlace, fault_events
-from ioflusher.lab.follower import Follower
+from ioflusher.lab.follower import Follower, fault_sentences
 from ioflusher.lab.guest.faults import NEVER_S, FaultDriver
 from ioflusher.lab.guest.processes import Processes
 from ioflusher.lab.messages import FaultBegan, FaultEnded, PlayHalf, Sampled
@@ -271,3 +271,25 @@ def test_a_half_tells_of_its_faults() -> None:
     faults = (FaultChange(1.0, "daemon-stopped", True), FaultChange(2.5, "daemon-stopped", False, "gone"))
     said_so = fault_words(replace(FROZEN, faults=faults))
     assert said_so == "daemon-stopped from 1.0 s; daemon-stopped until 2.5 s FAILED: gone"
+
+
+def test_faults_in_force_are_in_the_reason() -> None:
+    """Of a half that did not finish: those that began, came about and have not ended."""
+    changes = (
+        FaultChange(1.0, "remote-slow", True),
+        FaultChange(2.0, "daemon-stopped", True, "[Errno 3] No such process"),
+        FaultChange(2.5, "remote-silent", True),
+        FaultChange(3.0, "remote-slow", False),
+    )
+    assert fault_sentences(changes) == " The scenario's remote-silent was in force, since 2.5 s."
+    assert fault_sentences((*changes, FaultChange(4.0, "remote-silent", False, "gone"))) != ""
+    for name, in_reason in (("frozen-no-witness", True), ("finished", False)):
+        recorded = recording(name)
+        at = next(n for n, one in enumerate(recorded.said) if isinstance(one.report, Sampled))
+        sampled = recorded.said[at]
+        assert sampled.report is not None
+        fault = FaultBegan(time_s=sampled.report.time_s, fault=0, kind="daemon-stopped")
+        said = (*recorded.said[: at + 1], Said(sampled.elapsed_s, fault), *recorded.said[at + 1 :])
+        machine = RecordedMachine(msgspec.structs.replace(recorded, said=said))
+        half = Follower(machine, recorded.scenario, io_flusher=True, boot_s=recorded.boot_s).follow()
+        assert ("The scenario's daemon-stopped was in force, since" in half.detail) == in_reason

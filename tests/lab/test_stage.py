@@ -20,6 +20,7 @@ from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import processes, stage
 from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.processes import (
     LAST_LINES,
     Process,
@@ -136,7 +137,7 @@ def test_the_halves_differ_in_the_state_alone(
     assert set(states) <= {(False, False), (False, True)}
     # our own daemons set the state themselves; two stand on each other in the stack of that name
     assert len(others) == (1 if scenario.daemon.command else 0)
-    assert len(ours) + len(others) == len(stack.daemons())
+    assert len(ours) + len(others) == len(stack.carriers())
 
 
 @pytest.mark.parametrize(
@@ -456,6 +457,32 @@ def test_a_step_is_tried_until_it_succeeds(ordinary: Processes, tmp_path: Path) 
         )
     with pytest.raises(SetupFailed, match="exec sleep 60` was killed by signal 9"):
         ordinary.step_until("false", running=(stays,))
+
+
+def test_a_daemon_that_goes_to_the_background(ordinary: Processes) -> None:
+    """It serves, but nobody could watch it; what stays in the session of its parent can be watched."""
+    with ending(shell(ordinary, "setsid sleep 2 >/dev/null 2>&1 & exit 0")) as away:
+        away.wait()
+        await_true(lambda: family(away) == (away.pid,), "it stayed in the session")
+        with pytest.raises(SetupFailed) as caught:
+            await_true(lambda: True, "there was no device", away)
+    assert str(caught.value).endswith(
+        "exit 0` ended with status 0; it printed nothing\nit has to stay in the foreground"
+    )
+    with ending(shell(ordinary, "sleep 60 >/dev/null 2>&1 & exit 0")) as stays:
+        stays.wait()
+        await_true(lambda: True, "there was no device", stays)
+        os.killpg(stays.pid, 9)
+
+
+def test_a_thread_that_has_ended_is_not_looked_at() -> None:
+    """A daemon that was killed and that nobody has waited for yet has no flags that say anything."""
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        observer = Observer(lambda: (daemon.pid,), cast(Any, None), cast(Any, None), cast(Any, None))
+        assert [thread.tid for thread in observer.threads(stacks=False)] == [daemon.pid]
+        daemon.kill()
+        os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
+        assert observer.threads(stacks=False) == ()
 
 
 def test_where_a_step_fails_the_daemons_are_heard(ordinary: Processes) -> None:

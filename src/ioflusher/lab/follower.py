@@ -4,7 +4,7 @@ The follower reads no clock of its own: time is the machine's `elapsed_s`. So a 
 to the same half as the machine did.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ioflusher.kernel.task_flags import TaskFlags
@@ -157,6 +157,8 @@ class Follower:
         return LabError(f"{message}\nthe last lines of its console:\n{self._machine.console_tail()}")
 
     def _half(self, outcome: HalfOutcome, detail: str, **more: Any) -> Half:
+        if outcome is not HalfOutcome.FINISHED:
+            detail += fault_sentences(self._faults)
         last = self._samples[-1] if self._samples else None
         values: dict[str, Any] = {
             "completed": last.completed if last else 0,
@@ -273,6 +275,19 @@ class Follower:
 def ended_sentences(ended: tuple[str, ...]) -> str:
     """What is to be said of processes of the stack that ended meanwhile, behind what is said already."""
     return "".join(f" Meanwhile {' / '.join(sentence.splitlines())}." for sentence in ended)
+
+
+def fault_sentences(changes: Iterable[FaultChange]) -> str:
+    """Which of the scenario's faults were in force in the end, behind what is said already."""
+    since: dict[str, float] = {}
+    for change in changes:
+        if change.begins and not change.failed:
+            since[change.kind] = change.time_s
+        elif not change.begins and not change.failed:
+            since.pop(change.kind, None)
+    return "".join(
+        f" The scenario's {kind} was in force, since {time_s:.1f} s." for kind, time_s in since.items()
+    )
 
 
 def panic_reason(console: bytes) -> str | None:

@@ -109,6 +109,8 @@ class Observer:
             except FlagError:
                 continue  # this daemon is gone
             for thread in states:
+                if thread.ended:
+                    continue
                 file = Path(f"/proc/{pid}/task/{thread.tid}/stack")
                 try:
                     stack = file.read_text() if stacks else ""

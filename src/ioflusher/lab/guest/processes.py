@@ -244,7 +244,11 @@ def check_runs(process: Process) -> None:
 
 
 def await_true(condition: Callable[[], bool], otherwise: str, *processes: Process) -> None:
-    """Wait until the condition holds; raises SetupFailed when time is up or one of the processes ends."""
+    """Wait until the condition holds.
+
+    Raises:
+        SetupFailed: time is up, or one of the processes ended, if it left nothing that could be watched.
+    """
     deadline = time.monotonic() + SETUP_DEADLINE_S
     while not condition():
         for process in processes:
@@ -253,6 +257,9 @@ def await_true(condition: Callable[[], bool], otherwise: str, *processes: Proces
             said = ", ".join(process.told() for process in processes)
             raise SetupFailed(f"{otherwise} after {SETUP_DEADLINE_S:g} s: {said}")
         time.sleep(0.1)
+    for process in processes:
+        if process.poll() is not None and family(process) == (process.pid,):
+            raise SetupFailed(f"{process.ended()}\nit has to stay in the foreground")
 
 
 def holds(pid: int, path: str) -> bool:

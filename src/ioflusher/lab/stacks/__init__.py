@@ -80,7 +80,7 @@ STACKS: dict[str, StackRow] = {
             implementation="nbd:NbdDeviceStack",
             modules=("nbd nbds_max=1",),
             places={"file": ("{device}", "{file}")},
-            example=("qemu-nbd", "-f", "raw", "-c", "{device}", "{file}"),
+            example=("qemu-nbd", "-v", "-f", "raw", "-c", "{device}", "{file}"),
         ),
         StackRow(
             kind="fuse",
