@@ -189,11 +189,21 @@ def test_the_machine_is_the_scenarios(name: str) -> None:
     guest = guest_for(scenario, (Disk("/x"),))
     assert guest.memory_bytes == scenario.machine.memory
     assert guest.cpus == scenario.machine.cpus
-    assert guest.network == (scenario.daemon.store == "remote")
+    assert guest.network == (scenario.daemon.store == "remote" or scenario.machine.network)
     assert guest.disks == (Disk("/x"),)
     loaded = {module.partition(" ")[0] for module in guest.modules}
     assert {module.partition(" ")[0] for module in STACKS[scenario.device.kind].modules} <= loaded
     assert len(guest.modules) == len(loaded), "each module once"
+
+
+def test_a_daemon_that_stores_elsewhere_has_a_network() -> None:
+    """Where the scenario says so, with the driver; else only a remote store has one."""
+    text = builtin_scenarios()["ext4-on-nbd-throttled"]
+    for more, network in (("", False), ("network = true\n", True)):
+        scenario = parse_scenario(text.replace("[machine]\n", f"[machine]\n{more}"))
+        guest = guest_for(scenario, ())
+        assert guest.network == network
+        assert ("virtio_net" in guest.modules) == network
 
 
 def test_each_disk_is_what_it_was_asked_for_as() -> None:

@@ -33,7 +33,7 @@ def guest_for(scenario: Scenario, disks: tuple[Disk, ...]) -> Guest:
         cpus=scenario.machine.cpus,
         modules=scenario.modules,
         disks=disks,
-        network=scenario.daemon.store == "remote",
+        network=scenario.machine.network or scenario.daemon.store == "remote",
     )
 
 

@@ -57,12 +57,14 @@ class MachineTable:
         cpus: processors.
         modules: kernel modules, with options, loaded before its root is.
         kernel: the series that the scenario needs, such as "5.8"; empty for any. `--kernel` overrides it.
+        network: QEMU's user network, for a daemon that stores elsewhere; a "remote" store has it anyway.
     """
 
     memory: Size
     cpus: int = 1
     modules: tuple[str, ...] = ()
     kernel: Kernel = ""
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +281,8 @@ class Scenario:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Kernel modules, with options: the scenario's own, and those of the stack that it does not name."""
+        """Kernel modules, with options: its own, and those of stack and network that it does not name."""
         own = self.machine.modules
         named = {module.partition(" ")[0] for module in own}
-        needed = STACKS[self.device.kind].modules
+        needed = (*STACKS[self.device.kind].modules, *(("virtio_net",) if self.machine.network else ()))
         return (*own, *(module for module in needed if module.partition(" ")[0] not in named))

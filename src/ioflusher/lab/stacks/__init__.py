@@ -79,7 +79,7 @@ STACKS: dict[str, StackRow] = {
             kind="nbd-device",
             implementation="nbd:NbdDeviceStack",
             modules=("nbd nbds_max=1",),
-            places={"file": ("{device}", "{file}")},
+            places={"file": ("{device}", "{file}"), "own": ("{device}",)},
             example=("qemu-nbd", "-v", "-f", "raw", "-c", "{device}", "{file}"),
         ),
         StackRow(
