@@ -32,6 +32,12 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
             "device.queue_depth: expected a whole number from 1 to 10000, found 0",
             "number of requests at once",
         ),
+        (
+            'use = "swap"',
+            'use = "swap"\npaths = 2',
+            "device.paths: expected only with device.kind 'multipath', found 'nbd'",
+            None,
+        ),
         ("pause_ms = ", "passes = 0 #", "workload.passes: expected a whole number from 1", None),
         ("lock_memory = true", 'state = "some"', "hardening.state: expected one of 'all', 'first-", None),
         ("lock_memory = true", "realtime = 50", "realtime: expected a whole number from 0 to 49", "observer"),

@@ -1,6 +1,7 @@
 """How a stage is built: the two halves differ in the state alone, and disks are found by their names."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.scenario import KernelTable
 from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, iscsi, nbd, scsi, ublk
+from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, iscsi, multipath, nbd, scsi, ublk
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import NbdError
 
@@ -110,6 +111,7 @@ def test_the_halves_differ_in_the_state_alone(
         for module in (sys.modules[type(stack).__module__], fuse, nbd, scsi):
             monkeypatch.setattr(module, "await_true", lambda *_: None, raising=False)
         monkeypatch.setattr(iscsi, "RUN", tmp_path)
+        monkeypatch.setattr(multipath, "CONFIGURATION", tmp_path / "multipath.conf")
         configfs = tmp_path / f"configfs-{order.io_flusher}"
         monkeypatch.setattr(scsi, "CONFIGFS", configfs)
         for kind in (fuse, ublk):
@@ -541,7 +543,8 @@ def test_whether_a_process_holds_a_file(tmp_path: Path) -> None:
 def test_every_row_has_its_class(row: Any) -> None:
     """The class is there and is a stack; the example is a command that a scenario may have."""
     assert issubclass(row.load(), base.Stack)
-    assert sorted(word for word in row.example if word.startswith("{")) == sorted(row.places["file"])
+    found = sorted(re.findall(r"\{\w+\}", " ".join(row.example)))
+    assert found in [sorted(places) for places in row.places.values()]
 
 
 def scenario_text(**replaced: str) -> str:

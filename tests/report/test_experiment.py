@@ -298,7 +298,7 @@ def test_json_of_an_experiment() -> None:
     assert found["interrupted"] is False
     assert found["error"] is None
     assert found["unfinished"] is None
-    device = {"kind": "nbd", "size": 256 << 20, "use": "swap", "queue_depth": None, "mkfs": []}
+    device = {"kind": "nbd", "size": 256 << 20, "use": "swap", "queue_depth": None, "paths": None, "mkfs": []}
     assert found["definition"]["device"] == device
     (run,) = found["runs"]
     assert run["proved"] is True

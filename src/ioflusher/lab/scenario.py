@@ -84,6 +84,7 @@ class DeviceTable:
         use: what lies on it; the stack's row says what it may be.
         kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
         queue_depth: requests that the device takes at once; None as the driver has it.
+        paths: how many paths lead to it, for "multipath"; None for two.
         mkfs: options for mkfs, besides those that make it quick and suit the kernel.
     """
 
@@ -91,6 +92,7 @@ class DeviceTable:
     use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
     kind: str = "nbd"
     queue_depth: Annotated[int, whole_number(1, 10_000, "number of requests at once")] | None = None
+    paths: Annotated[int, whole_number(2, 16, "number of paths")] | None = None
     mkfs: tuple[str, ...] = ()
 
 

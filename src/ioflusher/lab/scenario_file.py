@@ -80,6 +80,10 @@ def _check_stack(device: DeviceTable, daemon: DaemonTable, origin: str) -> None:
             f"{origin}: daemon.store: expected one of {stores} for device.kind {row.kind!r}, "
             f"found {daemon.store!r}"
         )
+    if device.paths is not None and device.kind != "multipath":
+        raise ScenarioError(
+            f"{origin}: device.paths: expected only with device.kind 'multipath', found {device.kind!r}"
+        )
     example = "as in " + str(list(row.example)).replace("'", '"')
     if not daemon.command:
         if not row.own_daemon:

@@ -30,6 +30,7 @@ _DAEMON_PACKAGES = {
     "/usr/lib/openssh/sftp-server": "openssh-sftp-server",
     "bindfs": "bindfs",
     "fuse-overlayfs": "fuse-overlayfs",
+    "multipathd": "multipath-tools",
     "nbd-server": "nbd-server",
     "nbdkit": "nbdkit",
     "qemu-nbd": "qemu-utils",

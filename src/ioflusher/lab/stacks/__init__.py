@@ -122,5 +122,14 @@ STACKS: dict[str, StackRow] = {
             example=("my-target", "{portal}", "{file}"),
             packages={"open-iscsi": "iscsid"},
         ),
+        StackRow(
+            kind="multipath",
+            implementation="multipath:MultipathStack",
+            modules=("sd_mod", "dm_multipath", "dm_round_robin", "dm_service_time"),
+            places={"own": ()},
+            example=("multipathd", "-d"),
+            packages={"multipath-tools": "multipathd", "udev": "/lib/systemd/systemd-udevd"},
+            faults=("paths-offline",),
+        ),
     )
 }
