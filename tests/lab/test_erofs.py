@@ -3,13 +3,14 @@
 import os
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.lab.erofs import BLOCK, Image, ImageNode
+from ioflusher.lab.erofs import BLOCK, LARGEST_IMAGE, Image, ImageNode, PendingImage
 from ioflusher.lab.tree import Graft, scan
 from tests.needs import need
 
@@ -172,3 +173,69 @@ def test_a_vanished_file_is_an_error_of_that_file(tmp_path: Path) -> None:
     (tree / "a").unlink()
     with pytest.raises(FileNotFoundError):
         image.read_into(image.size - BLOCK, memoryview(bytearray(BLOCK)))
+
+
+def test_who_reads_an_image_that_is_not_made_yet_waits_for_it(tmp_path: Path) -> None:
+    """What is read then is the image's, with zeroes behind its end up to the size that was said before."""
+    tree, empty = tmp_path / "tree", tmp_path / "empty"
+    tree.mkdir()
+    empty.mkdir()
+    (tree / "a").write_bytes(b"a" * BLOCK)
+    go_on = threading.Event()
+
+    def make() -> Image:
+        assert go_on.wait(10)
+        return image_of(tree, empty)
+
+    image = PendingImage(make)
+    assert image.size == LARGEST_IMAGE
+    read: list[bytes] = []
+
+    def reader() -> None:
+        content = bytearray(b"x" * 4 * BLOCK)
+        image.read_into(image.image().size - BLOCK, memoryview(content))
+        read.append(bytes(content))
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    thread.join(0.1)
+    assert not read
+    assert thread.is_alive()
+    go_on.set()
+    thread.join(10)
+    assert read == [b"a" * BLOCK + bytes(3 * BLOCK)]
+    image.read_into(LARGEST_IMAGE - BLOCK, memoryview(bytearray(BLOCK)))
+    image.close()
+
+
+def test_an_image_that_cannot_be_made_is_an_error_of_the_disk() -> None:
+    """The reader gets an OSError, which the server makes an I/O error; the reason is there to be told."""
+
+    def make() -> Image:
+        raise OSError("too many symbolic links on the way to /a")
+
+    image = PendingImage(make)
+    with pytest.raises(OSError, match="too many symbolic links on the way to /a"):
+        image.read_into(0, memoryview(bytearray(BLOCK)))
+    assert "too many symbolic links" in str(image.failure)
+    image.close()
+
+
+def test_nobody_waits_for_an_image_that_was_given_up(tmp_path: Path) -> None:
+    """After `interrupt`, as the server calls it when it closes, a reader fails; one made later is closed."""
+    go_on, made = threading.Event(), threading.Event()
+    (tmp_path / "empty").mkdir()
+
+    def make() -> Image:
+        assert go_on.wait(10)
+        image = image_of(tmp_path / "empty", tmp_path / "empty")
+        image.close = made.set  # type: ignore[method-assign]
+        return image
+
+    image = PendingImage(make)
+    threading.Timer(0.1, image.interrupt).start()
+    with pytest.raises(OSError, match="not made"):
+        image.read_into(0, memoryview(bytearray(BLOCK)))
+    image.close()
+    go_on.set()
+    assert made.wait(10)

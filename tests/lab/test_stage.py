@@ -648,7 +648,7 @@ def test_whether_a_server_listens_is_seen_without_a_connection(
 def test_our_own_server_listens_where_the_kind_says() -> None:
     """On a Unix socket or on TCP, with the store of the scenario."""
     order = PlayHalf(SCENARIOS["swap-on-nbd"], True, REMOTE)
-    assert nbd.own_server(order, "", nbd.NbdStack.listen)[5:7] == ["--unix", nbd.SOCKET]
+    assert nbd.own_server(order, "", nbd.NbdStack.listen)[4:6] == ["--unix", nbd.SOCKET]
     argv = nbd.own_server(order, "", nbd.NbdTcpStack.listen)
-    assert argv[5:7] == ["--tcp", "127.0.0.1:10809"]
-    assert argv[9:11] == ["--remote", REMOTE]
+    assert argv[4:6] == ["--tcp", "127.0.0.1:10809"]
+    assert argv[6:8] == ["--remote", REMOTE]

@@ -425,7 +425,7 @@ def test_halves_without_samples_are_drawn() -> None:
     assert "<svg" in svg(PICTURES[0], Run(None, LOST))
 
 
-@pytest.mark.parametrize("package", ["matplotlib.figure", "jinja2"])
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before anything is played, and with what to install; nothing is left behind."""
     monkeypatch.setitem(sys.modules, package, None)

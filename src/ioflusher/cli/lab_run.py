@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,13 +174,14 @@ def play(
         plan = plan_runs(lab, found, only=only, runs=runs, at_once=at_once)
         if sequel is not None:
             sequel.begins(plan)
+        prepare = _Preparation(directory is not None, halves=2 if at_once else 1)
         with _crash_says_where(keeper):
             experiment = play_runs(
                 lab,
                 plan,
                 keeper=keeper,
                 on_half=lambda number, half: _print_line(progress, number, runs, half, to_stderr=as_json),
-                on_report=lambda number: _report_progress(progress, number, runs),
+                on_report=lambda number: prepare.beside(_report_progress(progress, number, runs)),
             )
     with _crash_says_where(keeper):
         _print_all(experiment, keeper.experiment, sequel, as_json=as_json)
@@ -283,6 +285,32 @@ def _report_progress(progress: ProgressLine, number: int, runs: int) -> "OnRepor
         progress(text, beside=latest.get(not io_flusher, ""))
 
     return show
+
+
+class _Preparation:
+    """What the HTML report needs, loaded while guests work: in frozen ones a processor has nothing to do.
+
+    Args:
+        wanted: whether there will be a report.
+        halves: how many have to be at work.
+    """
+
+    def __init__(self, wanted: bool, *, halves: int) -> None:
+        self._halves = halves if wanted else 0
+
+    def beside(self, show: "OnReport") -> "OnReport":
+        """The `OnReport`, and this."""
+        from ioflusher.lab.messages import WorkBegan
+        from ioflusher.report.experiment_html import warm_up
+
+        def heed(io_flusher: bool, report: "GuestReport") -> None:
+            show(io_flusher, report)
+            if isinstance(report, WorkBegan) and self._halves:
+                self._halves -= 1
+                if not self._halves:
+                    threading.Thread(target=warm_up, name="report").start()
+
+        return heed
 
 
 @contextmanager

@@ -8,13 +8,14 @@ Nothing is copied, and the image is as fresh as the directory walk that made it.
 Source: fs/erofs/erofs_fs.h, Documentation/filesystems/erofs.rst (uncompressed layouts, Linux 5.4 and later).
 """
 
+import errno
 import os
 import stat
 import struct
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ioflusher.nbd.backends import Backend
@@ -34,6 +35,8 @@ FORMAT_EXTENDED_INLINE = 1 | (2 << 1)  # EROFS_INODE_FLAT_INLINE
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sI")
 _INODE = struct.Struct("<HHHHQIIIIQII16x")
 _DIRENT = struct.Struct("<QHBB")
+
+LARGEST_IMAGE = 1 << 44  # bytes: block numbers have 32 bits
 
 _FILE_TYPES = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFLNK: 7}
 _OPEN_FILES = 128
@@ -264,3 +267,68 @@ class Image(Backend):
         """Close the files that were read."""
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+
+class PendingImage(Backend):
+    """An image that a thread is still making: what is read before it is there waits for it.
+
+    Its size is said before it is known, so it is the largest that an image can have; zeroes follow the image.
+
+    Args:
+        make: makes the image; called in a thread.
+
+    Attributes:
+        failure: what `make` raised.
+    """
+
+    size = LARGEST_IMAGE
+    failure: BaseException | None = None
+
+    def __init__(self, make: Callable[[], Image]) -> None:
+        self._make = make
+        self._made = threading.Event()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._image: Image | None = None
+        # not waited for when closed: nobody waits for a walk through all directories after Ctrl-C
+        threading.Thread(target=self._run, name="image", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            image = self._make()
+            with self._lock:
+                self._image = image
+                if self._closed:
+                    image.close()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._made.set()
+
+    def image(self) -> Image:
+        """The image, once it is there.
+
+        Raises:
+            OSError: it could not be made, or was closed before.
+        """
+        self._made.wait()
+        if self._image is None:
+            raise OSError(errno.EIO, f"the image was not made: {self.failure}")
+        return self._image
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        image = self.image()
+        inside = max(0, min(len(view), image.size - offset))
+        image.read_into(offset, view[:inside])
+        view[inside:] = bytes(len(view) - inside)
+
+    def interrupt(self) -> None:
+        self._made.set()
+
+    def close(self) -> None:
+        """Close the files that were read."""
+        with self._lock:
+            self._closed = True
+            if self._image is not None:
+                self._image.close()
+        self._made.set()

@@ -12,9 +12,10 @@ from pathlib import Path
 from ioflusher.errors import IoflusherError
 from ioflusher.lab import initramfs, qemu
 from ioflusher.lab.busybox import busybox
-from ioflusher.lab.erofs import Image
+from ioflusher.lab.erofs import Image, PendingImage
 from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.kernels import Kernel, cache_directory, find_kernel
+from ioflusher.lab.kernels.unpacked import kernel_to_boot
 from ioflusher.lab.messages import AnyOrder, Booted, Hello, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
 from ioflusher.lab.scenario import Scenario
@@ -52,9 +53,9 @@ class Guest:
 class Lab:
     """A lab on this machine, ready to boot guests; a context manager.
 
-    Entering it finds the kernel (downloading it the first time), walks the directories that guests see and
-    starts the server that gives them the image. `accelerator` None means: KVM where a probe boot works;
-    `kernel` None: the one that `scenario` needs, or the default.
+    Entering it finds the kernel (downloading it the first time), starts a walk through the directories that
+    guests see, and the server that gives them the image once it is made. `accelerator` None means: KVM where
+    a probe boot works; `kernel` None: the one that `scenario` needs, or the default.
     Raises LabError with what to install where something is missing.
     """
 
@@ -91,17 +92,22 @@ class Lab:
         self._progress("finding a kernel")
         self.kernel: Kernel = self._find_kernel()
         self._busybox = busybox()
-        self._progress("walking this machine's directories")
+        # a guest takes longer to its first look at the root than this machine to the image
+        self._image = PendingImage(self._make_image)
+        stack.callback(self._image.close)
+        directory = stack.enter_context(OwnedDirectory(DIRECTORY_PREFIX)).path
+        self.root_server = stack.enter_context(Server(self._image))
+        self.root_server.start()
+        self._boots = kernel_to_boot(self.kernel, cache_directory())
+        self.root = self.root_server.listen_unix(str(directory / "root.sock")).uri
+        self.accelerator = self._accelerator or self._probe()
+
+    def _make_image(self) -> Image:
+        """The image of what guests see."""
         # a guest under emulation would take seconds to compile what this machine compiles once
         compileall.compile_dir(Path(__file__).parents[1], quiet=2)
         modules = Graft(f"/lib/modules/{self.kernel.release}", self.kernel.modules)
-        image = Image(scan(self._shares, (modules,)))
-        stack.callback(image.close)
-        directory = stack.enter_context(OwnedDirectory(DIRECTORY_PREFIX)).path
-        server = stack.enter_context(Server(image))
-        server.start()
-        self.root = server.listen_unix(str(directory / "root.sock")).uri
-        self.accelerator = self._accelerator or self._probe()
+        return Image(scan(self._shares, (modules,)))
 
     def _find_kernel(self) -> Kernel:
         """The kernel that was asked for, else the scenario's, else the default one."""
@@ -158,7 +164,7 @@ class Lab:
             cwd="/",
         )
         hardware = Hardware(
-            kernel=self.kernel.image,
+            kernel=self._boots,
             accelerator=self.accelerator,
             memory_bytes=guest.memory_bytes,
             cpus=guest.cpus,
@@ -166,7 +172,9 @@ class Lab:
             network=guest.network,
             kernel_arguments=guest.kernel_arguments,
         )
-        return VirtualMachine(hardware, archive, streams=streams)
+        vm = VirtualMachine(hardware, archive, streams=streams)
+        vm.root_failure = lambda: self._image.failure
+        return vm
 
 
 def known_accelerator(kernel: Kernel) -> Accelerator | None:
@@ -212,6 +220,8 @@ def await_agent(vm: VirtualMachine) -> float:
         return boot_s
     tail = vm.console_tail()
     if isinstance(report, Ended):
+        if (failure := vm.root_failure()) is not None:
+            raise LabError(f"what guests see could not be gathered: {failure}") from failure
         raise MachineLost(vm.last_words("its agent ran"), console=tail)
     what = f"spoke out of turn: {report}" if report else f"said nothing for {BOOT_DEADLINE_S:g} s"
     raise MachineLost(f"the guest {what}; the last lines of its console:\n{tail}", console=tail)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,9 @@ class VirtualMachine:
 
     Its files and sockets are laid out in a temporary directory that goes away with it. `streams` names
     further virtio-serial ports; each becomes a connected socket in `self.streams`.
+
+    Attributes:
+        root_failure: why the guest's root cannot be read, for who has lost the guest.
     """
 
     def __init__(self, hardware: Hardware, initramfs: bytes, *, streams: tuple[str, ...] = ()) -> None:
@@ -54,6 +58,7 @@ class VirtualMachine:
             ports=tuple((name, self.directory / f"port{i}.sock") for i, name in enumerate(names)),
         )
         self.streams: dict[str, socket.socket] = {}
+        self.root_failure: Callable[[], BaseException | None] = lambda: None
         self.started_at = 0.0
         self._reports: queue.SimpleQueue[GuestReport | Ended | None] = queue.SimpleQueue()
         self._cancelled = False
@@ -155,6 +160,17 @@ class VirtualMachine:
     def elapsed_s(self) -> float:
         """Seconds since QEMU was started, by this machine's clock."""
         return time.monotonic() - self.started_at
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process, for who measures it.
+
+        Raises:
+            LabError: it was not started.
+        """
+        if self._process is None:
+            raise LabError("the machine was not started")
+        return self._process.pid
 
     def console_bytes(self) -> bytes:
         """What the kernel has written so far."""

@@ -4,6 +4,7 @@ What a picture shows is in experiment_pictures.py, how the page looks in templat
 """
 
 import contextlib
+import importlib.util
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,9 @@ def check_report(directory: Path) -> None:
     Raises:
         IoflusherError: a package is missing, or no file can be made there; nothing is left behind.
     """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise missing_package(error) from error
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(ImportError(f"No module named '{package}'", name=package))
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -54,6 +53,14 @@ def check_report(directory: Path) -> None:
         with contextlib.suppress(OSError):
             for path in made:
                 path.rmdir()
+
+
+def warm_up() -> None:
+    """Load what draws pictures and draw one, which takes a second; an error shows when there is a report."""
+    with contextlib.suppress(Exception):
+        import jinja2  # noqa: F401
+
+        svg(PICTURES[0], Run(None, None))
 
 
 def write_report(experiment: Experiment, directory: Path) -> Path:

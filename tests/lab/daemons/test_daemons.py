@@ -11,7 +11,7 @@ from ioflusher.lab.daemons.store import FileStore
 from tests.lab.conftest import ioflusher
 
 SRC = Path(__file__).parents[3] / "src"
-NAMES = ("ublk", "fuse_file")
+NAMES = ("ublk", "fuse_file", "nbd")
 
 
 def daemon(name: str, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -15,10 +15,12 @@ THREAD_STACK = 1 << 19  # bytes; locked memory has all of it
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def option_parser(name: str, description: str) -> argparse.ArgumentParser:
+def option_parser(name: str, description: str, *, store_required: bool = True) -> argparse.ArgumentParser:
     """The parser of a daemon's command line with the options of hardening."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
-    parser.add_argument("--store", metavar="FILE", required=True, help="the file or block device behind it")
+    parser.add_argument(
+        "--store", metavar="FILE", required=store_required, help="the file or block device behind it"
+    )
     parser.add_argument("--direct", action="store_true", help="bypass the page cache (O_DIRECT)")
     parser.add_argument(
         "--io-flusher",

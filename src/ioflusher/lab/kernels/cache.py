@@ -68,6 +68,16 @@ def installed_kernels() -> tuple[Kernel, ...]:
     )
 
 
+def unpacked_at(cache: Path, kernel: Kernel) -> Path:
+    """Where the kernel of that very file lies without its bzImage, if it was unpacked.
+
+    Raises:
+        OSError: the file cannot be looked at.
+    """
+    status = kernel.image.stat()
+    return cache / "unpacked" / f"{kernel.release}-{status.st_size}-{status.st_mtime_ns}"
+
+
 def kernel_origin(kernel: Kernel) -> KernelOrigin | None:
     """Where a kernel in the cache came from; None where that is not written there."""
     try:
@@ -87,13 +97,15 @@ def remove_cached(cache: Path, wanted: str) -> tuple[str, ...]:
     Raises:
         LabError: there is none, or one cannot be deleted.
     """
-    found = [kernel.release for kernel in cached_of(cache, wanted)]
+    kernels = cached_of(cache, wanted)
+    found = [kernel.release for kernel in kernels]
     if not found:
         raise LabError(
             f"no kernel {wanted} in {cache / 'kernels'}", hint="`ioflusher lab kernels` lists what is there"
         )
     try:
-        for release in found:
+        for release, kernel in zip(found, kernels, strict=True):
+            unpacked_at(cache, kernel).unlink(missing_ok=True)
             shutil.rmtree(cache / "kernels" / release)
     except OSError as error:
         raise LabError(

@@ -6,13 +6,12 @@ executed. The server listens on a Unix socket or on TCP; some attach the device 
 """
 
 import os
-import sys
 from pathlib import Path
 
 from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp, parse_unix
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
-from ioflusher.lab.stacks.base import Stack, filled_in, own_hardening
+from ioflusher.lab.stacks.base import Stack, filled_in, own_daemon
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernelclient import Attachment, attach
@@ -106,6 +105,5 @@ def listens_at(path: str) -> bool:
 
 def own_server(order: PlayHalf, image: str, listen: tuple[str, ...]) -> list[str]:
     """The command of our own server."""
-    argv = [sys.executable, "-m", "ioflusher", "nbd", "serve", *listen, "--max-payload", "1M"]
-    argv += ["--remote", order.remote] if order.scenario.daemon.store == "remote" else ["--file", image]
-    return argv + own_hardening(order)
+    store = ["--remote", order.remote] if order.scenario.daemon.store == "remote" else ["--store", image]
+    return own_daemon(order, "nbd", *listen, *store)
