@@ -42,6 +42,22 @@ REPORTS = [
     messages.CommandStarted(time_s=1.0),
     messages.CommandEnded(time_s=1.0, status=127, message="no such file"),
     SettingUp(time_s=2.0, step="starting the daemon"),
+    messages.ProfileRound(
+        time_s=2.0,
+        work="write",
+        size=4096,
+        requests=3,
+        duration_s=0.5,
+        watched_s=0.75,
+        lost=True,
+        syscalls=(messages.SyscallUse("read", 3, 1, 2, 64, 1),),
+        gfp=(messages.GfpUse("kmalloc", "GFP_KERNEL", 2, 64),),
+        faults=1,
+        futex_waits=2,
+        futex_wait_s=0.25,
+        threads=2,
+    ),
+    messages.Profiled(time_s=2.0, device="/dev/nbd0", threads=2, missing=("kmem/kmalloc",)),
     messages.ShellReady(time_s=2.0, device="/dev/nbd0", daemons=(7, 9)),
     messages.StageFailed(time_s=2.0, message="mkswap exited 1"),
     messages.AgentFailed(time_s=2.0, traceback="Traceback"),
@@ -159,6 +175,9 @@ def test_the_workloads_say_reports(capfd: pytest.CaptureFixture[str]) -> None:
     [
         RunCommand(("a", "b"), "/", {"x": "y"}),
         *(PlayHalf(parse_scenario(text), True, "nbd://h:1") for text in builtin_scenarios().values()),
+        messages.ProfileDaemon(
+            PlayHalf(parse_scenario(builtin_scenarios()["swap-on-nbd"]), False, ""), 20, 5, (4096, 65536)
+        ),
         messages.OpenShell(
             PlayHalf(parse_scenario(builtin_scenarios()["swap-on-nbd"]), False, ""),
             True,

@@ -18,6 +18,7 @@ from ioflusher.cli.lab_options import (
     kernel_option,
     progress_line,
 )
+from ioflusher.cli.lab_profile import profile_command
 from ioflusher.cli.lab_replay import replay_command
 from ioflusher.cli.lab_run import run_command
 from ioflusher.cli.lab_runs import runs_command, show_command
@@ -110,6 +111,7 @@ for _command in (
     list_command,
     matrix_command,
     minimise_command,
+    profile_command,
     replay_command,
     run_command,
     runs_command,

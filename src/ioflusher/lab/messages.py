@@ -86,6 +86,50 @@ class OpenShell(Order, frozen=True, tag="open-shell"):
     window: WindowSize | None
 
 
+class ProfileDaemon(Order, frozen=True, tag="profile-daemon"):
+    """Start the daemon of one half, send its device requests, and count what it does for them.
+
+    Attributes:
+        half: whose daemon.
+        requests: of one round.
+        rounds: of each kind.
+        sizes: bytes of a request, each a kind.
+    """
+
+    half: PlayHalf
+    requests: int
+    rounds: int
+    sizes: tuple[int, ...]
+
+
+class SyscallUse(msgspec.Struct, frozen=True):
+    """What a daemon's threads did in one system call, or outside of all.
+
+    Attributes:
+        name: of the call, or "outside system calls".
+        calls: how often it was called.
+        allocating: in how many of them the kernel allocated.
+        objects, object_bytes: allocations of kmalloc() and kmem_cache_alloc(), and their bytes.
+        pages: pages from the page allocator.
+    """
+
+    name: str
+    calls: int
+    allocating: int
+    objects: int
+    object_bytes: int
+    pages: int
+
+
+class GfpUse(msgspec.Struct, frozen=True):
+    """Allocations with the same flags: the event that tells them, how many, and bytes in all."""
+
+    event: str
+    flags: str
+    count: int
+    size: int
+
+
 class ThreadReport(msgspec.Struct, frozen=True):
     """A thread of the daemon, or another task of the guest.
 
@@ -291,6 +335,44 @@ class WorkEnded(TimedReport, frozen=True, tag="work-ended"):
     ended: tuple[str, ...] = ()
 
 
+class ProfileRound(TimedReport, frozen=True, tag="profile-round"):
+    """What a daemon did in one round of `ProfileDaemon`.
+
+    Attributes:
+        work: "read", "write" or "idle".
+        size: bytes of a request, 0 for none.
+        requests: that the device completed.
+        duration_s: of the requests, one after another.
+        watched_s: in which events were counted.
+        lost: whether events were lost.
+        syscalls, gfp: what was counted.
+        faults: page faults in user space.
+        futex_waits: calls of futex() that wait, and `futex_wait_s` how long those took that ended.
+        threads: that did anything.
+    """
+
+    work: str
+    size: int
+    requests: int
+    duration_s: float
+    watched_s: float
+    lost: bool
+    syscalls: tuple[SyscallUse, ...]
+    gfp: tuple[GfpUse, ...]
+    faults: int
+    futex_waits: int
+    futex_wait_s: float
+    threads: int
+
+
+class Profiled(TimedReport, frozen=True, tag="profiled"):
+    """The profile is whole: the device, the daemon's threads, and events that the kernel lacks."""
+
+    device: str
+    threads: int
+    missing: tuple[str, ...]
+
+
 class Garbled(TimedReport, frozen=True, tag="garbled"):
     """A line that is no report; `text` is its beginning. Made by whoever reads, never sent."""
 
@@ -303,6 +385,8 @@ GuestReport = (
     | CommandStarted
     | CommandEnded
     | ShellReady
+    | ProfileRound
+    | Profiled
     | SettingUp
     | StageFailed
     | AgentFailed
@@ -322,7 +406,7 @@ GuestReport = (
 
 _ENCODER = msgspec.json.Encoder()
 _REPORTS: msgspec.json.Decoder[GuestReport] = msgspec.json.Decoder(GuestReport)
-AnyOrder = RunCommand | PlayHalf | OpenShell
+AnyOrder = RunCommand | PlayHalf | OpenShell | ProfileDaemon
 _ORDERS: msgspec.json.Decoder[AnyOrder] = msgspec.json.Decoder(AnyOrder)
 
 

@@ -10,6 +10,7 @@ from ioflusher.lab.messages import (
     Hello,
     OpenShell,
     PlayHalf,
+    ProfileDaemon,
     RunCommand,
     decode_order,
 )
@@ -36,6 +37,10 @@ def main() -> None:
                 from ioflusher.lab.guest.shell import open_shell
 
                 open_shell(order, port)
+            case ProfileDaemon():
+                from ioflusher.lab.guest.profile import profile
+
+                profile(order, port)
     except BaseException:
         import traceback
 

@@ -1,0 +1,123 @@
+"""`ioflusher lab profile`: what a daemon does for one request."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ioflusher.cli.lab_options import (
+    accelerator_option,
+    current_directory_shares,
+    kernel_option,
+    progress_line,
+)
+from ioflusher.cli.lab_scenario import complete_kind, complete_scenario, read_scenario, with_other_daemon
+from ioflusher.cli.output import format_option, output_option, write_result
+
+if TYPE_CHECKING:
+    from ioflusher.lab.messages import GuestReport
+
+DEFAULT_SCENARIO = "ext4-on-nbd-throttled"
+
+
+@click.command("profile")
+@click.argument("scenario", required=False, shell_complete=complete_scenario)
+@click.option("--daemon", metavar="CMD", help="Another daemon, as in 'nbdkit -f -U {socket} file {file}'.")
+@click.option(
+    "--kind",
+    metavar="KIND",
+    shell_complete=complete_kind,
+    help="What the daemon of --daemon serves: nbd, ublk, fuse and more; default: as in SCENARIO.",
+)
+@click.option("--setup", metavar="CMD", multiple=True, help="A command that tells the daemon what to serve.")
+@click.option(
+    "--share",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="One more directory for guests.",
+)
+@click.option(
+    "--with/--without",
+    "io_flusher",
+    default=False,
+    help="Whether the daemon carries the IO_FLUSHER state; default: without.",
+)
+@click.option(
+    "--requests", type=click.IntRange(1, 200), default=20, show_default=True, help="Requests of a round."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each kind."
+)
+@format_option("text", "json")
+@output_option
+@kernel_option
+@accelerator_option
+def profile_command(
+    scenario: str | None,
+    daemon: str | None,
+    kind: str | None,
+    setup: tuple[str, ...],
+    share: tuple[Path, ...],
+    io_flusher: bool,
+    requests: int,
+    rounds: int,
+    form: str,
+    output: Path | None,
+    kernel: str | None,
+    accelerator: str | None,
+) -> None:
+    """Count what a daemon does for one request.
+
+    The daemon is that of SCENARIO, or CMD. In a guest without any pressure its device gets reads and writes,
+    one at a time; counted are system calls and which of them allocate, allocations with their flags, waits
+    for locks, page faults and threads, for each request and without what an idle daemon does.
+    """
+    import msgspec
+
+    from ioflusher.lab.messages import ProfileRound, SettingUp
+    from ioflusher.lab.profile import profile_daemon
+    from ioflusher.lab.qemu import Accelerator
+    from ioflusher.lab.session import Lab
+    from ioflusher.lab.setup import check_programs, daemon_files
+    from ioflusher.report.experiment_profile import profile_lines
+
+    if scenario is None and daemon is None:
+        raise click.UsageError("give a SCENARIO, or --daemon CMD and --kind KIND")
+    if daemon is None and (kind is not None or setup):
+        raise click.UsageError("--kind and --setup go with --daemon: what it serves, and how it is told")
+    found = read_scenario(scenario or DEFAULT_SCENARIO)
+    shares = share
+    if daemon is not None:
+        found = with_other_daemon(found, daemon, kind, setup)
+        shares = (*share, *current_directory_shares())
+    check_programs(found)
+    chosen = Accelerator(accelerator) if accelerator else None
+    shares = (*shares, *daemon_files(found))
+    with (
+        progress_line() as progress,
+        Lab(kernel, accelerator=chosen, shares=shares, progress=progress, scenario=found) as lab,
+    ):
+        progress("booting")
+
+        def show(report: "GuestReport") -> None:
+            match report:
+                case SettingUp():
+                    progress(report.step)
+                case ProfileRound():
+                    progress(f"counting | {report.work} {report.size}")
+
+        profile = profile_daemon(
+            lab,
+            found,
+            io_flusher=io_flusher,
+            requests=requests,
+            rounds=rounds,
+            accelerator="KVM" if lab.accelerator is Accelerator.KVM else "emulated",
+            on_report=show,
+        )
+    text = (
+        msgspec.json.encode(profile).decode() + "\n"
+        if form == "json"
+        else "".join(f"{line}\n" for line in profile_lines(profile))
+    )
+    write_result(text, output)
