@@ -411,7 +411,7 @@ def test_a_daemon_that_cannot_be_played(guests: Guests, words: tuple[str, ...], 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where `pip install ioflusher` was all."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 def test_without_the_extra(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
