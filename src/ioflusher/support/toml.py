@@ -16,7 +16,6 @@ The dataclass is the schema. A field's type says what its key takes:
 
 import functools
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Callable
@@ -109,8 +108,10 @@ def parse_toml(text: str, kind: type[T], *, origin: str, error: type[IoflusherEr
         IoflusherError: as `error`, for what is not TOML, keys that are unknown or missing, wrong values.
     """
     try:
+        import tomllib  # only who reads a text needs it; guests under emulation have records alone
+
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"{origin}: not TOML: {problem}") from problem
     return read_table(raw, kind, origin=origin, error=error)
 
