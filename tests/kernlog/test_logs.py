@@ -79,7 +79,7 @@ def test_the_trace_that_brought_the_state_about() -> None:
     assert episode.daemon == "msgr-worker-1"
     assert [(task.comm, task.tid, task.state) for task in episode.tasks] == [("msgr-worker-1", 1026, "D")]
     assert episode.sentence == (
-        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs objects, "
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, "
         "and it waits there for I/O that xfs started"
     )
     assert any("ioflusher run" in remedy for remedy in episode.remedies)

@@ -1,4 +1,4 @@
-"""Stacks of daemons that froze in experiments, on kernels 6.1 and 6.12, and what they say."""
+"""Stacks of daemons that froze in experiments, on kernels 5.8, 6.1 and 6.12, and what they say."""
 
 import pytest
 
@@ -13,6 +13,11 @@ SEND = (
     RECLAIM
     + "__alloc_pages alloc_pages skb_page_frag_refill sk_page_frag_refill tcp_sendmsg_locked tcp_sendmsg "
     "sock_write_iter vfs_write ksys_write do_syscall_64 entry_SYSCALL_64_after_hwframe"
+)
+# down to where 5.8 frees an inode of XFS for that
+INODE = (
+    "xfs_reclaim_inode xfs_reclaim_inodes_ag xfs_reclaim_inodes_nr xfs_fs_free_cached_objects "
+    "super_cache_scan do_shrink_slab shrink_slab " + SEND
 )
 FAULT = (
     RECLAIM + "__alloc_pages vma_alloc_folio do_anonymous_page __handle_mm_fault handle_mm_fault "
@@ -71,6 +76,38 @@ CASES = {
         StackKind.RECLAIM_IO,
         "its page fault (do_anonymous_page()) needed memory, direct reclaim looked for pages to free, "
         "and it waits there for a page that is being written",
+    ),
+    "an inode of XFS is pinned, and its log has yet to be written": (
+        "__xfs_iunpin_wait xfs_iunpin_wait " + INODE,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, and it waits there "
+        "for xfs to get on (XFS waits until its log has been written)",
+    ),
+    "the same, the log is written by a work queue": (
+        "__flush_work flush_work xlog_cil_force_lsn xfs_log_force_lsn __xfs_iunpin_wait xfs_iunpin_wait "
+        + INODE,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, and it waits there "
+        "for work that it gave to a kernel work queue (XFS waits until its log has been written)",
+    ),
+    "a dirty inode of XFS is written": (
+        "xfs_buf_iowait __xfs_buf_submit xfs_bwrite " + INODE,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, and it waits there "
+        "for I/O that xfs started",
+    ),
+    "inodes of a file system are given up one by one": (
+        "jbd2_log_wait_commit ext4_evict_inode evict dispose_list prune_icache_sb super_cache_scan "
+        "do_shrink_slab shrink_slab " + SEND,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free ext4 inodes, and it waits there "
+        "for jbd2 to get on (ext4 waits for its journal)",
+    ),
+    "directory entries are given up": (
+        "xfs_buf_iowait super_cache_scan do_shrink_slab shrink_slab " + SEND,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs objects, and it waits there "
+        "for I/O that xfs started",
     ),
     "throttled in reclaim": (
         "schedule_timeout reclaim_throttle shrink_inactive_list " + SEND,

@@ -174,10 +174,19 @@ def reclaim_deed(body: Anatomy) -> str:
         return "began to write a page out" + _to_device(body)
     if Role.SHRINKER in roles:
         owner = owner_of_shrinker(body)
-        return f"began to free {owner} objects" if owner else "began to free kernel objects"
+        what = "inodes" if any(_frees_inodes(step) for step in body.inner) else "objects"
+        return f"began to free {owner} {what}" if owner else f"began to free kernel {what}"
     if Role.BLOCK in roles:
         return "sent the pages that it had queued for writing" + _to_device(body)
     return "looked for pages to free"
+
+
+# functions that give inodes up; what comes before them in a stack may be there for a directory entry's sake
+_INODE_FUNCTIONS = ("evict", "prune_icache_sb", "shrink_icache_memory")
+
+
+def _frees_inodes(step: Step) -> bool:
+    return step.frame.name in _INODE_FUNCTIONS or step.frame.name.startswith("xfs_reclaim_inode")
 
 
 # parts of the kernel that every file system or device passes through: they name nobody
@@ -231,11 +240,19 @@ def awaited(body: Anatomy) -> str:
         case Wait.SOCKET:
             return "the socket that carries requests" if body.inner else "a socket"
         case Wait.FS:
-            return f"{part} to get on" if part else "a file system to get on"
+            return (f"{part} to get on" if part else "a file system to get on") + _why_it_waits(body)
+        case Wait.WORK:
+            return _AWAITED[Wait.WORK] + _why_it_waits(body)
         case Wait.LOCK:
             return f"a lock of {part}" if part else "a lock"
         case wait:
             return _AWAITED[wait]
+
+
+def _why_it_waits(body: Anatomy) -> str:
+    """What the file system waits for, in the table's words, where a frame says it."""
+    step = body.first(Role.FS_WAIT)
+    return f" ({step.row.reason})" if step and step.row else ""
 
 
 _AWAITED = {
