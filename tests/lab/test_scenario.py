@@ -3,6 +3,7 @@
 import pytest
 
 from ioflusher.lab.errors import ScenarioError
+from ioflusher.lab.outcome import PROMISED, HalfOutcome, expectation_of
 from ioflusher.lab.scenario_file import builtin_scenarios, find_scenario, parse_scenario
 
 GOOD = builtin_scenarios()["swap-on-nbd"]
@@ -107,3 +108,14 @@ def test_missing_file_is_an_error() -> None:
     """A scenario file that is not there is said to be so."""
     with pytest.raises(ScenarioError, match="cannot read the scenario"):
         find_scenario("/nowhere/at-all.toml")
+
+
+def test_the_trace_that_brought_the_state_about_is_expected_of_its_kernels() -> None:
+    """It brings its kernel; of 5.9 and later it expects no freeze, and names what changed in XFS."""
+    scenario = find_scenario("xfs-on-nbd-5.8")
+    assert scenario.machine.kernel == "5.8"
+    assert expectation_of(scenario, "5.8.0-63-generic") == PROMISED
+    for release in ("5.9.0", "5.10.0-46-cloud-amd64", "6.12.117+deb12-cloud-amd64"):
+        expected = expectation_of(scenario, release)
+        assert (expected.without, expected.with_) == (HalfOutcome.FINISHED, HalfOutcome.FINISHED)
+        assert "617825fe3489" in expected.why
