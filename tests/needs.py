@@ -45,6 +45,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "sysctl": "procps",
     "systemd-analyze": "systemd",
+    "tgtd": "tgt",
     "zsh": "zsh",
     "zstd": "zstd",
 }

@@ -120,6 +120,15 @@ def test_what_a_daemon_does_itself_is_told() -> None:
         harden(HardeningTable(), [daemon.pid], ())
 
 
+def test_a_child_may_end_meanwhile() -> None:
+    """One that the daemon had started is let alone; the daemon itself must be there."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert harden(HardeningTable(state="own"), [os.getpid(), gone.pid], ()) == ()
+    with pytest.raises(SetupFailed, match=f"hardening of the daemon {gone.pid}: no process"):
+        harden(HardeningTable(state="own"), [gone.pid, os.getpid()], ())
+
+
 def test_every_thread_is_scheduled_in_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """SCHED_FIFO with the scenario's priority, each thread by its number, whatever its state."""
     asked: list[Any] = []

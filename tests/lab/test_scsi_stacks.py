@@ -12,11 +12,12 @@ from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.scenario_file import find_scenario
-from ioflusher.lab.stacks import STACKS, multipath
+from ioflusher.lab.stacks import STACKS, iscsi, iscsid, multipath, scsi
+from ioflusher.lab.stacks.iscsid import IscsidStack
 from ioflusher.lab.stacks.multipath import MultipathStack
 
 TGT = find_scenario("ext4-on-tgt-throttled")
-COMMANDS = {"multipath": ("multipathd", "-d")}
+COMMANDS = {"iscsid": iscsi.ISCSID, "multipath": ("multipathd", "-d")}
 
 
 def scenario(kind: str, store: Any) -> Scenario:
@@ -46,9 +47,87 @@ class NoProcesses(Processes):
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files of the machine, below a directory of the test."""
+    monkeypatch.setattr(scsi, "CONFIGFS", tmp_path / "configfs")
+    monkeypatch.setattr(scsi, "await_true", lambda *_: None)
+    monkeypatch.setattr(iscsi, "RUN", tmp_path)
     monkeypatch.setattr(multipath, "CONFIGURATION", tmp_path / "multipath.conf")
     monkeypatch.setattr(multipath, "BLOCK", tmp_path)
     return tmp_path
+
+
+def test_the_kernels_own_target(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One unit over a buffered file, for whoever comes, enabled last; then iscsid logs in to it."""
+    processes = NoProcesses()
+    stack = IscsidStack(PlayHalf(scenario("iscsid", "file"), False, ""), processes)
+    monkeypatch.setattr(stack, "make_store", lambda: Path("/store/image"))
+    stack.start()
+    target = places / "configfs" / "target"
+    store = target / "core/fileio_0/lab"
+    size = TGT.device.size
+    assert (store / "control").read_text() == f"fd_dev_name=/store/image,fd_dev_size={size},fd_buffered_io=1"
+    assert (store / "enable").read_text() == "1"
+    group = target / "iscsi" / iscsid.TARGET / "tpgt_1"
+    assert (group / "np" / "127.0.0.1:3260").is_dir()
+    assert (group / "attrib/authentication").read_text() == "0"
+    assert (group / "attrib/demo_mode_write_protect").read_text() == "0"
+    assert (group / "lun/lun_0/store").readlink() == store
+    newest = max(group.rglob("*"), key=lambda path: path.lstat().st_ctime_ns)
+    assert newest == group / "enable"
+    assert processes.commands[0] == f"mount -t configfs configfs {places / 'configfs'}"
+    assert processes.commands[1].startswith("iscsid --foreground --initiatorname=")
+    node = f"iscsiadm --mode=node --targetname={iscsid.TARGET} --portal=127.0.0.1:3260"
+    assert processes.commands[2] == f"{node} --op=new"
+    assert processes.commands[-1] == f"{node} --login"
+    waits = f"{node} --op=update --name=node.session.timeo.replacement_timeout --value=-1"
+    assert waits in processes.commands, "it waits as long as it takes"
+
+
+def test_a_target_outside(places: Path) -> None:
+    """Its address and name come with the order; nothing of the kernel's target is made here."""
+    processes = NoProcesses()
+    order = PlayHalf(scenario("iscsid", "remote"), False, "iscsi://10.0.2.2:4711/iqn.2026-01.a:b")
+    IscsidStack(order, processes).start()
+    assert (
+        processes.commands[-1]
+        == "iscsiadm --mode=node --targetname=iqn.2026-01.a:b --portal=10.0.2.2:4711 --login"
+    )
+    assert not (places / "configfs").exists()
+
+
+@pytest.mark.parametrize(("store", "link"), [("file", "lo"), ("remote", "eth0")])
+def test_the_connection_is_cut(store: str, link: str, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there was ends, and the interface is down until the end of the fault."""
+    stack = IscsidStack(PlayHalf(scenario("iscsid", store), False, "iscsi://h:1/t"), NoProcesses())
+    monkeypatch.setattr(stack, "make_store", lambda: Path("/store/image"))
+    stack.start()
+    did: list[Any] = []
+    monkeypatch.setattr(iscsid, "shut_connections", did.append)
+    monkeypatch.setattr(iscsid, "put_link", lambda name, *, up: did.append((name, up)))
+    monkeypatch.setattr(iscsid, "family", lambda _: (17,))
+    fault = stack.faults()["connection-cut"]
+    fault.inject()
+    assert did == [17, (link, False)]
+    assert fault.relieve
+    fault.relieve()
+    assert did[2:] == [(link, True)]
+
+
+def test_the_threads_of_the_kernels_target(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are watched where they serve; a process that only has the name of one is none of them."""
+    for pid, comm, flags in ((3, "iscsi_trx", 0x208040), (2, "iscsi_ttx", 0x208040), (4, "iscsi_trx", 0x40)):
+        (places / str(pid)).mkdir()
+        numbers = "0 0 0 0 -1"
+        (places / str(pid) / "stat").write_text(f"{pid} ({comm}) S {numbers} {flags} 0 0 0 0 0 0 0\n")
+    (places / "self").mkdir()
+    (places / "5").mkdir()  # it has ended
+    assert iscsid.target_threads(places) == (2, 3)
+    monkeypatch.setattr(iscsid, "family", lambda _: (17,))
+    monkeypatch.setattr(iscsid, "target_threads", lambda: (2, 3))
+    for store, watched in (("file", (17, 2, 3)), ("remote", (17,))):
+        stack = IscsidStack(PlayHalf(scenario("iscsid", store), False, "iscsi://h:1/t"), NoProcesses())
+        monkeypatch.setattr(stack, "make_store", lambda: Path("/store/image"))
+        stack.start()
+        assert stack.daemons() == watched
 
 
 @pytest.mark.parametrize(("said", "hosts"), [(None, 2), (4, 4)])
@@ -101,7 +180,7 @@ def test_a_multipath_device_that_has_one_path_only(places: Path, monkeypatch: py
 
 def test_every_fault_of_a_row_is_one_of_its_stack(places: Path) -> None:
     """What a scenario may say is what the guest can do."""
-    for kind, store in (("multipath", "own"),):
+    for kind, store in (("iscsid", "file"), ("multipath", "own")):
         stack = STACKS[kind].load()(PlayHalf(scenario(kind, store), False, ""), NoProcesses())
         assert set(STACKS[kind].faults) <= set(stack.faults())
         assert STACKS[kind].faults

@@ -24,6 +24,7 @@ MNT_DETACH = 2  # include/linux/fs.h
 # system calls since 5.1, which have one number on every processor but alpha (asm-generic/unistd.h)
 _IO_URING_SETUP = 425
 _IO_URING_ENTER = 426
+_PIDFD_GETFD = 438
 
 # include/uapi/linux/ptrace.h, as far as this module needs it; the rest is in ioflusher.kernel.ptrace
 _PTRACE_GETREGSET = 0x4204
@@ -226,6 +227,19 @@ def io_uring_setup(entries: int, parameters: bytearray) -> int:
     if fd == -1:
         raise _last_error()
     return fd
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a descriptor of our own for what another process has open; closed on exec.
+
+    Raises:
+        OSError: with the kernel's errno; EPERM where the process may not be traced, EBADF where it has not
+            that one open, ENOSYS before 5.6.
+    """
+    taken = _syscall_6(_PIDFD_GETFD, pidfd, fd, 0, 0, 0, 0)
+    if taken == -1:
+        raise _last_error()
+    return taken
 
 
 def io_uring_enter(fd: int, submit: int, wait_for: int, flags: int) -> int:

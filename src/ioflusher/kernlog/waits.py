@@ -123,6 +123,8 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
             return "it waits for work"
         case _ if body.wait is Wait.RUNNING:
             return "it runs"
+        case _ if body.reclaim is None and any(step.frame.name == "do_swap_page" for step in body.steps):
+            return f"to have its own memory back from swap, it waits for {awaited(body)}"
         case _ if body.steps:
             return f"it waits for {awaited(body)}, {_PLACE[body.reclaim]}"
     return "no stack was read"

@@ -1,50 +1,57 @@
 """The server outside the guest, and the faults that happen there.
 
 The guest says when a fault begins and ends; whoever reads its reports passes them on to `RemoteStore.heed`.
+Which protocol it speaks is said by the stack's row (`ioflusher.lab.stacks.StackRow.remote`).
 """
 
 import contextlib
 import errno
-import threading
 from collections.abc import Iterator
+from typing import Protocol
 
+from ioflusher.lab.gate import Gate
 from ioflusher.lab.messages import FaultBegan, FaultEnded, GuestReport
+from ioflusher.lab.remote_iscsi import TARGET, iscsi_remote
 from ioflusher.lab.scenario import Scenario
+from ioflusher.lab.stacks import STACKS
 from ioflusher.nbd.backends import Backend, MemoryBackend
 from ioflusher.nbd.server import Server
 
 HOST_IN_GUEST = "10.0.2.2"  # QEMU's user network: this machine's loopback
 
 
-class DelayedBackend(Backend):
-    """Another back end, whose requests can be made to wait.
+class RemoteServer(Protocol):
+    """A server outside that can fail."""
 
-    Attributes:
-        delay_s: seconds that each request takes longer, None for as long as it stays None.
-    """
+    def delay(self, seconds: float | None) -> None:
+        """Requests take so much longer from now on; None: until told otherwise."""
+        ...
+
+    def cut(self, *, refusing: bool) -> None:
+        """Cut the connections, and take none until `take_again` where it is refusing."""
+        ...
+
+    def take_again(self) -> None:
+        """Take new connections."""
+        ...
+
+
+class DelayedBackend(Backend):
+    """Another back end, whose requests can be made to wait at its gate."""
 
     can_write = can_flush = can_zero = True
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._changed = threading.Condition()
-        self._delay_s: float | None = 0.0
-        self._interrupted = False
+        self.gate = Gate()
 
     def delay(self, seconds: float | None) -> None:
         """Each request waits so long from now on, those that wait already too; None: until told otherwise."""
-        with self._changed:
-            self._delay_s = seconds
-            self._changed.notify_all()
+        self.gate.delay(seconds)
 
     def _wait(self) -> None:
-        with self._changed:
-            while (delay_s := self._delay_s) != 0.0 and not self._interrupted:
-                # a delay that was changed meanwhile begins anew
-                if not self._changed.wait(delay_s):
-                    return
-            if self._interrupted:
-                raise OSError(errno.EIO, "the server closes")
+        if not self.gate.passed():
+            raise OSError(errno.EIO, "the server closes")
 
     @property
     def size(self) -> int:
@@ -67,9 +74,25 @@ class DelayedBackend(Backend):
         self._backend.zero(offset, length, may_trim=may_trim)
 
     def interrupt(self) -> None:
-        with self._changed:
-            self._interrupted = True
-            self._changed.notify_all()
+        self.gate.shut()
+
+
+class NbdRemote:
+    """A server of ours with a back end in memory."""
+
+    def __init__(self, backend: DelayedBackend, server: Server) -> None:
+        self._backend = backend
+        self._server = server
+
+    def delay(self, seconds: float | None) -> None:
+        self._backend.delay(seconds)
+
+    def cut(self, *, refusing: bool) -> None:
+        self._server.refusing = refusing
+        self._server.hang_up()
+
+    def take_again(self) -> None:
+        self._server.refusing = False
 
 
 class RemoteStore:
@@ -79,15 +102,14 @@ class RemoteStore:
         uri: where the guest reaches it; empty where the scenario needs none.
     """
 
-    def __init__(self, scenario: Scenario, backend: DelayedBackend | None, server: Server | None) -> None:
+    def __init__(self, scenario: Scenario, server: RemoteServer | None = None, uri: str = "") -> None:
         self._faults = scenario.fault
-        self._backend = backend
         self._server = server
-        self.uri = ""
+        self.uri = uri
 
     def heed(self, report: GuestReport) -> None:
         """Begin or end what the guest says it is time for, where that is ours to do."""
-        if not isinstance(report, FaultBegan | FaultEnded) or not self._backend or not self._server:
+        if not isinstance(report, FaultBegan | FaultEnded) or not self._server:
             return
         if report.fault >= len(self._faults):
             return  # no guest of ours says that
@@ -95,26 +117,34 @@ class RemoteStore:
         begins = isinstance(report, FaultBegan)
         match fault.kind:
             case "remote-slow":
-                self._backend.delay(fault.delay_ms / 1000 if begins else 0.0)
+                self._server.delay(fault.delay_ms / 1000 if begins else 0.0)
             case "remote-silent":
-                self._backend.delay(None if begins else 0.0)
+                self._server.delay(None if begins else 0.0)
             case "remote-cut":
-                self._server.refusing = begins and fault.for_s > 0
                 if begins:
-                    self._server.hang_up()
+                    self._server.cut(refusing=fault.for_s > 0)
+                else:
+                    self._server.take_again()
 
 
 @contextlib.contextmanager
 def remote_store(scenario: Scenario) -> Iterator[RemoteStore]:
-    """The server outside the machine, of the device's size, where the scenario needs one."""
+    """The server outside the machine, of the device's size, where the scenario needs one.
+
+    Raises:
+        LabError: it does not serve.
+    """
+    size = scenario.device.size
     if scenario.daemon.store != "remote":
-        yield RemoteStore(scenario, None, None)
+        yield RemoteStore(scenario)
         return
-    with MemoryBackend(scenario.device.size) as memory:
+    if STACKS[scenario.device.kind].remote == "iscsi":
+        with iscsi_remote(size) as target:
+            yield RemoteStore(scenario, target, f"iscsi://{HOST_IN_GUEST}:{target.port}/{TARGET}")
+        return
+    with MemoryBackend(size) as memory:
         backend = DelayedBackend(memory)
         with Server(backend) as server:
-            store = RemoteStore(scenario, backend, server)
             address = server.listen_tcp()
             server.start()
-            store.uri = f"nbd://{HOST_IN_GUEST}:{address.port}"
-            yield store
+            yield RemoteStore(scenario, NbdRemote(backend, server), f"nbd://{HOST_IN_GUEST}:{address.port}")

@@ -30,6 +30,8 @@ _DAEMON_PACKAGES = {
     "/usr/lib/openssh/sftp-server": "openssh-sftp-server",
     "bindfs": "bindfs",
     "fuse-overlayfs": "fuse-overlayfs",
+    "iscsid": "open-iscsi",
+    "istgt": "istgt",
     "multipathd": "multipath-tools",
     "nbd-server": "nbd-server",
     "nbdkit": "nbdkit",

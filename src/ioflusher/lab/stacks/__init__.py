@@ -7,7 +7,7 @@ row here. The row says what both sides need to know before anything boots.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ioflusher.lab.scenario import Store
@@ -32,6 +32,7 @@ class StackRow:
         own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
         packages: the distribution's packages that it needs beside the daemon, each with a program of it.
         uses: what `device.use` may be.
+        remote: the protocol of the server outside, for `daemon.store` "remote".
         faults: the kinds of `fault.kind` that it knows beside those that every stack has.
     """
 
@@ -43,6 +44,7 @@ class StackRow:
     own_daemon: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = BLOCK_USES
+    remote: Literal["nbd", "iscsi"] = "nbd"
     faults: tuple[str, ...] = ()
 
     def load(self) -> "type[Stack]":
@@ -121,6 +123,16 @@ STACKS: dict[str, StackRow] = {
             places={"file": ("{portal}", "{file}")},
             example=("my-target", "{portal}", "{file}"),
             packages={"open-iscsi": "iscsid"},
+        ),
+        StackRow(
+            kind="iscsid",
+            implementation="iscsid:IscsidStack",
+            modules=("virtio_net", "iscsi_tcp", "sd_mod", "iscsi_target_mod", "target_core_file"),
+            places={store: ("{initiatorname}", "{config}") for store in ("remote", "file")},
+            example=("iscsid", "--foreground", "--initiatorname={initiatorname}", "--config={config}"),
+            packages={"open-iscsi": "iscsiadm", "tgt": "tgtd"},
+            remote="iscsi",
+            faults=("connection-cut",),
         ),
         StackRow(
             kind="multipath",

@@ -14,19 +14,21 @@ from ioflusher.lab.stacks.scsi import DEVICE, await_disk
 PORT = 3260  # RFC 7143, section 4.3.1
 PORTAL = f"127.0.0.1:{PORT}"
 RUN = Path("/run/lab")
+ISCSID = ("iscsid", "--foreground", "--initiatorname={initiatorname}", "--config={config}")
 INITIATOR = "iqn.2026-01.lab.ioflusher:initiator"
 
 
-def start_iscsid(processes: Processes) -> Process:
-    """The initiator's daemon, with its settings as they are by default, ready for iscsiadm.
-
-    It sets the IO_FLUSHER state itself (since open-iscsi 2.1.4) and locks its memory.
-    """
+def write_initiator_files() -> dict[str, str]:
+    """The files of an initiator's daemon, by the placeholder in its command: its name and its settings."""
     name, settings = RUN / "initiatorname.iscsi", RUN / "iscsid.conf"
     name.write_text(f"InitiatorName={INITIATOR}\n")
     settings.write_text("node.startup = manual\n")
-    argv = ["iscsid", "--foreground", "--initiatorname", str(name), "--config", str(settings)]
-    return processes.start(argv)
+    return {"{initiatorname}": str(name), "{config}": str(settings)}
+
+
+def start_iscsid(processes: Processes) -> Process:
+    """The initiator's daemon; it sets the IO_FLUSHER state itself and locks its memory."""
+    return processes.start(filled_in(ISCSID, write_initiator_files()))
 
 
 def log_in(processes: Processes, portal: str, iscsid: Process, *others: Process) -> None:

@@ -11,6 +11,13 @@ from ioflusher.lab.guest.processes import Process, Processes, await_true
 
 DEVICE = "/dev/sda"  # a guest's own disks are virtio's
 CONFIGFS = Path("/sys/kernel/config")
+# attributes of a target that takes every initiator, and lets it write
+OPEN_TARGET = {
+    "authentication": "0",
+    "generate_node_acls": "1",
+    "cache_dynamic_acls": "1",
+    "demo_mode_write_protect": "0",
+}
 
 
 def mount_configfs(processes: Processes) -> Path:
@@ -27,6 +34,23 @@ def make_backstore(target: Path, name: str, control: str) -> Path:
     (store / "control").write_text(control)
     (store / "enable").write_text("1")
     return store
+
+
+def make_iscsi_target(target: Path, store: Path, name: str, portal: str) -> None:
+    """Serve the store as the one unit of an iSCSI target of the kernel, to whoever comes."""
+    group = target / "iscsi" / name / "tpgt_1"
+    group.mkdir(parents=True)
+    for attribute, value in OPEN_TARGET.items():
+        _set(group / "attrib" / attribute, value)
+    make_lun(group, store)
+    (group / "np" / portal).mkdir(parents=True)
+    _set(group / "enable", "1")
+
+
+def _set(file: Path, value: str) -> None:
+    """Write a file whose directory the kernel has made."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(value)
 
 
 def make_lun(port: Path, store: Path, number: int = 0) -> None:

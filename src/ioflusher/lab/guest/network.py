@@ -1,0 +1,54 @@
+"""Inside the guest: how a network fails. Nothing here waits for what may be frozen."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from ioflusher.kernel.syscalls import pidfd_getfd
+
+# include/uapi/linux/sockios.h; struct ifreq and IFF_UP of include/uapi/linux/if.h
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
+IFREQ = struct.Struct("=16sH22x")
+IFF_UP = 1
+
+
+def put_link(name: str, *, up: bool) -> None:
+    """Take an interface up or down; what is sent while it is down is lost.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = bytearray(IFREQ.pack(name.encode(), 0))
+        fcntl.ioctl(any_socket, SIOCGIFFLAGS, request)
+        flags = IFREQ.unpack(request)[1]
+        flags = flags | IFF_UP if up else flags & ~IFF_UP
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, IFREQ.pack(name.encode(), flags))
+
+
+def shut_connections(pid: int, proc: Path = Path("/proc")) -> int:
+    """Shut every TCP connection that a process has a descriptor of; how many there were.
+
+    Raises:
+        OSError: with the kernel's errno; of connections that were gone already, nothing.
+    """
+    shut = 0
+    pidfd = os.pidfd_open(pid)
+    try:
+        for number in map(int, os.listdir(proc / str(pid) / "fd")):
+            if not os.readlink(proc / str(pid) / "fd" / str(number)).startswith("socket:"):
+                continue
+            with socket.socket(fileno=pidfd_getfd(pidfd, number)) as taken:
+                if taken.family not in (socket.AF_INET, socket.AF_INET6) or taken.type != socket.SOCK_STREAM:
+                    continue
+                if taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    continue  # it listens
+                with contextlib.suppress(OSError):  # ENOTCONN: it is over already
+                    taken.shutdown(socket.SHUT_RDWR)
+                    shut += 1
+    finally:
+        os.close(pidfd)
+    return shut
