@@ -97,6 +97,7 @@ class Lab:
         stack.callback(self._image.close)
         directory = stack.enter_context(OwnedDirectory(DIRECTORY_PREFIX)).path
         self.root_server = stack.enter_context(Server(self._image))
+        stack.callback(self._image.interrupt)  # whoever still waits for the image is gone
         self.root_server.start()
         self._boots = kernel_to_boot(self.kernel, cache_directory())
         self.root = self.root_server.listen_unix(str(directory / "root.sock")).uri
