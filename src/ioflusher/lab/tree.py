@@ -19,6 +19,8 @@ HIDDEN = frozenset(
         *("/var/cache", "/var/tmp", "/var/log", "/var/lib/apt", "/var/lib/docker", "/var/lib/containers"),
         *("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info", "/usr/include"),
         *("/usr/share/icons", "/usr/share/fonts", "/usr/share/help", "/usr/share/gnome", "/usr/src"),
+        # kits for programmers of tens of thousands of files each, on CI machines above all
+        *("/usr/lib/google-cloud-sdk", "/usr/local/lib/android", "/usr/share/dotnet"),
     )
 )
 # There, empty, because a guest mounts something on it or programs expect it.
