@@ -78,6 +78,8 @@ CASES: dict[str, tuple[str, bool]] = {
     ),
     "silent-frozen": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
     "silent-no-witness": (served_by(meanwhile("kill -STOP $$; kill -STOP $PPID")), True),
+    "memory-silent-frozen": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
+    "memory-panicked": (served_by(meanwhile("echo c >/proc/sysrq-trigger")), True),
     "stage-setting": (scenario(SWAP, **{"vm.swappiness": "vm.no_such_setting"}), True),
     "stage-daemon-exits": (served_by('echo "no export in $2" >&2; exit 3'), True),
     "stage-daemon-never-serves": (served_by("exec sleep 1000"), True),

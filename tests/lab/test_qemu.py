@@ -18,7 +18,9 @@ HARDWARE = Hardware(
     disks=(Disk("nbd+unix:///?socket=/s", readonly=True), Disk("/a,b", name="store")),
     kernel_arguments=("quiet",),
 )
-PLACES = Places(Path("/i"), Path("/c,d"), Path("/m"), ports=(("org.ioflusher.events", Path("/p")),))
+PLACES = Places(
+    Path("/i"), Path("/c,d"), Path("/m"), Path("/d"), ports=(("org.ioflusher.events", Path("/p")),)
+)
 
 
 def after(argv: list[str], option: str) -> list[str]:

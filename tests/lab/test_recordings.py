@@ -14,11 +14,13 @@ from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.follower import Follower
+from ioflusher.lab.memory.evidence import GuestMemory
 from ioflusher.lab.messages import (
     DeviceFrozen,
     FileSystemChecked,
     GuestReport,
     Sampled,
+    ThreadReport,
     WorkBegan,
     WorkEnded,
     WorkVerified,
@@ -141,6 +143,8 @@ EXPECTED = {
         "The kernel panicked: sysrq triggered crash.",
         (15, 2),
         1.02,
+        states="SSSSSSRSSSSSSSSSSS",
+        covered=18,
         console="pages hwpoisoned",
     ),
     "lost-machine-ended": Expected(
@@ -295,6 +299,104 @@ def test_near_misses_are_those_of_the_last_look() -> None:
     assert judged(recording("frozen-throttled")).near_misses is None, (
         "it was recorded before they were counted"
     )
+
+
+THROTTLED_STACK = """\
+[<0>] balance_dirty_pages+0x3e7/0x9d0
+[<0>] balance_dirty_pages_ratelimited_flags+0x2a9/0x390
+[<0>] generic_perform_write+0x96/0x290
+[<0>] ext4_buffered_write_iter+0x6c/0x100
+[<0>] vfs_write+0x28c/0x450
+[<0>] __x64_sys_pwrite64+0x98/0xd0
+"""
+# what a guest's memory said after 21 requests of the workload, with 9 in flight
+READ = GuestMemory(
+    daemon=(
+        ThreadReport(166, 166, "python", "S", 0x100, "[<0>] do_epoll_wait+0x6a2/0x850\n"),
+        ThreadReport(166, 168, "python", "D", 0x40, THROTTLED_STACK),
+    ),
+    waiting=(ThreadReport(176, 176, "writer", "D", 0x100, THROTTLED_STACK),),
+    memory_kib={"MemFree": 367804},
+    completed=121,
+    in_flight=9,
+)
+
+
+def with_memory(name: str, *memory: GuestMemory, before: int | None = 100) -> Half:
+    """The half of a recording whose guest had completed 100 requests before, and whose memory was read."""
+    recorded = recording(name)
+    said = []
+    for one in recorded.said:
+        if isinstance(one.report, WorkBegan):
+            report = msgspec.structs.replace(one.report, device="/dev/nbd0", completed_before=before)
+            one = msgspec.structs.replace(one, report=report)
+        said.append(one)
+    return judged(msgspec.structs.replace(recorded, said=tuple(said), memory=memory))
+
+
+def test_a_silent_guests_memory_is_the_evidence() -> None:
+    """Threads with the flags of that moment, other tasks, requests: all from memory, which is said."""
+    half = with_memory("silent-frozen", READ)
+    assert half.outcome is HalfOutcome.FROZEN
+    assert half.detail == f"Even the observer stopped; the guest's memory shows: its write in {THROTTLED}."
+    assert [(thread.tid, thread.state, thread.flags) for thread in half.threads] == [
+        (166, "S", 0x100),
+        (168, "D", 0x40),
+    ]
+    assert half.witness is not None
+    assert (half.witness.tid, half.witness.stack) == (168, THROTTLED_STACK)
+    assert [comm for comm, _ in half.waiting] == ["writer"]
+    assert (half.completed, half.in_flight) == (21, 9)
+    assert half.guest_memory == READ
+
+
+def test_a_device_that_went_on_is_not_frozen() -> None:
+    """A stack is one moment: where requests completed meanwhile, or none is in flight, the half is lost."""
+    went_on = with_memory("silent-frozen", replace(READ, completed=124), replace(READ, completed=131))
+    assert went_on.witness is not None, "the stack is the same"
+    assert (went_on.outcome, went_on.completed) == (HalfOutcome.LOST, 31)
+    assert went_on.detail == (
+        "Neither done nor frozen after 25 s of silence. By the guest's memory the device went on: "
+        "7 requests completed within 8 s."
+    )
+    idle = with_memory("silent-frozen", replace(READ, in_flight=0), replace(READ, in_flight=0))
+    assert idle.outcome is HalfOutcome.LOST
+    assert idle.detail.endswith(" By the guest's memory no request of the device was in flight.")
+
+
+def test_a_device_that_stopped_after_the_observers_last_look_is_frozen() -> None:
+    """Three requests completed between the last sample and the stop, which a second look tells."""
+    later = replace(READ, completed=124)
+    half = with_memory("silent-frozen", later, later)
+    assert (half.outcome, half.completed, half.in_flight) == (HalfOutcome.FROZEN, 24, 9)
+    assert with_memory("silent-frozen", later).outcome is HalfOutcome.FROZEN, "by the panic's stacks then"
+
+
+def test_requests_that_memory_does_not_tell_are_the_last_samples() -> None:
+    """As with the stacks of a panic, which tell none."""
+    unknown = with_memory("silent-frozen", replace(READ, completed=None, in_flight=None))
+    assert unknown.outcome is HalfOutcome.FROZEN
+    assert (unknown.completed, unknown.in_flight) == (21, 9)
+    assert with_memory("silent-frozen", replace(READ, completed=999), before=None).completed == 21
+
+
+def test_memory_that_cannot_be_read_leaves_the_console() -> None:
+    """The panic's stacks are the evidence then, and why memory is none is kept."""
+    unreadable = GuestMemory(unreadable="no drgn here")
+    half = with_memory("silent-frozen", unreadable)
+    assert half == replace(judged(recording("silent-frozen")), guest_memory=unreadable)
+    assert half.detail.startswith("Even the observer stopped; the panic's stacks show: ")
+
+
+def test_memory_is_read_wherever_a_guest_is_lost_and_decides_nothing_there() -> None:
+    """Panicked, ended, or at its deadline: evidence, with the outcome that it had without."""
+    for name in ("panicked", "lost-machine-ended", "lost-at-the-deadline"):
+        half, before = with_memory(name, READ), judged(recording(name))
+        assert (half.outcome, half.detail) == (before.outcome, before.detail), name
+        assert [thread.tid for thread in half.threads] == [166, 168], name
+        assert half.guest_memory == READ, name
+    for name in ("finished", "frozen-throttled"):
+        assert with_memory(name, READ).guest_memory is None, "the guest told all itself"
 
 
 def with_check(name: str, check: FileSystemCheck, **ended: object) -> Half:

@@ -26,6 +26,8 @@ from tests.lab.halves import (
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.file_systems import FileSystemCheck
+from ioflusher.lab.memory.evidence import GuestMemory
+from ioflusher.lab.messages import ThreadReport
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
 from ioflusher.report.experiment_html import check_report, render_html, write_report
@@ -141,6 +143,41 @@ def test_the_file_system_that_was_looked_through() -> None:
             "clean": clean,
             "said": check.said,
         }
+
+
+def test_what_was_read_from_a_guests_memory() -> None:
+    """Its numbers and where they are from; why there are none; nothing where nobody had to ask."""
+    assert "guest's memory" not in printed(experiment(PROVED), width=300)
+    memory = GuestMemory(
+        daemon=(ThreadReport(9, 9, "d", "D", 0x40), ThreadReport(9, 10, "d", "S", 0x40)),
+        waiting=(ThreadReport(5, 5, "kswapd0", "D", 0x40),),
+        memory_kib={
+            "MemFree": 102400,
+            "Active(file)": 20480,
+            "Inactive(file)": 10240,
+            "Dirty": 1024,
+            "Writeback": 8192,
+        },
+        completed=9,
+        in_flight=2,
+        missing=("the stack of 10: gone\x1b",),
+    )
+    row = (
+        "read from outside: 100 MiB free, 20 MiB active and 10 MiB inactive file cache, 1 MiB dirty, "
+        "8 MiB in writeback; 2 requests in flight; 2 threads of the daemon and 1 other task in "
+        "uninterruptible sleep, with flags and stacks; NOT FOUND: the stack of 10: gone\\x1b"
+    )
+    for found, words_ in ((memory, row), (GuestMemory(unreadable="no drgn"), "NOT READ: no drgn")):
+        run = Run(None, replace(LOST, guest_memory=found))
+        assert words_ in printed(experiment(run), width=900)
+        assert words_ in words(render_html(experiment(run)))
+    stack = "state D, flags 0x00400940"
+    assert f"{stack}:" in printed(experiment(Run(FROZEN, None)), width=300)
+    frozen = Run(replace(FROZEN, guest_memory=memory), None)
+    assert f"{stack}, read from the guest's memory:" in printed(experiment(frozen), width=300)
+    kept = record(Run(None, replace(LOST, guest_memory=memory)))["guest_memory"]
+    assert (kept["in_flight"], kept["unreadable"]) == (2, "")
+    assert kept["daemon"][0]["flags"] == 0x40
 
 
 def test_near_misses() -> None:

@@ -1,6 +1,7 @@
 """Play one half of a scenario: one of two virtual machines that differ in one word."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ioflusher.lab.disks import DiskRequest, EmptyDisk, guest_disks
 from ioflusher.lab.errors import LabError
@@ -81,7 +82,8 @@ def run_half(
             on_report(half, report)
 
         order = PlayHalf(scenario, io_flusher, remote.uri)
-        with lab.boot(guest_for(scenario, disks), order) as vm:
+        guest = replace(guest_for(scenario, disks), keep_memory=True)
+        with lab.boot(guest, order) as vm:
             on_machine(vm)
             boot_s = await_agent(vm)
             recorder = Recorder(vm)

@@ -14,6 +14,7 @@ from ioflusher.kernlog.records import EventKind
 from ioflusher.kernlog.waits import explain_stack
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.file_systems import FileSystemCheck
+from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
 from ioflusher.lab.messages import (
     AgentFailed,
     DeviceFrozen,
@@ -69,6 +70,10 @@ class GuestMachine(Protocol):
         """Make the kernel panic and print every stack."""
         ...
 
+    def read_memory(self, question: MemoryQuestion) -> GuestMemory | None:
+        """What its memory says, read from outside; None in recordings of versions that could not read it."""
+        ...
+
 
 class Follower:
     """Follows one machine to its outcome.
@@ -94,7 +99,7 @@ class Follower:
         self._samples: list[Sample] = []
         self._hardening: tuple[str, ...] = ()
         self._faults: list[FaultChange] = []
-        self._threads_at_begin: tuple[ThreadReport, ...] = ()
+        self._begin: WorkBegan | None = None
         self._verified: WorkVerified | None = None
         self._near_misses: NearMisses | None = None
         self._file_system: FileSystemCheck | None = None
@@ -129,7 +134,7 @@ class Follower:
         match report:
             case WorkBegan():
                 self._began_s = report.time_s
-                self._threads_at_begin = report.threads
+                self._begin = report
             case Sampled():
                 since_s = report.time_s - self._began_s
                 self._samples.append(Sample(since_s, report.completed, report.in_flight, report.memory_kib))
@@ -189,9 +194,6 @@ class Follower:
         else:
             detail = "None of the daemon's threads was seen waiting for itself."
         detail += ended_sentences(report.ended)
-        waiting = tuple(
-            (task.comm, explain_stack(parse_proc_stack(task.stack)).sentence) for task in report.waiting
-        )
         return self._half(
             HalfOutcome.FROZEN,
             detail,
@@ -199,7 +201,7 @@ class Follower:
             completed=report.completed,
             in_flight=report.in_flight,
             threads=threads,
-            waiting=waiting,
+            waiting=waiting_words(report.waiting),
         )
 
     def _work_ended(self, report: WorkEnded) -> Half:
@@ -238,38 +240,102 @@ class Follower:
         else:
             outcome, detail = HalfOutcome.LOST, "The machine ended without a word on its outcome."
         tail = self._machine.console_tail(25)
-        return self._half(outcome, detail, when_s=self._last_progress_s(), console_tail=tail)
+        evidence = self._evidence(self._machine.read_memory(self._question()))
+        return self._half(outcome, detail, when_s=self._last_progress_s(), console_tail=tail, **evidence)
 
     def _silent(self, *, deadline: bool) -> Half:
-        """Nothing came any more: an NMI makes the kernel print every stack on the console."""
+        """Nothing came any more: the guest's memory is read, and an NMI makes the kernel print its stacks."""
         tail = self._machine.console_tail(25)  # the panic that follows prints pages of its own
+        memory = self._machine.read_memory(self._question())
+        went_on = ""
+        if not deadline and self._moved(memory):
+            # perhaps before the observer stopped and after its last look: only a second look tells
+            self._wait(self._scenario.frozen.stalled_s)
+            before, memory = memory, self._machine.read_memory(self._question())
+            went_on = self._went_on(before, memory)
         self._machine.inject_nmi()
-        until_s = self._machine.elapsed_s + NMI_DEADLINE_S
-        while (left := until_s - self._machine.elapsed_s) > 0:
-            if isinstance(self._machine.next_report(left), Ended):
-                break
-        threads = self._threads_on_console()
-        witness = next((thread for thread in threads if thread.self_wait), None)
-        if not deadline and witness and witness.explanation:
-            detail = f"Even the observer stopped; the panic's stacks show: {witness.explanation.sentence}."
-            return self._half(HalfOutcome.FROZEN, detail, when_s=self._last_progress_s(), threads=threads)
+        self._wait(NMI_DEADLINE_S)
+        evidence = self._evidence(memory)
+        witness = next((thread for thread in evidence["threads"] if thread.self_wait), None)
+        if not deadline and not went_on and witness and witness.explanation:
+            shown = "the guest's memory shows" if witness.stack else "the panic's stacks show"
+            detail = f"Even the observer stopped; {shown}: {witness.explanation.sentence}."
+            return self._half(HalfOutcome.FROZEN, detail, when_s=self._last_progress_s(), **evidence)
         limit = f"{self._scenario.deadline_s:g} s" if deadline else f"{self._patience_s():g} s of silence"
         return self._half(
             HalfOutcome.LOST,
-            f"Neither done nor frozen after {limit}.",
+            f"Neither done nor frozen after {limit}.{went_on}",
             when_s=self._last_progress_s(),
-            threads=threads,
             console_tail=tail,
+            **evidence,
         )
+
+    def _wait(self, seconds: float) -> None:
+        """Let so much time go by, or the machine end."""
+        until_s = self._machine.elapsed_s + seconds
+        while (left := until_s - self._machine.elapsed_s) > 0:
+            if isinstance(self._machine.next_report(left), Ended):
+                break
+
+    def _question(self) -> MemoryQuestion:
+        """What the guest's memory is asked for."""
+        if self._begin is None:
+            return MemoryQuestion()
+        daemons = sorted({thread.pid for thread in self._begin.threads})
+        return MemoryQuestion(tuple(daemons), self._begin.device)
+
+    def _completed_in(self, memory: GuestMemory | None) -> int | None:
+        """Requests that the device has completed since the workload began, by the guest's memory."""
+        before = self._begin.completed_before if self._begin else None
+        if memory is None or memory.completed is None or before is None:
+            return None
+        return memory.completed - before
+
+    def _moved(self, memory: GuestMemory | None) -> bool:
+        """Whether the device is not as the observer saw it last, by the guest's memory."""
+        completed = self._completed_in(memory)
+        if completed is None or memory is None or not self._samples:
+            return False
+        return completed != self._samples[-1].completed or memory.in_flight == 0
+
+    def _went_on(self, before: GuestMemory | None, memory: GuestMemory | None) -> str:
+        """Why the device of a silent observer is not frozen, by two looks; empty where it may be."""
+        first, second = self._completed_in(before), self._completed_in(memory)
+        if first is None or second is None or memory is None:
+            return ""
+        if second != first:
+            within = f"within {self._scenario.frozen.stalled_s:g} s"
+            return f" By the guest's memory the device went on: {second - first} requests completed {within}."
+        if memory.in_flight == 0:
+            return " By the guest's memory no request of the device was in flight."
+        return ""
+
+    def _evidence(self, memory: GuestMemory | None) -> dict[str, Any]:
+        """Fields of a half whose guest does not speak: from its memory, else from its console."""
+        found: dict[str, Any] = {"threads": self._threads_on_console(), "guest_memory": memory}
+        if memory is None:
+            return found
+        found["waiting"] = waiting_words(memory.waiting)
+        if memory.daemon:
+            found["threads"] = tuple(daemon_thread(thread) for thread in memory.daemon)
+        completed = self._completed_in(memory)
+        if completed is not None and memory.in_flight is not None:
+            found |= {"completed": completed, "in_flight": memory.in_flight}
+        return found
 
     def _threads_on_console(self) -> tuple[DaemonThread, ...]:
         """The daemon's threads as the panic printed them; their flags are those of the beginning."""
-        known = {thread.tid: thread for thread in self._threads_at_begin}
+        known = {thread.tid: thread for thread in self._begin.threads} if self._begin else {}
         return tuple(
             daemon_thread(known[task.tid], state=task.state or "?", frames=task.frames)
             for task in task_reports(self._machine.console_bytes())
             if task.tid in known
         )
+
+
+def waiting_words(tasks: tuple[ThreadReport, ...]) -> tuple[tuple[str, str], ...]:
+    """Name of each task, and what its stack says."""
+    return tuple((task.comm, explain_stack(parse_proc_stack(task.stack)).sentence) for task in tasks)
 
 
 def ended_sentences(ended: tuple[str, ...]) -> str:

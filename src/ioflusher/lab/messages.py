@@ -212,10 +212,19 @@ class AgentFailed(TimedReport, frozen=True, tag="agent-failed"):
 
 
 class WorkBegan(TimedReport, frozen=True, tag="work-began"):
-    """The stage stands and the workload begins; `memory_kib` has lines of /proc/meminfo."""
+    """The stage stands and the workload begins.
+
+    Attributes:
+        threads: the daemon's, without stacks.
+        memory_kib: lines of /proc/meminfo.
+        device: the block device that the daemon serves; empty in what an earlier version recorded.
+        completed_before: requests that it had completed by then; None as above.
+    """
 
     threads: tuple[ThreadReport, ...]
     memory_kib: dict[str, int]
+    device: str = ""
+    completed_before: int | None = None
 
 
 class Sampled(TimedReport, frozen=True, tag="sampled"):

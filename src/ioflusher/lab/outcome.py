@@ -12,6 +12,7 @@ from typing import Literal
 from ioflusher.kernlog.waits import StackExplanation
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.kernels.releases import version
+from ioflusher.lab.memory.evidence import GuestMemory
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.scenario import Scenario
 
@@ -121,6 +122,8 @@ class Half:
             written; None where there is none, it did not come to that, or an earlier version did not look.
         near_misses: how near the daemon came to waiting for itself, as it was last seen; None where nobody
             counted.
+        guest_memory: what the guest's memory said, read from outside; None where the guest told all itself.
+            Where it was readable, `threads` and `waiting` are from there.
     """
 
     io_flusher: bool
@@ -142,6 +145,7 @@ class Half:
     faults: tuple[FaultChange, ...] = ()
     near_misses: NearMisses | None = None
     file_system: FileSystemCheck | None = None
+    guest_memory: GuestMemory | None = None
 
     @property
     def lived(self) -> bool:

@@ -40,6 +40,7 @@ class Hardware:
         kernel: the bzImage.
         memory_bytes: the guest's memory.
         network: whether the guest has QEMU's user network, in which 10.0.2.2 is this machine's loopback.
+        keep_memory: whether QEMU stays when the guest ends on its own, so that its memory can be read.
     """
 
     kernel: Path
@@ -49,6 +50,7 @@ class Hardware:
     disks: tuple[Disk, ...]
     network: bool = False
     kernel_arguments: tuple[str, ...] = ()
+    keep_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class Places:
         initramfs: the guest's first file system.
         console: file that records the kernel's console.
         control: Unix socket path, listening already, for QEMU's machine protocol (QMP).
+        memory: file for the guest's memory, should it be asked for.
         ports: (name, Unix socket path) of virtio-serial ports; the sockets must be listening already.
     """
 
     initramfs: Path
     console: Path
     control: Path
+    memory: Path
     ports: tuple[tuple[str, Path], ...]
 
 
@@ -111,6 +115,8 @@ def qemu_argv(hardware: Hardware, places: Places) -> list[str]:
     else:
         argv += ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU]
     argv += ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    if hardware.keep_memory:
+        argv += ["-no-shutdown"]
     argv += ["-m", f"{hardware.memory_bytes}B", "-smp", str(hardware.cpus)]
     argv += ["-kernel", str(hardware.kernel), "-initrd", str(places.initramfs)]
     argv += ["-append", " ".join((*KERNEL_ARGUMENTS, *hardware.kernel_arguments))]

@@ -10,6 +10,7 @@ import msgspec
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.follower import GuestMachine
+from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
 from ioflusher.lab.messages import GuestReport
 from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.vm import Ended
@@ -42,6 +43,7 @@ class Recording(msgspec.Struct, frozen=True):
         said: from the agent's first word on.
         console: what the guest's kernel wrote, from power-on to the end.
         console_at_nmi: characters of it that were there when a non-maskable interrupt was sent; None without.
+        memory: what was read from the guest's memory, each time that it was asked for.
     """
 
     scenario: Scenario
@@ -51,6 +53,7 @@ class Recording(msgspec.Struct, frozen=True):
     said: tuple[Said, ...]
     console: str
     console_at_nmi: int | None = None
+    memory: tuple[GuestMemory, ...] = ()
 
 
 class Recorder:
@@ -60,6 +63,7 @@ class Recorder:
         self._machine = machine
         self._said: list[Said] = []
         self._console_at_nmi: int | None = None
+        self._memory: list[GuestMemory] = []
 
     @property
     def elapsed_s(self) -> float:
@@ -91,13 +95,29 @@ class Recorder:
         self._console_at_nmi = len(self._console())
         self._machine.inject_nmi()
 
+    def read_memory(self, question: MemoryQuestion) -> GuestMemory | None:
+        """As the machine has it."""
+        memory = self._machine.read_memory(question)
+        if memory is not None:
+            self._memory.append(memory)
+        return memory
+
     def _console(self) -> str:
         return self._machine.console_bytes().decode("utf-8", "backslashreplace")
 
     def recording(self, scenario: Scenario, io_flusher: bool, boot_s: float, kernel: str) -> Recording:
         """All so far."""
         said = tuple(self._said)
-        return Recording(scenario, io_flusher, boot_s, kernel, said, self._console(), self._console_at_nmi)
+        return Recording(
+            scenario,
+            io_flusher,
+            boot_s,
+            kernel,
+            said,
+            self._console(),
+            self._console_at_nmi,
+            tuple(self._memory),
+        )
 
 
 class RecordedMachine:
@@ -108,6 +128,7 @@ class RecordedMachine:
         self._whole_console = recording.console
         self._console = recording.console[: recording.console_at_nmi]
         self._nmi = False
+        self._memory = list(recording.memory)
         self.elapsed_s = recording.boot_s
 
     def next_report(self, timeout_s: float) -> GuestReport | Ended | None:
@@ -135,6 +156,10 @@ class RecordedMachine:
         """From here on, what the interrupt brought is said."""
         self._nmi = True
         self._console = self._whole_console
+
+    def read_memory(self, question: MemoryQuestion) -> GuestMemory | None:
+        """What was read then, whatever is asked now; None where nothing was."""
+        return self._memory.pop(0) if self._memory else None
 
 
 def write_recording(recording: Recording, file: Path) -> None:

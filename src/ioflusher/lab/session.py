@@ -40,7 +40,7 @@ def silent(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The part of a machine that its user chooses; sizes in bytes."""
+    """The part of a machine that its user chooses; sizes in bytes, `keep_memory` as in `Hardware`."""
 
     memory_bytes: int = 1 << 30
     cpus: int = 1
@@ -48,6 +48,7 @@ class Guest:
     disks: tuple[Disk, ...] = ()
     network: bool = False
     kernel_arguments: tuple[str, ...] = ()
+    keep_memory: bool = False
 
 
 class Lab:
@@ -172,6 +173,7 @@ class Lab:
             disks=(Disk(self.root, readonly=True), *guest.disks),
             network=guest.network,
             kernel_arguments=guest.kernel_arguments,
+            keep_memory=guest.keep_memory,
         )
         vm = VirtualMachine(hardware, archive, streams=streams)
         vm.root_failure = lambda: self._image.failure

@@ -1,7 +1,6 @@
 """A running virtual machine: started with its sockets already listening, never outliving its `with` block."""
 
 import contextlib
-import json
 import queue
 import socket
 import subprocess
@@ -16,7 +15,10 @@ from typing import BinaryIO, Self
 from ioflusher.kernlog.console import events
 from ioflusher.kernlog.records import EventKind
 from ioflusher.lab.errors import Cancelled, LabError
+from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
+from ioflusher.lab.memory.look import look
 from ioflusher.lab.messages import EVENTS_PORT, GuestReport, ReportReader
+from ioflusher.lab.monitor import Monitor, MonitorError
 from ioflusher.lab.qemu import Hardware, Places, qemu_argv
 from ioflusher.support.programs import start
 from ioflusher.support.signals import undisturbed
@@ -25,6 +27,7 @@ from ioflusher.support.temporary import OwnedDirectory
 CONNECT_DEADLINE_S = 20.0
 DIRECTORY_PREFIX = "ioflusher-lab-"
 CONTROL_SOCKET = "control.sock"  # no other socket of a machine has a longer name
+DUMP_DEADLINE_S = 60.0  # 2 s for 512 MiB on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class VirtualMachine:
             initramfs=self.directory / "initramfs",
             console=self.directory / "console.log",
             control=self.directory / CONTROL_SOCKET,
+            memory=self.directory / "memory.elf",
             ports=tuple((name, self.directory / f"port{i}.sock") for i, name in enumerate(names)),
         )
         self.streams: dict[str, socket.socket] = {}
@@ -62,6 +66,10 @@ class VirtualMachine:
         self.started_at = 0.0
         self._reports: queue.SimpleQueue[GuestReport | Ended | None] = queue.SimpleQueue()
         self._cancelled = False
+        self._dumping = threading.Lock()
+        self._dump_error: str | None = None
+        self._memory_read = False
+        self._held = False
         self._sockets: list[socket.socket] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -94,7 +102,7 @@ class VirtualMachine:
         self.started_at = time.monotonic()
         self._process = start(qemu_argv(self._hardware, self.places), output=self._stderr)
         events, *streams = (self._accept(listener) for listener in listeners)
-        self._control = self._accept(control)
+        self._monitor = Monitor(self._accept(control), self._heed)
         self.streams = dict(zip(self._stream_names, streams, strict=True))
         threading.Thread(target=self._read_reports, args=(events,), daemon=True).start()
 
@@ -196,10 +204,45 @@ class VirtualMachine:
 
         A non-maskable interrupt that no device sent is a panic under `unknown_nmi_panic`.
         """
-        self._control.settimeout(5)
-        with contextlib.suppress(OSError):
-            for command in ("qmp_capabilities", "inject-nmi"):
-                self._control.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        with contextlib.suppress(MonitorError):
+            self._monitor.ask("inject-nmi")
+
+    def read_memory(self, question: MemoryQuestion) -> GuestMemory:
+        """What the guest's memory says, read from outside while the guest stands still.
+
+        Of a machine that ended on its own it is the memory of then, where `Hardware.keep_memory` says so.
+        """
+        with self._dumping:
+            if self._dump_error is None and not self.places.memory.exists():
+                self._dump_memory()
+            if self._dump_error is not None:
+                return GuestMemory(unreadable=self._dump_error)
+            memory = look(self.places.memory, question)
+            self.places.memory.unlink(missing_ok=True)
+            self._memory_read = True
+            return memory
+
+    def _dump_memory(self) -> None:
+        """Have QEMU write the memory to a file."""
+        file = self.places.memory
+        try:
+            self._monitor.ask("dump-guest-memory", DUMP_DEADLINE_S, paging=False, protocol=f"file:{file}")
+        except MonitorError as error:
+            file.unlink(missing_ok=True)
+            self._dump_error = str(error)
+
+    def _heed(self, event: str) -> None:
+        """An event of QEMU's. A machine that ends on its own stands still first (`Hardware.keep_memory`)."""
+        if event != "SHUTDOWN" or not self._hardware.keep_memory:
+            return
+        with self._dumping:
+            if self._held:  # "quit" is an event, too
+                return
+            self._held = True
+            if not self._memory_read:
+                self._dump_memory()
+        with contextlib.suppress(MonitorError):
+            self._monitor.ask("quit")
 
     def close(self) -> None:
         """End the machine and remove what belonged to it."""

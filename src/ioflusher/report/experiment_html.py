@@ -18,6 +18,7 @@ from ioflusher.report.experiment_text import (
     ending_sentence,
     fault_words,
     file_system_words,
+    guest_memory_words,
     half_sentence,
     played_sentence,
 )
@@ -120,6 +121,7 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
         played=played_sentence,
         near_misses=near_miss_rows,
         file_system=file_system_words,
+        guest_memory=guest_memory_words,
         names=NAMES,
     )
 

@@ -73,6 +73,7 @@ def _half(half: Half | None) -> dict[str, Any] | None:
         "wrong_chunks": half.wrong_chunks,
         "self_wait": half.witness is not None,
         "file_system": half.file_system and msgspec.to_builtins(half.file_system),
+        "guest_memory": half.guest_memory and msgspec.to_builtins(half.guest_memory),
         "near_misses": half.near_misses and msgspec.to_builtins(half.near_misses),
         "threads": [_thread(thread) for thread in half.threads],
         "waiting": [{"comm": comm, "explanation": sentence} for comm, sentence in half.waiting],

@@ -144,6 +144,29 @@ def file_system_words(half: Half) -> str:
     return f"{'not checked' if check.clean is None else 'DAMAGED'} ({printable(check.command)}): {said}"
 
 
+def guest_memory_words(half: Half) -> str:
+    """What the guest's memory said that nobody in the guest could say any more; "-" where nobody asked."""
+    memory = half.guest_memory
+    if memory is None:
+        return "-"
+    if memory.unreadable:
+        return f"NOT READ: {printable(memory.unreadable)}"
+    mib = {name: f"{kib / 1024:.0f} MiB" for name, kib in memory.memory_kib.items()}
+    parts = []
+    if mib:
+        parts.append(
+            f"{mib['MemFree']} free, {mib['Active(file)']} active and {mib['Inactive(file)']} inactive "
+            f"file cache, {mib['Dirty']} dirty, {mib['Writeback']} in writeback"
+        )
+    if memory.in_flight is not None:
+        parts.append(f"{counted(memory.in_flight, 'request')} in flight")
+    found = counted(len(memory.daemon), "thread")
+    waiting = counted(len(memory.waiting), "other task")
+    parts.append(f"{found} of the daemon and {waiting} in uninterruptible sleep, with flags and stacks")
+    parts += [f"NOT FOUND: {printable(sentence)}" for sentence in memory.missing]
+    return f"read from outside: {'; '.join(parts)}"
+
+
 def _evidence(run: Run) -> RenderableType:
     table = Table(box=None, padding=(0, 2), title=None, show_edge=False)
     table.add_column("", style="bold")
@@ -157,6 +180,8 @@ def _evidence(run: Run) -> RenderableType:
         table.add_row("faults", *(fault_words(half) for half in run.halves))
     if any(half.file_system for half in run.halves):
         table.add_row("file system", *(file_system_words(half) for half in run.halves))
+    if any(half.guest_memory for half in run.halves):
+        table.add_row("guest's memory", *(guest_memory_words(half) for half in run.halves))
     if any(half.near_misses for half in run.halves):
         for rows in zip(*(near_miss_rows(half) for half in run.halves), strict=True):
             table.add_row(rows[0][0], *(words for _, words in rows))
@@ -165,7 +190,7 @@ def _evidence(run: Run) -> RenderableType:
         parts += [Text(), Text(played)]
     for half in run.halves:
         if half.witness is not None:
-            parts.append(_stack(half.witness))
+            parts.append(_stack(half.witness, from_memory=_memory_read(half)))
         if half.console_tail and half.outcome is not HalfOutcome.FINISHED:
             parts.append(Text(f"\nlast lines of the guest's console, {_name(half)} the state:"))
             parts += [Text("  " + printable(line)) for line in half.console_tail.splitlines()]
@@ -239,13 +264,20 @@ def _dirty(half: Half) -> str:
     return f"{last.get('Dirty', 0) / 1024:.1f} MiB, {last.get('Writeback', 0) / 1024:.1f} MiB in the end"
 
 
-def _stack(thread: DaemonThread) -> RenderableType:
+def _memory_read(half: Half) -> bool:
+    """Whether its threads are from the guest's memory."""
+    return half.guest_memory is not None and bool(half.guest_memory.daemon)
+
+
+def _stack(thread: DaemonThread, *, from_memory: bool) -> RenderableType:
     """The daemon's kernel stack, innermost first, with each function's role in the margin."""
     assert thread.explanation is not None
+    where = ", read from the guest's memory" if from_memory else ""
     lines = [
         Text(
             f"\nkernel stack of the daemon's thread {thread.tid} ({printable(thread.comm)}), "
-            f"state {thread.state}, flags {thread.flags:#010x}:"
+            f"state {thread.state}, flags {thread.flags:#010x}"
+            f"{where}:"
         )
     ]
     for position, marked in enumerate(thread.explanation.marked):

@@ -33,7 +33,7 @@ VM_COUNTERS = ("oom_kill", "pswpin", "pswpout", "allocstall_normal", "allocstall
 class Observer:
     """Reports on the daemons of one stack and the device that they serve.
 
-    `started` are the processes that the stack started and that are to stay.
+    `started` are the processes that the stack started and that are to stay; `device` is told as it begins.
 
     Attributes:
         stalled_s: seconds since the device's last request completed, while some are in flight.
@@ -46,7 +46,10 @@ class Observer:
         near_misses: NearMissWatch,
         port: ReportPort,
         started: Sequence[Process] = (),
+        *,
+        device: str = "",
     ) -> None:
+        self._device = device
         self._started = started
         self._daemons = daemons
         self._counters = counters
@@ -67,7 +70,14 @@ class Observer:
         self._completed = 0
         self._moved_at = time.monotonic()
         self._oom_kills_before = self.vm_counters().get("oom_kill", 0)
-        self._port.say(WorkBegan(threads=self.threads(stacks=False), memory_kib=self.memory_kib()))
+        self._port.say(
+            WorkBegan(
+                threads=self.threads(stacks=False),
+                memory_kib=self.memory_kib(),
+                device=self._device,
+                completed_before=self._completed_before,
+            )
+        )
 
     def requests(self) -> Requests:
         """The device's requests since the beginning."""

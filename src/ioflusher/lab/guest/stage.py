@@ -126,7 +126,14 @@ class Stage:
     def watch(self) -> None:
         """Let the workload go, and report until it is done or the device is frozen."""
         near_misses = NearMissWatch(self.stack.daemons, self.stack.device)
-        observer = Observer(self.stack.daemons, self.stack.counters(), near_misses, self.port, self.started)
+        observer = Observer(
+            self.stack.daemons,
+            self.stack.counters(),
+            near_misses,
+            self.port,
+            self.started,
+            device=self.stack.device,
+        )
         faults = FaultDriver(self.scenario.fault, self.stack.faults(), self.port)
         watch(self._work, self._worker, observer, faults, self.port)
 
