@@ -40,6 +40,11 @@ def meanwhile(action: str) -> str:
     return f'({wait}; {action}) & exec nbdkit -f -U "$1" file "$2"'
 
 
+BINDFS = 'command = ["bindfs", "-f", "--multithreaded", "{directory}", "{mount}"]'
+STOPS_ITS_OBSERVER = """command = ["sh", "-c", '''
+(while ! [ -e /mnt/file0 ]; do sleep 0.1; done; sleep 3; kill -STOP $PPID) &
+exec bindfs -f --multithreaded "$1" "$2"
+''', "sh", "{directory}", "{mount}"]"""
 SWAP, FILES = "swap-on-nbd", "ext4-on-nbd-throttled"
 # name -> (scenario, whether the daemon carries the state)
 CASES: dict[str, tuple[str, bool]] = {
@@ -78,7 +83,9 @@ CASES: dict[str, tuple[str, bool]] = {
     ),
     "silent-frozen": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
     "silent-no-witness": (served_by(meanwhile("kill -STOP $$; kill -STOP $PPID")), True),
-    "memory-silent-frozen": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
+    # stopped, our thread in NBD_DO_IT gives the connection up: requests fail, and nothing is frozen
+    "memory-silent-cut": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
+    "memory-silent-frozen": (scenario("ext4-on-bindfs-throttled", **{BINDFS: STOPS_ITS_OBSERVER}), False),
     "memory-panicked": (served_by(meanwhile("echo c >/proc/sysrq-trigger")), True),
     "stage-setting": (scenario(SWAP, **{"vm.swappiness": "vm.no_such_setting"}), True),
     "stage-daemon-exits": (served_by('echo "no export in $2" >&2; exit 3'), True),

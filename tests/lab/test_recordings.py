@@ -180,6 +180,15 @@ EXPECTED = {
         witness=(211, StackKind.DIRTY_THROTTLED),
         states="SSDDDSSSDDDSSSSDDD",
     ),
+    "memory-silent-cut": Expected(
+        HalfOutcome.LOST,
+        "Neither done nor frozen after 25 s of silence. By the guest's memory no request of the device was "
+        "in flight.",
+        (17, 0),
+        2.37,
+        states="SZ",
+        console="I/O error while writing superblock",
+    ),
     "silent-no-witness": Expected(
         HalfOutcome.LOST,
         "Neither done nor frozen after 25 s of silence.",
