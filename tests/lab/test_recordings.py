@@ -180,6 +180,14 @@ EXPECTED = {
         witness=(211, StackKind.DIRTY_THROTTLED),
         states="SSDDDSSSDDDSSSSDDD",
     ),
+    "memory-silent-frozen": Expected(
+        HalfOutcome.FROZEN,
+        f"Even the observer stopped; the guest's memory shows: its write in {THROTTLED}.",
+        (2, 23),  # the second one was completed between the observer's last look and its stop
+        0.0,
+        witness=(207, StackKind.DIRTY_THROTTLED),
+        states="SZSSSDSSSSSS",
+    ),
     "memory-silent-cut": Expected(
         HalfOutcome.LOST,
         "Neither done nor frozen after 25 s of silence. By the guest's memory no request of the device was "
@@ -262,7 +270,7 @@ def test_only_the_real_pair_proves_the_mechanism() -> None:
     halves = {name: judged(recording(name)) for name in EXPECTED}
     alive = halves["finished"]
     without = {name for name, half in halves.items() if Run(half, alive).proved}
-    assert without == {"frozen-throttled", "frozen-in-reclaim", "silent-frozen"}
+    assert without == {"frozen-throttled", "frozen-in-reclaim", "silent-frozen", "memory-silent-frozen"}
     frozen = halves["frozen-throttled"]
     with_ = {name for name, half in halves.items() if Run(frozen, half).proved}
     assert with_ == {"finished", "finished-swap"}

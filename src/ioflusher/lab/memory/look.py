@@ -14,6 +14,7 @@ Object = Any
 
 # include/linux/sched.h: the bits of TASK_REPORT from the lowest on, and what is an idle kernel thread's sleep
 _STATES = "RSDTtXZP"
+_DEAD = "XZ"  # their stacks are freed
 _TASK_REPORT = 0x7F
 _TASK_NOLOAD = 0x400
 _FIRST_KERNEL_ADDRESS = 1 << 63
@@ -93,14 +94,16 @@ def _with_descendants(tasks: list[Object], daemons: tuple[int, ...]) -> set[int]
 
 def _threads(program: Program, tasks: list[Object], missing: list[str]) -> Iterator[ThreadReport]:
     for task in tasks:
-        tid = task.pid.value_()
+        tid, state, stack = task.pid.value_(), state_letter(task), ""
+        if state not in _DEAD:
+            stack = _asked(partial(_stack, program, task), f"the stack of {tid}", missing) or ""
         yield ThreadReport(
             task.tgid.value_(),
             tid,
             task.comm.string_().decode("utf-8", "backslashreplace"),
-            state_letter(task),
+            state,
             task.flags.value_(),
-            stack=_asked(partial(_stack, program, task), f"the stack of {tid}", missing) or "",
+            stack=stack,
         )
 
 
