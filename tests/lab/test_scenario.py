@@ -14,7 +14,7 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
     """Each parses, is named as its file, and tells its story in sentences."""
     scenario = parse_scenario(builtin_scenarios()[name], origin=name)
     assert scenario.name == name
-    assert scenario.served.startswith("/dev/")
+    assert scenario.served.startswith("/mnt " if scenario.device.use == "nfs" else "/dev/")
     assert scenario.frozen.stalled_s < scenario.deadline_s
 
 

@@ -89,7 +89,7 @@ class DeviceTable:
     """
 
     size: Size
-    use: typing.Literal["swap", "ext4", "xfs", "btrfs"]
+    use: typing.Literal["swap", "ext4", "xfs", "btrfs", "nfs"]
     kind: str = "nbd"
     queue_depth: Annotated[int, whole_number(1, 10_000, "number of requests at once")] | None = None
     paths: Annotated[int, whole_number(2, 16, "number of paths")] | None = None

@@ -30,6 +30,7 @@ _DAEMON_PACKAGES = {
     "/usr/lib/openssh/sftp-server": "openssh-sftp-server",
     "bindfs": "bindfs",
     "fuse-overlayfs": "fuse-overlayfs",
+    "ganesha.nfsd": "nfs-ganesha-vfs",
     "iscsid": "open-iscsi",
     "istgt": "istgt",
     "multipathd": "multipath-tools",

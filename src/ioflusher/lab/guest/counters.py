@@ -18,6 +18,13 @@ class RepeatedFile:
         count = os.preadv(self._fd, [self._buffer], 0)
         return bytes(self._buffer[:count])
 
+    def read_all(self) -> bytes:
+        """Its text now, where the kernel gives it out piece by piece (fs/seq_file.c, seq_read_iter)."""
+        text = bytearray()
+        while count := os.preadv(self._fd, [self._buffer], len(text)):
+            text += self._buffer[:count]
+        return bytes(text)
+
 
 @dataclass(frozen=True, slots=True)
 class Requests:
@@ -33,6 +40,36 @@ class DeviceCounters(Protocol):
     def read(self) -> Requests:
         """The numbers now."""
         ...
+
+
+class NfsCounters:
+    """Calls of one NFS mount that were sent, and those that were answered (Documentation of nfs-utils,
+    mountstats; net/sunrpc/xprtsock.c, xs_tcp_print_stats).
+
+    One that is sent again after a connection was lost counts once more as in flight.
+    """
+
+    def __init__(self, mount_point: str) -> None:
+        self._mount_point = mount_point.encode()
+        self._stats = RepeatedFile("/proc/self/mountstats", 65536)
+
+    def read(self) -> Requests:
+        return nfs_requests(self._stats.read_all(), self._mount_point)
+
+
+def nfs_requests(mountstats: bytes, mount_point: bytes) -> Requests:
+    """The calls in the text of /proc/PID/mountstats, of all connections of the mount at this place."""
+    sent = answered = 0
+    of_mount = False
+    for line in mountstats.splitlines():
+        words = line.split()
+        if words[:1] == [b"device"]:
+            of_mount = words[2:5] == [b"mounted", b"on", mount_point]
+        elif of_mount and words[:2] == [b"xprt:", b"tcp"]:
+            # ports, binds, connects, their time, idle time, sends, receives
+            sent += int(words[7])
+            answered += int(words[8])
+    return Requests(answered, max(0, sent - answered))
 
 
 class BlockCounters:

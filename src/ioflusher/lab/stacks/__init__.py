@@ -143,5 +143,14 @@ STACKS: dict[str, StackRow] = {
             packages={"multipath-tools": "multipathd", "udev": "/lib/systemd/systemd-udevd"},
             faults=("paths-offline",),
         ),
+        StackRow(
+            kind="nfs",
+            implementation="nfs:NfsStack",
+            modules=("nfsv4",),
+            places={"file": ("{directory}", "{port}")},
+            example=("my-nfs-server", "{directory}", "{port}"),
+            packages={"nfs-common": "mount.nfs4"},
+            uses=("nfs",),
+        ),
     )
 }

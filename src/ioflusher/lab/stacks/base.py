@@ -147,12 +147,16 @@ class Stack(abc.ABC):
         for command in self.scenario.daemon.setup:
             self.processes.step_until(*filled_in(command, places), running=(daemon,))
 
-    def make_store(self) -> Path:
-        """The file behind the device, of the device's size, on a file system of its own disk; no journal."""
+    def mount_store(self) -> None:
+        """Mount a file system of a disk of its own at STORE; it has no journal."""
         disk = find_disk(STORE_DISK)
         self.processes.step("mkfs.ext4", "-q", "-F", "-O", "^has_journal", disk)
         STORE.mkdir(exist_ok=True)
         self.processes.step("mount", "-t", "ext4", disk, str(STORE))
+
+    def make_store(self) -> Path:
+        """The file behind the device, of the device's size, on a file system as `mount_store` makes it."""
+        self.mount_store()
         image = STORE / "image"
         with image.open("wb") as file:
             file.truncate(self.scenario.device.size)
