@@ -214,6 +214,8 @@ def test_each_disk_is_what_it_was_asked_for_as() -> None:
     assert disks_for(swap) == (EmptyDisk(swap.pressure.size, "reader"),)
     assert disks_for(files) == (EmptyDisk(files.device.size + STORE_MARGIN_BYTES, "store"),)
     both = replace(files, pressure=swap.pressure)
+    bare = replace(files, daemon=replace(files.daemon, store="disk"))
+    assert disks_for(bare) == (EmptyDisk(files.device.size, "store"),)  # the device is as large as that disk
     assert sorted(disks_for(both), key=lambda disk: disk.name) == [
         EmptyDisk(swap.pressure.size, "reader"),
         EmptyDisk(files.device.size + STORE_MARGIN_BYTES, "store"),

@@ -42,7 +42,8 @@ def disks_for(scenario: Scenario) -> tuple[DiskRequest, ...]:
     """The disks beside the root: one for the daemon's store, one for what the pressure's reader reads."""
     wanted = []
     if scenario.daemon.store != "remote":
-        wanted.append(EmptyDisk(scenario.device.size + STORE_MARGIN_BYTES, STORE_DISK))
+        margin = 0 if scenario.daemon.store == "disk" else STORE_MARGIN_BYTES
+        wanted.append(EmptyDisk(scenario.device.size + margin, STORE_DISK))
     if scenario.pressure.kind == "reader":
         wanted.append(EmptyDisk(scenario.pressure.size, READER_DISK))
     return tuple(wanted)

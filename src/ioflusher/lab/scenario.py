@@ -97,7 +97,7 @@ class DeviceTable:
 
 
 # where a daemon keeps what is written to its device
-Store = typing.Literal["remote", "file", "own"]
+Store = typing.Literal["remote", "file", "disk", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class DaemonTable:
     Attributes:
         store: "remote": forward every request to a server outside the machine;
             "file": buffered writes into a file on another disk of the machine;
+            "disk": buffered writes to that other disk itself, without a file system between;
             "own": what `command` has itself; an empty file system on another disk is at /store for it.
         command: another daemon than ours, in the foreground, with the placeholders of its stack; for nbd
             {socket}, the Unix socket to listen on, and {file} or {remote} (an NBD URI), its store. The state

@@ -89,7 +89,9 @@ def _store_of(words: Sequence[str], kind: str, wanted: Store) -> Store:
     found = set(re.findall(r"\{\w*\}", " ".join(words)))
     fitting = [store for store, places in row.places.items() if set(places) == found]
     if not words or not fitting:
-        forms = ", or ".join(" and ".join(places) or "no placeholder" for places in row.places.values())
+        forms = ", or ".join(
+            " and ".join(places) or "no placeholder" for places in dict.fromkeys(row.places.values())
+        )
         said = ", ".join(sorted(found)) or "none"
         raise ScenarioError(
             f"the daemon's command for {kind!r} must have {forms}; found {said}",

@@ -155,7 +155,12 @@ class Stack(abc.ABC):
         self.processes.step("mount", "-t", "ext4", disk, str(STORE))
 
     def make_store(self) -> Path:
-        """The file behind the device, of the device's size, on a file system as `mount_store` makes it."""
+        """What is behind the device, of the device's size.
+
+        A file on a file system as `mount_store` makes it, or with `store = "disk"` the disk itself.
+        """
+        if self.scenario.daemon.store == "disk":
+            return Path(find_disk(STORE_DISK))
         self.mount_store()
         image = STORE / "image"
         with image.open("wb") as file:
