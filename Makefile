@@ -4,7 +4,7 @@
 # make test     everything set up, then every test, those in virtual machines included
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
-# make matrix   every scenario, ten runs of each half (hours under emulation)
+# make matrix   every stack that freezes, ten runs of each half, and over the kernels (hours under emulation)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,11 +54,11 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# What is measured is kept, so that the same command goes on where it was interrupted.
 matrix: setup
 	$(BIN)/ioflusher lab setup
-	for scenario in swap-on-nbd ext4-on-nbd-throttled; do \
-		$(BIN)/ioflusher lab run $$scenario --runs 10 || exit $$?; \
-	done
+	$(BIN)/ioflusher lab matrix stacks --runs 10 --report reports
+	$(BIN)/ioflusher lab matrix kernels --report reports
 
 setup: $(READY)
 
