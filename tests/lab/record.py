@@ -60,6 +60,7 @@ CASES: dict[str, tuple[str, bool]] = {
     ),
     "frozen-throttled": (scenario(FILES), False),
     "frozen-in-reclaim": (scenario(SWAP), False),
+    "frozen-in-inode-reclaim": (scenario("xfs-on-nbd-5.8"), False),
     "frozen-no-witness": (served_by(meanwhile("kill -STOP $$")), True),
     "out-of-memory": (
         scenario(

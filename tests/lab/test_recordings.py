@@ -10,8 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ioflusher.kernlog.findings import Kind
+from ioflusher.kernlog.fleet import Options
 from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.explain import explain_half
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.follower import Follower
 from ioflusher.lab.memory.evidence import GuestMemory
@@ -35,6 +38,7 @@ from ioflusher.lab.recording import (
     read_recording,
     write_recording,
 )
+from tests.lab.halves import plan
 from tests.lab.record import CASES, RECORDINGS
 
 THROTTLED = "ext4_buffered_write_iter() was stopped by the kernel until other dirty pages have been written"
@@ -125,6 +129,15 @@ EXPECTED = {
         (0, 5),
         3.56,
         witness=(169, StackKind.RECLAIM_IO),
+        states="SD",
+    ),
+    "frozen-in-inode-reclaim": Expected(
+        HalfOutcome.FROZEN,
+        "The daemon waits for itself: its tcp_sendmsg() allocated memory, direct reclaim began to free xfs "
+        "inodes, and it waits there for xfs to get on (XFS waits until its log has been written).",
+        (130, 12),
+        7.14,
+        witness=(153, StackKind.RECLAIM_IO),
         states="SD",
     ),
     "frozen-no-witness": Expected(
@@ -270,12 +283,37 @@ def test_only_the_real_pair_proves_the_mechanism() -> None:
     halves = {name: judged(recording(name)) for name in EXPECTED}
     alive = halves["finished"]
     without = {name for name, half in halves.items() if Run(half, alive).proved}
-    assert without == {"frozen-throttled", "frozen-in-reclaim", "silent-frozen", "memory-silent-frozen"}
+    assert without == {
+        "frozen-throttled",
+        "frozen-in-reclaim",
+        "frozen-in-inode-reclaim",
+        "silent-frozen",
+        "memory-silent-frozen",
+    }
     frozen = halves["frozen-throttled"]
     with_ = {name for name, half in halves.items() if Run(frozen, half).proved}
     assert with_ == {"finished", "finished-swap"}
     assert not Run(frozen, None).proved
     assert not Run(None, halves["finished"]).proved
+
+
+def test_the_daemon_waits_inside_the_inode_that_its_own_allocation_reclaims() -> None:
+    """On 5.8 with XFS, as in the trace of the commit that brought the state; and it is diagnosed as that."""
+    half = judged(recording("frozen-in-inode-reclaim"))
+    assert half.witness is not None
+    assert half.witness.explanation is not None
+    inward = [marked.frame.name for marked in reversed(half.witness.explanation.marked)]
+    way = ("tcp_sendmsg", "__alloc_pages_slowpath", "try_to_free_pages", "shrink_slab", "super_cache_scan")
+    places = [inward.index(name) for name in (*way, "xfs_reclaim_inodes_ag", "xfs_reclaim_inode")]
+    assert places == sorted(places)
+    assert inward[places[-1] + 1 :] == [
+        "xfs_iunpin_wait",
+        "__xfs_iunpin_wait",
+        "xfs_log_force_lsn",
+        "__xfs_log_force_lsn",
+    ]
+    diagnosis = explain_half(half, plan(), "the recording", Options()).diagnosis
+    assert Kind.INODE_RECURSION in {episode.kind for episode in diagnosis.episodes if episode.recursion}
 
 
 def edited(name: str, edit: dict[type, dict[str, object]]) -> Half:
