@@ -87,6 +87,7 @@ CASES: dict[str, tuple[str, bool]] = {
     # stopped, our thread in NBD_DO_IT gives the connection up: requests fail, and nothing is frozen
     "memory-silent-cut": (served_by(meanwhile("sleep 2; kill -STOP $PPID")), False),
     "memory-silent-frozen": (scenario("ext4-on-bindfs-throttled", **{BINDFS: STOPS_ITS_OBSERVER}), False),
+    "memory-panicked": (served_by(meanwhile("echo c >/proc/sysrq-trigger")), True),
     "stage-setting": (scenario(SWAP, **{"vm.swappiness": "vm.no_such_setting"}), True),
     "stage-daemon-exits": (served_by('echo "no export in $2" >&2; exit 3'), True),
     "stage-daemon-never-serves": (served_by("exec sleep 1000"), True),

@@ -2,6 +2,7 @@
 
 import lzma
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,9 @@ def test_a_dump_that_says_nothing_is_told_with_its_reason(tmp_path: Path) -> Non
     assert "no 64-bit little-endian ELF file" in look(file, MemoryQuestion()).unreadable
     file.write_bytes(b"")
     assert look(file, MemoryQuestion()).unreadable
+
+
+def test_without_drgn_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra: a lost half is judged without it, and says what would have told more."""
+    monkeypatch.setitem(sys.modules, "drgn", None)
+    assert "pip install 'ioflusher[drgn]'" in look(tmp_path / "memory.elf", MemoryQuestion()).unreadable

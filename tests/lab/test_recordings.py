@@ -12,6 +12,7 @@ import pytest
 
 from ioflusher.kernlog.findings import Kind
 from ioflusher.kernlog.fleet import Options
+from ioflusher.kernlog.frames import parse_proc_stack
 from ioflusher.kernlog.waits import StackKind
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.explain import explain_half
@@ -192,6 +193,15 @@ EXPECTED = {
         2.54,
         witness=(211, StackKind.DIRTY_THROTTLED),
         states="SSDDDSSSDDDSSSSDDD",
+    ),
+    "memory-panicked": Expected(
+        HalfOutcome.PANICKED,
+        "The kernel panicked: sysrq triggered crash.",
+        (10, 5),
+        1.12,
+        states="SRSDSSSRSSSSDSRSSDS",
+        covered=19,
+        console="pages hwpoisoned",
     ),
     "memory-silent-frozen": Expected(
         HalfOutcome.FROZEN,
@@ -433,6 +443,16 @@ def test_requests_that_memory_does_not_tell_are_the_last_samples() -> None:
     assert unknown.outcome is HalfOutcome.FROZEN
     assert (unknown.completed, unknown.in_flight) == (21, 9)
     assert with_memory("silent-frozen", replace(READ, completed=999), before=None).completed == 21
+
+
+def test_the_memory_of_a_panic_is_that_of_its_end() -> None:
+    """The machine was held as it restarted, and who panicked it stands in the restart."""
+    memory = judged(recording("memory-panicked")).guest_memory
+    assert memory is not None
+    assert (memory.unreadable, memory.missing) == ("", ())
+    (panicked,) = (thread for thread in memory.daemon if thread.comm == "sh")
+    names = [frame.name for frame in parse_proc_stack(panicked.stack)]
+    assert names.index("acpi_reboot") < names.index("panic") < names.index("write_sysrq_trigger")
 
 
 def test_memory_that_cannot_be_read_leaves_the_console() -> None:
