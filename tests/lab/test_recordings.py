@@ -170,11 +170,12 @@ EXPECTED = {
     ),
     "lost-daemon-killed": Expected(
         HalfOutcome.LOST,
-        "The workload ended with status 1 before it had read everything back.",
-        (45, 0),
-        1.5,
-        states="Z",
-        covered=1,
+        "The workload ended with status 1 before it had read everything back. Meanwhile `sh -c "
+        "(while ! [ -e /mnt/file0 ]; do sleep 0.1; done; sleep 1; kill -KILL $$) & "
+        'exec nbdkit -f -U "$1" file "$2" sh /run/lab/nbd.sock /store/image` was killed by signal 9; '
+        "it printed nothing.",
+        (15, 3),
+        2.99,
         console="OSError: [Errno 5] Input/output error",
     ),
     "lost-at-the-deadline": Expected(
@@ -232,9 +233,10 @@ EXPECTED = {
 }
 STAGES = {
     "stage-setting": "No such file or directory: '/proc/sys/vm/no_such_setting'",
-    "stage-daemon-exits": "exit 3 sh /run/lab/nbd.sock /store/image` ended with status 3",
-    "stage-daemon-never-serves": "exec sleep 1000 sh /run/lab/nbd.sock /store/image`: it had no socket "
-    "/run/lab/nbd.sock after 40 s",
+    "stage-daemon-exits": "exit 3 sh /run/lab/nbd.sock /store/image` ended with status 3; it printed:\n"
+    "no export in /store/image",
+    "stage-daemon-never-serves": "nobody listened at nbd+unix:///?socket=/run/lab/nbd.sock after 40 s: "
+    "`sh -c exec sleep 1000 sh /run/lab/nbd.sock /store/image`; it printed nothing",
     "stage-daemon-missing": "/no/such/daemon does not start: No such file or directory",
 }
 
@@ -508,7 +510,7 @@ def test_only_a_clean_file_system_is_alive() -> None:
 def test_a_file_system_that_cannot_be_mounted_again_is_said() -> None:
     """The workload ends before it has read anything back: the reason stands in the sentence."""
     check = FileSystemCheck("e2fsck -fn /dev/nbd0", False, "it cannot be mounted again: wrong type")
-    half = with_check("lost-daemon-killed", check, oom_kills=0, status=1)
+    half = with_check("lost-daemon-killed", check, oom_kills=0, status=1, ended=())
     assert half.outcome is HalfOutcome.LOST
     assert half.detail.endswith("damaged (e2fsck -fn /dev/nbd0): it cannot be mounted again: wrong type.")
 
