@@ -439,6 +439,19 @@ def test_a_device_that_stopped_after_the_observers_last_look_is_frozen() -> None
     assert with_memory("silent-frozen", later).outcome is HalfOutcome.FROZEN, "by the panic's stacks then"
 
 
+def test_an_observer_that_never_looked_needs_two_looks_at_memory() -> None:
+    """Without a sample, what completed since the beginning may have done so at any time."""
+    recorded = recording("silent-frozen")
+    began = next(one for one in recorded.said if isinstance(one.report, WorkBegan))
+    assert isinstance(began.report, WorkBegan)
+    report = msgspec.structs.replace(began.report, device="/dev/nbd0", completed_before=100)
+    said = (msgspec.structs.replace(began, report=report),)
+    for second, outcome in ((READ, HalfOutcome.FROZEN), (replace(READ, completed=122), HalfOutcome.LOST)):
+        half = judged(msgspec.structs.replace(recorded, said=said, memory=(READ, second)))
+        assert half.outcome is outcome
+        assert half.guest_memory == second
+
+
 def test_requests_that_memory_does_not_tell_are_the_last_samples() -> None:
     """As with the stacks of a panic, which tell none."""
     unknown = with_memory("silent-frozen", replace(READ, completed=None, in_flight=None))

@@ -294,9 +294,10 @@ class Follower:
     def _moved(self, memory: GuestMemory | None) -> bool:
         """Whether the device is not as the observer saw it last, by the guest's memory."""
         completed = self._completed_in(memory)
-        if completed is None or memory is None or not self._samples:
+        if completed is None or memory is None:
             return False
-        return completed != self._samples[-1].completed or memory.in_flight == 0
+        seen = self._samples[-1].completed if self._samples else 0
+        return completed != seen or memory.in_flight == 0
 
     def _went_on(self, before: GuestMemory | None, memory: GuestMemory | None) -> str:
         """Why the device of a silent observer is not frozen, by two looks; empty where it may be."""
