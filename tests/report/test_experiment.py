@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from ioflusher.lab.memory.evidence import GuestMemory
 from ioflusher.lab.messages import ThreadReport
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
-from ioflusher.report.experiment_html import check_report, render_html, write_report
+from ioflusher.report.experiment_html import check_report, render_html, warm_up, write_report
 from ioflusher.report.experiment_json import experiment_record
 from ioflusher.report.experiment_near_misses import near_miss_rows
 from ioflusher.report.experiment_pictures import PICTURES, Picture, svg
@@ -460,6 +461,14 @@ def test_the_picture_shows_both_halves() -> None:
 def test_halves_without_samples_are_drawn() -> None:
     """A guest that said nothing has an empty picture, not an error."""
     assert "<svg" in svg(PICTURES[0], Run(None, LOST))
+
+
+def test_what_draws_is_loaded_without_a_word() -> None:
+    """A picture of no half, drawn while guests run, warns of nothing: that would stand among their lines."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warm_up()
+    assert said == []
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])

@@ -36,7 +36,8 @@ def requests_and_memory(run: Run) -> "Figure":
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    if run.halves:  # matplotlib warns of a legend of nothing, on standard error
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
