@@ -1,17 +1,17 @@
 """What the lab looks at before it boots anything."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 
 from ioflusher.lab import qemu, session
-from ioflusher.lab.errors import LabError
+from ioflusher.lab.errors import LabError, MachineLost
 from ioflusher.lab.scenario_file import find_scenario
-from ioflusher.lab.session import SUN_PATH_BYTES, check_socket_paths
-from ioflusher.lab.vm import CONTROL_SOCKET, DIRECTORY_PREFIX
+from ioflusher.lab.session import SUN_PATH_BYTES, await_agent, check_socket_paths
+from ioflusher.lab.vm import CONTROL_SOCKET, DIRECTORY_PREFIX, Ended, VirtualMachine
 
 
 def test_a_directory_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +67,31 @@ def test_the_kernel_of_a_scenario(
     assert looked_for == [wanted]
     assert str(caught.value) == says
     assert caught.value.hint == "give a bzImage with --kernel FILE"
+
+
+@dataclass
+class LostMachine:
+    """A machine that has ended before its agent spoke, and why its root could not be read."""
+
+    failure: BaseException | None
+    elapsed_s: float = 3.0
+
+    def next_report(self, timeout_s: float) -> Ended:
+        return Ended(0)
+
+    def console_tail(self) -> str:
+        return "the last line"
+
+    def last_words(self, before: str) -> str:
+        return f"it panicked before {before}"
+
+    def root_failure(self) -> BaseException | None:
+        return self.failure
+
+
+def test_a_guest_whose_root_could_not_be_made() -> None:
+    """The reason is what this machine met on its walk, not the panic that came of it."""
+    with pytest.raises(LabError, match="what guests see could not be gathered: too many links"):
+        await_agent(cast("VirtualMachine", LostMachine(OSError("too many links"))))
+    with pytest.raises(MachineLost, match="it panicked before its agent ran"):
+        await_agent(cast("VirtualMachine", LostMachine(None)))
