@@ -4,13 +4,14 @@
 # make test     everything set up, then every test, those in virtual machines included
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
+# make hundred  100 runs in a row, played, interrupted and failed, leave nothing behind (10 minutes under emulation)
 # make matrix   every stack that freezes, ten runs of each half, and over the kernels (hours under emulation)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo check test aarch64 thousand matrix mutants setup lint clean
+.PHONY: demo check test aarch64 thousand hundred matrix mutants setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -53,6 +54,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+hundred: setup
+	$(BIN)/ioflusher lab setup
+	$(BIN)/python -m tests.lab.hundred
 
 # What is measured is kept, so that the same command goes on where it was interrupted.
 matrix: setup
