@@ -84,6 +84,8 @@ KERNEL_ARGUMENTS = (
     "tsc=reliable",
     # on a busy machine an emulated timer misses the kernel's test of it, which then panics at once
     "no_timer_check",
+    # a quarter of an emulated kernel's boot: it would test its ciphers and checksums (crypto/algboss.c)
+    "cryptomgr.notests",
     "audit=0",
     "selinux=0",
     "apparmor=0",
