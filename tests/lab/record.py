@@ -61,6 +61,8 @@ CASES: dict[str, tuple[str, bool]] = {
     "frozen-throttled": (scenario(FILES), False),
     "frozen-in-reclaim": (scenario(SWAP), False),
     "frozen-in-inode-reclaim": (scenario("xfs-on-nbd-5.8"), False),
+    "frozen-nfs": (scenario("nfs-on-ganesha-throttled"), False),
+    "frozen-in-the-kernels-target": (scenario("ext4-on-lio-throttled"), True),
     "frozen-no-witness": (served_by(meanwhile("kill -STOP $$")), True),
     "out-of-memory": (
         scenario(

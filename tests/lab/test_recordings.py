@@ -123,6 +123,24 @@ EXPECTED = {
         witness=(166, StackKind.DIRTY_THROTTLED),
         states="SR",
     ),
+    "frozen-nfs": Expected(
+        HalfOutcome.FROZEN,
+        f"The daemon waits for itself: its write in {THROTTLED}.",
+        (2, 12),
+        3.38,
+        witness=(184, StackKind.DIRTY_THROTTLED),
+        states="SSSSSRSSSSSSDSDDDDDDDDDDSS",
+    ),
+    # 201 is a thread of the kernel; of the three, iscsid alone carries the state
+    "frozen-in-the-kernels-target": Expected(
+        HalfOutcome.FROZEN,
+        f"The daemon waits for itself: its write in {THROTTLED}.",
+        (22, 13),
+        1.88,
+        witness=(201, StackKind.DIRTY_THROTTLED),
+        states="SDR",
+        covered=1,
+    ),
     "frozen-in-reclaim": Expected(
         HalfOutcome.FROZEN,
         "The daemon waits for itself: its tcp_sendmsg() allocated memory, direct reclaim sent the pages that "
@@ -299,6 +317,8 @@ def test_only_the_real_pair_proves_the_mechanism() -> None:
         "frozen-throttled",
         "frozen-in-reclaim",
         "frozen-in-inode-reclaim",
+        "frozen-nfs",
+        "frozen-in-the-kernels-target",
         "silent-frozen",
         "memory-silent-frozen",
     }
