@@ -43,7 +43,7 @@ def test_calls_of_one_mount(mount_point: bytes, expected: Requests) -> None:
 def test_the_file_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reading is of now."""
     texts = iter([MOUNTSTATS, MOUNTSTATS.replace(b"37 30", b"38 33")])
-    monkeypatch.setattr(RepeatedFile, "read_all", lambda self: next(texts))
+    monkeypatch.setattr(RepeatedFile, "read", lambda self: next(texts))
     counters = NfsCounters("/nfs")
     assert [counters.read(), counters.read()] == [Requests(30, 7), Requests(33, 5)]
 
@@ -53,7 +53,7 @@ def test_a_file_that_comes_in_pieces(tmp_path: Path) -> None:
     file = tmp_path / "mountstats"
     file.write_bytes(bytes(range(200)))
     repeated = RepeatedFile(file, size=64)
-    assert repeated.read_all() == bytes(range(200))
+    assert repeated.read() == bytes(range(200))
     file.write_bytes(b"less")
-    assert repeated.read_all() == b"less"
+    assert repeated.read() == b"less"
     assert repeated.read() == b"less"

@@ -14,12 +14,7 @@ class RepeatedFile:
         self._buffer = bytearray(size)
 
     def read(self) -> bytes:
-        """Its text now."""
-        count = os.preadv(self._fd, [self._buffer], 0)
-        return bytes(self._buffer[:count])
-
-    def read_all(self) -> bytes:
-        """Its text now, where the kernel gives it out piece by piece (fs/seq_file.c, seq_read_iter)."""
+        """Its text now; the kernel gives out a long one piece by piece (fs/seq_file.c, seq_read_iter)."""
         text = bytearray()
         while count := os.preadv(self._fd, [self._buffer], len(text)):
             text += self._buffer[:count]
@@ -54,7 +49,7 @@ class NfsCounters:
         self._stats = RepeatedFile("/proc/self/mountstats", 65536)
 
     def read(self) -> Requests:
-        return nfs_requests(self._stats.read_all(), self._mount_point)
+        return nfs_requests(self._stats.read(), self._mount_point)
 
 
 def nfs_requests(mountstats: bytes, mount_point: bytes) -> Requests:
