@@ -96,6 +96,12 @@ CASES = {
         "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, and it waits there "
         "for I/O that xfs started",
     ),
+    "a dirty inode of XFS is being written": (
+        "__xfs_iflock " + INODE,
+        StackKind.RECLAIM_IO,
+        "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, and it waits there "
+        "for xfs to get on (XFS waits until the inode has been written)",
+    ),
     "inodes of a file system are given up one by one": (
         "jbd2_log_wait_commit ext4_evict_inode evict dispose_list prune_icache_sb super_cache_scan "
         "do_shrink_slab shrink_slab " + SEND,
