@@ -54,8 +54,8 @@ def ended_at(stage: str, number: signal.Signals, place: Path) -> tuple[int, str]
 @pytest.mark.parametrize(
     ("stage", "number", "status"),
     [
-        ("walking this machine's directories", signal.SIGINT, 130),
-        ("booting", signal.SIGTERM, 143),
+        ("finding a kernel", signal.SIGINT, 130),
+        ("booting", signal.SIGTERM, 143),  # and this machine's directories are being walked
         ("putting ext4 on", signal.SIGHUP, 129),
         ("the work begins", signal.SIGINT, 130),
     ],
