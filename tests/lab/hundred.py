@@ -38,7 +38,7 @@ THREADS_END_S = 2.0  # for threads that have done their part and only have to re
 def short_scenario() -> Scenario:
     """Frozen by throttling as soon as it works; finished with a few files."""
     text = builtin_scenarios()["ext4-on-nbd-throttled"]
-    text = text.replace('size = "96M"', 'size = "12M"').replace("stalled_s = 8", "stalled_s = 2")
+    text = text.replace('size = "96M"', 'size = "24M"').replace("stalled_s = 8", "stalled_s = 2")
     return parse_scenario(text)
 
 
@@ -87,12 +87,19 @@ WAYS = (
 )
 
 
-def resident_kib() -> int:
-    """Memory of this process that is in use, VmRSS of /proc/self/status.
+M_ARENA_MAX = -8  # glibc's malloc.h
 
-    What is free is given back before (malloc_trim(3)): each thread may have used another of the C library's
-    arenas, of which there are 8 for each processor, and all that were ever used keep what is free in them.
+
+def one_arena() -> None:
+    """Let all threads allocate from one arena of the C library (mallopt(3)).
+
+    Else each of up to 8 for each processor keeps what its threads once used, which looks like a leak.
     """
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def resident_kib() -> int:
+    """Memory of this process, VmRSS of /proc/self/status; what is free is given back before."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmRSS"))
@@ -167,6 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What many runs in a row leave behind.")
     parser.add_argument("--runs", type=int, default=100, help="how many (default: 100)")
     runs = parser.parse_args().runs
+    one_arena()
+    # a program that a shell started in its background ignores SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hundred-", dir="/tmp") as name:
         tempfile.tempdir = os.environ["TMPDIR"] = name
