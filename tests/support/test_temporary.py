@@ -102,6 +102,24 @@ def test_a_sweep_between_making_and_locking(tmp_path: Path, monkeypatch: pytest.
         assert owned.path.is_dir()
 
 
+def test_a_sweep_between_making_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory is gone before its owner can hold it: another one is made."""
+    make = tempfile.mkdtemp
+    swept: list[Path] = []
+
+    def made_and_swept(**how: Any) -> str:
+        path = str(make(**how))
+        if not swept:
+            swept.extend(sweep("held-", tmp_path))
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made_and_swept)
+    with OwnedDirectory("held-", tmp_path) as owned:
+        assert len(swept) == 1
+        assert owned.path not in swept
+        assert list(tmp_path.iterdir()) == [owned.path]
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directories can be used there, and are never swept."""
 

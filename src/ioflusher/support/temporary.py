@@ -30,7 +30,10 @@ class OwnedDirectory:
     def __init__(self, prefix: str, parent: Path | None = None) -> None:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # a sweep came before the lock
             with contextlib.suppress(OSError):  # a file system without locks: no sweep gets one either
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
             if _still_at(self.path, self._fd):
