@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from ioflusher.lab.stacks.nbd import listens_at
+from ioflusher.lab.guest.network import listens_at
 
 
 def test_a_socket_that_is_bound_but_not_listening_is_not_ready(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import processes, stage
 from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.guest.network import listens
 from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.processes import (
     LAST_LINES,
@@ -32,7 +33,6 @@ from ioflusher.lab.guest.processes import (
     ended_processes,
     family,
     holds,
-    listens,
     with_log,
 )
 from ioflusher.lab.messages import PlayHalf
@@ -642,7 +642,7 @@ def test_whether_a_server_listens_is_seen_without_a_connection(
         nobody = "0" * len(here.partition(":")[0]) + ":0000"
         line = f"   0: {here} {nobody} 0A 00000000:00000000 00:00000000 00000000     0        0 77 1\n"
         (tmp_path / name).write_text(head + line)
-    monkeypatch.setattr(nbd, "NET", tmp_path)
+    monkeypatch.setattr("ioflusher.lab.guest.network.NET", tmp_path)
     stack = nbd.NbdTcpStack(PlayHalf(SCENARIOS["swap-on-nbd"], False, REMOTE), NotedProcesses())
     assert stack.listens() is listens
 

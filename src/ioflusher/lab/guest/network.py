@@ -1,4 +1,4 @@
-"""Inside the guest: how a network fails. Nothing here waits for what may be frozen."""
+"""Inside the guest: who listens, and how a network fails. Nothing here waits for what may be frozen."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,10 @@ import socket
 import struct
 from pathlib import Path
 
+from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp, parse_unix
 from ioflusher.kernel.syscalls import pidfd_getfd
+
+NET = Path("/proc/net")
 
 # include/uapi/linux/sockios.h; struct ifreq and IFF_UP of include/uapi/linux/if.h
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
@@ -52,3 +55,19 @@ def shut_connections(pid: int, proc: Path = Path("/proc")) -> int:
     finally:
         os.close(pidfd)
     return shut
+
+
+def listens(port: int) -> bool:
+    """Whether some process listens at the TCP port; it is not connected to: some servers take one client."""
+    return any(
+        sock.state == TCP_LISTEN and sock.local.rpartition(":")[2] == str(port)
+        for table in ("tcp", "tcp6")
+        if (file := NET / table).exists()
+        for sock in parse_tcp(file.read_bytes())
+    )
+
+
+def listens_at(path: str) -> bool:
+    """Whether a Unix socket of that name waits for clients; one that is bound alone still refuses them."""
+    sockets = parse_unix((NET / "unix").read_bytes())
+    return any(sock.listening and sock.name == os.fsencode(path) for sock in sockets)

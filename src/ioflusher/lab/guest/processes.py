@@ -23,7 +23,6 @@ from ioflusher.kernel.task import parse_parent, parse_session, parse_stat
 SETUP_DEADLINE_S = 40.0
 PRIORITY = 50
 LOG_LINES = 12
-TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 LAST_BYTES = 4000  # of what a process printed, so much is kept
 LAST_LINES = 8  # and so many lines of it are in a message
@@ -273,13 +272,6 @@ def holds(pid: int, path: str) -> bool:
             if os.readlink(descriptor) == path:
                 return True
     return False
-
-
-def listens(port: int) -> bool:
-    """Whether some process listens at the TCP port (Documentation/networking/proc_net_tcp.rst)."""
-    tables = [path.read_text() for name in ("tcp", "tcp6") if (path := Path("/proc/net", name)).exists()]
-    rows = [line.split() for table in tables for line in table.splitlines()]
-    return any(row[1].endswith(f":{port:04X}") and row[3] == TCP_LISTEN for row in rows)
 
 
 @contextlib.contextmanager

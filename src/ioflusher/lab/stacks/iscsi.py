@@ -7,7 +7,8 @@ one unit. Some targets are told what to serve by commands of their own (`daemon.
 
 from pathlib import Path
 
-from ioflusher.lab.guest.processes import Process, Processes, await_true, family, listens
+from ioflusher.lab.guest.network import listens
+from ioflusher.lab.guest.processes import Process, Processes, await_true, family
 from ioflusher.lab.stacks.base import Stack, filled_in
 from ioflusher.lab.stacks.scsi import DEVICE, await_disk
 

@@ -5,10 +5,9 @@ differ in one word. Another server's command is the same in both: the state is s
 executed. The server listens on a Unix socket or on TCP; some attach the device themselves.
 """
 
-import os
 from pathlib import Path
 
-from ioflusher.kernel.sockets import TCP_LISTEN, parse_tcp, parse_unix
+from ioflusher.lab.guest.network import listens, listens_at
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import Stack, filled_in, own_daemon
@@ -18,7 +17,6 @@ from ioflusher.nbd.kernelclient import Attachment, attach
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
-NET = Path("/proc/net")
 PORT = 10809  # IANA's for nbd
 
 
@@ -72,11 +70,7 @@ class NbdTcpStack(NbdStack):
         return {**super().places(image), "{port}": str(PORT)}
 
     def listens(self) -> bool:
-        return any(
-            sock.state == TCP_LISTEN and sock.local.rpartition(":")[2] == str(PORT)
-            for table in ("tcp", "tcp6")
-            for sock in parse_tcp((NET / table).read_bytes())
-        )
+        return listens(PORT)
 
 
 class NbdDeviceStack(Stack):
@@ -95,12 +89,6 @@ class NbdDeviceStack(Stack):
 
     def daemons(self) -> tuple[int, ...]:
         return family(self._daemon)
-
-
-def listens_at(path: str) -> bool:
-    """Whether a Unix socket of that name waits for clients; one that is bound alone still refuses them."""
-    sockets = parse_unix((NET / "unix").read_bytes())
-    return any(sock.listening and sock.name == os.fsencode(path) for sock in sockets)
 
 
 def own_server(order: PlayHalf, image: str, listen: tuple[str, ...]) -> list[str]:

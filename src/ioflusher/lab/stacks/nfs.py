@@ -7,7 +7,8 @@ for the kernel's own NFS server.
 """
 
 from ioflusher.lab.guest.counters import DeviceCounters, NfsCounters
-from ioflusher.lab.guest.processes import Process, await_true, family, listens
+from ioflusher.lab.guest.network import listens
+from ioflusher.lab.guest.processes import Process, await_true, family
 from ioflusher.lab.stacks.base import STORE, Stack, filled_in
 
 PORT = 2049
