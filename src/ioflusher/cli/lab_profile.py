@@ -7,11 +7,10 @@ import click
 
 from ioflusher.cli.lab_options import (
     accelerator_option,
-    current_directory_shares,
     kernel_option,
     progress_line,
 )
-from ioflusher.cli.lab_scenario import complete_kind, complete_scenario, read_scenario, with_other_daemon
+from ioflusher.cli.lab_scenario import complete_scenario, daemon_options, read_scenario, with_daemon_options
 from ioflusher.cli.output import format_option, output_option, write_result
 
 if TYPE_CHECKING:
@@ -22,20 +21,7 @@ DEFAULT_SCENARIO = "ext4-on-nbd-throttled"
 
 @click.command("profile")
 @click.argument("scenario", required=False, shell_complete=complete_scenario)
-@click.option("--daemon", metavar="CMD", help="Another daemon, as in 'nbdkit -f -U {socket} file {file}'.")
-@click.option(
-    "--kind",
-    metavar="KIND",
-    shell_complete=complete_kind,
-    help="What the daemon of --daemon serves: nbd, ublk, fuse and more; default: as in SCENARIO.",
-)
-@click.option("--setup", metavar="CMD", multiple=True, help="A command that tells the daemon what to serve.")
-@click.option(
-    "--share",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    help="One more directory for guests.",
-)
+@daemon_options
 @click.option(
     "--with/--without",
     "io_flusher",
@@ -83,13 +69,8 @@ def profile_command(
 
     if scenario is None and daemon is None:
         raise click.UsageError("give a SCENARIO, or --daemon CMD and --kind KIND")
-    if daemon is None and (kind is not None or setup):
-        raise click.UsageError("--kind and --setup go with --daemon: what it serves, and how it is told")
     found = read_scenario(scenario or DEFAULT_SCENARIO)
-    shares = share
-    if daemon is not None:
-        found = with_other_daemon(found, daemon, kind, setup)
-        shares = (*share, *current_directory_shares())
+    found, shares = with_daemon_options(found, daemon, kind, setup, share)
     check_programs(found)
     chosen = Accelerator(accelerator) if accelerator else None
     shares = (*shares, *daemon_files(found))

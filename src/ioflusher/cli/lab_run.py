@@ -17,11 +17,10 @@ from ioflusher.cli.interruption import interrupted_status
 from ioflusher.cli.lab_options import (
     ProgressLine,
     accelerator_option,
-    current_directory_shares,
     kernel_option,
     progress_line,
 )
-from ioflusher.cli.lab_scenario import complete_kind, read_scenario, scenario_argument, with_other_daemon
+from ioflusher.cli.lab_scenario import daemon_options, read_scenario, scenario_argument, with_daemon_options
 from ioflusher.cli.messages import complain, print_error, remark
 from ioflusher.cli.output import OutputError, flush_output
 from ioflusher.errors import IoflusherError
@@ -54,20 +53,7 @@ report_option = click.option(
     help="Play one half after the other; default: both at once, under the same load, where this machine has "
     "the processors and the memory.",
 )
-@click.option("--daemon", metavar="CMD", help="Another daemon, as in 'nbdkit -f -U {socket} file {file}'.")
-@click.option(
-    "--kind",
-    metavar="KIND",
-    shell_complete=complete_kind,
-    help="What the daemon of --daemon serves: nbd, ublk, fuse and more; default: as in SCENARIO.",
-)
-@click.option("--setup", metavar="CMD", multiple=True, help="A command that tells the daemon what to serve.")
-@click.option(
-    "--share",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    help="One more directory for guests.",
-)
+@daemon_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @report_option
 @kernel_option
@@ -99,13 +85,7 @@ def run_command(
     Exit status: 0 frozen without and alive with, or as the scenario expects of this kernel (with --only, that
     half); 1 anything else, 2 the work could not be done, 130 Ctrl-C.
     """
-    found = read_scenario(scenario)
-    shares = share
-    if daemon is not None:
-        found = with_other_daemon(found, daemon, kind, setup)
-        shares = (*share, *current_directory_shares())
-    elif kind is not None or setup:
-        raise click.UsageError("--kind and --setup go with --daemon: what it serves, and how it is told")
+    found, shares = with_daemon_options(read_scenario(scenario), daemon, kind, setup, share)
     experiment = play(
         found,
         shares=shares,

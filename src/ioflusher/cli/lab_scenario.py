@@ -2,10 +2,13 @@
 
 import os
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.lab_options import current_directory_shares
 from ioflusher.cli.source import read_standard_input
 
 if TYPE_CHECKING:
@@ -29,19 +32,57 @@ def complete_kind(context: click.Context, parameter: click.Parameter, incomplete
     return [kind for kind in STACKS if kind.startswith(incomplete)]
 
 
-def with_other_daemon(
-    scenario: "Scenario", command: str, kind: str | None, setup: tuple[str, ...]
-) -> "Scenario":
-    """The scenario with the daemon of a command line and the commands that tell it what to serve.
+_DAEMON_OPTIONS = (
+    click.option(
+        "--daemon", metavar="CMD", help="Another daemon, as in 'nbdkit -f -U {socket} file {file}'."
+    ),
+    click.option(
+        "--kind",
+        metavar="KIND",
+        shell_complete=complete_kind,
+        help="What the daemon of --daemon serves: nbd, ublk, fuse and more; default: as in SCENARIO.",
+    ),
+    click.option(
+        "--setup", metavar="CMD", multiple=True, help="A command that tells the daemon what to serve."
+    ),
+    click.option(
+        "--share",
+        type=click.Path(exists=True, path_type=Path),
+        multiple=True,
+        help="One more directory for guests.",
+    ),
+)
+
+
+def daemon_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options --daemon, --kind, --setup and --share, which `with_daemon_options` takes."""
+    for option in reversed(_DAEMON_OPTIONS):
+        command = option(command)
+    return command
+
+
+def with_daemon_options(
+    scenario: "Scenario",
+    daemon: str | None,
+    kind: str | None,
+    setup: tuple[str, ...],
+    share: tuple[Path, ...],
+) -> "tuple[Scenario, tuple[Path, ...]]":
+    """The scenario with the daemon of a command line, if there is one, and the directories for guests.
 
     Raises:
-        click.BadParameter: a command has no words, or an open quotation.
+        click.UsageError: --kind or --setup without --daemon; a command has no words, or an open quotation.
         ScenarioError: they do not go with the kind, or that with the scenario.
     """
+    if daemon is None:
+        if kind is not None or setup:
+            raise click.UsageError("--kind and --setup go with --daemon: what it serves, and how it is told")
+        return scenario, share
     from ioflusher.lab.variant import with_daemon
 
-    words = _words(command, "--daemon")
-    return with_daemon(scenario, words, kind, setup=[_words(text, "--setup") for text in setup])
+    words = _words(daemon, "--daemon")
+    found = with_daemon(scenario, words, kind, setup=[_words(text, "--setup") for text in setup])
+    return found, (*share, *current_directory_shares())
 
 
 def _words(command: str, option: str) -> list[str]:
