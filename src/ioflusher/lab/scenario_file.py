@@ -1,7 +1,6 @@
 """Scenario files: TOML text to a `Scenario`, pure and strict; and where the files are."""
 
 import re
-from importlib import resources
 from pathlib import Path
 
 from ioflusher.lab.errors import ScenarioError
@@ -9,7 +8,7 @@ from ioflusher.lab.faults import FAULTS, FaultPlace
 from ioflusher.lab.scenario import CgroupTable, DaemonTable, DeviceTable, FaultTable, Scenario
 from ioflusher.lab.stacks import STACKS
 from ioflusher.support.text import did_you_mean
-from ioflusher.support.toml import parse_toml, read_file
+from ioflusher.support.toml import packaged_texts, parse_toml, read_file
 
 
 def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
@@ -168,12 +167,7 @@ def _has_fault(device: str, kind: str) -> bool:
 
 def builtin_scenarios() -> dict[str, str]:
     """The scenarios that come with the package: name to TOML text."""
-    directory = resources.files("ioflusher.lab") / "scenarios"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text()
-        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
+    return packaged_texts("ioflusher.lab", "scenarios")
 
 
 def find_scenario(wanted: str) -> Scenario:

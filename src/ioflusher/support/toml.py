@@ -95,6 +95,18 @@ def read_file(path: Path, *, what: str = "", error: type[IoflusherError] = TomlE
         raise error(f"{name}: not UTF-8, as TOML is: byte {problem.start}") from problem
 
 
+def packaged_texts(package: str, folder: str) -> dict[str, str]:
+    """The TOML files in a folder of a package: name without its ending to text, in the order of names."""
+    from importlib import resources  # guests load this module, and have no use for that one
+
+    directory = resources.files(package) / folder
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text()
+        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
+
+
 def parse_toml(text: str, kind: type[T], *, origin: str, error: type[IoflusherError] = TomlError) -> T:
     """The dataclass that a TOML text holds.
 

@@ -3,14 +3,13 @@
 import re
 import shlex
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.outcome import OneHalf
 from ioflusher.support.text import did_you_mean
-from ioflusher.support.toml import parse_toml, read_file, whole_number
+from ioflusher.support.toml import packaged_texts, parse_toml, read_file, whole_number
 
 MOST_RUNS = 1000
 MOST_CELLS = 10_000
@@ -166,12 +165,7 @@ def value_label(value: object) -> str:
 
 def builtin_plans() -> dict[str, str]:
     """The plans that come with the package: name to TOML text."""
-    directory = resources.files("ioflusher.lab.matrix") / "plans"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text()
-        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
+    return packaged_texts("ioflusher.lab.matrix", "plans")
 
 
 def find_plan(wanted: str) -> MatrixPlan:
