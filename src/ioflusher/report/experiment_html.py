@@ -31,7 +31,7 @@ class _Section:
 
     heading: str
     run: Run
-    pictures: tuple[tuple[Picture, str], ...]
+    pictures: tuple[tuple[Picture[Run], str], ...]
 
 
 def check_report(directory: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ioflusher.lab.matrix.result import MatrixResult
 from ioflusher.report.experiment_html import missing_package, render_template, unwritable_report
-from ioflusher.report.experiment_matrix_pictures import MATRIX_PICTURES, MatrixPicture
+from ioflusher.report.experiment_matrix_pictures import MATRIX_PICTURES
 from ioflusher.report.experiment_matrix_text import (
     NEAR_MISS_HEADINGS,
     after_words,
@@ -21,7 +21,7 @@ from ioflusher.report.experiment_matrix_text import (
     played_on,
     summary,
 )
-from ioflusher.report.experiment_pictures import figure_svg
+from ioflusher.report.experiment_pictures import Picture, figure_svg
 
 
 def write_matrix_report(result: MatrixResult, directory: Path, *, command: str) -> Path:
@@ -49,7 +49,7 @@ def render_matrix_html(result: MatrixResult, *, command: str) -> str:
     return _render(result, _pictures(result), command)
 
 
-def _pictures(result: MatrixResult) -> list[tuple[MatrixPicture, str]]:
+def _pictures(result: MatrixResult) -> list[tuple[Picture[MatrixResult], str]]:
     """The pictures, where there is anything to see."""
     if not any(cell.kept_as for cell in result.cells):
         return []
@@ -62,7 +62,7 @@ def _pictures(result: MatrixResult) -> list[tuple[MatrixPicture, str]]:
         raise missing_package(error) from error
 
 
-def _render(result: MatrixResult, pictures: list[tuple[MatrixPicture, str]], command: str) -> str:
+def _render(result: MatrixResult, pictures: list[tuple[Picture[MatrixResult], str]], command: str) -> str:
     return render_template(
         "matrix.html.j2",
         plan=result.plan,

@@ -3,13 +3,11 @@
 A further picture is a function from a MatrixResult to a matplotlib Figure and a row in MATRIX_PICTURES.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ioflusher.lab.matrix.result import CellResult, MatrixResult
 from ioflusher.report.experiment_matrix_text import axis_labels, varying_axes
-from ioflusher.report.experiment_pictures import COLOURS, NAMES
+from ioflusher.report.experiment_pictures import COLOURS, NAMES, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,26 +112,11 @@ def cell_words(result: MatrixResult, cell: CellResult) -> tuple[str, ...]:
     ) or (labels["scenario"],)
 
 
-@dataclass(frozen=True, slots=True)
-class MatrixPicture:
-    """A picture of a matrix.
-
-    Attributes:
-        name: a word for a file's name.
-        caption: what it shows, for whoever does not see it, too.
-        draw: makes it.
-    """
-
-    name: str
-    caption: str
-    draw: Callable[[MatrixResult], "Figure"]
-
-
 MATRIX_PICTURES = (
-    MatrixPicture(
+    Picture(
         "rates",
         "How often each cell froze, without and with the state, with 95 % confidence intervals",
         rates,
     ),
-    MatrixPicture("times", "When the halves of each cell froze, or had done all work", times),
+    Picture("times", "When the halves of each cell froze, or had done all work", times),
 )

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ioflusher.lab.outcome import Half, HalfOutcome, Run, half_words
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Shown = TypeVar("Shown")
 # told apart by people who do not tell red from green, too
 COLOURS = {False: "#c0392b", True: "#1f6fb2"}
 NAMES = {False: "without", True: "with"}
@@ -63,8 +64,8 @@ def _draw_half(half: Half, requests: "Axes", memory: "Axes") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of a run.
+class Picture(Generic[Shown]):
+    """A picture of a run, or of whatever `draw` takes.
 
     Attributes:
         name: a word for a file's name.
@@ -74,7 +75,7 @@ class Picture:
 
     name: str
     caption: str
-    draw: Callable[[Run], "Figure"]
+    draw: Callable[[Shown], "Figure"]
 
 
 PICTURES = (
@@ -86,7 +87,7 @@ PICTURES = (
 )
 
 
-def svg(picture: Picture, run: Run) -> str:
+def svg(picture: Picture[Run], run: Run) -> str:
     """The picture as an SVG element, the same for the same run. Raises ImportError without matplotlib."""
     return figure_svg(picture.name, lambda: picture.draw(run))
 
