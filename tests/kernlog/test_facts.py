@@ -2,7 +2,7 @@
 
 import pytest
 
-from ioflusher.kernlog.facts import Facts
+from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.records import Event, EventKind
 
 

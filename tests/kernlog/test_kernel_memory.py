@@ -13,10 +13,10 @@ from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.errors import LogUnreadableError
-from ioflusher.kernlog.findings import Confidence, Kind
 from ioflusher.kernlog.fleet import Options, diagnose_records
-from ioflusher.kernlog.kernel_edges import first_answer
-from ioflusher.kernlog.kernel_memory import kernel_records, open_kernel
+from ioflusher.kernlog.judging.findings import Confidence, Kind
+from ioflusher.kernlog.memory.edges import first_answer
+from ioflusher.kernlog.memory.kernel import kernel_records, open_kernel
 from ioflusher.kernlog.records import DeviceServer, TaskReport
 
 LOGS = Path(__file__).parent / "logs"

@@ -6,8 +6,8 @@ import pytest
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Diagnosis
-from ioflusher.kernlog.findings import Confidence, Kind
 from ioflusher.kernlog.fleet import Options, diagnose_file
+from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.records import EventKind
 
 LOGS = Path(__file__).parent / "logs"

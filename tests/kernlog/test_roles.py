@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ioflusher.kernlog.roles import Role, RoleTableError, all_rows, parse_table, role_of
+from ioflusher.kernlog.stacks.roles import Role, RoleTableError, all_rows, parse_table, role_of
 
 
 def test_no_function_has_two_rows() -> None:

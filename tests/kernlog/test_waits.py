@@ -3,7 +3,7 @@
 import pytest
 
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.waits import StackKind, explain_stack
+from ioflusher.kernlog.stacks.waits import StackKind, explain_stack
 
 RECLAIM = (
     "shrink_folio_list shrink_lruvec shrink_node do_try_to_free_pages try_to_free_pages "

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ioflusher.kernlog.findings import Kind
 from ioflusher.kernlog.fleet import Options
 from ioflusher.kernlog.frames import parse_proc_stack
-from ioflusher.kernlog.waits import StackKind
+from ioflusher.kernlog.judging.findings import Kind
+from ioflusher.kernlog.stacks.waits import StackKind
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.explain import explain_half
 from ioflusher.lab.file_systems import FileSystemCheck

@@ -29,7 +29,7 @@ from ioflusher.kernlog.fleet import (
 )
 from ioflusher.kernlog.inputs import journal as open_journal
 from ioflusher.kernlog.inputs import kernel_ring_buffer
-from ioflusher.kernlog.roles import role_of
+from ioflusher.kernlog.stacks.roles import role_of
 from ioflusher.report.diagnosis_text import render_diagnosis
 from ioflusher.support.text import printable
 
@@ -131,7 +131,7 @@ def read_kernels(
     """The results of looking into kernels themselves."""
     if not live and not dumps:
         return
-    from ioflusher.kernlog.kernel_memory import kernel_records, open_kernel
+    from ioflusher.kernlog.memory.kernel import kernel_records, open_kernel
 
     for dump in (*([None] if live else []), *dumps):
         kernel = partial(open_kernel, dump, debug_info)

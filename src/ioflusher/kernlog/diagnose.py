@@ -8,14 +8,13 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
-from ioflusher.kernlog.advice import kernel_notes, remedies, who_completes
-from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait, dissect
-from ioflusher.kernlog.askers import asker_of, families
 from ioflusher.kernlog.console import parse_console
-from ioflusher.kernlog.devices import device_of
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, TaskRef
-from ioflusher.kernlog.facts import Facts
-from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.judging.advice import kernel_notes, remedies, who_completes
+from ioflusher.kernlog.judging.devices import device_of
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.judging.rules import judge
 from ioflusher.kernlog.records import (
     DeviceServer,
     Event,
@@ -25,8 +24,9 @@ from ioflusher.kernlog.records import (
     Source,
     TaskReport,
 )
-from ioflusher.kernlog.rules import judge
-from ioflusher.kernlog.waits import explain_stack, mark
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait, dissect
+from ioflusher.kernlog.stacks.askers import asker_of, families
+from ioflusher.kernlog.stacks.waits import explain_stack, mark
 
 MAX_GROUPS = 4096
 MAX_TASKS = 16

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ioflusher.kernlog.findings import Confidence, Kind
+from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.records import EventKind
-from ioflusher.kernlog.waits import MarkedFrame
+from ioflusher.kernlog.stacks.waits import MarkedFrame
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ rclone:" counts, "the stack of a program on rclone's mount:" does not.
 
 import re
 
-from ioflusher.kernlog.askers import daemon_named, known_daemons
 from ioflusher.kernlog.heads import Head
 from ioflusher.kernlog.records import Source
+from ioflusher.kernlog.stacks.askers import daemon_named, known_daemons
 
 _STACK = r"(?:call |back|stack )?trace|stack"
 _BEFORE = re.compile(

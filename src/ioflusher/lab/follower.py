@@ -11,7 +11,7 @@ from ioflusher.kernel.task_flags import TaskFlags
 from ioflusher.kernlog.console import events, task_reports
 from ioflusher.kernlog.frames import Frame, parse_proc_stack
 from ioflusher.kernlog.records import EventKind
-from ioflusher.kernlog.waits import explain_stack
+from ioflusher.kernlog.stacks.waits import explain_stack
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
-from ioflusher.kernlog.waits import StackExplanation
+from ioflusher.kernlog.stacks.waits import StackExplanation
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.kernels.releases import version
 from ioflusher.lab.memory.evidence import GuestMemory

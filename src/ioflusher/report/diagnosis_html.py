@@ -5,8 +5,8 @@ from html import escape
 
 from ioflusher.kernlog.diagnosis import Episode
 from ioflusher.kernlog.fleet import LogResult
-from ioflusher.kernlog.roles import Role
-from ioflusher.kernlog.waits import MarkedFrame
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.waits import MarkedFrame
 from ioflusher.report.diagnosis_text import (
     daemon_state,
     function_text,

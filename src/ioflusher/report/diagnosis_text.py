@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Iterator
 
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode
-from ioflusher.kernlog.findings import Confidence
+from ioflusher.kernlog.judging.findings import Confidence
 from ioflusher.kernlog.records import NO_PLACE
-from ioflusher.kernlog.roles import Role
-from ioflusher.kernlog.waits import MarkedFrame
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.waits import MarkedFrame
 from ioflusher.support.text import counted, printable
 
 WIDTH = 100

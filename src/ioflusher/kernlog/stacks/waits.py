@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Step, Wait, dissect
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
+from ioflusher.kernlog.stacks.roles import Role
 
 
 class StackKind(Enum):

@@ -2,8 +2,8 @@
 
 import re
 
-from ioflusher.kernlog.findings import Case
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.judging.findings import Case
+from ioflusher.kernlog.stacks.roles import Role
 
 _NAMED = re.compile(
     r"\b(nbd\d+|ublkb\d+|loop\d+|zram\d+|rbd\d+|drbd\d+|dm-\d+|md\d+|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?"

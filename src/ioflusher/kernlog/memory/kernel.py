@@ -12,7 +12,7 @@ from typing import Any
 
 from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.kernel_edges import DEVICES, LOCK_OWNERS, Object, Program, first_answer, text_of
+from ioflusher.kernlog.memory.edges import DEVICES, LOCK_OWNERS, Object, Program, first_answer, text_of
 from ioflusher.kernlog.records import NO_PLACE, DeviceServer, Event, EventKind, Record, Source, TaskReport
 
 _EXTRA = "install the extra: pip install 'ioflusher[drgn]'"

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.anatomy import Anatomy
-from ioflusher.kernlog.askers import Asker
 from ioflusher.kernlog.records import Source, TaskReport
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.stacks.anatomy import Anatomy
+from ioflusher.kernlog.stacks.askers import Asker
+from ioflusher.kernlog.stacks.roles import Role
 
 
 class Kind(Enum):

@@ -1,8 +1,8 @@
 """Through what reclaim came back to where it started."""
 
-from ioflusher.kernlog.anatomy import Wait
-from ioflusher.kernlog.findings import Case, Kind
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.judging.findings import Case, Kind
+from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.stacks.roles import Role
 
 
 def recursion_kind(case: Case) -> Kind:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.roles import Role, RoleRow, role_of
+from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of
 
 
 class Reclaim(Enum):

@@ -6,9 +6,7 @@ complete without it? A rule answers for one situation and says why.
 
 from collections.abc import Callable
 
-from ioflusher.kernlog.anatomy import Reclaim, Wait
-from ioflusher.kernlog.askers import Service, families, family, is_kernel_thread
-from ioflusher.kernlog.between import (
+from ioflusher.kernlog.judging.between import (
     HELD,
     compaction_behind_own_server,
     completion_needs_memory,
@@ -22,12 +20,14 @@ from ioflusher.kernlog.between import (
     thaw_behind_reclaim,
     thread_maker_in_reclaim,
 )
-from ioflusher.kernlog.facts import Facts
-from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.kinds import recursion_kind
-from ioflusher.kernlog.oom import victim_behind_the_charger
-from ioflusher.kernlog.plain import plain_finding
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.judging.kinds import recursion_kind
+from ioflusher.kernlog.judging.oom import victim_behind_the_charger
+from ioflusher.kernlog.judging.plain import plain_finding
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Wait
+from ioflusher.kernlog.stacks.askers import Service, families, family, is_kernel_thread
+from ioflusher.kernlog.stacks.roles import Role
 
 Rule = Callable[[Case, Facts], Finding | None]
 

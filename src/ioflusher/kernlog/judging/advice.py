@@ -1,8 +1,8 @@
 """What would have prevented an episode, and what is known of the kernel that it happened on."""
 
-from ioflusher.kernlog.anatomy import Wait
-from ioflusher.kernlog.askers import Service
-from ioflusher.kernlog.findings import Case, Finding, Kind
+from ioflusher.kernlog.judging.findings import Case, Finding, Kind
+from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.stacks.askers import Service
 
 _START = (
     "start it in the IO_FLUSHER state (Linux 5.6, CAP_SYS_RESOURCE): ioflusher run -- COMMAND ARGUMENTS...",

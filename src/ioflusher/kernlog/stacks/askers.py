@@ -6,9 +6,9 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
-from ioflusher.kernlog.anatomy import Anatomy, Step
 from ioflusher.kernlog.records import TaskReport
-from ioflusher.kernlog.roles import Role, role_of
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Step
+from ioflusher.kernlog.stacks.roles import Role, role_of
 
 DAEMON_TABLE = "daemons.txt"
 

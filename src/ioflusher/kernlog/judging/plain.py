@@ -1,10 +1,10 @@
 """What a stack is when no recursion can be shown: a hang of another kind, and which."""
 
-from ioflusher.kernlog.anatomy import Reclaim, Wait
-from ioflusher.kernlog.askers import Service
-from ioflusher.kernlog.facts import Facts
-from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.waits import awaited
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Wait
+from ioflusher.kernlog.stacks.askers import Service
+from ioflusher.kernlog.stacks.waits import awaited
 
 _DEVICE = {
     Wait.IO,

@@ -1,11 +1,11 @@
 """Rules on two tasks of a log: one of them is in reclaim, the other shows what it waits for."""
 
-from ioflusher.kernlog.anatomy import Reclaim, Step, Wait
-from ioflusher.kernlog.askers import Service, asking_part, families
-from ioflusher.kernlog.facts import MAKES_THREADS, THAWS, Facts, awaits_thaw
-from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.kinds import recursion_kind
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.judging.facts import MAKES_THREADS, THAWS, Facts, awaits_thaw
+from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.judging.kinds import recursion_kind
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.askers import Service, asking_part, families
+from ioflusher.kernlog.stacks.roles import Role
 
 # what somebody must let go of or bring to an end, rather than a device that works by itself
 HELD = {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU}

@@ -1,8 +1,8 @@
 """The rule on a full memory cgroup whose OOM killer waits for the very thread that waits for it."""
 
-from ioflusher.kernlog.anatomy import Wait
-from ioflusher.kernlog.facts import Facts, takes_inode_lock
-from ioflusher.kernlog.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.judging.facts import Facts, takes_inode_lock
+from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
+from ioflusher.kernlog.stacks.anatomy import Wait
 
 
 def victim_behind_the_charger(case: Case, facts: Facts) -> Finding | None:

@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass, field
 
-from ioflusher.kernlog.anatomy import Anatomy, Reclaim, Wait
-from ioflusher.kernlog.askers import Service, families
-from ioflusher.kernlog.findings import Case
+from ioflusher.kernlog.judging.findings import Case
 from ioflusher.kernlog.records import DeviceServer, Event, EventKind
-from ioflusher.kernlog.roles import Role
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait
+from ioflusher.kernlog.stacks.askers import Service, families
+from ioflusher.kernlog.stacks.roles import Role
 
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
