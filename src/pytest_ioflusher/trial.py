@@ -15,19 +15,19 @@ import pytest
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.capacity import half_bytes, this_machine
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.kernels import cache_directory, find_kernel
 from ioflusher.lab.outcome import Ending, Experiment, OneHalf, half_words
 from ioflusher.lab.qemu import Accelerator, find_qemu
 from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.setup import check_programs
 from ioflusher.lab.store import ExperimentStore, StoreError
 from ioflusher.lab.variant import by_itself as hardened_by_itself
 from ioflusher.lab.variant import with_daemon
 from ioflusher.report.experiment_failure import failure_text
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import Scenario
 
 REQUIRE_VARIABLE = "IOFLUSHER_LAB_REQUIRE"
 KERNEL_VARIABLE = "IOFLUSHER_LAB_KERNEL"

@@ -16,7 +16,7 @@ from tests.needs import need
 
 from ioflusher.audit.table import BY_NAME
 from ioflusher.cli.verbs import VERBS
-from ioflusher.lab.scenario_file import builtin_scenarios
+from ioflusher.scenario.file import builtin_scenarios
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|.\x08|\x07")
 TYPED = re.compile("ioflusher|echo|lis-ted|ready-for-keys")

@@ -26,8 +26,8 @@ from ioflusher.lab.matrix import play, prepare
 from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario import Scenario
 from ioflusher.report.experiment_matrix_pictures import MATRIX_PICTURES
+from ioflusher.scenario.records import Scenario
 
 pytest.importorskip("scipy", reason="needs scipy: make setup")
 

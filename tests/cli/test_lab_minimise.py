@@ -14,8 +14,8 @@ from tests.lab.halves import FINISHED, FROZEN
 from ioflusher.lab import repeat
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import parse_scenario
+from ioflusher.scenario.file import parse_scenario
+from ioflusher.scenario.records import Scenario
 
 pytest.importorskip("tomlkit", reason="needs tomlkit: make setup")
 

@@ -18,9 +18,9 @@ from ioflusher.lab import repeat
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.outcome import Ending, Plan, Run
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.store import ExperimentStore
 from ioflusher.lab.versions import versions
+from ioflusher.scenario.file import find_scenario
 
 HERE = {"QEMU": "7.2.22", "nbdkit": "1.32.5-1"}
 

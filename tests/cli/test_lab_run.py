@@ -38,6 +38,7 @@ from ioflusher.lab.messages import DeviceFrozen, Hello, Sampled, SettingUp
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.store import ExperimentStore, store_path
+from ioflusher.scenario.file import builtin_scenarios
 
 LIVED_WITHOUT = replace(FINISHED, io_flusher=False)
 
@@ -538,7 +539,7 @@ def test_standard_output_that_is_closed(guests: Guests, monkeypatch: pytest.Monk
 
 def test_a_terminal_without_umlauts(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
     """Characters that standard output does not have become escapes, not an error after the work is done."""
-    text = (Path(repeat.__file__).parent / "scenarios" / "swap-on-nbd.toml").read_text()
+    text = builtin_scenarios()["swap-on-nbd"]
     Path("mine.toml").write_text(text.replace("swap on a", "für \\u2192 swap on a"))
     guests.will_play((FROZEN, FINISHED))
     result = program.call("lab", "run", "./mine.toml", encoding="ascii")

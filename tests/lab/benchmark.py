@@ -37,10 +37,10 @@ from ioflusher.lab.messages import (
 )
 from ioflusher.lab.players import Cancellable
 from ioflusher.lab.qemu import KERNEL_ARGUMENTS, qemu_argv
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Guest, Lab
 from ioflusher.lab.vm import Ended, VirtualMachine
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import Scenario
 
 PROGRAM = str(Path(sys.executable).with_name("ioflusher"))
 MEMORY_BYTES = 512 << 20

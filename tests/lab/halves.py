@@ -14,7 +14,7 @@ from ioflusher.lab.outcome import (
     Run,
     Sample,
 )
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 # as a guest with kernel 6.12 printed it: the daemon's send allocated memory, reclaim wrote to its own device
 STACK_IN_RECLAIM = """\

@@ -24,10 +24,10 @@ from ioflusher.lab.follower import OnReport, ignore_report
 from ioflusher.lab.messages import GuestReport, SettingUp, WorkBegan
 from ioflusher.lab.outcome import Ending, Experiment
 from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
-from ioflusher.lab.scenario import KernelTable, Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import KernelTable, Scenario
 from tests.lab.left import look
 
 GROWTH_KIB = 32 << 10  # of this process's memory over all runs, for what allocators keep

@@ -21,9 +21,9 @@ from ioflusher.lab.matrix.work import Trial, missing_tasks
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import plan_for
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.store import ExperimentStore
 from ioflusher.lab.trials import trial_key_of
+from ioflusher.scenario.file import find_scenario
 from tests.lab.halves import FROZEN
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.recording import Recording, write_recording
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 RECORDINGS = Path(__file__).with_name("recordings")
 

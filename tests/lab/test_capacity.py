@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ioflusher.lab.capacity import Capacity, half_bytes, this_machine, why_in_turn
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import Scenario
 
 MIB = 1 << 20
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.guest import cgroups
 from ioflusher.lab.guest.cgroups import Groups, group_limits, make_groups
 from ioflusher.lab.guest.processes import SetupFailed
-from ioflusher.lab.scenario import CgroupTable
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import CgroupTable
 from tests.lab.test_stage import NotedProcesses
 
 GOOD = builtin_scenarios()["swap-on-nbd"]

@@ -8,8 +8,8 @@ import pytest
 
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.outcome import HalfOutcome
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 from tests.lab.conftest import ioflusher
 
 pytestmark = [pytest.mark.vm, pytest.mark.alone]

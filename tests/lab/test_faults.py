@@ -13,8 +13,6 @@ import msgspec
 import pytest
 
 from ioflusher.errors import IoflusherError
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.faults import FAULTS, FaultPlace, fault_events
 from ioflusher.lab.follower import Follower, fault_sentences
 from ioflusher.lab.guest.faults import NEVER_S, FaultDriver
 from ioflusher.lab.guest.processes import Processes
@@ -22,14 +20,17 @@ from ioflusher.lab.messages import FaultBegan, FaultEnded, PlayHalf, Sampled
 from ioflusher.lab.outcome import FaultChange
 from ioflusher.lab.recording import RecordedMachine, Said
 from ioflusher.lab.remote import DelayedBackend, remote_store
-from ioflusher.lab.scenario import FaultTable
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import STACKS, nbd
+from ioflusher.lab.stacks import load_stack, nbd
 from ioflusher.lab.stacks.base import Fault
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.backends import MemoryBackend
 from ioflusher.nbd.client import Client, describe
 from ioflusher.report.experiment_text import fault_words
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.faults import FAULTS, FaultPlace, fault_events
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import FaultTable
+from ioflusher.scenario.stacks import STACKS
 from tests.lab.halves import FROZEN
 from tests.lab.test_recordings import recording
 
@@ -148,7 +149,7 @@ def test_a_stack_can_do_what_its_row_says(row: Any) -> None:
     """Every fault of the row and those of every stack, no other; one that ends has a way to end it."""
     scenario = parse_scenario(builtin_scenarios()[FILES])
     scenario = replace(scenario, device=replace(scenario.device, kind=row.kind))
-    faults = row.load()(PlayHalf(scenario, False, ""), Processes()).faults()
+    faults = load_stack(row.kind)(PlayHalf(scenario, False, ""), Processes()).faults()
     common = {one.kind for one in FAULTS.values() if one.place is FaultPlace.ANY_STACK}
     assert set(row.faults) <= {one.kind for one in FAULTS.values() if one.place is FaultPlace.STACK}
     assert set(faults) == common | set(row.faults)

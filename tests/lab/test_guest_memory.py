@@ -7,9 +7,9 @@ from ioflusher.lab.experiment import run_half
 from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
 from ioflusher.lab.messages import DeviceFrozen, GuestReport, RunCommand, ThreadReport, WorkBegan
 from ioflusher.lab.outcome import HalfOutcome
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Guest, Lab
 from ioflusher.lab.vm import Ended, VirtualMachine
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 pytestmark = [pytest.mark.vm]
 

@@ -23,10 +23,9 @@ from ioflusher.lab.guest.processes import Processes, SetupFailed
 from ioflusher.lab.messages import Hardened, PlayHalf
 from ioflusher.lab.outcome import HalfOutcome
 from ioflusher.lab.recording import RecordedMachine, Said
-from ioflusher.lab.scenario import HardeningTable, KernelTable
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
-from ioflusher.lab.stacks import STACKS
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import HardeningTable, KernelTable
 from tests.lab.test_recordings import recording
 
 BOTH = PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE
@@ -180,7 +179,7 @@ def test_a_stage_is_hardened_once_the_daemon_serves(
             steps.append(("use", use, self.processes.group))
 
     groups = Groups(daemon=Path("/group"))
-    monkeypatch.setattr(type(STACKS["nbd"]), "load", lambda row: FakeStack)
+    monkeypatch.setattr(stage, "load_stack", lambda kind: FakeStack)
     monkeypatch.setattr(stage, "become_observer", lambda: None)
     monkeypatch.setattr(stage, "apply_settings", lambda kernel: steps.append(kernel))
 

@@ -11,7 +11,7 @@ from ioflusher.lab.matrix.judgement import STATE, Answer, ContextJudgement, Fate
 from ioflusher.lab.matrix.plan import MatrixPlan, parse_plan
 from ioflusher.lab.matrix.tally import CellTally, HalfTally, Rate, check_statistics, tally
 from ioflusher.lab.outcome import Half
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 from tests.lab.halves import FINISHED, FROZEN, FROZEN_UNSEEN, LOST, OUT_OF_MEMORY, WRONG
 
 pytest.importorskip("scipy", reason="needs scipy: make setup")

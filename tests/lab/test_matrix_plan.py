@@ -6,10 +6,10 @@ import pytest
 
 from ioflusher.lab.matrix.cells import Cell, plan_cells
 from ioflusher.lab.matrix.plan import MatrixPlan, PlanError, builtin_plans, find_plan, parse_plan
-from ioflusher.lab.scenario import ExpectedTable, Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, find_scenario, parse_scenario
-from ioflusher.lab.scenario_settings import SettingError, setting_of, setting_path, with_settings
 from ioflusher.lab.trials import trial_key
+from ioflusher.scenario.file import builtin_scenarios, find_scenario, parse_scenario
+from ioflusher.scenario.records import ExpectedTable, Scenario
+from ioflusher.scenario.settings import SettingError, setting_of, setting_path, with_settings
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 PLAN = """

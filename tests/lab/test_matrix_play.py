@@ -23,10 +23,10 @@ from ioflusher.lab.matrix.work import Task, Trial, missing_tasks
 from ioflusher.lab.outcome import Ending, Half, Run
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import plan_for
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.store import ExperimentStore, StoreError
 from ioflusher.lab.trials import measured_runs, trial_key_of
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import Scenario
 from tests.lab.halves import FINISHED, FROZEN, plan
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}

@@ -32,7 +32,7 @@ from ioflusher.lab.messages import (
     encode_report,
 )
 from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 THREAD = ThreadReport(7, 8, "nbd\\xff", "D", 0x400040, stack="[<0>] balance_dirty_pages+0x1\n")
 MEMORY = {"MemFree": 4711, "Active(file)": 12}

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from ioflusher.lab import repeat
-from ioflusher.lab.errors import LabError, MachineLost
+from ioflusher.lab.errors import MachineLost
 from ioflusher.lab.minimise import play
 from ioflusher.lab.minimise.play import Answered, NoContrastError, SearchEnd, minimise
 from ioflusher.lab.minimise.reductions import SIZES, Part, half_of, parts_of, reduced
@@ -17,10 +17,11 @@ from ioflusher.lab.minimise.search import Search, Tried, Try
 from ioflusher.lab.minimise.text import minimal_scenario, minimal_toml
 from ioflusher.lab.outcome import Half
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import Scenario
 from tests.lab.halves import FINISHED, FROZEN
 
 LIVED = replace(FINISHED, io_flusher=False)
@@ -341,7 +342,7 @@ def test_the_file(bench: Bench) -> None:
 def test_every_scenario_can_be_written(name: str) -> None:
     """And reads as itself."""
     pytest.importorskip("tomlkit", reason="needs tomlkit: make setup")
-    from ioflusher.lab.scenario_writer import scenario_toml
+    from ioflusher.scenario.writer import scenario_toml
 
     scenario = parse_scenario(builtin_scenarios()[name])
     assert parse_scenario(scenario_toml(scenario, head=["a", "b"])) == scenario
@@ -350,7 +351,7 @@ def test_every_scenario_can_be_written(name: str) -> None:
 def test_all_that_a_scenario_may_have_is_written() -> None:
     """Control groups, faults and settings with dots in their names, too."""
     pytest.importorskip("tomlkit", reason="needs tomlkit: make setup")
-    from ioflusher.lab.scenario_writer import scenario_toml
+    from ioflusher.scenario.writer import scenario_toml
 
     text = TEXT + '\n[cgroup]\nwho = "daemon"\nmemory_max = 1000001\n'
     scenario = parse_scenario(text)
@@ -361,10 +362,10 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install."""
     import sys
 
-    from ioflusher.lab.scenario_writer import check_writer
+    from ioflusher.scenario.writer import check_writer
 
     monkeypatch.setitem(sys.modules, "tomlkit", None)
-    with pytest.raises(LabError, match="not installed: tomlkit") as error:
+    with pytest.raises(ScenarioError, match="not installed: tomlkit") as error:
         check_writer()
     assert error.value.hint == "pip install 'ioflusher[lab]'"
     assert play.__doc__

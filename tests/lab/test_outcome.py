@@ -18,7 +18,7 @@ from ioflusher.lab.outcome import (
     bounded_console,
     expectation_of,
 )
-from ioflusher.lab.scenario import ExpectedTable
+from ioflusher.scenario.records import ExpectedTable
 from tests.lab.halves import (
     BY_NAME,
     FINISHED,

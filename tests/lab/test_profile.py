@@ -14,8 +14,8 @@ from ioflusher.lab.guest import profile as guest_profile
 from ioflusher.lab.guest.profile import EventCounter
 from ioflusher.lab.messages import GfpUse, ProfileRound, SyscallUse
 from ioflusher.lab.profile import DaemonProfile, Spread, without_pressure, work_profiles
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.report.experiment_profile import _row, profile_lines
+from ioflusher.scenario.file import find_scenario
 from tests.cli import program
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from ioflusher.lab.messages import FaultBegan, FaultEnded
 from ioflusher.lab.relay import Relay
 from ioflusher.lab.remote import RemoteStore
 from ioflusher.lab.remote_iscsi import IscsiRemote, iscsi_remote
-from ioflusher.lab.scenario import FaultTable
-from ioflusher.lab.scenario_file import find_scenario
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import FaultTable
 
 SCENARIO = find_scenario("swap-on-nbd")
 

@@ -18,9 +18,9 @@ from ioflusher.lab.messages import Sampled
 from ioflusher.lab.outcome import Ending, Experiment, Half, Run
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 from tests.lab.halves import FINISHED, FROZEN
 
 SCENARIO = parse_scenario(builtin_scenarios()["swap-on-nbd"])

@@ -16,10 +16,10 @@ from ioflusher.lab.experiment import disks_for, run_half
 from ioflusher.lab.messages import Booted, GuestReport, Hello, PlayHalf, Sampled, StageFailed
 from ioflusher.lab.recording import RecordedMachine, Recording, Said
 from ioflusher.lab.remote import remote_store
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
 from ioflusher.lab.session import Guest
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.client import Client, describe
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 from tests.lab.test_recordings import judged, recording
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.outcome import PROMISED, HalfOutcome, expectation_of
-from ioflusher.lab.scenario_file import builtin_scenarios, find_scenario, parse_scenario
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import builtin_scenarios, find_scenario, parse_scenario
 
 GOOD = builtin_scenarios()["swap-on-nbd"]
 

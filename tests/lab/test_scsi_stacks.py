@@ -10,11 +10,12 @@ import pytest
 
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
 from ioflusher.lab.messages import PlayHalf
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import find_scenario
-from ioflusher.lab.stacks import STACKS, iscsi, iscsid, multipath, scsi
+from ioflusher.lab.stacks import iscsi, iscsid, load_stack, multipath, scsi
 from ioflusher.lab.stacks.iscsid import IscsidStack
 from ioflusher.lab.stacks.multipath import MultipathStack
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.stacks import STACKS
 
 TGT = find_scenario("ext4-on-tgt-throttled")
 COMMANDS = {"iscsid": iscsi.ISCSID, "multipath": ("multipathd", "-d")}
@@ -181,6 +182,6 @@ def test_a_multipath_device_that_has_one_path_only(places: Path, monkeypatch: py
 def test_every_fault_of_a_row_is_one_of_its_stack(places: Path) -> None:
     """What a scenario may say is what the guest can do."""
     for kind, store in (("iscsid", "file"), ("multipath", "own")):
-        stack = STACKS[kind].load()(PlayHalf(scenario(kind, store), False, ""), NoProcesses())
+        stack = load_stack(kind)(PlayHalf(scenario(kind, store), False, ""), NoProcesses())
         assert set(STACKS[kind].faults) <= set(stack.faults())
         assert STACKS[kind].faults

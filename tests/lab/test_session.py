@@ -9,9 +9,9 @@ import pytest
 
 from ioflusher.lab import qemu, session
 from ioflusher.lab.errors import LabError, MachineLost
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.session import SUN_PATH_BYTES, await_agent, check_socket_paths
 from ioflusher.lab.vm import CONTROL_SOCKET, DIRECTORY_PREFIX, Ended, VirtualMachine
+from ioflusher.scenario.file import find_scenario
 
 
 def test_a_directory_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import pytest
 from ioflusher.lab import experiment, setup, tree
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.experiment import run_half
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.session import Lab
-from ioflusher.lab.stacks import STACKS
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.stacks import STACKS
 
 PLAIN = find_scenario("swap-on-nbd")
 NBDKIT = find_scenario("ext4-on-nbdkit-throttled")

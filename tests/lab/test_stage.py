@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from ioflusher.lab.disks import EmptyDisk
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import processes, stage
 from ioflusher.lab.guest.disks import find_disk
@@ -37,11 +36,13 @@ from ioflusher.lab.guest.processes import (
 )
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.qemu import Disk
-from ioflusher.lab.scenario import KernelTable
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
-from ioflusher.lab.stacks import BLOCK_USES, STACKS, base, fuse, iscsi, multipath, nbd, scsi, ublk
+from ioflusher.lab.stacks import base, fuse, iscsi, load_stack, multipath, nbd, scsi, ublk
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import NbdError
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.records import KernelTable
+from ioflusher.scenario.stacks import BLOCK_USES, STACKS
 
 SCENARIOS = {name: parse_scenario(text) for name, text in builtin_scenarios().items()}
 REMOTE = "nbd://10.0.2.2:10809"
@@ -106,7 +107,7 @@ def test_the_halves_differ_in_the_state_alone(
     asked = []
     for order in orders:
         processes = NotedProcesses()
-        stack = STACKS[scenario.device.kind].load()(order, processes)
+        stack = load_stack(scenario.device.kind)(order, processes)
         monkeypatch.setattr(base.Stack, "make_store", lambda self: Path("/nowhere/image"))
         for module in (sys.modules[type(stack).__module__], fuse, nbd, scsi):
             monkeypatch.setattr(module, "await_true", lambda *_: None, raising=False)
@@ -156,7 +157,7 @@ def test_the_state_is_on_the_daemon_that_is_named(
     monkeypatch.setattr(nbd, "await_ready_line", lambda *_: "nbd+unix:///?socket=/run/made-by-it")
     monkeypatch.setattr(nbd, "attach", lambda *_: None)
     processes = NotedProcesses()
-    stack = STACKS["stacked"].load()(PlayHalf(parse_scenario(text), True, ""), processes)
+    stack = load_stack("stacked")(PlayHalf(parse_scenario(text), True, ""), processes)
     stack.start()
     (below, _), (above, _) = processes.started
     assert ("--io-flusher" in above, "--io-flusher" in below) == (upper, lower)
@@ -544,7 +545,7 @@ def test_whether_a_process_holds_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", STACKS.values(), ids=lambda row: row.kind)
 def test_every_row_has_its_class(row: Any) -> None:
     """The class is there and is a stack; the example is a command that a scenario may have."""
-    assert issubclass(row.load(), base.Stack)
+    assert issubclass(load_stack(row.kind), base.Stack)
     found = sorted(re.findall(r"\{\w+\}", " ".join(row.example)))
     assert found in [sorted(places) for places in row.places.values()]
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from ioflusher.lab.disks import EmptyDisk
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.experiment import disks_for, guest_for
-from ioflusher.lab.scenario import FaultTable
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.variant import with_daemon
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import FaultTable
 
 SWAP = find_scenario("swap-on-nbd")
 FILES = find_scenario("ext4-on-nbd-throttled")

@@ -12,10 +12,11 @@ import pytest
 
 from ioflusher.lab import repeat
 from ioflusher.lab.capacity import Capacity
-from ioflusher.lab.errors import LabError, ScenarioError
+from ioflusher.lab.errors import LabError
 from ioflusher.lab.outcome import Ending, Half
-from ioflusher.lab.scenario_file import find_scenario
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import find_scenario
 from pytest_ioflusher import trial
 from pytest_ioflusher.trial import ReclaimLab, ReclaimLabFailure
 from tests.cli.test_lab_run import Guests, ReadyLab
@@ -236,7 +237,7 @@ def test_what_cannot_be_asked(lab: ReclaimLab, tmp_path: Path) -> None:
 
 def test_a_scenario_of_the_project(lab: ReclaimLab, tmp_path: Path) -> None:
     """A TOML file, as a path."""
-    from ioflusher.lab.scenario_file import builtin_scenarios
+    from ioflusher.scenario.file import builtin_scenarios
 
     file = tmp_path / "mine.toml"
     file.write_text(builtin_scenarios()[SWAP])

@@ -161,7 +161,7 @@ def _read(wanted: str) -> "tuple[MatrixPlan, tuple[Cell, ...]]":
     """
     from ioflusher.lab.matrix.cells import plan_cells
     from ioflusher.lab.matrix.plan import PlanError, find_plan, parse_plan
-    from ioflusher.lab.scenario_file import find_scenario
+    from ioflusher.scenario.file import find_scenario
     from ioflusher.support.text import text_of
     from ioflusher.support.toml import LARGEST_BYTES
 

@@ -65,10 +65,10 @@ def minimise_command(
     from ioflusher.lab.minimise.play import NoContrastError, SearchEnd, minimise
     from ioflusher.lab.minimise.text import minimal_toml
     from ioflusher.lab.qemu import Accelerator
-    from ioflusher.lab.scenario_writer import check_writer
     from ioflusher.lab.session import Lab
     from ioflusher.lab.setup import check_programs, daemon_files
     from ioflusher.lab.store import ExperimentStore
+    from ioflusher.scenario.writer import check_writer
 
     if again and since:
         raise click.UsageError("--again and --since contradict each other")

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ioflusher.lab.messages import GuestReport
     from ioflusher.lab.outcome import Experiment, Half, OneHalf, Plan
     from ioflusher.lab.repeat import RunKeeper
-    from ioflusher.lab.scenario import Scenario
     from ioflusher.lab.store import ExperimentStore
+    from ioflusher.scenario.records import Scenario
 
 DEFAULT_REPORT = Path("reports")
 report_option = click.option(

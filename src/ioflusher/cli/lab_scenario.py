@@ -12,12 +12,12 @@ from ioflusher.cli.lab_options import current_directory_shares
 from ioflusher.cli.source import read_standard_input
 
 if TYPE_CHECKING:
-    from ioflusher.lab.scenario import Scenario
+    from ioflusher.scenario.records import Scenario
 
 
 def complete_scenario(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of scenarios, for a shell."""
-    from ioflusher.lab.scenario_file import builtin_scenarios
+    from ioflusher.scenario.file import builtin_scenarios
 
     return [name for name in builtin_scenarios() if name.startswith(incomplete)]
 
@@ -27,7 +27,7 @@ scenario_argument = click.argument("scenario", shell_complete=complete_scenario)
 
 def complete_kind(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The kinds of daemons, for a shell."""
-    from ioflusher.lab.stacks import STACKS
+    from ioflusher.scenario.stacks import STACKS
 
     return [kind for kind in STACKS if kind.startswith(incomplete)]
 
@@ -104,7 +104,7 @@ def read_scenario(wanted: str) -> "Scenario":
     Raises:
         ScenarioError: there is none of that name, or its text is none.
     """
-    from ioflusher.lab.scenario_file import find_scenario, parse_scenario
+    from ioflusher.scenario.file import find_scenario, parse_scenario
     from ioflusher.support.text import text_of
     from ioflusher.support.toml import LARGEST_BYTES
 

@@ -12,7 +12,7 @@ from ioflusher.cli.lab_scenario import complete_scenario, read_scenario
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_command(as_json: bool) -> None:
     """List the scenarios that come with the package."""
-    from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+    from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
     scenarios = [parse_scenario(text, origin=name) for name, text in builtin_scenarios().items()]
     if as_json:

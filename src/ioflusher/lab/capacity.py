@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.kernel.meminfo import parse_meminfo
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted
 

@@ -7,10 +7,6 @@ class LabError(IoflusherError):
     """The lab could not do its work; the hint says what to install or change."""
 
 
-class ScenarioError(LabError):
-    """A scenario file does not say what a scenario must say."""
-
-
 class MachineLost(LabError):
     """The virtual machine ended or went silent without saying how its work came out.
 

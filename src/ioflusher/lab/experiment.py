@@ -12,9 +12,9 @@ from ioflusher.lab.players import OnMachine
 from ioflusher.lab.qemu import Disk
 from ioflusher.lab.recording import Recorder, Recording
 from ioflusher.lab.remote import remote_store
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Guest, Lab, await_agent
 from ioflusher.lab.setup import check_programs, daemon_files
+from ioflusher.scenario.records import Scenario
 
 STORE_MARGIN_BYTES = 64 << 20  # file system overhead around the daemon's store
 

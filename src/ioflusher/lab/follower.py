@@ -32,8 +32,8 @@ from ioflusher.lab.messages import (
 )
 from ioflusher.lab.near_misses import NearMisses
 from ioflusher.lab.outcome import DaemonThread, FaultChange, Half, HalfOutcome, Sample, bounded_console
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.vm import Ended
+from ioflusher.scenario.records import Scenario
 
 SILENCE_S = 25.0  # an observer that says nothing for so long is frozen too
 SETUP_SILENCE_S = 60.0  # the agent gives each step of the set-up 40 s and then says which one failed

@@ -16,7 +16,7 @@ import msgspec
 
 from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.near_misses import NearMisses
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.records import Scenario
 
 EVENTS_PORT = "org.ioflusher.events"
 STDIN_PORT = "org.ioflusher.stdin"

@@ -14,7 +14,7 @@ from ioflusher.lab.file_systems import FileSystemCheck
 from ioflusher.lab.kernels.releases import version
 from ioflusher.lab.memory.evidence import GuestMemory
 from ioflusher.lab.near_misses import NearMisses
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.records import Scenario
 
 LARGEST_CONSOLE_BYTES = 256 << 10  # a panic under unknown_nmi_panic prints the stacks of every task
 

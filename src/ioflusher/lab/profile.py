@@ -21,9 +21,9 @@ from ioflusher.lab.messages import (
     StageFailed,
 )
 from ioflusher.lab.remote import remote_store
-from ioflusher.lab.scenario import HardeningTable, KernelTable, PressureTable, Scenario
 from ioflusher.lab.session import Lab, await_agent
 from ioflusher.lab.vm import Ended
+from ioflusher.scenario.records import HardeningTable, KernelTable, PressureTable, Scenario
 
 SILENCE_S = 120.0
 SIZES = (4096, 65536)  # bytes of a request

@@ -12,8 +12,8 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.follower import GuestMachine
 from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
 from ioflusher.lab.messages import GuestReport
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.vm import Ended
+from ioflusher.scenario.records import Scenario
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The server outside the guest, and the faults that happen there.
 
 The guest says when a fault begins and ends; whoever reads its reports passes them on to `RemoteStore.heed`.
-Which protocol it speaks is said by the stack's row (`ioflusher.lab.stacks.StackRow.remote`).
+Which protocol it speaks is said by the stack's row (`ioflusher.scenario.stacks.StackRow.remote`).
 """
 
 import contextlib
@@ -12,10 +12,10 @@ from typing import Protocol
 from ioflusher.lab.gate import Gate
 from ioflusher.lab.messages import FaultBegan, FaultEnded, GuestReport
 from ioflusher.lab.remote_iscsi import TARGET, iscsi_remote
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.stacks import STACKS
 from ioflusher.nbd.backends import Backend, MemoryBackend
 from ioflusher.nbd.server import Server
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.stacks import STACKS
 
 HOST_IN_GUEST = "10.0.2.2"  # QEMU's user network: this machine's loopback
 

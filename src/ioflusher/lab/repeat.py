@@ -12,10 +12,10 @@ from ioflusher.lab.follower import OnReport, ignore_report
 from ioflusher.lab.outcome import Ending, Experiment, Half, HostLoad, OneHalf, Plan, Run
 from ioflusher.lab.players import OnMachine, Players
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
 from ioflusher.lab.versions import versions
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted
 

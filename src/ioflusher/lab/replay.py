@@ -8,7 +8,7 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.kernels import find_kernel
 from ioflusher.lab.outcome import Experiment, Half, Plan, Run, half_words
 from ioflusher.lab.qemu import Accelerator
-from ioflusher.lab.scenario_file import builtin_scenarios, parse_scenario
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 
 def kernel_like(release: str) -> str:

@@ -18,11 +18,11 @@ from ioflusher.lab.kernels import Kernel, cache_directory, find_kernel
 from ioflusher.lab.kernels.unpacked import kernel_to_boot
 from ioflusher.lab.messages import AnyOrder, Booted, Hello, RunCommand, TimedReport, encode_order
 from ioflusher.lab.qemu import Accelerator, Disk, Hardware
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.tree import GUEST_PATH, Graft, default_shares, is_shown, scan
 from ioflusher.lab.vm import CONTROL_SOCKET as LONGEST_SOCKET
 from ioflusher.lab.vm import DIRECTORY_PREFIX, Ended, VirtualMachine
 from ioflusher.nbd.server import Server
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.programs import ProgramError
 from ioflusher.support.signals import undisturbed
 from ioflusher.support.temporary import OwnedDirectory, sweep

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.qemu import find_qemu
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import builtin_scenarios
-from ioflusher.lab.stacks import STACKS
 from ioflusher.lab.tree import GUEST_PATH, is_shown
+from ioflusher.scenario.file import builtin_scenarios
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.programs import ProgramError, locate, run
 
 INSTALL_DEADLINE_S = 900.0

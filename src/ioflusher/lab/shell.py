@@ -28,9 +28,9 @@ from ioflusher.lab.messages import (
     WindowSize,
 )
 from ioflusher.lab.remote import remote_store
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab, await_agent
 from ioflusher.lab.vm import Ended, VirtualMachine
+from ioflusher.scenario.records import Scenario
 
 ESCAPE = b"\x1d"  # Ctrl-], as of telnet(1): the one key that does not go to the guest
 LOOK_S = 0.2  # between two looks at the terminal's size

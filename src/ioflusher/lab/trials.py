@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from ioflusher.lab.outcome import Plan, Run
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.store import ExperimentStore
+from ioflusher.scenario.records import Scenario
 
 LAB_PROGRAMS = (
     "ioflusher",

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.scenario import HardeningTable, Scenario, Store
-from ioflusher.lab.scenario_file import check_scenario
-from ioflusher.lab.stacks import STACKS
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import check_scenario
+from ioflusher.scenario.records import HardeningTable, Scenario, Store
+from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.text import did_you_mean
 
 # the driver of the guest's network, through which a daemon reaches the server outside

@@ -13,8 +13,8 @@ from pathlib import Path
 from ioflusher import __version__
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.qemu import qemu_version
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.setup import needed_programs
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.programs import ProgramError, locate, run
 
 PACKAGE_DEADLINE_S = 30.0

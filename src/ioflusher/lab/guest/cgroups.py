@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioflusher.lab.guest.processes import Processes, SetupFailed
-from ioflusher.lab.scenario import CgroupTable
+from ioflusher.scenario.records import CgroupTable
 
 ROOT = Path("/sys/fs/cgroup")
 MOUNTS = {1: ROOT / "memory", 2: ROOT}

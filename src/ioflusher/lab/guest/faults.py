@@ -6,11 +6,11 @@ The observer calls it between two looks; what is to happen is worked out before 
 import time
 from collections.abc import Callable, Mapping
 
-from ioflusher.lab.faults import FAULTS, FaultEvent, FaultPlace, fault_events
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.messages import FaultBegan, FaultEnded
-from ioflusher.lab.scenario import FaultTable
 from ioflusher.lab.stacks.base import Fault
+from ioflusher.scenario.faults import FAULTS, FaultEvent, FaultPlace, fault_events
+from ioflusher.scenario.records import FaultTable
 
 NEVER_S = 1e9
 

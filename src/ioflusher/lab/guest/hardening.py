@@ -13,7 +13,7 @@ from ioflusher.flag.threads import thread_states
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import Bits, Thread
 from ioflusher.lab.guest.processes import SetupFailed
-from ioflusher.lab.scenario import HardeningTable
+from ioflusher.scenario.records import HardeningTable
 
 ATTACH_DEADLINE_S = 20.0  # for threads that do not stop; a guest under emulation is slow
 CHILD_FAILED = 1

@@ -30,7 +30,7 @@ from ioflusher.lab.messages import (
     StageFailed,
     SyscallUse,
 )
-from ioflusher.lab.stacks import STACKS
+from ioflusher.lab.stacks import load_stack
 from ioflusher.lab.stacks.base import Stack
 
 BUFFER_KIB = 8192  # for each processor; a round of 20 requests has some 2,000 events of 30 to 110 bytes
@@ -165,7 +165,7 @@ class EventCounter:
 def profile(order: ProfileDaemon, port: ReportPort) -> None:
     """Start the daemon, send its device requests in rounds, and report what it did in each."""
     scenario = order.half.scenario
-    stack = STACKS[scenario.device.kind].load()(order.half, Processes())
+    stack = load_stack(scenario.device.kind)(order.half, Processes())
     try:
         become_observer()
         port.say(SettingUp(step="starting the daemon"))

@@ -33,9 +33,9 @@ from ioflusher.lab.messages import (
     WorkWritten,
     decode_report,
 )
-from ioflusher.lab.scenario import KernelTable, Scenario
-from ioflusher.lab.stacks import STACKS
+from ioflusher.lab.stacks import load_stack
 from ioflusher.lab.stacks.base import Stack
+from ioflusher.scenario.records import KernelTable, Scenario
 
 SAMPLE_S = 0.5
 
@@ -63,7 +63,7 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     hardening = scenario.hardening
     # where only some threads are to carry the state, they get it once they are there
     at_start = msgspec.structs.replace(order, io_flusher=order.io_flusher and hardening.state == "all")
-    stack = STACKS[scenario.device.kind].load()(at_start, processes)
+    stack = load_stack(scenario.device.kind)(at_start, processes)
     become_observer()
     apply_settings(scenario.kernel)
     if hardening.min_free_kbytes is not None:

@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ioflusher.lab.errors import ScenarioError
 from ioflusher.lab.matrix.plan import MOST_CELLS, Choice, MatrixPlan, PlanError
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_settings import setting_path, with_settings
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.settings import setting_path, with_settings
 
 KERNEL = "kernel"  # the axis of kernels: a release each, as `lab run --kernel` takes it
 

@@ -18,9 +18,9 @@ from enum import Enum
 from ioflusher.lab.matrix.cells import Cell
 from ioflusher.lab.matrix.plan import MatrixPlan, value_label
 from ioflusher.lab.matrix.tally import CellTally, HalfTally, Rate
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_settings import setting_of
 from ioflusher.lab.trials import trial_key
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.settings import setting_of
 
 STATE = "the IO_FLUSHER state"
 STATE_KEY = "hardening.state"  # on which threads it is, in the half that has it

@@ -11,11 +11,11 @@ from ioflusher.lab.matrix.cells import Cell
 from ioflusher.lab.matrix.work import Trial
 from ioflusher.lab.qemu import Accelerator
 from ioflusher.lab.repeat import plan_for
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab, Progress, known_accelerator, silent
 from ioflusher.lab.setup import check_programs, needed_programs
 from ioflusher.lab.trials import trial_key_of
 from ioflusher.lab.versions import versions
+from ioflusher.scenario.records import Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from ioflusher.lab.errors import LabError
 from ioflusher.lab.minimise.search import Search, Tried, Try
 from ioflusher.lab.outcome import Ending, Run, half_words
 from ioflusher.lab.repeat import RunKeeper, plan_runs, play_runs
-from ioflusher.lab.scenario import Scenario
 from ioflusher.lab.session import Lab
 from ioflusher.lab.store import ExperimentStore, StoreError
 from ioflusher.lab.trials import measured_runs, trial_key_of
+from ioflusher.scenario.records import Scenario
 
 
 class NoContrastError(LabError):

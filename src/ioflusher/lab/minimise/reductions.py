@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.scenario import PressureTable, Scenario
-from ioflusher.lab.scenario_file import check_scenario
-from ioflusher.lab.scenario_settings import setting_of, with_settings
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import check_scenario
+from ioflusher.scenario.records import PressureTable, Scenario
+from ioflusher.scenario.settings import setting_of, with_settings
 
 # tables whose keys may go back to their defaults, each by itself
 _TABLES = ("machine", "device", "workload", "hardening")

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from ioflusher.lab.minimise.reductions import SIZES, Part, half_of, parts_of, reduced
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.records import Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from ioflusher.lab.minimise.reductions import SIZES
 from ioflusher.lab.minimise.search import Search
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_settings import setting_of
-from ioflusher.lab.scenario_writer import scenario_toml, size_text
+from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.settings import setting_of
+from ioflusher.scenario.writer import scenario_toml, size_text
 from ioflusher.support.text import counted
 
 

@@ -1,166 +1,33 @@
 """The stacks: ways from a block device of the guest to a daemon in user space that serves it.
 
-A stack is one file of this package with a class that implements `ioflusher.lab.stacks.base.Stack`, and one
-row here. The row says what both sides need to know before anything boots.
+A stack is one file of this package with a class that implements `ioflusher.lab.stacks.base.Stack`, one row
+here, and one in `ioflusher.scenario.stacks` that says what has to be known before anything boots.
 """
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ioflusher.lab.scenario import Store
     from ioflusher.lab.stacks.base import Stack
 
-
-# what lies on a block device: swap, or a file system
-BLOCK_USES = ("swap", "ext4", "xfs", "btrfs")
-
-
-@dataclass(frozen=True, slots=True)
-class StackRow:
-    """A kind of stack.
-
-    Attributes:
-        kind: its name in a scenario, `device.kind`.
-        implementation: "module:class" below this package.
-        modules: kernel modules, with options, that it needs; a scenario may name them itself.
-        places: for each `daemon.store` that the stack can use, the placeholders that `daemon.command` and
-            `daemon.setup` must hold, each replaced by a path or an address in the guest.
-        example: a `daemon.command`, for messages.
-        own_daemon: whether there is a daemon of ours for a scenario without `daemon.command`.
-        packages: the distribution's packages that it needs beside the daemon, each with a program of it.
-        uses: what `device.use` may be.
-        remote: the protocol of the server outside, for `daemon.store` "remote".
-        faults: the kinds of `fault.kind` that it knows beside those that every stack has.
-    """
-
-    kind: str
-    implementation: str
-    modules: tuple[str, ...]
-    places: Mapping["Store", tuple[str, ...]]
-    example: tuple[str, ...]
-    own_daemon: bool = False
-    packages: Mapping[str, str] = field(default_factory=dict)
-    uses: tuple[str, ...] = BLOCK_USES
-    remote: Literal["nbd", "iscsi"] = "nbd"
-    faults: tuple[str, ...] = ()
-
-    def load(self) -> "type[Stack]":
-        """The class behind the row."""
-        module, _, name = self.implementation.partition(":")
-        found: type[Stack] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-        return found
-
-
-STACKS: dict[str, StackRow] = {
-    row.kind: row
-    for row in (
-        StackRow(
-            kind="nbd",
-            implementation="nbd:NbdStack",
-            modules=("nbd nbds_max=1",),
-            places={
-                "file": ("{socket}", "{file}"),
-                "disk": ("{socket}", "{file}"),
-                "remote": ("{socket}", "{remote}"),
-                "own": ("{socket}",),
-            },
-            example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
-            own_daemon=True,
-        ),
-        StackRow(
-            kind="nbd-tcp",
-            implementation="nbd:NbdTcpStack",
-            modules=("nbd nbds_max=1",),
-            places={
-                "file": ("{port}", "{file}"),
-                "disk": ("{port}", "{file}"),
-                "remote": ("{port}", "{remote}"),
-                "own": ("{port}",),
-            },
-            example=("nbdkit", "-f", "-p", "{port}", "file", "{file}"),
-            own_daemon=True,
-        ),
-        StackRow(
-            kind="nbd-device",
-            implementation="nbd:NbdDeviceStack",
-            modules=("nbd nbds_max=1",),
-            places={
-                "file": ("{device}", "{file}"),
-                "disk": ("{device}", "{file}"),
-                "own": ("{device}",),
-            },
-            example=("qemu-nbd", "-v", "-f", "raw", "-c", "{device}", "{file}"),
-        ),
-        StackRow(
-            kind="fuse",
-            implementation="fuse:FuseStack",
-            modules=("fuse", "loop max_loop=1"),
-            places={"file": ("{directory}", "{mount}")},
-            example=("bindfs", "-f", "{directory}", "{mount}"),
-            own_daemon=True,
-        ),
-        StackRow(
-            kind="stacked",
-            implementation="stacked:StackedStack",
-            modules=("nbd nbds_max=1", "fuse", "loop max_loop=1"),
-            places={"file": ("{socket}", "{file}")},
-            example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
-            own_daemon=True,
-        ),
-        StackRow(
-            kind="ublk",
-            implementation="ublk:UblkStack",
-            modules=("ublk_drv",),
-            places={"file": ("{file}",), "disk": ("{file}",)},
-            example=("ublk", "add", "-t", "loop", "--foreground", "-f", "{file}"),
-            own_daemon=True,
-        ),
-        StackRow(
-            kind="tcmu",
-            implementation="tcmu:TcmuStack",
-            modules=("target_core_user", "tcm_loop", "sd_mod"),
-            places={"file": ()},
-            example=("tcmu-runner",),
-            packages={"dbus": "dbus-daemon", "qemu-utils": "qemu-img"},
-        ),
-        StackRow(
-            kind="iscsi",
-            implementation="iscsi:IscsiStack",
-            modules=("iscsi_tcp", "sd_mod"),
-            places={"file": ("{portal}", "{file}"), "disk": ("{portal}", "{file}")},
-            example=("my-target", "{portal}", "{file}"),
-            packages={"open-iscsi": "iscsid"},
-        ),
-        StackRow(
-            kind="iscsid",
-            implementation="iscsid:IscsidStack",
-            modules=("virtio_net", "iscsi_tcp", "sd_mod", "iscsi_target_mod", "target_core_file"),
-            places={store: ("{initiatorname}", "{config}") for store in ("remote", "file")},
-            example=("iscsid", "--foreground", "--initiatorname={initiatorname}", "--config={config}"),
-            packages={"open-iscsi": "iscsiadm", "tgt": "tgtd"},
-            remote="iscsi",
-            faults=("connection-cut",),
-        ),
-        StackRow(
-            kind="multipath",
-            implementation="multipath:MultipathStack",
-            modules=("sd_mod", "dm_multipath", "dm_round_robin", "dm_service_time"),
-            places={"own": ()},
-            example=("multipathd", "-d"),
-            packages={"multipath-tools": "multipathd", "udev": "/lib/systemd/systemd-udevd"},
-            faults=("paths-offline",),
-        ),
-        StackRow(
-            kind="nfs",
-            implementation="nfs:NfsStack",
-            modules=("nfsv4",),
-            places={"file": ("{directory}", "{port}")},
-            example=("my-nfs-server", "{directory}", "{port}"),
-            packages={"nfs-common": "mount.nfs4"},
-            uses=("nfs",),
-        ),
-    )
+# "module:class" below this package, by `device.kind`
+_IMPLEMENTATIONS = {
+    "nbd": "nbd:NbdStack",
+    "nbd-tcp": "nbd:NbdTcpStack",
+    "nbd-device": "nbd:NbdDeviceStack",
+    "fuse": "fuse:FuseStack",
+    "stacked": "stacked:StackedStack",
+    "ublk": "ublk:UblkStack",
+    "tcmu": "tcmu:TcmuStack",
+    "iscsi": "iscsi:IscsiStack",
+    "iscsid": "iscsid:IscsidStack",
+    "multipath": "multipath:MultipathStack",
+    "nfs": "nfs:NfsStack",
 }
+
+
+def load_stack(kind: str) -> "type[Stack]":
+    """The class that plays a kind of stack, loaded when it is needed: a guest needs one of them."""
+    module, _, name = _IMPLEMENTATIONS[kind].partition(":")
+    found: type[Stack] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return found

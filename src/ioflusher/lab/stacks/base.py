@@ -18,7 +18,7 @@ from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.mkfs import mkfs_command
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed
 from ioflusher.lab.messages import STORE_DISK, PlayHalf
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.records import Scenario
 
 STORE = Path("/store")
 BLOCK_DEVICES = Path("/sys/block")

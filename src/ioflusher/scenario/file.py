@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.faults import FAULTS, FaultPlace
-from ioflusher.lab.scenario import CgroupTable, DaemonTable, DeviceTable, FaultTable, Scenario
-from ioflusher.lab.stacks import STACKS
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.faults import FAULTS, FaultPlace
+from ioflusher.scenario.records import CgroupTable, DaemonTable, DeviceTable, FaultTable, Scenario
+from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.text import did_you_mean
 from ioflusher.support.toml import packaged_texts, parse_toml, read_file
 
@@ -167,7 +167,7 @@ def _has_fault(device: str, kind: str) -> bool:
 
 def builtin_scenarios() -> dict[str, str]:
     """The scenarios that come with the package: name to TOML text."""
-    return packaged_texts("ioflusher.lab", "scenarios")
+    return packaged_texts("ioflusher.scenario", "builtin")
 
 
 def find_scenario(wanted: str) -> Scenario:

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ioflusher.lab.errors import ScenarioError
-from ioflusher.lab.scenario import Scenario
-from ioflusher.lab.scenario_file import check_scenario
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.file import check_scenario
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.text import did_you_mean
 from ioflusher.support.toml import read_table
 

@@ -1,6 +1,6 @@
 """Scenarios: what machine, whose device, which pressure, and what counts as frozen.
 
-These types are the keys of a scenario file (docs/lab.md); `ioflusher.lab.scenario_file` reads one. A guest
+These types are the keys of a scenario file (docs/lab.md); `ioflusher.scenario.file` reads one. A guest
 gets its scenario as this record.
 """
 
@@ -9,7 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ioflusher.lab.stacks import STACKS
+from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.toml import Form, Size, whole_number
 
 
@@ -82,7 +82,7 @@ class DeviceTable:
     Attributes:
         size: bytes.
         use: what lies on it; the stack's row says what it may be.
-        kind: the stack between the device and its daemon, a row of `ioflusher.lab.stacks.STACKS`.
+        kind: the stack between the device and its daemon, a row of `ioflusher.scenario.stacks.STACKS`.
         queue_depth: requests that the device takes at once; None as the driver has it.
         paths: how many paths lead to it, for "multipath"; None for two.
         mkfs: options for mkfs, besides those that make it quick and suit the kernel.
@@ -210,7 +210,7 @@ class FaultTable:
     """What goes wrong meanwhile, in both halves alike.
 
     Attributes:
-        kind: a row of `ioflusher.lab.faults.FAULTS`.
+        kind: a row of `ioflusher.scenario.faults.FAULTS`.
         at_s: seconds from the workload's begin to the fault's.
         for_s: how long it lasts; 0: it is not ended.
         times: how many times it comes.

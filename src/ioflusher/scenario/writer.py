@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from ioflusher.lab.errors import LabError
-from ioflusher.lab.scenario import Scenario
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.records import Scenario
 from ioflusher.support.toml import Size
 
 _UNITS = ((30, "G"), (20, "M"), (10, "K"))
@@ -16,12 +16,12 @@ def check_writer() -> None:
     """See that scenarios can be written.
 
     Raises:
-        LabError: tomlkit is not installed.
+        ScenarioError: tomlkit is not installed.
     """
     try:
         import tomlkit  # noqa: F401
     except ImportError as error:
-        raise LabError(
+        raise ScenarioError(
             "a scenario's file is written with a package that is not installed: tomlkit",
             hint="pip install 'ioflusher[lab]'",
         ) from error
@@ -38,7 +38,7 @@ def scenario_toml(
         comments: dotted key -> what to say behind it; for a table, below its heading.
 
     Raises:
-        LabError: tomlkit is not installed.
+        ScenarioError: tomlkit is not installed.
     """
     check_writer()
     import tomlkit

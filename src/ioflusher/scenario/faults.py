@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.lab.scenario import FaultTable
+from ioflusher.scenario.records import FaultTable
 
 
 class FaultPlace(Enum):
