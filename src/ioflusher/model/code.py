@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ioflusher.model.system import Changes, Expression, Number, Step, Task, all_of, number
+from ioflusher.model.transitions import Changes, Expression, Number, Step, Program, all_of, number
 
 
 class Code:
-    """The program of one task while it is written; `task()` is what comes of it.
+    """The program of one task while it is written; `program()` is what comes of it.
 
     Attributes:
         flags: the PF_ flags of the thread, which functions of the kernel look at.
@@ -71,7 +71,7 @@ class Code:
         weight: int = 1,
         completes: str = "",
     ) -> None:
-        """One step from here on; the arguments are those of `ioflusher.model.system.Step`."""
+        """One step from here on; the arguments are those of `ioflusher.model.transitions.Step`."""
         if self._at is None:
             return
         to = self._new_point()
@@ -98,9 +98,9 @@ class Code:
         self.step("", when=when, waits_for=waits_for, interruptible=interruptible)
 
     @contextmanager
-    def choice(self) -> "Iterator[Choice]":
+    def choice(self) -> "Iterator[Ways]":
         """A choice; each of its ways begins here, and they come together behind it."""
-        made = Choice(self, self._at, self._new_point())
+        made = Ways(self, self._at, self._new_point())
         yield made
         self._at = made.join if made.joined else None
 
@@ -130,14 +130,16 @@ class Code:
         if self._at is not None:
             self._rests.add(self._at)
 
-    def task(self, name: str, pid: int, *, works: bool = False, alike: str = "", flags: int = 0) -> Task:
+    def program(
+        self, name: str, pid: int, *, works: bool = False, alike: str = "", flags: int = 0
+    ) -> Program:
         """The task with this program."""
         found = [replace(step, at=self._find(step.at), to=self._find(step.to)) for step in self._steps]
         rests = {self._find(point) for point in self._rests}
         if self._at is not None and works:
             rests.add(self._find(self._at))
         steps, rests = _numbered(_without_decisions(found, rests), rests)
-        return Task(name, pid, flags, steps, frozenset(rests), works, alike)
+        return Program(name, pid, flags, steps, frozenset(rests), works, alike)
 
     def _new_point(self) -> int:
         self._points += 1
@@ -159,7 +161,7 @@ class Code:
         return any(self._find(step.to) == found for step in self._steps)
 
 
-class Choice:
+class Ways:
     """The ways of a choice, in the order in which they are asked."""
 
     def __init__(self, code: Code, fork: int | None, join: int) -> None:

@@ -1,6 +1,6 @@
 """A system of tasks as a transition system: what can happen next, and what it changes.
 
-The model of a machine is one `System`: whole-numbered variables (free units of memory, requests in flight,
+The model of a machine is one `TransitionSystem`: whole-numbered variables (free units of memory, requests in flight,
 who holds a lock), and tasks, each of which stands at a point of its program. A `Step` leads a task from one
 point to another: it may be taken while its condition holds, and changes variables, all at once. Everything
 else is made of that:
@@ -195,7 +195,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Program:
     """A task of the machine and its program.
 
     Attributes:
@@ -227,20 +227,20 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class TransitionSystem:
     """All of it.
 
     Attributes:
         name: what it is a model of.
         variables: every variable.
-        tasks: every task.
+        programs: every task.
         unit_bytes: the bytes of a unit of memory.
         version: of Linux, such as "6.12".
     """
 
     name: str
     variables: tuple[Variable, ...]
-    tasks: tuple[Task, ...]
+    programs: tuple[Program, ...]
     unit_bytes: int = 1
     version: str = ""
     notes: tuple[str, ...] = field(default=())
