@@ -4,18 +4,33 @@ from collections import Counter
 
 import pytest
 
-from ioflusher.kernlog.stacks.roles import Role, RoleTableError, all_rows, parse_table, role_of
+from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.stacks.anatomy import Step
+from ioflusher.kernlog.stacks.roles import Role, RoleTableError, all_rows, parse_table, role_of, tagged_rows
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
 def test_no_function_has_two_rows() -> None:
-    """A second row for a pattern would be dead."""
-    doubles = [pattern for pattern, count in Counter(row.pattern for row in all_rows()).items() if count > 1]
-    assert not doubles
+    """A second row with a role for a pattern would be dead; so would a second one of tags alone."""
+    for rows in ([r for r in all_rows() if r.role], [r for r in all_rows() if r.role is None]):
+        assert [pattern for pattern, count in Counter(row.pattern for row in rows).items() if count > 1] == []
 
 
-def test_a_star_stands_at_the_end_only() -> None:
-    """The look-up knows prefixes and nothing else."""
-    assert all("*" not in row.pattern[:-1] for row in all_rows())
+def test_a_star_stands_where_the_look_up_knows_it() -> None:
+    """At the end of a row with a role; at one end, either, of a row of tags alone."""
+    assert all("*" not in row.pattern[:-1] for row in all_rows() if row.role)
+    assert all(row.pattern.count("*") <= 1 and "*" not in row.pattern[1:-1] for row in all_rows())
+
+
+def test_tags_of_all_rows_that_fit_count() -> None:
+    """A function has the tags of its own row and of every row that only adds some."""
+    assert [row.pattern for row in tagged_rows("evict")] == ["evict"]
+    assert [row.pattern for row in tagged_rows("ext4_file_write_iter.cold")] == ["*_file_write_iter"]
+    assert tagged_rows("no_such_function") == ()
+    evict = Step(Frame("evict", 1, 2, None, True), role_of("evict"))
+    assert evict.does(Verb.HOLDS, Thing.INODE)
+    assert evict.does(Verb.FREES, Thing.INODE)
+    assert not evict.does(Verb.WAITS, Thing.INODE)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +57,16 @@ def test_an_unknown_function_has_no_row() -> None:
     assert role_of("no_such_function") is None
 
 
-@pytest.mark.parametrize("line", ["f block - -", "f swimming - - it swims"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "f block - -",
+        "f swimming - - it swims",
+        "f block,holds:nothing - - it",
+        "f block,has:page - - it",
+        "f - - - no role and no tag",
+    ],
+)
 def test_a_bad_line_is_named(line: str) -> None:
     """Whoever adds a line learns which one is wrong, and why."""
     with pytest.raises(RoleTableError, match=r"t:2: expected .* found"):

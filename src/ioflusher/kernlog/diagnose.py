@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.console import parse_console
-from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, TaskRef
+from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, Link, TaskRef
 from ioflusher.kernlog.judging.advice import kernel_notes, remedies, who_completes
 from ioflusher.kernlog.judging.devices import device_of
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
-from ioflusher.kernlog.judging.rules import judge
+from ioflusher.kernlog.judging.plain import plain_finding
+from ioflusher.kernlog.judging.recursion import recursion
+from ioflusher.kernlog.judging.waitgraph import find_cycles
 from ioflusher.kernlog.records import (
     DeviceServer,
     Event,
@@ -25,7 +27,9 @@ from ioflusher.kernlog.records import (
     TaskReport,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait, dissect
-from ioflusher.kernlog.stacks.askers import asker_of, families
+from ioflusher.kernlog.stacks.askers import asker_of
+from ioflusher.kernlog.stacks.subsystems import families
+from ioflusher.kernlog.stacks.things import Thing, Verb
 from ioflusher.kernlog.stacks.waits import explain_stack, mark
 
 MAX_GROUPS = 4096
@@ -114,7 +118,11 @@ class Diagnoser:
     def result(self) -> Diagnosis:
         """The diagnosis of everything taken so far."""
         episodes = [self._lockdep_episode(report) for report in self._lockdep.values()]
-        episodes += [self._episode(group, judge(group.case, self._facts)) for group in self._groups.values()]
+        groups = tuple(self._groups.values())
+        cycles = find_cycles([group.case for group in groups], self._facts)
+        for group, cycle in zip(groups, cycles, strict=True):
+            finding = recursion(cycle) if cycle else plain_finding(group.case, self._facts)
+            episodes.append(self._episode(group, finding))
         episodes = _merged(episodes)
         # both sorts are stable: recursions first, then the surer ones, then the log's order
         episodes.sort(key=lambda episode: (not episode.recursion, _SURENESS[episode.confidence]))
@@ -137,7 +145,8 @@ class Diagnoser:
             device=device_of(case),
             daemon=case.report.comm if daemon else None,
             chain=mark(case.report.frames),
-            cycle=_cycle(case, finding),
+            cycle=tuple(edge.waiter.name for edge in (*finding.edges, *finding.edges[:1])),
+            edges=_links(finding),
             kernel=case.report.kernel,
             notes=kernel_notes(case, families(case.body.steps)) if finding.recursion else (),
             remedies=remedies(case, finding),
@@ -166,6 +175,7 @@ class Diagnoser:
             daemon=None,
             chain=mark(report.frames[:64]),
             cycle=tuple(report.locks) if report.reclaim else (),
+            edges=(),
             kernel=report.kernel,
             notes=(),
             remedies=("report it to the subsystem that owns the locks, or use a kernel with the fix",),
@@ -187,7 +197,7 @@ def _matters(case: Case) -> bool:
     if body.wait is Wait.IDLE:
         return report.source is Source.HUNG_TASK
     if report.state == "R":
-        return any(step.frame.name == "__alloc_pages_slowpath" for step in body.steps)
+        return any(step.does(Verb.WAITS, Thing.RECLAIM) for step in body.steps)
     return report.state in (None, "D", "K")
 
 
@@ -217,11 +227,12 @@ def _task_ref(report: TaskReport) -> TaskRef:
     )
 
 
-def _cycle(case: Case, finding: Finding) -> tuple[str, ...]:
-    """Who waits for whom, closed; only where the log shows both ends."""
-    other = finding.other
-    proven = finding.confidence is Confidence.CERTAIN and other is not None
-    return (case.name, other.name, case.name) if proven and other else ()
+def _links(finding: Finding) -> tuple[Link, ...]:
+    """The cycle's edges as they are told."""
+    return tuple(
+        Link(edge.waiter.name, edge.waits, edge.giver.name, edge.gives, edge.known, edge.missing)
+        for edge in finding.edges
+    )
 
 
 def _merged(episodes: list[Episode]) -> list[Episode]:

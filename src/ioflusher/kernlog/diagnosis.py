@@ -34,6 +34,27 @@ class TaskRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One edge of a cycle in words.
+
+    Attributes:
+        waiter: the task that waits.
+        waits: what it waits for.
+        giver: the task that this is up to; the waiter itself in a cycle of one edge.
+        gives: why it is; begins with "it" or "its", which stands for the giver.
+        known: how sure the edge is.
+        missing: what would make it surer, None for nothing.
+    """
+
+    waiter: str
+    waits: str
+    giver: str
+    gives: str
+    known: Confidence
+    missing: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Episode:
     """One thing that happened, to one task or to several in the same way.
 
@@ -50,7 +71,9 @@ class Episode:
         device: the device or file system, None where the log does not name one.
         daemon: the program that others wait for, None for none.
         chain: the first task's stack with roles, innermost first.
-        cycle: who waits for whom, closed; empty where the log does not prove one.
+        cycle: the tasks that wait one for the next, closed: the first one is also the last; the names of the
+            locks in a lockdep report; empty outside a recursion.
+        edges: the cycle's edges, the first task's own first.
         kernel: the kernel's version, None where the log does not say.
         notes: what is known of that version.
         remedies: what to do, most useful first.
@@ -69,6 +92,7 @@ class Episode:
     daemon: str | None
     chain: tuple[MarkedFrame, ...]
     cycle: tuple[str, ...]
+    edges: tuple[Link, ...]
     kernel: str | None
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
@@ -164,6 +188,17 @@ def episode_as_json(episode: Episode) -> dict[str, Any]:
             for step in episode.chain
         ],
         "cycle": list(episode.cycle),
+        "edges": [
+            {
+                "waiter": edge.waiter,
+                "waits": edge.waits,
+                "giver": edge.giver,
+                "gives": edge.gives,
+                "known": edge.known.value,
+                "missing": edge.missing,
+            }
+            for edge in episode.edges
+        ],
         "kernel": episode.kernel,
         "notes": list(episode.notes),
         "remedies": list(episode.remedies),

@@ -9,6 +9,7 @@ from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.waits import MarkedFrame
 from ioflusher.report.diagnosis_text import (
     daemon_state,
+    edge_text,
     function_text,
     headline,
     outside_in,
@@ -93,6 +94,7 @@ def _episode(name: str, episode: Episode) -> Iterator[str]:
         ("daemon", f"{episode.daemon}{daemon_state(episode)}" if episode.daemon else None),
         ("needs", episode.needs),
         ("cycle", " \N{RIGHTWARDS ARROW} ".join(episode.cycle)),
+        *(("edge", edge_text(edge)) for edge in episode.edges),
         ("kernel", episode.kernel),
         *(("known", note) for note in episode.notes),
         ("missing", episode.missing),

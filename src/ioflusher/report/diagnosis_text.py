@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from ioflusher.kernlog.diagnosis import Diagnosis, Episode
+from ioflusher.kernlog.diagnosis import Diagnosis, Episode, Link
 from ioflusher.kernlog.judging.findings import Confidence
 from ioflusher.kernlog.records import NO_PLACE
 from ioflusher.kernlog.stacks.roles import Role
@@ -72,6 +72,13 @@ def _episode(number: int, episode: Episode) -> Iterator[str]:
             yield from _wrapped(name, value)
     if episode.recursion:
         yield from _stack(episode.chain)
+
+
+def edge_text(edge: Link) -> str:
+    """One edge of a cycle: who waits for what, to whom that is up, and how sure that is."""
+    to = "itself" if edge.giver == edge.waiter else edge.giver
+    known = edge.known.value + (f", {edge.missing} is missing" if edge.missing else "")
+    return f"{edge.waiter} waits for {edge.waits}, which is up to {to}: {edge.gives} [{known}]"
 
 
 def _wrapped(name: str, value: str) -> list[str]:

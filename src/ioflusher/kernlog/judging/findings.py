@@ -8,6 +8,7 @@ from ioflusher.kernlog.records import Source, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy
 from ioflusher.kernlog.stacks.askers import Asker
 from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.things import Thing
 
 
 class Kind(Enum):
@@ -47,6 +48,30 @@ class Confidence(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """One task waits for what is up to another, or to itself.
+
+    Attributes:
+        waiter, giver: the two tasks.
+        thing: what is waited for; None for a lock whose owner the kernel names.
+        scope: whose it is: a subsystem, a device; None where nothing tells.
+        known: how sure the edge is: as sure as the less sure of its ends.
+        waits: what the waiter waits for, in words.
+        gives: why that is up to the giver, in words that begin with "it" or "its".
+        missing: what would make it surer, None for nothing.
+    """
+
+    waiter: "Case"
+    giver: "Case"
+    thing: Thing | None
+    scope: str | None
+    known: Confidence
+    waits: str
+    gives: str
+    missing: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one stack comes to.
 
@@ -56,7 +81,8 @@ class Finding:
         confidence: how sure that is.
         why: one sentence with the reason for `recursion` being what it is.
         missing: what would have made it surer, None for nothing.
-        other: the other task of two that the log shows, None for none.
+        edges: the cycle, beginning with this task's own edge; empty where there is none.
+        other: the task that has to act, where the log shows it and it is not this one; None for none.
     """
 
     kind: Kind
@@ -64,6 +90,7 @@ class Finding:
     confidence: Confidence
     why: str
     missing: str | None = None
+    edges: tuple[Edge, ...] = ()
     other: "Case | None" = None
 
 

@@ -1,8 +1,9 @@
 """Through what reclaim came back to where it started."""
 
 from ioflusher.kernlog.judging.findings import Case, Kind
-from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.stacks.anatomy import Step, Wait
 from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
 def recursion_kind(case: Case) -> Kind:
@@ -15,13 +16,13 @@ def recursion_kind(case: Case) -> Kind:
         return Kind.USER_FS_RECURSION
     if Role.NETWORK_FS in roles:
         return Kind.NETWORK_FS_RECURSION
-    if any(step.frame.name in _INODES for step in body.inner):
+    if any(_gives_up_inodes(step) for step in body.inner):
         return Kind.INODE_RECURSION
     if Role.SHRINKER in roles:
         return Kind.SHRINKER_RECURSION
     return Kind.WRITEBACK_RECURSION
 
 
-_INODES = frozenset(
-    {"super_cache_scan", "prune_super", "prune_icache_sb", "prune_dcache_sb", "shrink_icache_memory", "evict"}
-)
+def _gives_up_inodes(step: Step) -> bool:
+    """Whether a file system's inodes or directory entries, whose last user an inode may be, are freed."""
+    return step.does(Verb.FREES, Thing.INODE) or (step.role is Role.SHRINKER and step.part == "fs")

@@ -55,7 +55,7 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
             Kind.LOCKUP, False, Confidence.CERTAIN, "it ran when its stack was printed; it waited for nothing"
         )
     if body.reclaim is Reclaim.DIRECT:
-        return _in_reclaim(case, facts)
+        return _behind_anothers_device(case, facts) or _in_reclaim(case, facts)
     what = awaited(body)
     kind = _OUTSIDE.get(body.wait, Kind.OTHER)
     if body.reclaim is Reclaim.KSWAPD and body.wait is Wait.RUNNING:
@@ -96,6 +96,18 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
     return Finding(
         kind, False, Confidence.PROBABLE, f"it waits for {what}; no allocation of its own is involved"
     )
+
+
+def _behind_anothers_device(case: Case, facts: Facts) -> Finding | None:
+    """The kernel's memory names the device, and its process does not serve it: a slow device, to it."""
+    device, asker = case.report.device, case.asker
+    servers = [server for server in facts.servers if server.device == device]
+    if not device or asker.service not in (Service.DAEMON, Service.ORDINARY) or not (servers or asker.daemon):
+        return None
+    names = ", ".join(f"{server.comm} ({server.pid})" for server in servers)
+    who = f"{names} serves" if servers else "the kernel's own driver serves"
+    why = f"its allocation waits in reclaim for {device}, which {who}"
+    return Finding(Kind.RECLAIM_BEHIND_DEVICE, False, Confidence.CERTAIN, why)
 
 
 _SERVES = "whether the program serves the device that is waited for: name it with --daemon if it does"

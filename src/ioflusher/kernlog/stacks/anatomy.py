@@ -3,11 +3,13 @@
 Nothing here judges; `waits` explains one stack and `diagnose` a whole log, both from an `Anatomy`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernlog.frames import Frame
-from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of
+from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of, tagged_rows
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
 class Reclaim(Enum):
@@ -69,6 +71,19 @@ class Step:
         """The subsystem: the printed module, else the table's; None where neither says."""
         return self.frame.module or (self.row.part if self.row else None)
 
+    def does(self, verb: Verb, thing: Thing) -> bool:
+        """Whether the tables say that the function waits for, takes, holds, frees or completes the thing."""
+        return any(
+            tag.verb is verb and tag.thing is thing
+            for row in tagged_rows(self.frame.function)
+            for tag in row.tags
+        )
+
+    def things(self) -> Iterator[tuple[Verb, Thing, str]]:
+        """What the function does with which things, each with the table's words for it."""
+        for row in tagged_rows(self.frame.function):
+            yield from ((tag.verb, tag.thing, row.reason) for tag in row.tags)
+
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
@@ -93,7 +108,7 @@ class Anatomy:
         return next((step for step in self.steps if step.role in roles), None)
 
 
-_AROUND_ENTRY = {Role.ALLOCATION, Role.MEMPOOL_WAIT, Role.RECLAIM_THROTTLE}
+_AROUND_ENTRY = {Role.ALLOCATION, Role.MEMPOOL_WAIT, Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
 _RECLAIM_WORK = {Role.RECLAIM, Role.SHRINKER, Role.DIRECT_RECLAIM}
 _RECLAIM_OWNER = {
     Role.DIRECT_RECLAIM: Reclaim.DIRECT,
@@ -102,12 +117,14 @@ _RECLAIM_OWNER = {
     Role.KSWAPD: Reclaim.KSWAPD,
     Role.FORCED_RECLAIM: Reclaim.FORCED,
 }
+_THROTTLES = {Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
 _PAGES_GO = {Role.SWAP_OUT, Role.PAGE_OUT}
 _KERNELS_OWN = ("kswapd", "kcompactd")
 # What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
 # looked through: the frames around it say more.
 _SPEAKING: dict[Role, Wait] = {
     Role.RECLAIM_THROTTLE: Wait.RECLAIM_THROTTLE,
+    Role.HIGH_THROTTLE: Wait.RECLAIM_THROTTLE,
     Role.DIRTY_THROTTLE: Wait.DIRTY_THROTTLE,
     Role.WRITEBACK_WAIT: Wait.WRITEBACK,
     Role.MEMPOOL_WAIT: Wait.MEMPOOL,
@@ -174,7 +191,7 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         # nothing but reclaim writes pages out
         work = max((i for i, step in enumerate(steps) if step.role in _PAGES_GO), default=None)
     if work is None:
-        throttled = next((i for i, s in enumerate(steps) if s.role is Role.RECLAIM_THROTTLE), None)
+        throttled = next((i for i, s in enumerate(steps) if s.role in _THROTTLES), None)
         if throttled is None or _throttled_writer(steps):
             return None, 0
         return Reclaim.DIRECT, throttled

@@ -1,16 +1,20 @@
 """Who a waiting thread is to others: a daemon, the kernel's storage worker, a file system at work, nobody."""
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
 from ioflusher.kernlog.records import TaskReport
-from ioflusher.kernlog.stacks.anatomy import Anatomy, Step
+from ioflusher.kernlog.stacks.anatomy import Anatomy
 from ioflusher.kernlog.stacks.roles import Role, role_of
+from ioflusher.kernlog.stacks.subsystems import completing_families, families, family
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 DAEMON_TABLE = "daemons.txt"
+THREAD_TABLE = "threads.txt"
+# a daemon that serves nothing of the machine that it runs on
+_NOT_HERE = "osd"
 
 
 class Service(Enum):
@@ -31,11 +35,13 @@ class Daemon:
         name: the task's name; `*` at the end is any rest, at both ends any name that holds the word.
         serves: what waits when it waits, such as "nbd" or "fuse".
         about: a few words on it.
+        unless: the name is no such daemon's where the log has one that serves this; None for nothing.
     """
 
     name: str
     serves: str
     about: str
+    unless: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,13 @@ class Asker:
         service: what others need the thread for.
         part: the subsystem that asked for memory, None where no particular one did.
         daemon: the table's line of the program, None for what is no daemon.
+        completes: the subsystem whose I/O a kernel thread completes, None for none in particular.
     """
 
     service: Service
     part: str | None
     daemon: Daemon | None
+    completes: str | None = None
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +66,12 @@ def known_daemons() -> tuple[Daemon, ...]:
     """The table of programs, in its order."""
     text = Path(__file__).with_name(DAEMON_TABLE).read_text("utf-8")
     lines = (line.split(None, 2) for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    return tuple(Daemon(name, serves, about.strip()) for name, serves, about in lines)
+    return tuple(_daemon(name, serves, about.strip()) for name, serves, about in lines)
+
+
+def _daemon(name: str, serves: str, about: str) -> Daemon:
+    what, _, unless = serves.partition("!")
+    return Daemon(name, what, about, unless or None)
 
 
 @lru_cache(maxsize=4096)
@@ -81,109 +94,57 @@ def _fits(pattern: str, comm: str) -> bool:
     return comm.startswith(pattern[:-1]) if pattern.endswith("*") else comm == pattern[:15]
 
 
-# parts of one subsystem under several module names
-_FAMILIES = {
-    "jbd2": "ext4",
-    "jbd": "ext3",
-    "spl": "zfs",
-    "rbd": "ceph",
-    "libceph": "ceph",
-    "sunrpc": "nfs",
-    "nfsv3": "nfs",
-    "nfsv4": "nfs",
-    "nfs_acl": "nfs",
-    "lockd": "nfs",
-    "iscsi_tcp": "iscsi",
-    "libiscsi": "iscsi",
-    "libiscsi_tcp": "iscsi",
-    "scsi_transport_iscsi": "iscsi",
-    "raid1": "md",
-    "raid10": "md",
-    "raid456": "md",
-    "md_mod": "md",
-    "ocfs2_dlm": "ocfs2",
-    "ocfs2_nodemanager": "ocfs2",
-    "dlm": "gfs2",
-    "nvme_tcp": "nvme",
-    "nvme_rdma": "nvme",
-    "nvme_core": "nvme",
-    "nvme_fabrics": "nvme",
-    "zsmalloc": "zram",
-    "cachefiles": "fscache",
-    "zcommon": "zfs",
-    "zavl": "zfs",
-    "usb_storage": "usb",
-    "uas": "usb",
-    "usbcore": "usb",
-    "xhci_hcd": "usb",
-    "ehci_hcd": "usb",
-    "ib_isert": "iscsi_target_mod",
-    "ib_srpt": "target_core_mod",
-    "tcm_loop": "target_core_mod",
-    "rds": "rdma",
-    "rds_rdma": "rdma",
-    "rds_tcp": "rdma",
-    "ib_core": "rdma",
-    "ib_cm": "rdma",
-    "iw_cm": "rdma",
-    "rdma_cm": "rdma",
-    "mlx4_core": "rdma",
-    "mlx5_core": "rdma",
-    "mlx4_ib": "rdma",
-    "mlx5_ib": "rdma",
-    "rpcrdma": "nfs",
-    "ufshcd_core": "ufs",
-}
-# parts that say nothing about whose the code is
-GENERAL = frozenset({None, "mm", "memcg", "fs", "block", "net", "tcp", "unix", "scsi", "quota", "virtio_blk"})
+@dataclass(frozen=True, slots=True)
+class KernelThread:
+    """A line of the table of the kernel's own threads.
+
+    Attributes:
+        name: the task's name; `*` at the end is any rest, `#` a digit and any rest.
+        gives: what others wait for it to bring about, None where its stack tells.
+        family: whose it is, None for no particular one.
+        about: a few words on it.
+    """
+
+    name: str
+    gives: Thing | None
+    family: str | None
+    about: str
 
 
-def family(part: str | None) -> str | None:
-    """One name for all modules of a subsystem; None for none and for parts that everything passes through."""
-    if part in GENERAL or part is None:
+@lru_cache(maxsize=1)
+def known_threads() -> tuple[KernelThread, ...]:
+    """The table of the kernel's own threads, in its order."""
+    text = Path(__file__).with_name(THREAD_TABLE).read_text("utf-8")
+    lines = (line.split(None, 3) for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return tuple(
+        KernelThread(
+            name, None if gives == "-" else Thing(gives), None if whose == "-" else whose, about.strip()
+        )
+        for name, gives, whose, about in lines
+    )
+
+
+@lru_cache(maxsize=4096)
+def kernel_thread_named(comm: str | None) -> KernelThread | None:
+    """The kernel's thread with this name, None for none."""
+    if not comm:
         return None
-    return "dm" if part.startswith("dm_") else _FAMILIES.get(part, part)
+    return next((thread for thread in known_threads() if _is_called(thread.name, comm)), None)
 
 
-def families(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """The families of a run of steps, innermost first, each once."""
-    found = (family(step.part) for step in steps)
-    return tuple(dict.fromkeys(name for name in found if name))
-
-
-# kernel threads of these families complete the I/O that others wait for
-_BLOCK_COMPLETERS = {
-    "loop",
-    "nbd",
-    "drbd",
-    "iscsi",
-    "nvme",
-    "usb",
-    "ufs",
-    "dm",
-    "md",
-    "bcache",
-    "zram",
-    "rdma",
-}
-_TARGETS = {"iscsi_target_mod", "target_core_mod", "target_core_user"}
-_NETWORKED = {"ceph", "nfs", "cifs", "gfs2", "ocfs2", "9p", "fuse", "zfs", "fscache"}
-_COMPLETERS = _BLOCK_COMPLETERS | _TARGETS | _NETWORKED
-_KERNEL_THREAD = re.compile(
-    r"^(?:kworker/|loop\d|nbd\d|ceph-|md\d|drbd|rpciod|xprtiod|nfsiod|cifsd|scsi_eh_|iscsi_q|jbd2/|kdmflush"
-    r"|kcryptd|dmcrypt_write|xfsaild|flush-|bdi-|txg_|z_|zvol|spl_|arc_|o2net|dlm_|usb-storage|hub_|khubd|kslowd)"
-)
-
-
-_WORK = ("_work", "_workfn", "_work_fn", "_worker", "_thread")
+def _is_called(pattern: str, comm: str) -> bool:
+    begin = pattern.rstrip("*#")
+    if pattern.endswith("#"):
+        return comm.startswith(begin) and comm[len(begin) : len(begin) + 1].isdigit()
+    return comm.startswith(begin) if pattern.endswith("*") else comm == pattern
 
 
 def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:
     """Whether a stack belongs to a thread of the kernel itself."""
-    if report.workqueue or (report.comm and _KERNEL_THREAD.match(report.comm)):
+    if report.workqueue or kernel_thread_named(report.comm):
         return True
     # a stack that was cut may end in the work itself: loop_queue_work()
-    cut = bool(body.outer) and body.outer[-1].frame.name.endswith(_WORK)
+    cut = bool(body.outer) and body.outer[-1].does(Verb.COMPLETES, Thing.WORK)
     return cut or any(step.role is Role.WORKER for step in body.outer)
 
 
@@ -199,6 +160,8 @@ def asker_of(
     """
     part = asking_part(body)
     daemon = daemon_named(report.comm, extra)
+    if daemon and daemon.serves == _NOT_HERE:
+        daemon = None
     if served:
         daemon = Daemon(report.comm or "?", "block", f"serves {served}")
     if daemon and daemon.serves == "fuse" and any(step.role is Role.USER_FS for step in body.outer):
@@ -212,13 +175,13 @@ def asker_of(
     names = families(tuple(step for step in body.outer if step.role is not Role.NFS_SERVER))
     if is_kernel_thread(report, body):
         drivers = families(tuple(step for step in body.outer if step.role is Role.BLOCK))
-        completer = next((name for name in names if name in _COMPLETERS or name in drivers), None)
+        completer = next((name for name in names if name in completing_families() or name in drivers), None)
         completer = completer or _queues_family(report.workqueue)
         if completer and Role.WRITEBACK not in roles:
-            return Asker(Service.KERNEL, part or completer, None)
-        if report.comm and re.match(r"loop\d|nbd\d|drbd|scsi_eh_|rpciod|cifsd|md\d|kslowd", report.comm):
-            return Asker(Service.KERNEL, part or report.comm, None)
-    if Role.WRITEBACK in roles or any(_WRITES_PAGES.search(step.frame.name) for step in body.outer):
+            return Asker(Service.KERNEL, part or completer, None, completer)
+        if (thread := kernel_thread_named(report.comm)) and thread.gives is Thing.IO:
+            return Asker(Service.KERNEL, part or thread.family, None, thread.family)
+    if Role.WRITEBACK in roles or any(step.does(Verb.COMPLETES, Thing.WRITEBACK) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)
     return Asker(Service.INTERNALS if part else Service.ORDINARY, part, None)
 
@@ -228,16 +191,9 @@ def _queues_family(workqueue: str | None) -> str | None:
     for word in (workqueue or "").split()[1:]:
         row = role_of(word)
         name = family(word[1:-1] if word.startswith("[") else row.part if row else None)
-        if name in _COMPLETERS or (name and row and row.role is Role.BLOCK):
+        if name in completing_families() or (name and row and row.role is Role.BLOCK):
             return name
     return None
-
-
-# whoever stands in one of these has pages marked as under writeback that it has not sent off yet
-_WRITES_PAGES = re.compile(
-    r"writepages$|^(?:write_cache_pages|writeback_iter|mpage_map_|mpage_prepare_extent|ext4_bio_write)"
-    r"|_write_data_pages$|_write_cache_pages$"
-)
 
 
 def asking_part(body: Anatomy) -> str | None:

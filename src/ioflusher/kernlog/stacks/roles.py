@@ -1,9 +1,10 @@
 """What each kernel function does in a stack: the table's types and how a frame finds its row.
 
-The rows stand in functions.txt and functions_io.txt beside this file; the code that walks stacks
-knows roles only, so a kernel engineer adds a line there and reads nothing else.
+The rows stand in functions.txt, functions_io.txt and functions_held.txt beside this file; the code that
+walks stacks knows roles and tags only, so a kernel engineer adds a line there and reads nothing else.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.frames import plain_name
+from ioflusher.kernlog.stacks.things import Tag, parse_tag
 
-TABLES = ("functions.txt", "functions_io.txt")
+TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt")
 
 
 class Role(Enum):
@@ -31,6 +33,7 @@ class Role(Enum):
     RECLAIM_QUEUE = "reclaim-queue"  # reclaimers queue here, one behind another
     SHRINKER_LOCK = "shrinker-lock"  # waits for shrinkers that run
     RECLAIM_THROTTLE = "reclaim-throttle"  # reclaim sleeps on purpose
+    HIGH_THROTTLE = "high-throttle"  # a task over its memory cgroup's memory.high sleeps
     DIRTY_THROTTLE = "dirty-throttle"  # a writer sleeps until fewer pages are dirty
     DIRECT_COMPACTION = "direct-compaction"  # an allocation moves pages itself, to make a larger run
     COMPACTION = "compaction"
@@ -77,25 +80,28 @@ class RoleRow:
     """One line of the table.
 
     Attributes:
-        pattern: a symbol, or a prefix with `*` at its end.
-        role: what such a function does in a stack.
+        pattern: a symbol, a prefix with `*` at its end, or an ending with `*` before it.
+        role: what such a function does in a stack; None where the row only has tags, which are then added to
+            those of the row with a role.
         part: the subsystem, named as its module is; None where it belongs to none in particular.
         kernels: versions that have the function, such as "5.16-"; None where not known.
         reason: what the function does, in a few words.
+        tags: what it waits for, holds and brings about.
     """
 
     pattern: str
-    role: Role
+    role: Role | None
     part: str | None
     kernels: str | None
     reason: str
+    tags: tuple[Tag, ...] = ()
 
 
 def parse_table(text: str, name: str) -> tuple[RoleRow, ...]:
     """The rows of a table's text; `name` is what messages call it.
 
     Raises:
-        RoleTableError: a line lacks a column or names an unknown role.
+        RoleTableError: a line lacks a column or names an unknown role or tag.
     """
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -104,12 +110,18 @@ def parse_table(text: str, name: str) -> tuple[RoleRow, ...]:
         columns = line.split(None, 4)
         if len(columns) != 5:
             raise RoleTableError(f"{name}:{number}: expected 5 columns, found {len(columns)}")
-        pattern, role, part, kernels, reason = columns
+        pattern, deeds, part, kernels, reason = columns
+        role, *tags = deeds.split(",")
         try:
-            known = Role(role)
+            known = None if role == "-" else Role(role)
+            row_tags = tuple(parse_tag(tag) for tag in tags)
         except ValueError:
-            raise RoleTableError(f"{name}:{number}: expected a role of Role, found {role!r}") from None
-        rows.append(RoleRow(pattern, known, _unless_dash(part), _unless_dash(kernels), reason))
+            raise RoleTableError(
+                f"{name}:{number}: expected a role of Role and tags like holds:page, found {deeds!r}"
+            ) from None
+        if known is None and not row_tags:
+            raise RoleTableError(f"{name}:{number}: expected a role or a tag, found neither")
+        rows.append(RoleRow(pattern, known, _unless_dash(part), _unless_dash(kernels), reason, row_tags))
     return tuple(rows)
 
 
@@ -125,8 +137,10 @@ def all_rows() -> tuple[RoleRow, ...]:
 
 
 @lru_cache(maxsize=1)
-def _index() -> dict[str, RoleRow]:
-    return {row.pattern: row for row in all_rows()}
+def _index() -> tuple[dict[str, RoleRow], dict[str, RoleRow]]:
+    """The rows with a role and those with tags alone, by pattern."""
+    rows = all_rows()
+    return {r.pattern: r for r in rows if r.role}, {r.pattern: r for r in rows if r.role is None}
 
 
 @lru_cache(maxsize=65536)
@@ -135,11 +149,25 @@ def role_of(function: str) -> RoleRow | None:
 
     Compiler suffixes are ignored. A whole name wins over a prefix, a longer prefix over a shorter one.
     """
-    index = _index()
     name = plain_name(function)
-    row = index.get(name)
-    end = len(name)
-    while row is None and end > 0:
-        row = index.get(name[:end] + "*")
-        end -= 1
-    return row
+    return next(_fitting(_index()[0], name), None)
+
+
+@lru_cache(maxsize=65536)
+def tagged_rows(function: str) -> tuple[RoleRow, ...]:
+    """The rows whose tags hold for a function: its own, and every row of tags alone that fits."""
+    name = plain_name(function)
+    own = role_of(function)
+    tags_alone = _index()[1]
+    endings = (tags_alone.get("*" + name[i:]) for i in range(len(name)))
+    rows = (*_fitting(tags_alone, name), *(row for row in endings if row))
+    return (*((own,) if own and own.tags else ()), *rows)
+
+
+def _fitting(index: dict[str, RoleRow], name: str) -> Iterator[RoleRow]:
+    """The rows for a whole name, then for ever shorter beginnings of it."""
+    if name in index:
+        yield index[name]
+    for end in range(len(name), 0, -1):
+        if (row := index.get(name[:end] + "*")) is not None:
+            yield row

@@ -6,6 +6,7 @@ from enum import Enum
 from ioflusher.kernlog.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
 from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
 class StackKind(Enum):
@@ -108,7 +109,7 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
             writer = next((s for s in reversed(body.steps) if s.role in stores), None)
             how = f"its write in {writer.frame.name}()" if writer else "its write"
             return f"{how} was stopped by the kernel until other dirty pages have been written"
-        case StackKind.RECLAIM_THROTTLED if body.first(Role.DIRECT_RECLAIM, Role.RECLAIM) is None:
+        case StackKind.RECLAIM_THROTTLED if body.first(Role.HIGH_THROTTLE):
             return "it is over its memory cgroup's memory.high, and the kernel made it sleep for that"
         case StackKind.RECLAIM_THROTTLED:
             where = next(s.frame.name for s in body.steps if s.role is Role.RECLAIM_THROTTLE)
@@ -123,7 +124,7 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
             return "it waits for work"
         case _ if body.wait is Wait.RUNNING:
             return "it runs"
-        case _ if body.reclaim is None and any(step.frame.name == "do_swap_page" for step in body.steps):
+        case _ if body.reclaim is None and any(step.does(Verb.WAITS, Thing.SWAPPED) for step in body.steps):
             return f"to have its own memory back from swap, it waits for {awaited(body)}"
         case _ if body.steps:
             return f"it waits for {awaited(body)}, {_PLACE[body.reclaim]}"
@@ -183,12 +184,9 @@ def reclaim_deed(body: Anatomy) -> str:
     return "looked for pages to free"
 
 
-# functions that give inodes up; what comes before them in a stack may be there for a directory entry's sake
-_INODE_FUNCTIONS = ("evict", "prune_icache_sb", "shrink_icache_memory")
-
-
+# what comes before such a function in a stack may be there for a directory entry's sake
 def _frees_inodes(step: Step) -> bool:
-    return step.frame.name in _INODE_FUNCTIONS or step.frame.name.startswith("xfs_reclaim_inode")
+    return step.does(Verb.FREES, Thing.INODE)
 
 
 # parts of the kernel that every file system or device passes through: they name nobody

@@ -1,0 +1,215 @@
+"""What a waiting task holds, or has to bring about before others go on, as ends of edges."""
+
+from collections.abc import Iterator
+
+from ioflusher.kernlog.judging.ends import End
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, first_words
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread, kernel_thread_named
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.subsystems import families, family
+from ioflusher.kernlog.stacks.things import Thing, Verb
+
+_CERTAIN, _PROBABLE, _POSSIBLE = Confidence.CERTAIN, Confidence.PROBABLE, Confidence.POSSIBLE
+# what reclaim itself has in hand while it calls others; all else was taken before the allocation
+_RECLAIMS_OWN = frozenset({Thing.S_UMOUNT, Thing.INODE, Thing.PAGE})
+_OWN_SERVER = "the log does not say that the mount is of this machine itself"
+# what waits for a daemon that serves so (daemons.txt); what is no file system is a device
+_FILE_SYSTEMS = {
+    "fuse": ("fuse",),
+    "nfs": ("nfs",),
+    "cluster": ("gfs2", "ocfs2"),
+    "autofs4": ("autofs4",),
+    "fscache": ("fscache",),
+}
+
+
+def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
+    """What others, or the task itself, may wait for it to give; nothing where it runs."""
+    if case.runs or case.body.wait is Wait.IDLE:
+        return ()
+    found = (
+        *_served(case, facts),
+        *_by_name(case),
+        *_tagged(case),
+        *_in_reclaim(case),
+        *_in_the_middle(case),
+        *_nfs_server(case),
+        *_perhaps(case, facts),
+    )
+    return tuple({end.key: end for end in reversed(found)}.values())[::-1]
+
+
+def _served(case: Case, facts: Facts) -> Iterator[End]:
+    """What a storage daemon, or a kernel's storage worker, completes."""
+    daemon, asker = case.asker.daemon, case.asker
+    if served := facts.served_by(case.report.pid):
+        for thing in (Thing.IO, Thing.DIRTY):
+            yield End(thing, served, _CERTAIN, f"its process serves {served}")
+    if asker.service is Service.DAEMON and daemon is not None and not facts.excused(daemon):
+        who = f"it is needed to complete I/O ({daemon.name.rstrip('*-')}: {daemon.about})"
+        for name in _FILE_SYSTEMS.get(daemon.serves, ()):
+            yield End(Thing.ANSWER, name, _PROBABLE, who)
+        for scope in (daemon.serves, None):
+            yield End(Thing.IO, scope, _PROBABLE, who)
+            yield End(Thing.DIRTY, scope, _PROBABLE, who)
+    elif asker.service is Service.KERNEL:
+        who = f"it is needed to complete I/O (the kernel's worker for {asker.completes or 'storage'})"
+        for scope in dict.fromkeys((asker.part, asker.completes, None)):
+            yield End(Thing.IO, scope, _PROBABLE, who)
+        for scope in dict.fromkeys((asker.completes, None)):
+            yield End(Thing.DIRTY, scope, _PROBABLE, who)
+        for name in families(case.body.outer):
+            yield End(Thing.ANSWER, name, _PROBABLE, who, alone=True)
+        if asker.completes:
+            yield End(Thing.HELD, asker.completes, _PROBABLE, who)
+
+
+def _by_name(case: Case) -> Iterator[End]:
+    """What a kernel thread is known to bring about, whatever its stack shows."""
+    thread = kernel_thread_named(case.report.comm)
+    if thread is not None and thread.gives is not None and thread.gives is not Thing.IO:
+        scope = thread.family if thread.gives is Thing.TRANSACTION else None
+        yield End(thread.gives, scope, _CERTAIN, f"it is {case.report.comm}: {thread.about}")
+
+
+def _tagged(case: Case) -> Iterator[End]:
+    """What the tables say that the functions on its stack hold and complete."""
+    body = case.body
+    below = next((step for step in body.steps if step.role is not None), None)
+    for step in body.outer:
+        for verb, thing, reason in step.things():
+            if verb in (Verb.HOLDS, Verb.COMPLETES) or (verb is Verb.TAKES and not _is_taking(case, step)):
+                yield from _by_function(case, step, thing, reason)
+        if step.role is Role.WRITEBACK:
+            yield End(Thing.WRITEBACK, None, _PROBABLE, _UNSENT)
+    for step in body.inner:
+        for verb, thing, reason in step.things():
+            if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
+                yield End(thing, None, _CERTAIN, f"its reclaim is in {step.frame.name}() ({reason})")
+
+
+_UNSENT = (
+    "it prepares pages for writing, has marked them as under writeback and may not have sent them off yet"
+)
+
+
+def _by_function(case: Case, step: Step, thing: Thing, reason: str) -> Iterator[End]:
+    name = f"{step.frame.name}()"
+    part = family(step.part)
+    if thing is Thing.WRITEBACK:
+        missing = "the log does not show which page it waits for"
+        yield End(thing, None, _PROBABLE, _UNSENT, missing)
+    elif thing is Thing.FS_IO:
+        yield from _ends_io(case, name, part)
+    elif thing is Thing.IO and case.body.wait in IO_WAITS | HELD_WAITS:
+        why = f"it asked for memory below {name}, where requests of a device wait for it"
+        yield End(thing, None, _PROBABLE, why, "the log does not show that reclaim waits for the same device")
+    elif thing is Thing.QUEUE:
+        why = f"it asked for memory while it changed a block device's queue ({name})"
+        yield End(thing, None, _PROBABLE, why, "the log does not show that both are the same queue")
+    elif thing is Thing.TRANSACTION:
+        if part:
+            yield End(thing, part, _PROBABLE, f"it is in {name} ({reason})")
+    elif thing is Thing.INODE_LOCK:
+        # programs that write write different files, unless they are one; a full cgroup's tasks share some
+        scope = None if case.body.wait is Wait.OOM else case.report.comm
+        yield End(thing, scope, _CERTAIN, f"it is in {name} ({reason})")
+    elif thing not in (Thing.WORK, Thing.IO):
+        yield End(thing, None, _CERTAIN, f"it is in {name} ({reason})")
+
+
+def _ends_io(case: Case, name: str, part: str | None) -> Iterator[End]:
+    """A file system's own thread tells whoever waits for a request or page that it has ended."""
+    if not is_kernel_thread(case.report, case.body):
+        return
+    why = f"it has to end a file system's I/O ({name})"
+    for kind in (Thing.IO, Thing.HELD) if part else ():
+        yield End(kind, part, _PROBABLE, why)
+    for kind in (Thing.WRITEBACK, Thing.PAGE):
+        yield End(kind, None, _PROBABLE, why, "the log does not show whose page it waits for")
+
+
+def _is_taking(case: Case, step: Step) -> bool:
+    """Whether it stands in the function only because it waits for what that takes."""
+    speaking = next((s for s in case.body.steps if s.role not in _LOCKS), None)
+    return speaking is step
+
+
+_LOCKS = frozenset({Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT})
+
+
+def _in_reclaim(case: Case) -> Iterator[End]:
+    """What a reclaimer that waits keeps from others."""
+    body = case.body
+    if body.reclaim is None or body.wait is Wait.RUNNING:
+        return
+    shrinks = any(step.role is Role.SHRINKER for step in body.inner)
+    if shrinks and body.wait is not Wait.SHRINKERS:
+        yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
+    drivers = any(step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
+    log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
+    answer = body.wait in (Wait.DAEMON, Wait.SERVER)
+    held = shrinks and drivers and body.wait in (Wait.LOCK, Wait.COMPLETION, Wait.WORK)
+    kernels = body.reclaim is Reclaim.KSWAPD
+    if held or answer or kernels:
+        how = "it reclaims, and waits itself"
+        sure = held or answer or log or body.wait is Wait.FS
+        yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how)
+
+
+def _in_the_middle(case: Case) -> Iterator[End]:
+    """Something of the subsystem whose code asked for memory, or waits for all shrinkers or a new thread."""
+    body = case.body
+    if body.reclaim is Reclaim.DIRECT:
+        part = asking_part(body)
+        for name in (*((part,) if part else ()), *first_words(body.outer[:8])):
+            why = (
+                f"{name} asked for memory in the middle of its own work, and may hold or have to do what is "
+                "waited for"
+            )
+            yield End(Thing.HELD, name, _PROBABLE, why)
+    elif body.wait is Wait.THREAD:
+        for name in families(body.steps):
+            yield End(Thing.HELD, name, _PROBABLE, f"it works in {name}, and cannot go on without a thread")
+    elif body.wait is Wait.SHRINKERS:
+        # an unmount waits for shrinkers, but holds nothing of theirs
+        owners = tuple(step for step in body.outer if step.role in (Role.BLOCK, Role.DRIVER))
+        for name in families(owners):
+            yield End(Thing.HELD, name, _PROBABLE, f"it works in {name}, and may hold its lock")
+    elif case.report.owner is not None:
+        for name in families(body.steps):
+            yield End(Thing.HELD, name, _PROBABLE, f"it works for {name}, and cannot go on without the lock")
+
+
+def _nfs_server(case: Case) -> Iterator[End]:
+    """A thread of this machine's NFS server."""
+    if any(step.role is Role.NFS_SERVER for step in case.body.outer):
+        why = "it is a thread of this machine's NFS server"
+        yield End(Thing.ANSWER, "nfs", _PROBABLE, why, _OWN_SERVER)
+
+
+def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
+    """Programs whose name tells nothing, and tasks that may be the OOM killer's choice."""
+    body, asker = case.body, case.asker
+    programs = facts.families & _SERVED_BY_PROGRAMS
+    sends = any(step.role is Role.NETWORK for step in body.outer)
+    if asker.service not in (Service.DAEMON, Service.KERNEL) and body.wait in IO_WAITS and sends and programs:
+        why = (
+            "it sends on a socket, and this machine uses a device that a program serves "
+            f"({', '.join(sorted(programs))})"
+        )
+        missing = "whether this program serves that device: name it with --daemon if it does"
+        yield End(Thing.IO, None, _POSSIBLE, why, missing, alone=True)
+    if body.reclaim is Reclaim.DIRECT and not case.report.comm:
+        missing = "the name of the program whose stack this is"
+        yield End(Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, True)
+    if body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
+        missing = "whether that task is the one that was killed"
+        yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)
+
+
+# drivers whose devices' requests a program completes
+_SERVED_BY_PROGRAMS = frozenset({"nbd", "ublk_drv", "target_core_user"})

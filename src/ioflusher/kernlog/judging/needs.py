@@ -1,0 +1,175 @@
+"""What a stack waits for, as ends of edges: from its innermost frames, and what follows from those."""
+
+from collections.abc import Iterator
+
+from ioflusher.kernlog.judging.ends import End
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.askers import Service, is_kernel_thread
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.subsystems import families, family
+from ioflusher.kernlog.stacks.things import Thing, Verb
+from ioflusher.kernlog.stacks.waits import awaited
+
+# what ends when a request of a device ends
+IO_WAITS = frozenset(
+    {Wait.IO, Wait.MEMPOOL, Wait.TAG, Wait.WRITEBACK, Wait.PAGE_LOCK, Wait.SOCKET, Wait.COMPLETION}
+)
+# what somebody must let go of or bring to an end, rather than a device that works by itself
+HELD_WAITS = frozenset(
+    {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU}
+)
+ANSWERS = frozenset({Wait.DAEMON, Wait.SERVER})
+_DIRECTLY = {
+    Wait.INODE: Thing.INODE,
+    Wait.FROZEN: Thing.THAW,
+    Wait.THREAD: Thing.THREAD,
+    Wait.SHRINKERS: Thing.SHRINKERS,
+    Wait.WRITEBACK: Thing.WRITEBACK,
+    Wait.PAGE_LOCK: Thing.PAGE,
+}
+# functions of these roles say nothing about whose lock or completion it is
+SILENT = frozenset({None, Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT})
+_CERTAIN, _PROBABLE, _POSSIBLE = Confidence.CERTAIN, Confidence.PROBABLE, Confidence.POSSIBLE
+_NOT_NAMED = "the log does not name the device that reclaim writes to"
+
+
+def needs(case: Case, facts: Facts) -> tuple[End, ...]:
+    """What a task waits for; nothing where it runs. Of two ends about one thing the surer one comes first."""
+    if case.runs or case.body.wait is Wait.IDLE:
+        return ()
+    device = tuple(_device_by_name(case))
+    # whether another thread's name or work makes a program needed matters only where no device is named
+    told = device and case.asker.service in (Service.DAEMON, Service.ORDINARY)
+    found = device if told else (*device, *_tagged(case), *_general(case, facts))
+    return tuple({end.key: end for end in reversed(found)}.values())[::-1]
+
+
+def _general(case: Case, facts: Facts) -> Iterator[End]:
+    body = case.body
+    what = awaited(body)
+    if (thing := _DIRECTLY.get(body.wait)) is not None:
+        yield End(thing, None, _CERTAIN, what)
+    if body.wait is Wait.PAGE_LOCK and body.reclaim is not None:
+        # before 4.8 one function waits for both bits of a page
+        yield End(Thing.WRITEBACK, None, _PROBABLE, what)
+    if body.wait in ANSWERS or (body.wait in IO_WAITS | {Wait.INODE} and body.reclaim is not None):
+        yield from _answers(case, what)
+    if body.wait is Wait.DIRTY_THROTTLE:
+        yield _fewer_dirty_pages(case, what)
+    if body.wait is Wait.RECLAIM_THROTTLE and body.first(Role.HIGH_THROTTLE) is None:
+        yield End(Thing.RECLAIM, None, _PROBABLE, what)
+        if body.reclaim is Reclaim.DIRECT and not facts.exhausted:
+            missing = "whether the pages that are waited for are on the device that it serves"
+            yield End(Thing.IO, None, _POSSIBLE, "pages to be written", missing)
+    yield from _held(case, what)
+    yield from _io(case, what)
+
+
+def _device_by_name(case: Case) -> Iterator[End]:
+    """The kernel's memory names the device of the request, page or throttled writer."""
+    device = case.report.device
+    if device and case.body.wait is Wait.DIRTY_THROTTLE:
+        yield End(Thing.DIRTY, device, _CERTAIN, f"dirty pages of {device} to be written")
+    elif device and case.body.reclaim is Reclaim.DIRECT and case.body.wait is not Wait.RUNNING:
+        yield End(Thing.IO, device, _CERTAIN, f"a request of {device}")
+
+
+def _tagged(case: Case) -> Iterator[End]:
+    """What the tables say that its innermost functions wait for."""
+    body = case.body
+    inside = body.inner if body.reclaim is not None else body.steps
+    for step in _innermost(inside):
+        for verb, thing, _ in step.things():
+            scope = family(step.part) if thing is Thing.TRANSACTION else None
+            if verb is Verb.WAITS and thing is Thing.RECLAIM and body.reclaim is None:
+                missing = "whether memory came free later"
+                yield End(thing, None, _POSSIBLE, f"{thing.words} ({step.frame.name}())", missing)
+            elif verb is Verb.WAITS and thing not in (Thing.SWAPPED, Thing.RECLAIM):
+                yield End(thing, scope, _CERTAIN, f"{thing.words} ({step.frame.name}())")
+    speaking = next((step for step in body.steps if step.role not in SILENT - {None}), None)
+    if speaking is not None and body.wait in (Wait.LOCK, Wait.UNKNOWN):
+        for verb, thing, _ in speaking.things():
+            if verb is Verb.TAKES:
+                for scope in (None, case.report.comm) if thing is Thing.INODE_LOCK else (None,):
+                    yield End(thing, scope, _CERTAIN, f"{thing.words} ({speaking.frame.name}())")
+
+
+def _innermost(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """The steps down to the first that says what is waited for, and those of its subsystem around it."""
+    part: str | None = None
+    for step in steps:
+        yield step
+        if step.role in SILENT:
+            continue
+        part = part or step.part
+        if step.part != part:
+            return
+
+
+def _answers(case: Case, what: str) -> Iterator[End]:
+    """A daemon's or server's answer, or a page or inode that only such an answer sets free."""
+    body = case.body
+    steps = tuple(s for s in body.inner or body.steps if s.role in (Role.USER_FS, Role.NETWORK_FS))
+    for name in families(steps):
+        yield End(Thing.ANSWER, name, _CERTAIN if body.wait in ANSWERS else _PROBABLE, what)
+
+
+def _fewer_dirty_pages(case: Case, what: str) -> End:
+    """The limit is the machine's; loop's workers are stopped for pages of the device below only.
+
+    Since Linux 4.13 they carry PF_LOCAL_THROTTLE (then called PF_LESS_THROTTLE) themselves; a FUSE file
+    system has a limit of its own.
+    """
+    version = case.kernel_version
+    below = next((n for n in families(case.body.steps) if n != "loop"), None)
+    local = case.asker.service is Service.KERNEL and not (version is not None and version < (4, 13))
+    if local:
+        return End(Thing.DIRTY, below or "the device below", _PROBABLE, what)
+    return End(Thing.DIRTY, None, _PROBABLE, what, "the log does not show whose dirty pages fill the limit")
+
+
+def _held(case: Case, what: str) -> Iterator[End]:
+    """A lock of a subsystem, or its progress."""
+    body = case.body
+    if body.reclaim is None:
+        if body.wait is Wait.LOCK and (first := next(iter(families(body.steps)), None)):
+            yield End(Thing.HELD, first, _PROBABLE, what)
+        return
+    speaking = next((step for step in body.inner if step.role not in SILENT), None)
+    own_code = speaking is not None and speaking.role is Role.BLOCK
+    if body.wait in HELD_WAITS | {Wait.RECLAIM_QUEUE} and not (body.wait in ANSWERS and not _carries(case)):
+        for name in (*families(body.inner), *first_words(body.inner)):
+            yield End(Thing.HELD, name, _PROBABLE, what)
+    elif own_code and speaking is not None and (name_ := family(speaking.part)):
+        # a driver itself holds the request back, rather than the hardware below it
+        yield End(Thing.HELD, name_, _PROBABLE, what)
+    if body.wait is Wait.WORK:
+        missing = "whether that work, or what it waits for, waits for a new thread"
+        yield End(Thing.THREAD, None, _POSSIBLE, what + ", which may need a new thread", missing)
+
+
+def _carries(case: Case) -> bool:
+    """Whether no answer can come before this thread goes on, since it sends, connects or recovers."""
+    sends = any(step.role is Role.NETWORK for step in case.body.outer)
+    return sends or is_kernel_thread(case.report, case.body)
+
+
+def _io(case: Case, what: str) -> Iterator[End]:
+    """Requests: of the file systems and drivers that reclaim is in, and of some device that is not named."""
+    body = case.body
+    if body.reclaim is None or body.wait not in IO_WAITS | HELD_WAITS | {Wait.RECLAIM_QUEUE}:
+        return
+    if body.wait in ANSWERS:
+        return
+    for name in families(body.inner):
+        yield End(Thing.IO, name, _PROBABLE, what)
+    if body.reclaim is Reclaim.DIRECT:
+        yield End(Thing.IO, None, _PROBABLE, what, _NOT_NAMED)
+
+
+def first_words(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """What stands for the subsystem of functions that no table lists: the first words of their names."""
+    words = (step.frame.name.lstrip("_").partition("_")[0] for step in steps if step.row is None)
+    return tuple(dict.fromkeys(f"{word}_*" for word in words if len(word) >= 4))

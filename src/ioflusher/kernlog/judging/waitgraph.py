@@ -1,0 +1,192 @@
+"""Who waits for whom: one graph over a log's tasks, and the cycles in it that have an allocation in them.
+
+A node is a task; an edge says what it waits for, to whom that is up, and how sure either end is. A task that
+waits for itself is a cycle of one edge. networkx finds the others; it is loaded only where there can be one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ioflusher.kernlog.judging.ends import End, Key, meeting, meeting_itself
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence, Edge
+from ioflusher.kernlog.judging.gifts import gifts
+from ioflusher.kernlog.judging.needs import needs
+from ioflusher.kernlog.stacks.anatomy import Wait
+
+# tasks of one component that are looked at: beyond, a log is a flood
+MAX_MEMBERS = 256
+
+Cycle = tuple[Edge, ...]
+_WEIGHTS = {Confidence.CERTAIN: 1, Confidence.PROBABLE: 16, Confidence.POSSIBLE: 256}
+SURENESS = {Confidence.CERTAIN: 0, Confidence.PROBABLE: 1, Confidence.POSSIBLE: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    case: Case
+    needs: tuple[End, ...]
+    gifts: tuple[End, ...]
+    owner: int | None  # the task that the kernel names as a lock's owner
+
+
+def find_cycles(cases: Sequence[Case], facts: Facts) -> list[Cycle | None]:
+    """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
+
+    None where it is in none, or where more than one edge of it is a mere possibility.
+    """
+    tasks = _tasks(cases, facts)
+    best: list[Cycle | None] = [_own_cycle(task) for task in tasks]
+    for cycle in _cycles_of_several(tasks):
+        for place, number in enumerate(cycle.members):
+            turned = (*cycle.edges[place:], *cycle.edges[:place])
+            best[number] = min((best[number] or turned, turned), key=_weight)
+    return [cycle if cycle and _shown(cycle) else None for cycle in best]
+
+
+def _weight(cycle: Cycle) -> int:
+    """What makes one cycle surer than another: its guesses; of two that are alike the first one counts."""
+    return sum(_WEIGHTS[edge.known] for edge in cycle)
+
+
+def _shown(cycle: Cycle) -> bool:
+    return sum(edge.known is Confidence.POSSIBLE for edge in cycle) <= 1
+
+
+def _tasks(cases: Sequence[Case], facts: Facts) -> list[_Task]:
+    by_tid = {case.report.tid: number for number, case in enumerate(cases) if case.report.tid is not None}
+    return [
+        _Task(
+            case,
+            needs(case, facts),
+            gifts(case, facts),
+            by_tid.get(case.report.owner[1]) if case.report.owner else None,
+        )
+        for case in cases
+    ]
+
+
+def allocates(case: Case) -> bool:
+    """Whether a task waits in reclaim, for a killed task's memory, or for dirty pages.
+
+    Without one that does, a cycle is a deadlock of another kind.
+    """
+    body = case.body
+    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE)
+
+
+# -- a task that waits for itself
+
+
+def _own_cycle(task: _Task) -> Cycle | None:
+    if not allocates(task.case):
+        return None
+    needed = {end.key: end for end in task.needs}
+    loops = [
+        (_edge(task.case, needed[gift.key], task.case, gift),) for gift in task.gifts if gift.key in needed
+    ]
+    return min(loops, key=_weight, default=None)
+
+
+# -- several tasks
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    members: tuple[int, ...]
+    edges: Cycle
+
+
+def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
+    """For each allocating task of each component the surest way round that leads through another task."""
+    components = _components(tasks)
+    if not components:
+        return
+    import networkx
+
+    for members in components:
+        graph: Any = networkx.DiGraph()
+        for edge_from, edge_to, edge in _edges_among(tasks, members):
+            known = graph.get_edge_data(edge_from, edge_to)
+            if known is None or _WEIGHTS[edge.known] < known["weight"]:
+                graph.add_edge(edge_from, edge_to, weight=_WEIGHTS[edge.known], edge=edge)
+        for number in members:
+            if number not in graph or not allocates(tasks[number].case):
+                continue
+            costs, ways = networkx.single_source_dijkstra(graph, number)
+            backs = [back for back in graph.predecessors(number) if back in costs]
+            if backs:
+                last = min(backs, key=lambda back: costs[back] + graph[back][number]["weight"])
+                way = ways[last]
+                edges = tuple(graph[one][two]["edge"] for one, two in pairwise((*way, number)))
+                yield _Members(tuple(way), edges)
+
+
+def _components(tasks: Sequence[_Task]) -> list[tuple[int, ...]]:
+    """The sets of tasks that wait for one another; tasks and things are the nodes, so edges stay few."""
+    waits = [(number, end.key) for number, task in enumerate(tasks) for end in task.needs if not end.alone]
+    gives = [(end.key, number) for number, task in enumerate(tasks) for end in task.gifts if not end.alone]
+    owners = [(number, task.owner) for number, task in enumerate(tasks) if task.owner is not None]
+    met = {key for _, key in waits} & {key for key, _ in gives}
+    out_of = {number for number, key in waits if key in met} | {number for number, _ in owners}
+    into = {number for key, number in gives if key in met} | {owner for _, owner in owners}
+    if len(out_of & into) < 2:
+        return []
+    import networkx
+
+    graph: Any = networkx.DiGraph()
+    graph.add_edges_from((number, key) for number, key in waits if key in met)
+    graph.add_edges_from((key, number) for key, number in gives if key in met)
+    graph.add_edges_from(owners)
+    found = []
+    for component in networkx.strongly_connected_components(graph):
+        members = sorted(node for node in component if isinstance(node, int))
+        if len(members) > 1 and any(allocates(tasks[number].case) for number in members):
+            found.append(tuple(members[:MAX_MEMBERS]))
+    return found
+
+
+def _edges_among(tasks: Sequence[_Task], members: Iterable[int]) -> Iterator[tuple[int, int, Edge]]:
+    inside = tuple(members)
+    givers: dict[Key, list[tuple[int, End]]] = {}
+    for number in inside:
+        for end in tasks[number].gifts:
+            if not end.alone:
+                givers.setdefault(end.key, []).append((number, end))
+    for number in inside:
+        task = tasks[number]
+        if task.owner in inside and task.owner != number:
+            yield number, task.owner, _owner_edge(task.case, tasks[task.owner].case)
+        for need in task.needs:
+            for other, gift in () if need.alone else givers.get(need.key, ()):
+                if other != number:
+                    yield number, other, _edge(task.case, need, tasks[other].case, gift)
+
+
+def _edge(waiter: Case, need: End, giver: Case, gift: End) -> Edge:
+    """The edge where a need and a gift meet; two tasks may mean different things by them."""
+    if waiter is giver:
+        between = meeting_itself(need.key)
+        missing = (gift.missing, between.missing, need.missing)
+    else:
+        certain = need.known is gift.known is Confidence.CERTAIN
+        between = meeting(need.key, exact=certain and need.scope is not None)
+        missing = (gift.missing, between.missing and between.missing.format(giver=giver.name), None)
+    known = max((need.known, gift.known, between.known), key=SURENESS.__getitem__)
+    lacks = next((text for text in missing if text), None) if known is not Confidence.CERTAIN else None
+    return Edge(waiter, giver, need.thing, need.scope, known, need.because, gift.because, lacks)
+
+
+def _owner_edge(waiter: Case, owner: Case) -> Edge:
+    return Edge(
+        waiter,
+        owner,
+        None,
+        None,
+        Confidence.CERTAIN,
+        "a lock",
+        "the kernel names it as the lock's owner",
+        None,
+    )
