@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ioflusher.model.transitions import Changes, Expression, Number, Step, Program, all_of, number
+from ioflusher.model.transitions import Changes, Expression, Number, Program, Step, all_of, number
 
 
 class Code:

@@ -1,9 +1,9 @@
 """A system of tasks as a transition system: what can happen next, and what it changes.
 
-The model of a machine is one `TransitionSystem`: whole-numbered variables (free units of memory, requests in flight,
-who holds a lock), and tasks, each of which stands at a point of its program. A `Step` leads a task from one
-point to another: it may be taken while its condition holds, and changes variables, all at once. Everything
-else is made of that:
+The model of a machine is one `TransitionSystem`: whole-numbered variables (free units of memory, requests in
+flight, who holds a lock), and tasks, each of which stands at a point of its program. A `Step` leads a task
+from one point to another: it may be taken while its condition holds, and changes variables, all at once.
+Everything else is made of that:
 
 - a task *waits* where it stands at a point none of whose steps has its condition met;
 - a choice is a point with several steps; where more than one can be taken, either may happen;
