@@ -127,7 +127,7 @@ def test_a_functions_row_is_printed() -> None:
     assert call("--explain", "shrink_slab.part.40").stdout.startswith(
         "shrink_slab.part.40: shrinker (shrink_slab;"
     )
-    assert "not in the table" in call("--explain", "nonsense").stdout
+    assert "not in the tables" in call("--explain", "nonsense").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--boot", "1", "x"], ["--jobs", "0", "x"]])

@@ -29,7 +29,7 @@ from ioflusher.kernlog.fleet import (
 )
 from ioflusher.kernlog.inputs import journal as open_journal
 from ioflusher.kernlog.inputs import kernel_ring_buffer
-from ioflusher.kernlog.stacks.roles import role_of
+from ioflusher.kernlog.stacks.roles import RoleRow, role_of, tagged_rows
 from ioflusher.report.diagnosis_text import render_diagnosis
 from ioflusher.support.text import printable
 
@@ -218,10 +218,18 @@ def rendered(form: str, results: list[LogResult]) -> str:
 
 
 def explanation(function: str) -> str:
-    """What the table of kernel functions says of one."""
-    row = role_of(function)
-    if row is None:
-        return f"{printable(function)}: not in the table; a stack's other functions decide"
+    """What the tables of kernel functions say of one: its role, then what it waits for, holds, completes."""
+    own = role_of(function)
+    rows = (*((own,) if own else ()), *(row for row in tagged_rows(function) if row is not own))
+    if not rows:
+        return f"{printable(function)}: not in the tables; a stack's other functions decide"
+    return "\n".join(f"{printable(function)}: {_row_text(row)}" for row in rows)
+
+
+def _row_text(row: RoleRow) -> str:
+    """A row in a line: "shrinker, holds a file system's s_umount (super_cache_scan; part fs; ...): ..."."""
     kernels = f"kernels {row.kernels}" if row.kernels else "kernels not recorded"
     part = f"part {row.part}" if row.part else "no part in particular"
-    return f"{printable(function)}: {row.role.value} ({row.pattern}; {part}; {kernels}): {row.reason}"
+    deeds = [f"{tag.verb.value} {tag.thing.words}" for tag in row.tags]
+    what = ", ".join(([row.role.value] if row.role else []) + deeds)
+    return f"{what} ({row.pattern}; {part}; {kernels}): {row.reason}"
