@@ -5,8 +5,10 @@ readable by everybody who may see the process. This module imports nothing: daem
 """
 
 PF_IO_WORKER = 0x00000010
+PF_WQ_WORKER = 0x00000020
 PF_MEMALLOC = 0x00000800
 PF_USER_WORKER = 0x00004000  # since 6.4; before, an io_uring worker carries PF_IO_WORKER alone
+PF_KSWAPD = 0x00020000  # since 4.12
 PF_MEMALLOC_NOFS = 0x00040000  # since 4.12, commit 7dea19f9ee63; before, the bit was PF_KSWAPD
 PF_MEMALLOC_NOIO = 0x00080000  # since 3.9, commit 21caf2fc1931
 # a37b0715ddf3 "mm/writeback: replace PF_LESS_THROTTLE with PF_LOCAL_THROTTLE" (5.8): the same bit, a new name

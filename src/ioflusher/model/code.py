@@ -131,7 +131,7 @@ class Code:
             self._rests.add(self._at)
 
     def program(
-        self, name: str, pid: int, *, works: bool = False, alike: str = "", flags: int = 0
+        self, name: str, pid: int, *, works: bool = False, alike: str = "", hardware: bool = False
     ) -> Program:
         """The task with this program."""
         found = [replace(step, at=self._find(step.at), to=self._find(step.to)) for step in self._steps]
@@ -139,7 +139,7 @@ class Code:
         if self._at is not None and works:
             rests.add(self._find(self._at))
         steps, rests = _numbered(_without_decisions(found, rests), rests)
-        return Program(name, pid, flags, steps, frozenset(rests), works, alike)
+        return Program(name, pid, self.flags, steps, frozenset(rests), works, alike, hardware)
 
     def _new_point(self) -> int:
         self._points += 1
@@ -242,6 +242,7 @@ def _without_decisions(steps: list[Step], rests: set[int]) -> list[Step]:
             behind = at.get(step.to, [])
             if (
                 step.changes
+                or step.waits_for
                 or step.takes_ns is not None
                 or step.after_ns is not None
                 or step.completes
@@ -259,8 +260,6 @@ def _without_decisions(steps: list[Step], rests: set[int]) -> list[Step]:
                 at=step.at,
                 when=step.when,
                 label=", ".join(filter(None, (step.label, then.label))),
-                waits_for=step.waits_for,
-                interruptible=step.interruptible,
                 weight=step.weight,
             )
             break

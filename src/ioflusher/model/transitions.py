@@ -1,9 +1,9 @@
 """A system of tasks as a transition system: what can happen next, and what it changes.
 
-The model of a machine is one `TransitionSystem`: whole-numbered variables (free units of memory, requests in
-flight, who holds a lock), and tasks, each of which stands at a point of its program. A `Step` leads a task
-from one point to another: it may be taken while its condition holds, and changes variables, all at once.
-Everything else is made of that:
+The model of a machine is one `TransitionSystem`: whole-numbered variables (free units of memory, requests
+in flight, who holds a lock), and tasks, each of which stands at a point of its program. A `Step` leads a
+task from one point to another: it may be taken while its condition holds, and changes variables, all at
+once. Everything else is made of that:
 
 - a task *waits* where it stands at a point none of whose steps has its condition met;
 - a choice is a point with several steps; where more than one can be taken, either may happen;
@@ -20,7 +20,7 @@ and for a million at once (numpy arrays), so that a run and an exploration follo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Union
 
 
@@ -208,6 +208,7 @@ class Program:
         alike: a name that tasks have in common which cannot be told apart, for an exploration that counts
             states that differ in nothing but which of them is which as one; empty for a task of its own.
             Such tasks have equal programs, and no variable names one of them.
+        hardware: it is no task but what a device does by itself, so that no log shows it.
     """
 
     name: str
@@ -217,6 +218,7 @@ class Program:
     rests: frozenset[int] = frozenset()
     works: bool = False
     alike: str = ""
+    hardware: bool = False
 
     def steps_at(self) -> dict[int, tuple[Step, ...]]:
         """The steps of each point that has any, in their order."""
@@ -234,6 +236,7 @@ class TransitionSystem:
         name: what it is a model of.
         variables: every variable.
         programs: every task.
+        in_flight: for each device, how many of its requests are not completed.
         unit_bytes: the bytes of a unit of memory.
         version: of Linux, such as "6.12".
     """
@@ -241,6 +244,6 @@ class TransitionSystem:
     name: str
     variables: tuple[Variable, ...]
     programs: tuple[Program, ...]
+    in_flight: tuple[tuple[str, Expression], ...] = ()
     unit_bytes: int = 1
     version: str = ""
-    notes: tuple[str, ...] = field(default=())

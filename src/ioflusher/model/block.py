@@ -1,0 +1,132 @@
+"""Block devices: bios and their pool, tags, and what happens when a request is completed; block/.
+
+A request is a unit here. Its kind says what it is for, and so what its completion gives back.
+"""
+
+import abc
+from dataclasses import dataclass
+
+from ioflusher.model.code import Code
+from ioflusher.model.linux import Linux
+from ioflusher.model.transitions import Changes, Expression, Variable, number, where
+
+# block/bio.c: BIO_POOL_SIZE, the elements of fs_bio_set
+BIO_POOL_SIZE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BioPool:
+    """What fs_bio_set keeps for when there is no memory for a bio (block/bio.c, mm/mempool.c)."""
+
+    elements: Variable
+
+
+def bio_alloc_bioset(code: Code, linux: Linux, pool: BioPool) -> None:
+    """A bio of free memory, or an element of the pool, or a wait for one: mempool_alloc(), mm/mempool.c.
+
+    It asks with __GFP_NOMEMALLOC and does not reclaim: below the min watermark nobody gets one of free
+    memory, not even who has PF_MEMALLOC.
+    """
+    zone = linux.zone
+    with code.call("bio_alloc_bioset", "mempool_alloc"), code.choice() as ways:
+        with ways.way("a bio", when=zone.free > zone.wmark_min):
+            pass
+        with ways.otherwise(
+            "an element of the bio pool",
+            {pool.elements: pool.elements - 1},
+            when=pool.elements > 0,
+            waits_for="an element of the bio pool",
+        ):
+            pass
+
+
+def bio_put(pool: BioPool) -> Changes:
+    """mempool_free(): the pool is filled up first."""
+    return {pool.elements: where(pool.elements < BIO_POOL_SIZE, pool.elements + 1, pool.elements)}
+
+
+class BlockDriver(abc.ABC):
+    """A block device and its driver.
+
+    Attributes:
+        name: such as "nbd0".
+        tags: requests that it still takes (blk_mq_tags).
+        pending: requests that were handed to whoever serves the device and were not taken up, by kind.
+    """
+
+    def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
+        self.name = name
+        self.linux = linux
+        self.queue_depth = queue_depth
+        self.tags = linux.variable(f"{name}_tags", queue_depth, queue_depth, what=f"free tags of {name}")
+        self.pending = {
+            kind: linux.variable(
+                f"{name}_{kind}s",
+                0,
+                queue_depth,
+                what=f"requests of {name} that wait for its server ({kind})",
+            )
+            for kind in kinds
+        }
+        self.completions: dict[str, Changes] = {}
+        linux.devices[name] = self
+
+    def submit(self, code: Code, kind: str) -> None:
+        """A request to the device: submit_bio(), a tag, the driver's queue_rq()."""
+        with code.call("submit_bio_noacct", "blk_mq_submit_bio"):
+            with code.call("blk_mq_get_tag"):
+                code.step(
+                    f"a tag of {self.name}",
+                    {self.tags: self.tags - 1},
+                    when=self.tags > 0,
+                    waits_for=f"a tag of {self.name}",
+                )
+            with code.call("blk_mq_dispatch_rq_list"):
+                self.queue_rq(code, kind)
+
+    @abc.abstractmethod
+    def queue_rq(self, code: Code, kind: str) -> None:
+        """The driver hands a request to whoever serves the device."""
+
+    def taken_up(self, kind: str) -> Changes:
+        """What changes when the server takes a request of this kind."""
+        return {self.pending[kind]: self.pending[kind] - 1}
+
+    def completed(self, kind: str) -> Changes:
+        """What changes when a request of this kind is completed: the tag, and what waited for it."""
+        return {self.tags: self.tags + 1, **self.completions[kind]}
+
+    @property
+    def in_flight(self) -> Expression:
+        """Requests that have a tag and are not completed."""
+        return number(self.queue_depth) - self.tags
+
+
+class DiskDriver(BlockDriver):
+    """A disk whose requests the machine below it completes, each after a while."""
+
+    def __init__(self, linux: Linux, name: str, *, request_ns: int, queue_depth: int = 256) -> None:
+        super().__init__(linux, name, queue_depth=queue_depth, kinds=("write",))
+        self.request_ns = request_ns
+
+    def queue_rq(self, code: Code, kind: str) -> None:
+        """virtio_queue_rq(), drivers/block/virtio_blk.c: it never waits."""
+        code.step(f"to {self.name}", {self.pending[kind]: self.pending[kind] + 1})
+
+    def add_server(self) -> None:
+        """What completes its requests: an interrupt, a task here for it takes its time."""
+        code = Code()
+        with code.loop():
+            code.rest()
+            with code.choice() as ways:
+                for kind, pending in self.pending.items():
+                    with ways.way(
+                        f"{self.name} completes",
+                        {**self.taken_up(kind), **self.completed(kind)},
+                        when=pending > 0,
+                        waits_for=f"a request of {self.name}",
+                        interruptible=True,
+                        takes_ns=self.request_ns,
+                    ):
+                        pass
+        self.linux.add(code, self.name, hardware=True)

@@ -1,0 +1,78 @@
+"""The modelled kernel while it is put together: its version, its variables, and what lies where.
+
+Each subsystem adds its variables and registers itself here, so that functions of one find the other as kernel
+functions do: reclaim finds the swap device, balance_dirty_pages() finds the dirty pages of all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ioflusher.kernel.task_flags import Version
+from ioflusher.model.code import Code, Ways
+from ioflusher.model.transitions import Program, TransitionSystem, Variable
+
+if TYPE_CHECKING:
+    from ioflusher.model.block import BlockDriver
+    from ioflusher.model.memory import MemoryZone
+    from ioflusher.model.swap import SwapArea
+    from ioflusher.model.writeback import DirtyDomain
+
+# super_block.s_shrink and others: writes further ways of shrink_node() for an allocation of this mask
+Shrinker = Callable[[Code, Ways, int], None]
+
+
+@dataclass(slots=True)
+class Linux:
+    """A kernel with what is registered in it.
+
+    Attributes:
+        version: its first two numbers.
+        unit_bytes: bytes of a unit of memory; a run takes SWAP_CLUSTER_MAX pages, an exploration far more.
+        zone: the memory.
+        domain: the dirty pages of all backing devices and their limits.
+        devices: block devices, by name.
+        swap: the swap area, if there is one.
+        shrinkers: of caches that reclaim makes smaller.
+    """
+
+    version: Version
+    unit_bytes: int
+    zone: "MemoryZone" = field(init=False)
+    domain: "DirtyDomain" = field(init=False)
+    devices: "dict[str, BlockDriver]" = field(default_factory=dict)
+    swap: "SwapArea | None" = None
+    shrinkers: list[Shrinker] = field(default_factory=list)
+    _variables: list[Variable] = field(default_factory=list)
+    _programs: list[Program] = field(default_factory=list)
+
+    def units(self, size: int) -> int:
+        """Bytes as units of memory, rounded, at least one for anything."""
+        return max(1, round(size / self.unit_bytes)) if size else 0
+
+    def variable(
+        self, name: str, initial: int, high: int, *, low: int = 0, what: str = "", unit: str = ""
+    ) -> Variable:
+        """A new variable of the system; see `ioflusher.model.transitions.Variable`."""
+        made = Variable(name, initial, high, low=low, what=what, unit=unit)
+        self._variables.append(made)
+        return made
+
+    def next_pid(self) -> int:
+        """The number of the program that is added next."""
+        return len(self._programs) + 1
+
+    def add(
+        self, code: Code, name: str, *, works: bool = False, alike: str = "", hardware: bool = False
+    ) -> None:
+        """Add a task with this program; see `ioflusher.model.transitions.Program`."""
+        pid = self.next_pid()
+        self._programs.append(code.program(name, pid, works=works, alike=alike, hardware=hardware))
+
+    def system(self, name: str) -> TransitionSystem:
+        """All that was put together."""
+        version = ".".join(map(str, self.version[:2]))
+        in_flight = tuple((device.name, device.in_flight) for device in self.devices.values())
+        return TransitionSystem(
+            name, tuple(self._variables), tuple(self._programs), in_flight, self.unit_bytes, version
+        )

@@ -1,0 +1,85 @@
+"""Reclaim: what direct reclaim and kswapd may free, and on what they wait; mm/vmscan.c.
+
+A round frees one unit, SWAP_CLUSTER_MAX pages in a run. What may be freed is decided by the mask of the
+allocation behind it:
+
+- clean pages of files by everybody;
+- anonymous pages, by writing them to the swap area, with __GFP_IO alone (shrink_folio_list() keeps those
+  that are not in the swap cache);
+- caches of file systems with __GFP_FS alone (super_cache_scan() returns SHRINK_STOP);
+- dirty pages of files by nobody but kswapd before 6.16, and rarely: the flusher writes them.
+
+Neither waits for writeback (that is for limits of control groups of version 1). They wait on the way down:
+for an element of the bio pool, a tag, a lock of the driver, room in its socket.
+"""
+
+from ioflusher.kernel.task_flags import PF_KSWAPD, PF_MEMALLOC
+from ioflusher.model.code import Code
+from ioflusher.model.gfp import GFP_KERNEL, Gfp
+from ioflusher.model.linux import Linux
+from ioflusher.model.transitions import Expression
+
+# isolating and freeing a unit of clean pages
+SCAN_NS = 30_000
+
+
+def reclaimable(linux: Linux, gfp: int) -> Expression:
+    """Whether there is something that an allocation of this mask can begin to reclaim."""
+    zone = linux.zone
+    found = zone.clean > 0
+    if linux.swap is not None and gfp & Gfp.IO:
+        found = found | linux.swap.can_take
+    return found
+
+
+def try_to_free_pages(code: Code, linux: Linux, gfp: int) -> None:
+    """One round of direct reclaim: __alloc_pages_direct_reclaim() and what it calls."""
+    with (
+        code.call(
+            "__alloc_pages_direct_reclaim", "try_to_free_pages", "do_try_to_free_pages", "shrink_zones"
+        ),
+        code.with_flags(PF_MEMALLOC),
+    ):
+        shrink_node(code, linux, gfp)
+
+
+def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
+    """shrink_node(): a unit of what the mask allows; how often of which, as get_scan_count() has it.
+
+    vm.swappiness is what I/O to the swap area is thought to cost against reading a file again, of 200.
+    """
+    zone, swap = linux.zone, linux.swap
+    with code.call("shrink_node"), code.choice() as ways:
+        with ways.way(
+            "a clean page is freed",
+            {zone.clean: zone.clean - 1, zone.free: zone.free + 1},
+            when=zone.clean > 0,
+            takes_ns=SCAN_NS,
+            weight=200 - (swap.swappiness if swap else 0),
+        ):
+            pass
+        if swap is not None and gfp & Gfp.IO and swap.swappiness:
+            with ways.way(when=swap.can_take, weight=swap.swappiness):
+                swap.pageout(code, linux)
+        if gfp & Gfp.FS:
+            for shrinker in linux.shrinkers:
+                shrinker(code, ways, gfp)
+        with ways.otherwise("nothing to reclaim"):
+            pass
+
+
+def add_kswapd(linux: Linux) -> None:
+    """kswapd(): from the low watermark, or when it is woken, to the high one."""
+    zone = linux.zone
+    code = Code(flags=PF_MEMALLOC | PF_KSWAPD)
+    with code.call("kswapd"), code.loop():
+        code.rest()
+        code.wait(zone.kswapd_awake > 0, "somebody who needs memory", interruptible=True)
+        with code.call("balance_pgdat"), code.loop(), code.choice() as ways:
+            with ways.way("sleeps", {zone.kswapd_awake: 0}, when=zone.free >= zone.wmark_high):
+                code.leave()
+            with ways.otherwise(
+                when=reclaimable(linux, GFP_KERNEL), waits_for="memory that can be reclaimed"
+            ):
+                shrink_node(code, linux, GFP_KERNEL)
+    linux.add(code, "kswapd0")

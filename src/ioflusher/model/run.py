@@ -1,0 +1,374 @@
+"""A run of the model: virtual time, one course of things, the same for the same seed.
+
+Each task goes on until it waits, takes time, or rests; what it changes wakes those that wait for it. Where
+more than one step can be taken, chance decides by their weights.
+"""
+
+import random
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heappop, heappush
+
+from ioflusher.errors import IoflusherError
+from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem
+
+# steps at one moment after which a model is thought to go round for ever
+_AT_ONCE = 1_000_000
+
+
+class ModelError(IoflusherError):
+    """The model does something that it must not: a variable leaves its range, time stands still."""
+
+
+class RunOutcome(Enum):
+    """How a run ended."""
+
+    DONE = "done"
+    FROZEN = "frozen"
+    OUT_OF_TIME = "out of time"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A task that cannot go on.
+
+    Attributes:
+        program: its name.
+        pid: its number.
+        since_ns: from when on.
+        waits_for: what for.
+        calls: its stack, the innermost first.
+        state: "D" or "S".
+        flags: its PF_ flags.
+        behind: numbers of the tasks one of which has to go on first; empty where nobody can.
+    """
+
+    program: str
+    pid: int
+    since_ns: int
+    waits_for: str
+    calls: tuple[str, ...]
+    state: str
+    flags: int
+    behind: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A step that was taken, for the time line."""
+
+    at_ns: int
+    program: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        outcome: how it ended.
+        at_ns: when, in virtual time.
+        steps: how many were taken.
+        completed: completed requests by device.
+        last_completed_ns: when the last one was.
+        longest_ns: the longest time between two of a device, by device.
+        waiting: the tasks that wait, with what and for whom.
+        values: all variables in the end, by name.
+        samples: (time, values) now and then, in the order of the system's variables.
+    """
+
+    outcome: RunOutcome
+    at_ns: int
+    steps: int
+    completed: dict[str, int]
+    last_completed_ns: dict[str, int]
+    longest_ns: dict[str, int]
+    waiting: tuple[Waiting, ...]
+    values: dict[str, int]
+    samples: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A step, compiled: what it does to the values, and how long it takes; its variables as bits."""
+
+    step: Step
+    act: Callable[[list[int]], None] | None
+    to: int
+    takes: Callable[[list[int]], int] | None
+    writes: int
+    completes: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A point of a program, compiled.
+
+    Attributes:
+        options: the steps that can be taken as soon as their conditions hold.
+        only: the one step, where it is the only one and has no condition.
+        able: which of them can be taken now, as bits.
+        timeouts: the steps that can be taken after a time, with that time.
+        reads: the variables that the conditions look at, as bits.
+        rests: whether the task may stay here for ever.
+    """
+
+    options: tuple[_Option, ...]
+    only: _Option | None
+    able: Callable[[list[int]], int]
+    timeouts: tuple[tuple[_Option, Callable[[list[int]], int]], ...]
+    reads: int
+    rests: bool
+
+
+def run(
+    system: TransitionSystem,
+    *,
+    seed: int = 0,
+    stalled_s: float = 15.0,
+    limit_s: float = 600.0,
+    sample_ns: int = 0,
+    on_step: Callable[[Happened], None] | None = None,
+) -> RunResult:
+    """Play a system.
+
+    Args:
+        system: what to play.
+        seed: of chance.
+        stalled_s: seconds of virtual time without a completed request of a device with requests, or with
+            nothing at all that can go on, after which it is frozen.
+        limit_s: seconds of virtual time after which it is out of time.
+        sample_ns: how often the variables are noted; 0 for never.
+        on_step: told each step that was taken.
+
+    Raises:
+        ModelError: the model is wrong.
+    """
+    return _Run(system, seed, sample_ns, on_step).play(int(stalled_s * 1e9), int(limit_s * 1e9))
+
+
+class _Run:
+    def __init__(
+        self,
+        system: TransitionSystem,
+        seed: int,
+        sample_ns: int,
+        on_step: Callable[[Happened], None] | None,
+    ) -> None:
+        self.system = system
+        self.index = {variable.name: number for number, variable in enumerate(system.variables)}
+        self.values = [variable.initial for variable in system.variables]
+        self.points = [self._compiled(program) for program in system.programs]
+        self.in_flight = [self._function(self._text(flying)) for _, flying in system.in_flight]
+        self.at = [0] * len(system.programs)
+        self.since = [0] * len(system.programs)
+        self.random = random.Random(seed)
+        self.now = 0
+        self.completed: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        self.longest: dict[str, int] = {}
+        self.sample_ns = self.sampled_ns = sample_ns
+        self.samples: list[tuple[int, tuple[int, ...]]] = []
+        self.on_step = on_step
+
+    def play(self, stalled_ns: int, limit_ns: int) -> RunResult:
+        """The loop of events: what can go on at this moment, then what is due next."""
+        values, at, points, chosen = self.values, self.at, self.points, self.random.random
+        ready = deque(range(len(at)))
+        # when, in which order, who, with which step, as a time-out of which stay at its point (0: it took
+        # time)
+        due: list[tuple[int, int, int, _Option, int]] = []
+        waits: dict[int, int] = {}  # the tasks that wait, and for which variables
+        stays = [0] * len(at)
+        sequence = steps = standing = moved_at = 0
+        working = [number for number, program in enumerate(self.system.programs) if program.works]
+        while True:
+            while ready:
+                task = ready.popleft()
+                while True:
+                    point = points[task][at[task]]
+                    option = point.only
+                    if option is None:
+                        able = point.able(values)
+                        if not able:
+                            waits[task] = point.reads
+                            self.since[task] = self.now
+                            stays[task] += 1
+                            for option, after in point.timeouts:
+                                sequence += 1
+                                heappush(due, (self.now + after(values), sequence, task, option, stays[task]))
+                            break
+                        # one bit: that step; several: by their weights
+                        option = point.options[able.bit_length() - 1]
+                        if able & (able - 1):
+                            option = _by_weight(point.options, able, chosen())
+                    if option.takes is not None:
+                        sequence += 1
+                        heappush(due, (self.now + option.takes(values), sequence, task, option, 0))
+                        break
+                    if option.act is not None:
+                        option.act(values)
+                        for other in [other for other in waits if waits[other] & option.writes]:
+                            del waits[other]
+                            ready.append(other)
+                    at[task] = option.to
+                    steps += 1
+                    if steps - standing > _AT_ONCE:
+                        name = self.system.programs[task].name
+                        raise ModelError(f"time stands still at {self.now} ns: {name} goes round")
+                    if self.on_step is not None:
+                        self.on_step(Happened(self.now, task, option.step))
+                    if option.completes:
+                        self._complete(option.completes)
+                        moved_at = self.now
+            if all(points[number][at[number]].rests for number in working):
+                return self._result(RunOutcome.DONE, steps, waits)
+            if not due:
+                return self._result(RunOutcome.FROZEN, steps, waits)
+            when, _, task, option, stay = heappop(due)
+            if stay and not (task in waits and stays[task] == stay):
+                continue  # it went on before its time was up
+            if when - moved_at > stalled_ns:
+                if any(count(values) for count in self.in_flight):
+                    return self._result(RunOutcome.FROZEN, steps, waits)
+                moved_at = when
+            if when > limit_ns:
+                return self._result(RunOutcome.OUT_OF_TIME, steps, waits)
+            while self.sample_ns and self.sampled_ns <= when:
+                self.samples.append((self.sampled_ns, tuple(values)))
+                self.sampled_ns += self.sample_ns
+            if when > self.now:
+                self.now, standing = when, steps
+            waits.pop(task, None)
+            ready.append(task)
+            step = option.step
+            if not stay and step.when is not None and not points[task][at[task]].able(values):
+                continue  # what it decided upon is gone: it decides again
+            if option.act is not None:
+                option.act(values)
+                for other in [other for other in waits if waits[other] & option.writes]:
+                    del waits[other]
+                    ready.append(other)
+            at[task] = option.to
+            steps += 1
+            if self.on_step is not None:
+                self.on_step(Happened(self.now, task, step))
+            if option.completes:
+                self._complete(option.completes)
+                moved_at = self.now
+
+    def _complete(self, device: str) -> None:
+        before = self.last.get(device, 0)
+        self.longest[device] = max(self.longest.get(device, 0), self.now - before)
+        self.last[device] = self.now
+        self.completed[device] = self.completed.get(device, 0) + 1
+
+    def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int]) -> RunResult:
+        waiting = []
+        for number, program in enumerate(self.system.programs):
+            point = self.points[number][self.at[number]]
+            if number not in waits:
+                continue
+            ways = [option.step for option in point.options]
+            told = next((step for step in ways if step.waits_for), None)
+            if told is None:
+                continue  # it sleeps until a time-out
+            waiting.append(
+                Waiting(
+                    program.name,
+                    program.pid,
+                    self.since[number],
+                    told.waits_for,
+                    told.calls,
+                    "S" if told.interruptible else "D",
+                    program.flags,
+                    self._behind(number),
+                )
+            )
+        return RunResult(
+            outcome,
+            self.now,
+            steps,
+            dict(self.completed),
+            dict(self.last),
+            dict(self.longest),
+            tuple(waiting),
+            dict(zip(self.index, self.values, strict=True)),
+            tuple(self.samples),
+        )
+
+    def _behind(self, task: int) -> tuple[int, ...]:
+        """The tasks of which one has to take a step before this one can."""
+        return ()
+
+    def _compiled(self, program: Program) -> list[_Point]:
+        count = 1 + max((max(step.at, step.to) for step in program.steps), default=0)
+        steps_at = program.steps_at()
+        return [self._point(steps_at.get(point, ()), point in program.rests) for point in range(count)]
+
+    def _point(self, steps: tuple[Step, ...], rests: bool) -> _Point:
+        now = [step for step in steps if step.after_ns is None]
+        options = tuple(self._option(step) for step in now)
+        reads = self._bits(name for step in now if step.when is not None for name in step.when.reads)
+        able = " | ".join(
+            f"({'1' if step.when is None else self._text(step.when)}) << {number}"
+            for number, step in enumerate(now)
+        )
+        timeouts = tuple(
+            (self._option(step), self._function(self._text(step.after_ns)))
+            for step in steps
+            if step.after_ns is not None
+        )
+        only = options[0] if len(now) == 1 and now[0].when is None else None
+        return _Point(options, only, self._function(able or "0"), timeouts, reads, rests)
+
+    def _option(self, step: Step) -> _Option:
+        return _Option(
+            step,
+            self._effect(step),
+            step.to,
+            None if step.takes_ns is None else self._function(self._text(step.takes_ns)),
+            self._bits(variable.name for variable, _ in step.changes),
+            step.completes,
+        )
+
+    def _bits(self, names: Iterable[str]) -> int:
+        found = 0
+        for name in names:
+            found |= 1 << self.index[name]
+        return found
+
+    def _text(self, expression: Expression) -> str:
+        return re.sub(
+            r"[A-Za-z_]\w*",
+            lambda found: f"v[{self.index[found[0]]}]" if found[0] in self.index else found[0],
+            expression.text,
+        )
+
+    def _function(self, text: str) -> Callable[[list[int]], int]:
+        made: Callable[[list[int]], int] = eval(f"lambda v: {text}", dict(SCALAR_NAMES))
+        return made
+
+    def _effect(self, step: Step) -> Callable[[list[int]], None] | None:
+        if not step.changes:
+            return None
+        places = ", ".join(f"v[{self.index[variable.name]}]" for variable, _ in step.changes)
+        values = ", ".join(self._text(value) for _, value in step.changes)
+        space: dict[str, object] = dict(SCALAR_NAMES)
+        exec(f"def act(v):\n    {places} = {values}\n", space)
+        return space["act"]  # type: ignore[return-value]
+
+
+def _by_weight(options: tuple[_Option, ...], able: int, chance: float) -> _Option:
+    """One of the steps that can be taken, by their weights."""
+    among = [option for number, option in enumerate(options) if able >> number & 1]
+    left = chance * sum(option.step.weight for option in among)
+    for option in among:
+        left -= option.step.weight
+        if left < 0:
+            return option
+    return among[-1]

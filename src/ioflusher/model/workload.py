@@ -1,0 +1,70 @@
+"""Programs that use the device, and what else needs memory meanwhile."""
+
+from ioflusher.model.code import Code
+from ioflusher.model.daemon import SYSTEM_CALL
+from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
+from ioflusher.model.linux import Linux
+from ioflusher.model.memory import alloc_pages
+from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
+
+
+def add_writer(linux: Linux, backing: BackingDevice, units: int) -> None:
+    """Writes files, then syncs."""
+    left = linux.variable("to_write", units, units, what="units that are still to be written")
+    code = Code()
+    with code.call(*SYSTEM_CALL):
+        with code.loop(), code.choice() as ways:
+            with ways.way(when=left > 0), code.call("ksys_write", "vfs_write", "generic_perform_write"):
+                with code.call("ext4_da_write_begin", "__filemap_get_folio"):
+                    alloc_pages(
+                        code,
+                        linux,
+                        GFP_HIGHUSER_MOVABLE,
+                        {backing.dirty: backing.dirty + 1, left: left - 1},
+                        label="writes",
+                    )
+                balance_dirty_pages(code, linux, backing)
+            with ways.otherwise("syncs", {backing.sync_wanted: 1}):
+                code.leave()
+        with code.call("ksys_sync", "wb_wait_for_completion"):
+            code.step(
+                "all is written",
+                {backing.sync_wanted: 0},
+                when=backing.unwritten.is_(0),
+                waits_for=f"writeback of {backing.device.name}",
+            )
+    linux.add(code, "writer", works=True)
+
+
+def add_toucher(linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int = 0) -> None:
+    """Touches anonymous memory."""
+    left = linux.variable("to_touch", units, units, what="units that are still to be touched")
+    zone = linux.zone
+    code = Code()
+    with code.loop(), code.choice() as ways:
+        with ways.way(when=left > 0):
+            with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
+                alloc_pages(
+                    code,
+                    linux,
+                    GFP_HIGHUSER_MOVABLE,
+                    {zone.anonymous: zone.anonymous + 1, left: left - 1},
+                    label="touches memory",
+                )
+            if pause_ns:
+                code.step("pauses", takes_ns=pause_ns // chunk_units)
+        with ways.otherwise():
+            code.leave()
+    linux.add(code, "toucher", works=True)
+
+
+def add_reader(linux: Linux, units: int, *, unit_ns: int) -> None:
+    """Reads a disk over and over: its page cache is clean, and is there until it is reclaimed."""
+    zone = linux.zone
+    code = Code()
+    with code.call(*SYSTEM_CALL, "ksys_read", "vfs_read", "filemap_read"), code.loop():
+        code.rest()
+        code.step("", when=zone.clean < units, waits_for="nothing", takes_ns=unit_ns, interruptible=True)
+        with code.call("page_cache_ra_unbounded"):
+            alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, {zone.clean: zone.clean + 1}, label="reads")
+    linux.add(code, "reader")

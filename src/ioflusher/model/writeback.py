@@ -1,0 +1,161 @@
+"""Dirty pages: their limits, who is throttled, who writes them; mm/page-writeback.c, fs/fs-writeback.c."""
+
+from dataclasses import dataclass, field
+
+from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_WQ_WORKER
+from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
+from ioflusher.model.code import Code
+from ioflusher.model.linux import Linux
+from ioflusher.model.transitions import Expression, Number, Variable, maximum, minimum, number
+
+# MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
+MAX_PAUSE_NS = 200_000_000
+# INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
+INIT_BW = 100 << 20
+# vm.dirty_expire_centisecs: what is older is written without being asked for
+DIRTY_EXPIRE_NS = 30_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BackingDevice:
+    """struct backing_dev_info: the dirty pages of what lies on one device.
+
+    Attributes:
+        device: where they are written.
+        dirty, writeback: units (WB_RECLAIMABLE, WB_WRITEBACK).
+        strictlimit: BDI_CAP_STRICTLIMIT, as FUSE has it: its own share of the limit counts, always.
+        sync_wanted: somebody waits until all is written.
+    """
+
+    device: BlockDriver
+    dirty: Variable
+    writeback: Variable
+    sync_wanted: Variable
+    strictlimit: bool = False
+
+    @property
+    def unwritten(self) -> Expression:
+        """Dirty and under writeback."""
+        return self.dirty + self.writeback
+
+
+@dataclass(slots=True)
+class DirtyDomain:
+    """struct wb_domain of the whole machine: all backing devices and their limits.
+
+    Attributes:
+        thresh, bg_thresh: the limits, in units; vm.dirty_bytes and vm.dirty_background_bytes.
+        backing: every backing device.
+    """
+
+    thresh: int
+    bg_thresh: int
+    backing: list[BackingDevice] = field(default_factory=list)
+
+    @property
+    def dirty(self) -> Expression:
+        """NR_FILE_DIRTY and NR_WRITEBACK, of all devices."""
+        first, *others = (each.unwritten for each in self.backing)
+        for other in others:
+            first = first + other
+        return first
+
+    @property
+    def freerun(self) -> int:
+        """dirty_freerun_ceiling(): below it nobody is stopped."""
+        return (self.thresh + self.bg_thresh) // 2
+
+
+def make_backing_device(
+    linux: Linux, device: BlockDriver, pool: BioPool, *, strictlimit: bool = False
+) -> BackingDevice:
+    """The backing device of a file system on a block device, in the domain of all."""
+    zone, name = linux.zone, device.name
+    units = zone.free.high
+    backing = BackingDevice(
+        device,
+        linux.variable(f"{name}_dirty", 0, units, what=f"dirty memory of {name}", unit="memory"),
+        linux.variable(f"{name}_writeback", 0, units, what=f"memory being written to {name}", unit="memory"),
+        linux.variable(f"{name}_sync", 0, 1, what=f"somebody syncs {name}"),
+        strictlimit,
+    )
+    device.completions["write"] = {
+        backing.writeback: backing.writeback - 1,
+        zone.clean: zone.clean + 1,
+        **bio_put(pool),
+    }
+    linux.domain.backing.append(backing)
+    return backing
+
+
+def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, realtime: bool = False) -> None:
+    """A task that made a page dirty is stopped: mm/page-writeback.c.
+
+    Below the free-run ceiling it goes on. Up to the limit it pauses once, so long that all of them dirty as
+    fast as the device writes (wb_position_ratio(); here of the global part alone). At the limit it pauses
+    again and again until the machine is below: if the pages are those of a device that waits for this task,
+    for ever.
+
+    With PF_LOCAL_THROTTLE the task goes on while its own backing device is below its share of the free-run
+    ceiling, unless that has a strict limit. The share of a device follows what it has written of late
+    (wb_calc_thresh()); here each device has the same.
+    """
+    domain = linux.domain
+    thresh, bg_thresh = domain.thresh, domain.bg_thresh
+    if realtime:  # domain_dirty_limits(): rt_or_dl_task() gets a quarter more
+        thresh, bg_thresh = thresh + thresh // 4 + thresh // 32, bg_thresh + bg_thresh // 4 + thresh // 32
+    freerun = (thresh + bg_thresh) // 2
+    share = max(1, freerun // len(domain.backing))
+    dirty = domain.dirty
+    with code.call("balance_dirty_pages_ratelimited_flags", "balance_dirty_pages"), code.choice() as ways:
+        free = dirty <= freerun
+        if backing.strictlimit:
+            free = free & (backing.unwritten <= share)
+        elif code.flags & PF_LOCAL_THROTTLE:
+            free = free | (backing.unwritten < share)
+        with ways.way(when=free):
+            pass
+        with ways.otherwise("pauses", when=dirty < thresh, takes_ns=_pause(linux, dirty, freerun, thresh)):
+            pass
+        with ways.otherwise("pauses", when=dirty >= thresh, takes_ns=MAX_PAUSE_NS // 20):
+            code.wait(dirty < thresh, "less dirty memory in the machine")
+
+
+def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
+    """Nanoseconds for a unit: its time at INIT_BW, over pos_ratio_polynom(), at most MAX_PAUSE."""
+    setpoint = (freerun + limit) // 2
+    span = max(1, limit - setpoint)
+    unit_ns = linux.unit_bytes * 1_000_000_000 // INIT_BW
+    distance = number(setpoint) - dirty
+    ratio = distance * distance * distance + span**3
+    return minimum(MAX_PAUSE_NS, number(unit_ns * span**3) // maximum(1, ratio))
+
+
+def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
+    """The worker that writes the dirty pages of a backing device: wb_workfn(), fs/fs-writeback.c.
+
+    It begins above the background limit, when somebody syncs, and when pages are old.
+    """
+    domain = linux.domain
+    code = Code(flags=PF_WQ_WORKER)
+    asked = (domain.dirty > domain.bg_thresh) | (backing.sync_wanted > 0)
+    begun = {backing.dirty: backing.dirty - 1, backing.writeback: backing.writeback + 1}
+    with (
+        code.call("wb_workfn", "wb_do_writeback", "wb_writeback", "writeback_sb_inodes", "do_writepages"),
+        code.loop(),
+    ):
+        code.rest()
+        with (
+            code.choice() as ways,
+            ways.way(
+                "writes back",
+                begun,
+                when=(backing.dirty > 0) & asked,
+                waits_for="something to write",
+                interruptible=True,
+            ),
+        ):
+            pass
+        bio_alloc_bioset(code, linux, pool)
+        backing.device.submit(code, "write")
+    linux.add(code, f"kworker/u:flush-{backing.device.name}")
