@@ -98,3 +98,28 @@ def test_a_model_in_which_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> 
     other.step("done")
     with pytest.raises(ModelError, match="time stands still at 0 ns: first"):
         run(two(one, other, count))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swap_without_the_state(seed: int) -> None:
+    """The daemon's send to the server outside reclaims memory by swapping to its own device, and waits there."""
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    result = run(build(scenario, io_flusher=False, version=(6, 12)), seed=seed)
+    assert result.outcome is RunOutcome.FROZEN
+    daemon = next(task for task in result.waiting if task.program == "nbd-daemon")
+    calls = list(daemon.calls)
+    assert calls.index("nbd_queue_rq") < calls.index("swap_writepage") < calls.index("try_to_free_pages")
+    assert calls.index("try_to_free_pages") < calls.index("tcp_sendmsg")
+    assert result.values["clean"] > 0, "there was memory to be had without I/O"
+
+
+def test_swap_with_the_state() -> None:
+    """The daemon reclaims, too, but clean pages alone."""
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    system = build(scenario, io_flusher=True, version=(6, 12))
+    daemon = next(number for number, each in enumerate(system.programs) if each.name == "nbd-daemon")
+    done: set[str] = set()
+    result = run(system, on_step=lambda one: done.add(one.step.label) if one.program == daemon else None)
+    assert result.outcome is RunOutcome.DONE
+    assert "a clean page is freed" in done
+    assert "into the swap cache" not in done

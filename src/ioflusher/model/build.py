@@ -15,8 +15,8 @@ from ioflusher.model.workload import add_reader, add_toucher, add_writer
 from ioflusher.model.writeback import DirtyDomain, add_flusher, make_backing_device
 from ioflusher.scenario.records import Scenario
 
-# what a kernel and the programs that are always there have of a guest's memory, from the guests of the lab
-TAKEN = 96 << 20
+# what a guest's kernel, its programs and their files have of its memory: of 400 MiB, 265 were free or clean (6.12)
+TAKEN = 135 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     sysctl = scenario.kernel.sysctl
     swap = scenario.device.use == "swap"
     min_free = int(sysctl.get("vm.min_free_kbytes", 0)) * 1024 or 3 << 20
-    make_zone(linux, size=scenario.machine.memory - TAKEN, clean=0, min_free=min_free)
+    read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
+    make_zone(linux, size=scenario.machine.memory - TAKEN, clean=read, min_free=min_free)
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE, what="elements of the bio pool"))
     thresh = linux.units(int(sysctl.get("vm.dirty_bytes", 0)) or scenario.machine.memory // 5)
     background = linux.units(int(sysctl.get("vm.dirty_background_bytes", 0)) or scenario.machine.memory // 10)
@@ -77,7 +78,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     thread = ServingThread(
         "nbd-daemon", verbs, io_flusher, bool(scenario.hardening.realtime), scenario.hardening.lock_memory
     )
-    add_daemon(linux, thread, Surroundings(device, store, memory, {}))
+    add_daemon(linux, thread, Surroundings(device, store, memory, {}, remote_ns=linux.unit_bytes * 150))
     if swap:
         chunk = linux.units(scenario.workload.chunk)
         add_toucher(linux, work, chunk_units=chunk, pause_ns=scenario.workload.pause_ms * 1_000_000)

@@ -22,6 +22,10 @@ PR_IO_FLUSHER = PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE
 
 SYSTEM_CALL = ("entry_SYSCALL_64_after_hwframe", "do_syscall_64")
 
+# what a daemon does in user space for a request, before it asks the kernel for anything
+HANDLING_NS = 500_000
+REPLY_NS = 200_000
+
 Verb = Literal["allocate", "store", "store-direct", "send", "wait", "lock", "unlock"]
 
 
@@ -87,36 +91,27 @@ def _serve(code: Code, linux: Linux, thread: ServingThread, around: Surroundings
                 waits_for=f"a request of {device.name}",
                 interruptible=True,
             ):
-                held = 0
+                code.step("looks at it", takes_ns=HANDLING_NS)
                 for verb in thread.does:
-                    held += _do(code, linux, thread, around, verb)
-                back = {around.memory: around.memory - held} if held else {}
-                freed = {linux.zone.free: linux.zone.free + held} if held else {}
-                _complete(code, device, kind, {**back, **freed})
+                    _do(code, linux, thread, around, verb)
+                code.step(
+                    f"replies to {device.name}",
+                    device.completed(kind),
+                    completes=device.name,
+                    takes_ns=REPLY_NS,
+                )
 
 
-def _complete(code: Code, device: BlockDriver, kind: str, given_back: dict) -> None:  # type: ignore[type-arg]
-    """The reply: the driver's receiver completes the request, and what the daemon held is free."""
-    changes = dict(device.completed(kind))
-    for variable, value in given_back.items():
-        if variable in changes:
-            extra = changes[variable] - variable  # both add to the same variable
-            value = value + extra
-        changes[variable] = value
-    code.step(f"replies to {device.name}", changes, completes=device.name, takes_ns=50_000)
-
-
-def _do(code: Code, linux: Linux, thread: ServingThread, around: Surroundings, verb: Verb) -> int:
-    """One action; returns the units that it holds until the reply."""
+def _do(code: Code, linux: Linux, thread: ServingThread, around: Surroundings, verb: Verb) -> None:
+    zone = linux.zone
     gives = {around.memory: around.memory + 1}
     if verb == "allocate":
         if thread.locked:
-            return 0
+            return
         with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
             alloc_pages(
                 code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=thread.realtime, label="a page fault"
             )
-        return 1
     if verb == "send":
         with code.call(
             *SYSTEM_CALL, "__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked", "skb_page_frag_refill"
@@ -124,14 +119,11 @@ def _do(code: Code, linux: Linux, thread: ServingThread, around: Surroundings, v
             alloc_pages(
                 code, linux, GFP_KERNEL, gives, realtime=thread.realtime, label="sends to the server outside"
             )
-        return 1
     if verb == "wait":
-        code.step("the server outside answers", takes_ns=around.remote_ns)
-        return 0
+        freed = {around.memory: around.memory - 1, zone.free: zone.free + 1}
+        code.step("the server outside answers", freed, takes_ns=around.remote_ns)
     if verb == "store":
         _write(code, linux, thread, around.store)
-        return 0
-    return 0
 
 
 def _write(code: Code, linux: Linux, thread: ServingThread, store: BackingDevice | None) -> None:

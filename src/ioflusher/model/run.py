@@ -177,7 +177,7 @@ class _Run:
 
     def play(self, stalled_ns: int, limit_ns: int) -> RunResult:
         """The loop of events: what can go on at this moment, then what is due next."""
-        values, at, points, chosen = self.values, self.at, self.points, self.random.random
+        values, at, points, chance = self.values, self.at, self.points, self.random.random
         ready = deque(range(len(at)))
         # when, in which order, who, with which step, as a time-out of which stay at its point (0: it took
         # time)
@@ -205,10 +205,11 @@ class _Run:
                         # one bit: that step; several: by their weights
                         option = point.options[able.bit_length() - 1]
                         if able & (able - 1):
-                            option = _by_weight(point.options, able, chosen())
+                            option = _by_weight(point.options, able, chance())
                     if option.takes is not None:
                         sequence += 1
-                        heappush(due, (self.now + option.takes(values), sequence, task, option, 0))
+                        lasts = int(option.takes(values) * (0.5 + chance()))
+                        heappush(due, (self.now + lasts, sequence, task, option, 0))
                         break
                     if option.act is not None:
                         option.act(values)
