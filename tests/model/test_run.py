@@ -102,7 +102,7 @@ def test_a_model_in_which_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_swap_without_the_state(seed: int) -> None:
-    """The daemon's send to the server outside reclaims memory by swapping to its own device, and waits there."""
+    """The daemon's send to the server outside reclaims memory by swapping to its own device, and stays."""
     scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
     result = run(build(scenario, io_flusher=False, version=(6, 12)), seed=seed)
     assert result.outcome is RunOutcome.FROZEN
