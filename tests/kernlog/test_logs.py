@@ -134,7 +134,9 @@ def test_who_waits_for_shrinkers_waits_for_the_one_that_the_log_shows() -> None:
     """A mount behind drop_caches, whose stack is there; a mail's remark inside it parts nothing."""
     reclaims, _, mounts = diagnosis("pos_f2fs_thaw_drop_caches").episodes
     assert (reclaims.recursion, mounts.recursion, mounts.missing) == (True, False, None)
-    assert mounts.why == "it waits for every shrinker that runs, and a task is in one and waits itself"
+    assert mounts.why == (
+        "it waits for every shrinker that runs, and the task of line 2 is in one and waits itself"
+    )
 
 
 def test_a_ceph_server_with_a_slow_disk_is_no_recursion() -> None:

@@ -27,13 +27,16 @@ from ioflusher.kernlog.records import (
     TaskReport,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait, dissect
-from ioflusher.kernlog.stacks.askers import asker_of
+from ioflusher.kernlog.stacks.askers import Daemon, Service, asker_of
+from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families
 from ioflusher.kernlog.stacks.things import Thing, Verb
 from ioflusher.kernlog.stacks.waits import explain_stack, mark
 
 MAX_GROUPS = 4096
 MAX_TASKS = 16
+# what an edge to a lock's owner, whom the kernel names, is about
+OWNED_LOCK = "owned-lock"
 
 
 def diagnose_log(data: bytes, daemons: tuple[str, ...] = ()) -> Diagnosis:
@@ -119,6 +122,8 @@ class Diagnoser:
         """The diagnosis of everything taken so far."""
         episodes = [self._lockdep_episode(report) for report in self._lockdep.values()]
         groups = tuple(self._groups.values())
+        for group in groups:
+            group.case = self._known_server(group.case)
         cycles = find_cycles([group.case for group in groups], self._facts)
         for group, cycle in zip(groups, cycles, strict=True):
             finding = recursion(cycle) if cycle else plain_finding(group.case, self._facts)
@@ -128,6 +133,17 @@ class Diagnoser:
         episodes.sort(key=lambda episode: (not episode.recursion, _SURENESS[episode.confidence]))
         events = tuple(self._events.values())
         return Diagnosis(tuple(episodes), self._reports, self._dropped, _memory(self._facts), events)
+
+    def _known_server(self, case: Case) -> Case:
+        """The task as a daemon, where a stack of the same program takes requests, whatever its name."""
+        serves = self._facts.takes_requests(case.report)
+        uses = any(step.role is Role.USER_FS for step in case.body.outer)
+        if serves is None or uses or case.asker.daemon is not None:
+            return case
+        daemon = Daemon(
+            case.report.comm or "?", serves, f"a thread of this program takes {serves}'s requests"
+        )
+        return replace(case, asker=replace(case.asker, service=Service.DAEMON, daemon=daemon))
 
     def _episode(self, group: _Group, finding: Finding) -> Episode:
         case = group.case
@@ -230,7 +246,15 @@ def _task_ref(report: TaskReport) -> TaskRef:
 def _links(finding: Finding) -> tuple[Link, ...]:
     """The cycle's edges as they are told."""
     return tuple(
-        Link(edge.waiter.name, edge.waits, edge.giver.name, edge.gives, edge.known, edge.missing)
+        Link(
+            edge.waiter.name,
+            edge.thing.value if edge.thing else OWNED_LOCK,
+            edge.waits,
+            edge.giver.name,
+            edge.gives,
+            edge.known,
+            edge.missing,
+        )
         for edge in finding.edges
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ioflusher.kernlog.judging.findings import Confidence, Kind
-from ioflusher.kernlog.records import EventKind
+from ioflusher.kernlog.records import EventKind, task_name
 from ioflusher.kernlog.stacks.waits import MarkedFrame
 
 
@@ -29,8 +29,7 @@ class TaskRef:
     @property
     def name(self) -> str:
         """The task in words: "msgr-worker-1 (1026)"."""
-        name = self.comm or "a task"
-        return f"{name} ({self.tid})" if self.tid is not None else name
+        return task_name(self.comm, self.tid, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,9 @@ class Link:
 
     Attributes:
         waiter: the task that waits.
-        waits: what it waits for.
+        thing: what kind of thing it waits for, one of the tables' words, such as "transaction"; "owned-lock"
+            for a lock whose owner the kernel names.
+        waits: that thing in words.
         giver: the task that this is up to; the waiter itself in a cycle of one edge.
         gives: why it is; begins with "it" or "its", which stands for the giver.
         known: how sure the edge is.
@@ -47,6 +48,7 @@ class Link:
     """
 
     waiter: str
+    thing: str
     waits: str
     giver: str
     gives: str
@@ -191,6 +193,7 @@ def episode_as_json(episode: Episode) -> dict[str, Any]:
         "edges": [
             {
                 "waiter": edge.waiter,
+                "thing": edge.thing,
                 "waits": edge.waits,
                 "giver": edge.giver,
                 "gives": edge.gives,

@@ -62,6 +62,13 @@ class TaskReport:
     device: str | None = None
 
 
+def task_name(comm: str | None, tid: int | None, line: int | None) -> str:
+    """A task in words: "msgr-worker-1 (1026)"; one without a name is known by its stack's first line."""
+    if tid is not None:
+        return f"{comm or 'a task'} ({tid})"
+    return comm or ("a task" if line is None else f"the task of line {line}")
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceServer:
     """Which process completes a block device's requests; only a kernel's memory tells.

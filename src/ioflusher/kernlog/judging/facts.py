@@ -3,14 +3,24 @@
 from dataclasses import dataclass, field
 
 from ioflusher.kernlog.judging.findings import Case
-from ioflusher.kernlog.records import DeviceServer, Event, EventKind
-from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.records import DeviceServer, Event, EventKind, TaskReport
+from ioflusher.kernlog.stacks.anatomy import Step, Wait
 from ioflusher.kernlog.stacks.askers import Daemon, daemon_named
 from ioflusher.kernlog.stacks.roles import Role
-from ioflusher.kernlog.stacks.subsystems import families
+from ioflusher.kernlog.stacks.subsystems import families, family
 
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
+
+
+def _takes_requests_of(step: Step) -> str | None:
+    """The driver or file system from which a daemon takes requests in this function, None for another."""
+    waits_for_one = step.role is Role.IDLE and family(step.part) in _SERVED
+    return family(step.part) if step.role is Role.USER_FS_DAEMON or waits_for_one else None
+
+
+# file systems and drivers whose requests programs take in a function of their own
+_SERVED = frozenset({"fuse", "ublk_drv", "nbd"})
 
 
 @dataclass(slots=True)
@@ -23,6 +33,7 @@ class Facts:
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
+        takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
 
     families: set[str] = field(default_factory=set)
@@ -30,6 +41,7 @@ class Facts:
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     present: set[str] = field(default_factory=set)
+    takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
     def learn_case(self, case: Case) -> None:
         """Take in what one stack adds."""
@@ -37,6 +49,8 @@ class Facts:
         self._remember_families((*families(body.inner), *families(body.outer)))
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
+        if taken := next((name for step in body.steps if (name := _takes_requests_of(step))), None):
+            self._remember_taker(case.report, taken)
         if case.ran or body.reclaim is None or body.wait in (Wait.RUNNING, Wait.SHRINKERS):
             return
         if any(step.role is Role.SHRINKER for step in body.inner):
@@ -59,6 +73,16 @@ class Facts:
     def served_by(self, pid: int | None) -> str | None:
         """The device whose requests a process completes, None for none and where nothing told."""
         return next((server.device for server in self.servers if server.pid == pid), None)
+
+    def _remember_taker(self, report: TaskReport, taken: str) -> None:
+        for key in ((report.pid, None), (None, report.comm)):
+            if key != (None, None) and len(self.takers) < MAX_REMEMBERED:
+                self.takers.setdefault(key, taken)
+
+    def takes_requests(self, report: TaskReport) -> str | None:
+        """What the program of a task serves, as another of its stacks shows; None where none does."""
+        by_process = self.takers.get((report.pid, None)) if report.pid is not None else None
+        return by_process or (self.takers.get((None, report.comm)) if report.comm else None)
 
     def excused(self, daemon: Daemon) -> bool:
         """Whether a daemon of such a name serves nothing of this machine, since others in the log say so."""

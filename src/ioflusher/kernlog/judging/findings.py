@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.records import Source, TaskReport
+from ioflusher.kernlog.records import Source, TaskReport, task_name
 from ioflusher.kernlog.stacks.anatomy import Anatomy
 from ioflusher.kernlog.stacks.askers import Asker
 from ioflusher.kernlog.stacks.roles import Role
@@ -130,8 +130,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The task in words: "msgr-worker-1 (1026)"; "a task" where its name is lost."""
-        comm = self.report.comm or (
-            f"the worker of {self.report.workqueue}" if self.report.workqueue else "a task"
-        )
-        return f"{comm} ({self.report.tid})" if self.report.tid is not None else comm
+        """The task in words: "msgr-worker-1 (1026)"; a worker without a name is known by its work queue."""
+        queue = self.report.workqueue
+        comm = self.report.comm or (f"the worker of {queue}" if queue else None)
+        return task_name(comm, self.report.tid, self.report.line)

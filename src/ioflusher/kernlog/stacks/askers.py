@@ -175,12 +175,13 @@ def asker_of(
     names = families(tuple(step for step in body.outer if step.role is not Role.NFS_SERVER))
     if is_kernel_thread(report, body):
         drivers = families(tuple(step for step in body.outer if step.role is Role.BLOCK))
-        completer = next((name for name in names if name in completing_families() or name in drivers), None)
+        # the outermost is the worker's own; what stands below it may be a file system that it writes to
+        mine = [name for name in names if name in completing_families() or name in drivers]
+        thread = kernel_thread_named(report.comm)
+        completer = thread.family if thread and thread.gives is Thing.IO else mine[-1] if mine else None
         completer = completer or _queues_family(report.workqueue)
         if completer and Role.WRITEBACK not in roles:
             return Asker(Service.KERNEL, part or completer, None, completer)
-        if (thread := kernel_thread_named(report.comm)) and thread.gives is Thing.IO:
-            return Asker(Service.KERNEL, part or thread.family, None, thread.family)
     if Role.WRITEBACK in roles or any(step.does(Verb.COMPLETES, Thing.WRITEBACK) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)
     return Asker(Service.INTERNALS if part else Service.ORDINARY, part, None)

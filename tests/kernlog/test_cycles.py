@@ -1,0 +1,169 @@
+"""Cycles of several tasks, from stacks written after the kernel's sources: each edge and how it is known."""
+
+import pytest
+from tests.kernlog.test_rules import DEFINED, log
+
+from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.diagnosis import Episode
+from ioflusher.kernlog.judging.findings import Confidence, Kind
+
+SLAB, PAGES, SLEEP = DEFINED["SLAB"], DEFINED["PAGES"], DEFINED["SLEEP"]
+WORKER, SEND, FAULT = DEFINED["WORKER"], DEFINED["SEND"], DEFINED["FAULT"]
+KSWAPD = " shrink_slab shrink_node balance_pgdat kswapd kthread ret_from_fork"
+# an allocation that sleeps until kswapd has freed some of the reserve
+BEHIND_KSWAPD = SLEEP + " throttle_direct_reclaim try_to_free_pages __alloc_pages_slowpath __alloc_pages "
+THROTTLED = SLEEP + " io_schedule_timeout balance_dirty_pages balance_dirty_pages_ratelimited "
+
+
+def cycles(*stacks: tuple[str, str]) -> list[Episode]:
+    """The recursions of a log with these tasks; their numbers are all the same, so names tell them apart."""
+    text = b"".join(log(comm, names) for comm, names in stacks)
+    return [episode for episode in diagnose_log(text).episodes if episode.recursion]
+
+
+def edges(episode: Episode) -> list[tuple[str, str, str, str]]:
+    """Who waits for which thing of whom, and how that is known."""
+    return [
+        (link.waiter.split()[0], link.thing, link.giver.split()[0], link.known.value)
+        for link in episode.edges
+    ]
+
+
+JOURNAL = (
+    "kswapd0",
+    SLEEP
+    + " wait_transaction_locked start_this_handle jbd2__journal_start ext4_evict_inode evict dispose_list"
+    + " prune_icache_sb super_cache_scan do_shrink_slab"
+    + KSWAPD,
+)
+IN_THE_TRANSACTION = (
+    "touch",
+    BEHIND_KSWAPD
+    + "new_slab kmem_cache_alloc ext4_add_entry ext4_create vfs_create do_filp_open do_sys_open",
+)
+
+
+def test_kswapd_behind_a_transaction_whose_task_waits_for_kswapd() -> None:
+    """An ordinary program inside ext4's transaction waits for kswapd, which waits for the transaction."""
+    first, second = cycles(JOURNAL, IN_THE_TRANSACTION)
+    assert {first.kind, second.kind} == {Kind.INODE_RECURSION}
+    assert edges(first) == [
+        ("kswapd0", "transaction", "touch", "probable"),
+        ("touch", "kswapd", "kswapd0", "certain"),
+    ]
+    assert first.missing == "whether it is the same file system"
+    assert first.cycle == ("kswapd0 (100)", "touch (100)", "kswapd0 (100)")
+
+
+@pytest.mark.parametrize("stack", [JOURNAL, IN_THE_TRANSACTION])
+def test_half_of_that_cycle_is_none(stack: tuple[str, str]) -> None:
+    """Either task alone waits, and that is all."""
+    assert cycles(stack) == []
+
+
+def test_a_transaction_of_another_file_system_closes_nothing() -> None:
+    """kswapd waits for XFS's log; who is inside ext4's transaction has nothing to do with it."""
+    xfs = JOURNAL[1].replace("wait_transaction_locked start_this_handle", "xlog_grant_head_wait")
+    xfs = xfs.replace("jbd2__journal_start", "xfs_log_reserve").replace("ext4_evict_inode", "xfs_inactive")
+    assert cycles(("kswapd0", xfs), IN_THE_TRANSACTION) == []
+
+
+def test_a_log_lock_by_name() -> None:
+    """The same in XFS, where the wait is for room in the log."""
+    reserve = " xlog_grant_head_wait xlog_grant_head_check xfs_log_reserve xfs_trans_reserve xfs_inactive"
+    waits = SLEEP + reserve + " evict dispose_list prune_icache_sb super_cache_scan do_shrink_slab" + KSWAPD
+    inside = BEHIND_KSWAPD + "new_slab kmem_cache_alloc xfs_trans_add_item xfs_create xfs_vn_mknod vfs_create"
+    first, _ = cycles(("kswapd0", waits), ("mkdir", inside))
+    assert edges(first)[0] == ("kswapd0", "transaction", "mkdir", "probable")
+
+
+LOOP_ON_FUSE = (
+    "loop0",
+    THROTTLED
+    + "fuse_perform_write fuse_file_write_iter do_iter_write lo_write_bvec loop_process_work"
+    + WORKER,
+)
+STORES = THROTTLED + "generic_perform_write ext4_buffered_write_iter vfs_write ksys_pwrite64"
+TAKES = SLEEP + " fuse_dev_do_read fuse_dev_read vfs_read"
+
+
+def test_loop_and_a_fuse_daemon_throttled_below() -> None:
+    """The loop device's worker waits for FUSE's dirty pages, their daemon for those of the loop device."""
+    daemon, worker = cycles(("bindfs", STORES), LOOP_ON_FUSE)
+    assert {daemon.kind, worker.kind} == {Kind.THROTTLED_DAEMON}
+    assert edges(daemon) == [("bindfs", "dirty", "bindfs", "probable")]
+    assert edges(worker) == [
+        ("loop0", "dirty", "bindfs", "probable"),
+        ("bindfs", "dirty", "loop0", "probable"),
+    ]
+
+
+def test_a_daemon_without_a_telling_name_is_known_by_another_thread() -> None:
+    """It takes FUSE's requests in one thread, so its throttled thread is a daemon's."""
+    assert cycles(("mystore", STORES), LOOP_ON_FUSE) == []
+    found = cycles(("mystore", STORES), ("mystore", TAKES), LOOP_ON_FUSE)
+    assert [episode.daemon for episode in found if episode.daemon] == ["mystore"]
+
+
+def test_a_loop_worker_throttled_alone_is_slow() -> None:
+    """Nothing shows that what it waits for waits for it."""
+    assert cycles(LOOP_ON_FUSE) == []
+
+
+def test_an_nfs_server_throttled_behind_the_flusher_of_its_own_mount() -> None:
+    """knfsd's write waits for fewer dirty pages, the flusher for knfsd."""
+    server = (
+        THROTTLED
+        + "generic_perform_write ext4_file_write_iter vfs_write nfsd_vfs_write nfsd_write nfsd kthread"
+    )
+    flusher = (
+        SLEEP + " rpc_wait_bit_killable nfs_commit_inode nfs_write_inode writeback_sb_inodes wb_writeback"
+    )
+    first, _ = cycles(("nfsd", server), ("kworker/u8:1", flusher + " wb_workfn" + WORKER))
+    assert first.kind is Kind.THROTTLED_DAEMON
+    assert ("kworker/u8:1", "answer", "nfsd", "probable") in edges(first)
+    assert "the mount is of this machine itself" in (first.missing or "")
+
+
+@pytest.mark.parametrize(
+    ("comm", "cut"),
+    [
+        ("loop1", "mutex_lock dm_bufio_shrink_scan do_shrink_slab shrink_slab"),
+        ("nbd-server", "io_schedule folio_wait_bit_common folio_wait_writeback shrink_folio_list"),
+        ("md0_raid1", "io_schedule mempool_alloc bio_alloc_bioset swap_writepage pageout"),
+        ("scsi_eh_1", "io_schedule mempool_alloc bio_alloc_bioset swap_writepage pageout"),
+    ],
+)
+def test_a_stack_whose_lower_frames_are_cut(comm: str, cut: str) -> None:
+    """The name tells what the outer frames would have: whose allocation it is, and who needs the thread."""
+    (episode,) = cycles((comm, SLEEP + cut))
+    assert edges(episode)[0][0] == comm
+    assert cycles(("make", SLEEP + cut)) == []
+
+
+def test_two_guesses_are_no_cycle() -> None:
+    """A page that may be another one and a device that may be another one show nothing together."""
+    reader = (
+        SLEEP
+        + " io_schedule blk_mq_get_tag submit_bio swap_writepage pageout"
+        + PAGES
+        + " ext4_mpage_readpages read_pages page_cache_ra_unbounded filemap_read vfs_read"
+    )
+    worker = SLEEP + " io_schedule __lock_page filemap_read lo_read_simple loop_queue_work" + WORKER
+    assert cycles(("cat", reader), ("loop0", worker)) == []
+
+
+def test_an_inode_being_freed_by_a_reclaimer_that_waits_for_the_finders_transaction() -> None:
+    """Who looks for the inode is inside a transaction; who frees it waits for that in reclaim."""
+    finder = SLEEP + " __wait_on_freeing_inode find_inode_fast iget_locked ext4_iget ext4_orphan_get"
+    finder += " __ext4_new_inode ext4_create vfs_create"
+    frees = (
+        SLEEP
+        + " jbd2_log_wait_commit ext4_evict_inode evict dispose_list prune_icache_sb super_cache_scan"
+        + " do_shrink_slab "
+        + SLAB
+        + FAULT
+    )
+    first, _ = cycles(("java", frees), ("touch", finder))
+    assert first.confidence is Confidence.POSSIBLE
+    assert {edge[1] for edge in edges(first)} == {"transaction", "inode"}
