@@ -134,6 +134,7 @@ def test_events_are_read() -> None:
         (EventKind.ZONE, "node 0 DMA32", -2000),
         (EventKind.DEVICE_TROUBLE, "nbd0", None),
         (EventKind.DEVICE_TROUBLE, "10.0.0.1", None),
+        (EventKind.UNREAD_STACK, None, None),  # cat's
     ]
 
 
@@ -170,14 +171,80 @@ def test_a_log_with_the_newest_line_first_is_read() -> None:
     assert dissect(report.frames).reclaim is Reclaim.DIRECT
 
 
-def test_the_owner_of_a_lock_is_kept() -> None:
-    """Linux 6.16 prints it behind the waiting task's stack."""
-    log = (
-        b"task:a state:D stack:0 pid:1\nCall Trace:\n <TASK>\n mutex_lock+0x1/0x2\n </TASK>\n"
-        b"INFO: task a:1 <writer> blocked on an rw-semaphore likely owned by task b c:2 <reader>\n"
-        b"task:b c state:D stack:0 pid:2\nCall Trace:\n other+0x1/0x2\n"
+TASK = "task:{:15} state:D stack:0 pid:{} tgid:1 task_flags:{} flags:0x0\nCall Trace:\n f+0x1/0x2\n"
+WAITS = TASK.format("a", 1, "0x400000")
+B = ("b c", 2)
+RW = "rw-semaphore"
+OWNS = TASK.format("b c", 2, "0x280000")
+
+
+@pytest.mark.parametrize(
+    ("line", "lock", "mode", "owner", "owner_mode"),
+    [
+        ("is blocked on a mutex likely owned by task b c:2.", "mutex", None, B, None),
+        ("is blocked on a mutex, but the owner is not found.", "mutex", None, None, None),
+        ("blocked on a semaphore likely last held by task b c:2", "semaphore", None, B, None),
+        (
+            "<writer> blocked on an rw-semaphore likely owned by task b c:2 <reader>",
+            RW,
+            "writer",
+            B,
+            "reader",
+        ),
+        (
+            "<reader> blocked on an rw-semaphore likely owned by task b c:2 <writer>",
+            RW,
+            "reader",
+            B,
+            "writer",
+        ),
+        ("<reader> blocked on an rw-semaphore,\nbut the owner is not found.", RW, "reader", None, None),
+        (
+            "<writer> blocked on an rw-semaphore\nlikely owned by task b c:2 <reader>",
+            RW,
+            "writer",
+            B,
+            "reader",
+        ),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "c2 701 ", "[    1.000000] INFO: ", "03384 "])
+def test_what_a_task_is_blocked_on(
+    prefix: str, line: str, lock: str, mode: str | None, owner: tuple[str, int] | None, owner_mode: str | None
+) -> None:
+    """hung_task.c's debug_show_blocker(), Linux 6.16, behind the waiter's stack and before the owner's."""
+    log = "".join(f"{prefix}{each}\n" for each in f"{WAITS}task a:1 {line}\n{OWNS}".splitlines())
+    waits, owns = task_reports(log.encode())
+    assert (waits.comm, waits.lock, waits.mode, waits.owner, waits.owner_mode) == (
+        "a",
+        lock,
+        mode,
+        owner,
+        owner_mode,
     )
-    assert [report.owner for report in task_reports(log)] == [("b c", 2), None]
+    assert (waits.task_flags, owns.task_flags) == (0x400000, 0x280000)
+    assert (owns.comm, owns.tid, owns.lock, owns.owner) == ("b c", 2, None, None)
+
+
+def test_a_task_that_sleeps_for_io_is_told_from_others() -> None:
+    """Linux 6.18 says so in the detector's first line."""
+    log = b"INFO: task a:1 blocked in I/O wait for more than 122 seconds.\nCall Trace:\n f+0x1/0x2\n"
+    log += b"INFO: task b:2 blocked for more than 122 seconds.\nCall Trace:\n f+0x1/0x2\n"
+    assert [(task.comm, task.blocked_seconds, task.io_wait) for task in task_reports(log)] == [
+        ("a", 122, True),
+        ("b", 122, False),
+    ]
+
+
+@pytest.mark.parametrize("name", ["nbd", "Web Content", "kworker/u16:3+fl", "(udev-worker)", "a"])
+@pytest.mark.parametrize(
+    "prefix", ["", "c2 701 ", "03384 ", "[ts][T110] khungtaskd: ", "I[4: swapper/4: 0] "]
+)
+def test_an_old_task_line_behind_a_prefix(prefix: str, name: str) -> None:
+    """Before 5.9 a name fills 15 columns: what stands before them is none of it."""
+    line = f"{prefix}{name[:15]:15} D ffff88203e5d3680     0 12345      1 0x00000080\n"
+    (task,) = task_reports(f"{line}{prefix}Call Trace:\n{prefix} f+0x1/0x2\n".encode())
+    assert (task.comm, task.tid, task.state) == (name[:15], 12345, "D")
 
 
 def test_history_is_no_wait() -> None:

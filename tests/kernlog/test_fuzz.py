@@ -30,6 +30,27 @@ TRIGGERS = (
     *(b"server x not responding ", b'{"log":"', b"-> #1 (", b'[58] "x" ', b">>> stack_trace(1) "),
     *(b"<6>1 2020-01-01T00:00:00Z h k - - - ", b"<6>[ 1.0] ", b"locks held by ", b" __dta_x_1"),
     *(b"kern  :err   : ", b"stdout F ", b"at ffff", b"RIP: 0010:", b"PID=1 CPU=1 CMD=", b"=20", b"=C2=A0"),
+    *(
+        b'"MESSAGE" : [',
+        b'{"MESSAGE":[49,',
+        b"c2 701 ",
+        b"I[4: s: 0] ",
+        b"(3)[1:k]",
+        b"&nbsp;",
+        b"\xa0",
+        b"\xc2\xa0",
+    ),
+    *(
+        b"=2E",
+        b"=5B",
+        b"[<0>] f",
+        b"#1 [...] f at ...",
+        b"Call Trace: ",
+        b" at: ",
+        b"->f()",
+        b" blocked on an x, ",
+    ),
+    *(b"stack backtrace: ", b"((a)(b)){", b"){", b"schedule\n", b"a --> ", b"] f+0x1/0x2 "),
 )
 
 rubbish = st.binary(max_size=400)

@@ -7,18 +7,25 @@ length needs constant memory. Lines that it does not know end nothing: logs inte
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
+from ioflusher.kernlog import lockdep
 from ioflusher.kernlog.events import event_of
-from ioflusher.kernlog.frames import Frame, parse_frame
+from ioflusher.kernlog.frames import Frame, find_frame, parse_frame
 from ioflusher.kernlog.heads import Head, parse_head
-from ioflusher.kernlog.lines import COMMON_FRAME, Line, parse_line
+from ioflusher.kernlog.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
+from ioflusher.kernlog.lockdep import LockdepText
+from ioflusher.kernlog.prefixes import LearnedPrefix
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
 from ioflusher.kernlog.scan import MAX_RAW_LINE, RawLine
+from ioflusher.kernlog.stacks.roles import role_of
 from ioflusher.kernlog.told import told_head
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
 MAX_FRAMES = 512
 MAX_CALLERS = 256
+# so many lines are looked at before the first one is read
+MAX_AHEAD = 256
 
 
 def parse_console(data: bytes) -> tuple[Record, ...]:
@@ -39,7 +46,8 @@ def events(data: bytes) -> tuple[Event, ...]:
 def read_records(lines: Iterable[RawLine]) -> Iterator[Record]:
     """Records from lines as they come. Never fails on any bytes."""
     reader = Reader()
-    for raw in lines:
+    coming = iter(lines)
+    for raw in chain(reader.look_ahead(coming), coming):
         if not reader.continues_stack(raw.data):
             yield from reader.feed(raw)
     yield from reader.finish()
@@ -64,10 +72,9 @@ class _Draft:
     complete: bool = (
         False  # the last frame was one that begins a thread: another reliable one starts a new stack
     )
-    lockdep: list[str] | None = None  # lock names, while this is lockdep's report
-    title: str = ""
-    lockdep_lines: int = 0
-    cycle_over: bool = False  # lockdep went on to what is held and where it was found
+    lockdep: LockdepText | None = None  # while this is lockdep's report
+    announced: Event | None = None  # the line that says that a stack follows
+    seen: bool = False  # a frame, be it an interrupt's
     gap: bool = False  # an empty line stood behind the last frame
     gaps: int = 0  # so many frames had one behind them
     parted: bool = False  # and other words behind that
@@ -80,6 +87,9 @@ class _Draft:
     def add(self, frame: Frame) -> None:
         """Take a frame, unless it is an interrupt's."""
         self.gap = self.parted = False
+        self.seen = True
+        if self.lockdep is not None:
+            self.lockdep.take_frame()
         if not self.in_irq and len(self.frames) < MAX_FRAMES:
             self.frames.append(frame)
             # as the very first frame it begins a stack that is printed the other way round
@@ -92,28 +102,40 @@ _FIRST_FRAME = re.compile(
     r"^(?:entry_SYSCALL|entry_SYSENTER|entry_INT80|system_call|sysenter|ret_from_fork|kernel_thread_helper"
     r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
 )
-_TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?", re.A)
+# at the end of a hex dump, too
+_TRACE_BEGINS = re.compile(
+    r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?|(?<!\S)Call [Tt]race:\s*$", re.A
+)
+_ANNOUNCES = re.compile(r"(?<!\S)Call [Tt]race:?\s*$")
 # `journalctl -o export` writes its own fields around each message
 _JOURNAL_FIELD = re.compile(r"^_{0,2}[A-Z][A-Z0-9_]{2,63}=")
-_STACK_INLINE = re.compile(r"^(.*/stack)\s*[:=]\s*(\[<.*)$")
-_LOCKDEP = re.compile(
-    r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking scenario"
-    r"|possible (?:circular locking|recursive locking|irq lock inversion|irq "
-    r"locking)|inconsistent lock state"
-    r"|inconsistent \{.*\} usage"
-)
-_LOCKDEP_WORDS = ("lock", "Chain", "inconsistent", "-> #", "existing dep")
-_LOCKDEP_MIDDLE = re.compile(r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking")
-_LOCK_NAME = re.compile(r"\(([^(){}]{1,120}(?:\([^()]*\))?[^(){}]*)\)\{[^}]*\}")
-_LOCKDEP_STATE = re.compile(r"RECLAIM_FS")
+# `journalctl -o json-pretty`, a message with control characters in it: a number a line
+_NUMBERS_BEGIN = re.compile(r'^\s*"MESSAGE"\s*:\s*\[\s*(?P<numbers>[\d,\s]*)$')
+_NUMBERS = re.compile(r"^[\d,\s]*\]?,?\s*$")
 _KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
-_QUEUE = re.compile(r"^\s*Workqueue: (.{1,120})$")
+_QUEUE = re.compile(r"(?<!\S)Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
-_OWNER = re.compile(
-    r"^\s*(?:INFO: )?task (?P<comm>.{1,64}?):\d+ (?:is )?(?:<\w{1,8}> )?blocked on an? "
-    r"[\w-]{1,16},? ?(?:likely )?"
-    r"(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
+_BLOCKER = re.compile(
+    r"\btask (?P<comm>.{1,64}?):\d+ (?:is )?(?:<(?P<mode>\w{1,8})> )?blocked on an? (?P<lock>[\w-]{1,16}?),?"
+    r"(?: but the owner| ?(?:likely )?(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
+    r"(?: <(?P<owner_mode>\w{1,8})>)?)"
 )
+# lines that a mail broke before they were whole: heads, and what names a lock's owner
+_TORN = re.compile(
+    r"\btask .{1,64}?:\d+ (?:is )?(?:<\w{1,8}> )?(?:blocked|can't die)"
+    r"(?: for(?: more)?| in I/O.{0,16}| on .{0,60})?$"
+    r"|\btask:.{1,64}?$|\s[RSDTtXxZPIKWN]\s+(?:[0-9a-f]{8,16}\s+)?[\d\s]*$|\bPID: \d+$"
+)
+# an address behind it is a lock's or a register's, in whatever line it stands
+_LABELS_NEXT = re.compile(r"(?:\bat:|\bis at|\b[ER]IP:?(?: [0-9a-f]{4}:)?)\s*(?:\[<[0-9a-f]+>\]\s*)?$")
+# a mail broke the line behind the mark of doubt
+_DOUBT_NEXT = re.compile(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
+# a function's name and nothing else, as people write stacks down
+_NAME = re.compile(
+    r"^\s*(?:[-=]+>\s*|[|*]\s*|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\(\))?"
+    r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?\s*$"
+)
+_NAMED = re.compile(r"[A-Za-z_]\w*\+0x[0-9a-f]")
 # the registers of an oops or a warning: whoever has its instruction pointer in the kernel runs
 _RAN = "RIP: 0010:"
 # what an oops or a warning begins with, where the registers are another architecture's or were cut out
@@ -131,6 +153,15 @@ class Reader:
     def __init__(self) -> None:
         self._drafts: dict[str, _Draft] = {}
         self._kernel: str | None = None
+        self._prefix = LearnedPrefix()
+        self._broken: RawLine | None = None  # a line of a mail that goes on in the next one
+        self._torn = ""  # a line of which the rest may follow
+        self._labelled = False  # the last line ended with what makes the next address no frame
+        self._doubtful = False  # the last line ended with what makes the next frame one that is in doubt
+        self._names: list[tuple[Frame, Line, RawLine]] = []  # names alone, which may become a stack
+        self._message: list[str] | None = None  # the numbers of a journal's message, so far
+        self._reports = 0
+        self._odd: Event | None = None  # the first line with a function in it that is no frame
 
     def continues_stack(self, data: bytes) -> bool:
         """Take a line that is one more frame of a stack already begun; False for every other line.
@@ -138,7 +169,7 @@ class Reader:
         `feed` would do the same. Most lines that matter are such frames: worth a short way.
         """
         found = COMMON_FRAME.match(data) if b"+0x" in data else None
-        if found is None:
+        if found is None or self._names or self._labelled or self._doubtful or self._broken:
             return False
         draft = self._drafts.get(found[2].decode("ascii") if found[2] else "")
         frame = parse_frame(found[3].decode("ascii")) if draft and not draft.complete else None
@@ -147,9 +178,43 @@ class Reader:
         draft.add(frame)
         return True
 
+    def look_ahead(self, lines: Iterator[RawLine]) -> list[RawLine]:
+        """Learn a prefix from the first frames, before the heads above them are read; the lines for that."""
+        seen = []
+        for raw in islice(lines, MAX_AHEAD):
+            seen.append(raw)
+            line = parse_line(raw.data)
+            found = find_frame(line.text)
+            if found and (not (before := line.before or found[1]) or self._prefix.learn(before)):
+                break
+        return seen
+
     def feed(self, raw: RawLine) -> Iterator[Record]:
         """Take one line; yields the records that it ends."""
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            if goes_on(raw.data):
+                raw = broken._replace(data=(_softly(broken) + raw.data)[:MAX_RAW_LINE])
+            else:
+                yield from self._take_line(broken._replace(data=_softly(broken)))
+        if breaks_softly(raw.data):
+            self._broken = raw
+            return
+        yield from self._take_line(raw)
+
+    def _take_line(self, raw: RawLine) -> Iterator[Record]:
         line = parse_line(raw.data)
+        if self._message is not None or line.text.lstrip().startswith('"MESSAGE"'):
+            message = self._numbers(line.text)
+            if message is None:
+                return
+            line = parse_line(message)
+        if (rest := self._prefix.taken_off(line.text)) is not None:
+            inner = parse_line(rest.encode("utf-8", "replace"))
+            seconds = line.seconds if inner.seconds is None else inner.seconds
+            line = Line(inner.text, seconds, inner.caller or line.caller)
+        elif line.before:
+            self._prefix.learn(line.before)
         text = line.text
         if not text:
             if (draft := self._drafts.get(line.caller)) and draft.frames and not draft.gap:
@@ -158,26 +223,82 @@ class Reader:
             return
         if text[:1] in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ" and _JOURNAL_FIELD.match(text):
             return
-        if "/stack" in text and (with_head := _STACK_INLINE.match(text)):
-            # "/proc/4350/stack : [<0>] func+0x1/0x2": head and first frame on one line
-            yield from self._take_text(Line(with_head[1], line.seconds, line.caller), raw)
-            text = with_head[2]
-        frame = parse_frame(text)
-        if frame:
+        found = find_frame(text)
+        if found:
+            yield from self._flush_names()
+            if self._labelled:
+                self._labelled = False
+                return
+            frame, before = found
+            if self._doubtful:
+                frame = replace(frame, reliable=False)
+            # "Call Trace: [<c01>] foo+0x1/0x2", "/proc/4350/stack : [<0>] foo+0x1/0x2"
+            if before and not self._prefix.learn(before):
+                yield from self._take_text(line._replace(text=before), raw)
+            self._doubtful = False
             yield from self._take_frame(frame, text, line, raw)
             return
+        name = _NAME.match(text)
+        if name and len(self._names) < MAX_FRAMES:
+            frame = Frame(name["function"], None, None, name["module"], not name["doubt"])
+            self._names.append((frame, line, raw))
+            return
+        yield from self._flush_names()
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
             self._kernel = kernel[1]
         event = event_of(line, raw)
         if event and event.kind is not EventKind.HELD_LOCK:
             yield event
+        if self._odd is None and not self._reports and "+0x" in text and _NAMED.search(text):
+            self._odd = _unread(line, raw)
+        self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
+        self._labelled = text[-1] in ":]tP" and _LABELS_NEXT.search(text) is not None
         yield from self._take_text(line, raw)
 
     def finish(self) -> Iterator[Record]:
         """End of the log: the records still open."""
+        if self._broken:
+            broken, self._broken = self._broken, None
+            yield from self._take_line(broken._replace(data=_softly(broken)))
+        yield from self._flush_names()
         for caller in list(self._drafts):
             yield from self._end(caller)
+        if self._odd and not self._reports:
+            yield self._odd
+
+    def _numbers(self, text: str) -> bytes | None:
+        """The message that a line ends, where a journal wrote it as numbers; None while it goes on."""
+        if self._message is None:
+            begin = _NUMBERS_BEGIN.match(text)
+            if begin is None:
+                return text.encode("utf-8", "replace")
+            self._message = [begin["numbers"]]
+            return None
+        if not _NUMBERS.match(text) or len(self._message) > MAX_RAW_LINE:
+            self._message = None
+            return text.encode("utf-8", "replace")
+        self._message.append(text)
+        if "]" not in text:
+            return None
+        numbers = re.findall(r"\d+", "".join(self._message))
+        self._message = None
+        return bytes(int(number) & 0xFF for number in numbers)
+
+    def _flush_names(self) -> Iterator[Record]:
+        """Names that stood alone on their lines: a stack, if enough of them are functions that are known."""
+        names, self._names = self._names, []
+        if not names:
+            return
+        draft = self._drafts.get(names[0][1].caller)
+        awaited = draft is not None and not draft.frames and draft.lockdep is None
+        known = sum(role_of(frame.function) is not None for frame, _, _ in names)
+        if len(names) >= (2 if awaited else 4) and 2 * known >= len(names):
+            for frame, line, raw in names:
+                yield from self._take_frame(frame, line.text, line, raw)
+            return
+        for _, line, raw in names:
+            yield from self._take_text(line, raw)
 
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
@@ -187,7 +308,8 @@ class Reader:
         anew = first or line.seconds is None or frame.function in _INNERMOST
         parted = draft is not None and draft.parted and anew
         ended = draft and (parted or (draft.complete and not first))
-        if draft and ended and frame.reliable and draft.lockdep is None:
+        lockdep = draft.lockdep if draft else None
+        if draft and ended and frame.reliable and (lockdep is None or lockdep.backtrace):
             yield from self._end(line.caller)
             draft = None
         if draft is None:
@@ -201,27 +323,34 @@ class Reader:
         if draft and draft.gap and line.seconds is None:
             draft.parted = not draft.double_spaced
         # words before expressions: most lines between stacks are noise
-        if any(word in text for word in _LOCKDEP_WORDS) and _LOCKDEP.search(text):
-            yield from self._open_lockdep(line, raw)
+        if lockdep.opens(text):
+            yield from self._take_lockdep(line, raw)
             return
+        head = parse_head(text) or told_head(text)
+        begins = "race" in text and _TRACE_BEGINS.search(text) is not None
         if draft and draft.lockdep is not None:
-            if self._stays_in_lockdep(draft, text):
+            if not self._leaves_lockdep(draft, text, head, begins):
                 return
             yield from self._end(caller)
             draft = None
-        head = parse_head(text) or told_head(text)
+        whole = f"{self._torn} {text.strip()}" if self._torn else text
+        head = head or (parse_head(whole) if self._torn else None)
+        self._torn = text if (head is None or head.tid is None) and _is_torn(text) else ""
         if head:
             yield from self._take_head(head, line, raw)
         elif any(word in text for word in _OOPS_WORDS) and _OOPS.search(text):
             yield from self._end(caller)
             self._begin(Head(source=Source.DUMP), line, raw)
         elif draft:
-            yield from self._take_detail(draft, line, raw)
-        elif ("race" in text and _TRACE_BEGINS.match(text)) or ("queue: " in text and _QUEUE.match(text)):
+            yield from self._take_detail(draft, line._replace(text=whole), begins, raw)
+        elif begins or ("queue: " in text and _QUEUE.search(text)):
             draft = self._begin(Head(source=Source.BARE), line, raw)
-            yield from self._take_detail(draft, line, raw)
+            yield from self._take_detail(draft, line, begins, raw)
         elif _RAN in text:
             self._begin(Head(source=Source.DUMP), line, raw)
+        announces = (head and head.source is Source.HUNG_TASK) or (begins and _ANNOUNCES.search(text))
+        if announces and (draft := self._drafts.get(caller)) and not draft.announced:
+            draft.announced = _unread(line, raw)
 
     def _take_head(self, head: Head, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
@@ -231,19 +360,18 @@ class Reader:
         yield from self._end(line.caller)
         self._begin(head, line, raw)
 
-    def _take_detail(self, draft: _Draft, line: Line, raw: RawLine) -> Iterator[Record]:
+    def _take_detail(self, draft: _Draft, line: Line, begins: bool, raw: RawLine) -> Iterator[Record]:
         text = line.text
-        queue = _QUEUE.match(text) if "queue: " in text else None
-        owner = _OWNER.match(text) if "blocked on" in text else None
+        queue = _QUEUE.search(text) if "queue: " in text else None
+        blocker = _BLOCKER.search(text) if "blocked on" in text else None
         if queue:
             if draft.frames:
                 yield from self._end(line.caller)
                 draft = self._begin(Head(source=Source.BARE), line, raw)
             draft.head = draft.head.joined(Head(source=draft.head.source, workqueue=queue[1].strip()))
-        elif owner:
-            if draft.head.same_task(Head(Source.HUNG_TASK, owner["comm"])):
-                held_by = (owner["owner"], int(owner["tid"]))
-                draft.head = draft.head.joined(Head(draft.head.source, owner=held_by))
+        elif blocker:
+            if draft.head.same_task(Head(Source.HUNG_TASK, blocker["comm"])):
+                draft.head = draft.head.joined(_blocked_head(draft.head.source, blocker))
         elif "<IRQ>" in text or "<NMI>" in text or "<SOFTIRQ>" in text:
             draft.in_irq = "</" not in text
         elif "</IRQ>" in text or "</NMI>" in text or "<TASK>" in text or "<EOI>" in text:
@@ -252,9 +380,9 @@ class Reader:
             draft.complete = True
         elif _RAN in text and not draft.frames and draft.head.source is Source.BARE:
             draft.head = replace(draft.head, source=Source.DUMP)
-        elif draft.frames and text.lstrip().startswith(_ENDS):
+        elif draft.frames and any(end in text for end in _ENDS):
             yield from self._end(line.caller)
-        elif "race" in text and _TRACE_BEGINS.match(text) and draft.frames:
+        elif begins and draft.frames:
             yield from self._end(line.caller)
             self._begin(Head(source=Source.BARE), line, raw)
 
@@ -272,17 +400,20 @@ class Reader:
             return
         head = draft.head
         if draft.lockdep is not None:
+            self._reports += 1
             yield LockdepReport(
-                draft.title,
-                head.comm,
-                head.tid,
-                tuple(draft.lockdep),
-                tuple(draft.frames),
-                self._kernel,
-                draft.begin.line,
-                draft.begin.offset,
+                title=draft.lockdep.title,
+                comm=draft.lockdep.comm,
+                tid=draft.lockdep.tid,
+                locks=draft.lockdep.locks,
+                frames=tuple(draft.frames),
+                kernel=self._kernel,
+                line=draft.begin.line,
+                offset=draft.begin.offset,
+                stacks=draft.lockdep.stacks,
             )
         elif draft.frames:
+            self._reports += 1
             yield TaskReport(
                 comm=head.comm,
                 pid=head.pid,
@@ -298,45 +429,54 @@ class Reader:
                 seconds=draft.seconds,
                 line=draft.begin.line,
                 offset=draft.begin.offset,
+                lock=head.lock,
+                mode=head.mode,
+                owner_mode=head.owner_mode,
+                io_wait=bool(head.io_wait),
             )
+        elif draft.announced and not draft.seen:
+            yield draft.announced
 
     # -- lockdep
 
-    def _open_lockdep(self, line: Line, raw: RawLine) -> Iterator[Record]:
+    def _take_lockdep(self, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
-        middle = _LOCKDEP_MIDDLE.search(line.text)
-        if draft and draft.lockdep is not None and (not draft.frames or middle):
-            if middle:
-                self._stays_in_lockdep(draft, line.text)
-                return
-            draft.title += "; " + line.text.strip()
-            draft.lockdep += _LOCKDEP_STATE.findall(line.text)
-            return
-        yield from self._end(line.caller)
-        draft = self._begin(Head(source=Source.DUMP), line, raw)
-        draft.lockdep = _LOCKDEP_STATE.findall(line.text)
-        draft.title = "a report whose beginning is lost" if middle else line.text.strip()
-        if middle:
-            self._stays_in_lockdep(draft, line.text)
-
-    def _stays_in_lockdep(self, draft: _Draft, text: str) -> bool:
-        """Whether a line still belongs to lockdep's report; keeps the lock names in it."""
+        if draft is None or draft.lockdep is None or draft.lockdep.is_other(line.text):
+            yield from self._end(line.caller)
+            draft = self._begin(Head(source=Source.DUMP), line, raw)
+            draft.lockdep = LockdepText()
         assert draft.lockdep is not None
-        # what follows the cycle lists every lock that is held, whether it takes part or not
-        draft.cycle_over |= "held by" in text or "stack backtrace" in text
-        names = _LOCK_NAME.findall(text)
-        if " --> " in text:
-            names += [name.strip() for name in text.split(" --> ") if name.strip()]
-        if "lock(fs_reclaim)" in text:
-            names.append("fs_reclaim")
-        for name in () if draft.cycle_over else names:
-            if name not in draft.lockdep and len(draft.lockdep) < 64:
-                draft.lockdep.append(name)
-        trying = re.match(r"^(.{1,32})/(\d+) (?:is trying to acquire lock|\[HC)", text)
-        if trying:
-            draft.head = draft.head.joined(Head(source=Source.DUMP, comm=trying[1], tid=int(trying[2])))
-        head = parse_head(text)
-        foreign = head is not None and head.source is not Source.DUMP
-        draft.lockdep_lines += 1
-        ended = text.lstrip().startswith(_ENDS) or "</TASK>" in text
-        return not foreign and not ended and draft.lockdep_lines < 600
+        draft.lockdep.take(line.text)
+
+    def _leaves_lockdep(self, draft: _Draft, text: str, head: Head | None, begins: bool) -> bool:
+        """Whether a line no longer belongs to lockdep's report; gives it what does."""
+        report = draft.lockdep
+        assert report is not None
+        if "stack backtrace" in text:
+            draft.complete = draft.gap = draft.parted = False  # of the stacks before it
+        elif report.backtrace and draft.complete and (head or begins):
+            return True
+        if head is not None and head.source is not Source.DUMP:
+            return True
+        within = report.take(text)
+        return not within or "</TASK>" in text or any(end in text for end in _ENDS)
+
+
+def _is_torn(text: str) -> bool:
+    """Whether a line may be the beginning of a head that a mail broke."""
+    short = len(text) < 60 and (text[-1].isdigit() or text[-1].isspace() or text[-2:-1] == " ")
+    return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
+
+
+def _softly(broken: RawLine) -> bytes:
+    """A line without the mark that a mail put where it broke it."""
+    return broken.data.removesuffix(b"\r").removesuffix(b"=")
+
+
+def _unread(line: Line, raw: RawLine) -> Event:
+    return Event(EventKind.UNREAD_STACK, line.text, None, None, line.seconds, raw.line, raw.offset)
+
+
+def _blocked_head(source: Source, found: re.Match[str]) -> Head:
+    owner = (found["owner"], int(found["tid"])) if found["owner"] else None
+    return Head(source, owner=owner, lock=found["lock"], mode=found["mode"], owner_mode=found["owner_mode"])

@@ -85,6 +85,7 @@ class Diagnoser:
             case DeviceServer():
                 self._facts.servers.append(record)
             case LockdepReport():
+                self._reports += record.stacks
                 if len(self._lockdep) < MAX_GROUPS:
                     self._lockdep.setdefault((record.title, record.locks), record)
 
@@ -169,7 +170,7 @@ class Diagnoser:
         )
 
     def _lockdep_episode(self, report: LockdepReport) -> Episode:
-        chain = " -> ".join(dict.fromkeys(report.locks)) or "locks whose names are lost"
+        chain = " -> ".join(report.locks) or "locks whose names are lost"
         if report.reclaim:
             why = (
                 "lockdep saw locks taken in both orders with memory reclaim between them: an allocation made "

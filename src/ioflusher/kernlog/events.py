@@ -7,6 +7,8 @@ from ioflusher.kernlog.records import Event, EventKind
 from ioflusher.kernlog.scan import RawLine
 
 _TASK = r"(?P<subject>.{1,64}?)"
+# a name at the line's beginning, or what stands behind a prefix: names have 15 characters
+_COMM = r"(?:^|(?<=\s)|(?<=[\]:>]))(?P<subject>\S.{0,14}?)"
 
 # (a word that must stand in the line, kind, form); the word spares most lines the expression
 _FORMS = tuple(
@@ -25,7 +27,7 @@ _FORMS = tuple(
             r"process (?P<number>\d+),? "
             r"?\(?(?P<subject>[^)]{1,64})\)?",
         ),
-        ("invoked oom-killer", EventKind.OOM_INVOKED, rf"^{_TASK} invoked oom-killer"),
+        ("invoked oom-killer", EventKind.OOM_INVOKED, rf"{_COMM} invoked oom-killer"),
         (
             "lockup",
             EventKind.LOCKUP,
@@ -38,8 +40,8 @@ _FORMS = tuple(
             r"rcu.{0,80}?detected (?:stalls|expedited stalls|self-detected)(?P<subject>)",
         ),
         ("self-detected stall", EventKind.LOCKUP, r"self-detected stall(?P<subject>)"),
-        ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"^{_TASK}: page allocation failure"),
-        ("allocation stalls", EventKind.ALLOCATION_STALL, rf"^{_TASK}: page allocation stalls for"),
+        ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"{_COMM}: page allocation failure"),
+        ("allocation stalls", EventKind.ALLOCATION_STALL, rf"{_COMM}: page allocation stalls for"),
         (
             "possible memory allocation deadlock",
             EventKind.ALLOCATION_STALL,
@@ -77,22 +79,22 @@ _FORMS = tuple(
     )
 )
 _TRIGGER = re.compile("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))
-_ZONE = re.compile(r"^\s*Node (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
-_HELD = re.compile(r"^\s*#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
+_ZONE = re.compile(r"\bNode (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
+_HELD = re.compile(r"(?<!\S)#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
 
 
 def event_of(line: Line, raw: RawLine) -> Event | None:
     """The event that a line reports, None for a line that reports none; `raw` says where it stands."""
     text = line.text
     if "free:" in text:
-        zone = _ZONE.match(text)
+        zone = _ZONE.search(text)
         if zone:
             margin = int(zone[3]) - int(zone[4])
             return Event(
                 EventKind.ZONE, text, f"node {zone[1]} {zone[2]}", margin, line.seconds, raw.line, raw.offset
             )
     if "){" in text:
-        held = _HELD.match(text)
+        held = _HELD.search(text)
         if held:
             return Event(EventKind.HELD_LOCK, text, held["name"], None, line.seconds, raw.line, raw.offset)
     if not _TRIGGER.search(text):

@@ -10,8 +10,9 @@ from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
 from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.inputs import opened
-from ioflusher.kernlog.records import Record
+from ioflusher.kernlog.records import EventKind, Record
 from ioflusher.kernlog.scan import Readable, relevant_lines
+from ioflusher.support.text import counted, printable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -78,7 +79,25 @@ def diagnose_source(
         return LogResult(
             name, diagnosis, f"{name} {reason}", "give the text of a kernel log, dmesg or console"
         )
+    if not diagnosis.recursion and (unread := _unread(diagnosis)):
+        return LogResult(
+            name,
+            diagnosis,
+            f"{name}: {unread}",
+            "give the log as the kernel wrote it, with the lines name+0x1/0x2 below each announcement",
+        )
     return LogResult(name, diagnosis)
+
+
+def _unread(diagnosis: Diagnosis) -> str | None:
+    """What is there to read and could not be read; None where nothing is."""
+    lines = next((event for event in diagnosis.events if event.kind is EventKind.UNREAD_STACK), None)
+    if lines is None:
+        return None
+    where = f"line {lines.line}" if lines.line is not None else f"byte {lines.offset}"
+    others = f", and {counted(lines.count - 1, 'further line')} alike" if lines.count > 1 else ""
+    said = printable(lines.first.strip())
+    return f"no stack could be read where {where} announces or shows one{others}: {said}"
 
 
 def diagnose_records(name: str, records: Callable[[], Iterable[Record]], options: Options) -> LogResult:

@@ -1,6 +1,11 @@
 """One line of a kernel stack, as the kernel, crash, drgn and the decode scripts print it.
 
 A stack is a tuple of `Frame`, the innermost call first, which is the order of every source.
+
+A frame is found wherever it stands in a line: `name+0x30/0xb0` and the other forms are what is looked for,
+and what stands before them is a prefix, whoever wrote it. What makes the same words no frame is their
+neighbours: a register's or a lock's label before them ("RIP:", "at:"), an ordinary word of prose, or anything
+behind them that no source prints there.
 """
 
 import re
@@ -44,50 +49,105 @@ def plain_name(function: str) -> str:
     return name
 
 
-# "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", s390's "([<...>]"
-_ADDRESS = r"\(?(?:\[<?[0-9a-fA-F]+>?\]\s*)*"
-_SYMBOL = r"[A-Za-z_$][\w.$]*"  # powerpc's old ABI writes a dot before it, which is no part of the name
+_SYMBOL = r"(?<![\w$.])\.?(?P<function>[A-Za-z_$][\w.$]*)"  # powerpc's old ABI writes a dot before it
 _MODULE = r"(?:\s*\[(?P<module>[A-Za-z_][\w-]*)[^\]]*\])?"
+_DOUBT = r"(?:(?<![^\s\]])(?P<doubt>\?)\s*)?"
+_OFFSET = r"\+0x(?P<offset>[0-9a-f]{1,8})"
+_ADDRESS = r"(?:[0-9a-f]+|\.\.\.|\u2026)"  # "..." where an author cut it
 
-# "? shrink_slab.part.40+0x1fa/0x430 [xfs 0123abcd (OE)]", an old arm64's "func+0x1/0x2 (P)",
-# and a trailing source place, as syzkaller prints it
-_PRINTED = re.compile(
-    rf"^\s*{_ADDRESS}(?P<doubt>\?\s*)?\.?(?P<function>{_SYMBOL})"
-    rf"\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}){_MODULE}(?P<rest>.*)$"
+
+class _Form:
+    """How a source prints a frame; compiled when a line first may have it, since most logs have one form.
+
+    Args:
+        needle: what stands in every such line; spares most lines the expression.
+        form: the frame itself, wherever it stands.
+        alone: whether nothing but blanks and addresses may stand before it, since it looks like other things.
+    """
+
+    __slots__ = ("_compiled", "_form", "alone", "needle")
+
+    def __init__(self, needle: str, form: str, alone: bool = False) -> None:
+        self.needle = needle
+        self.alone = alone
+        self._form = form
+        self._compiled: re.Pattern[str] | None = None
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where the form is in the text."""
+        if self.needle not in text:
+            return None
+        if self._compiled is None:
+            self._compiled = re.compile(self._form)
+        return self._compiled.search(text)
+
+
+_SOURCES = (".c:", ".h:", ".S:", ".s:")
+_FORMS = (
+    # 32-bit ARM: "[<c0>] (schedule) from [<c1>] (schedule_timeout+0x1f6/0x2f0)", "schedule from foo+0x1/0x2"
+    _Form(
+        " from ",
+        rf"{_SYMBOL}(?:{_OFFSET}/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}\)? from "
+        r"(?:\[<[0-9a-f]+>\]\s*(?:\(?[A-Za-z_$]|0x)|\([A-Za-z_$]|[A-Za-z_$][\w.$]*\+0x|0x[0-9a-f])",
+    ),
+    # "? shrink_slab.part.40+0x1fa/0x430 [xfs 0123abcd (OE)]", an old arm64's "func+0x1/0x2 (P)",
+    # and a trailing source place, as syzkaller prints it
+    _Form("+0x", rf"{_DOUBT}{_SYMBOL}{_OFFSET}/0x(?P<size>[0-9a-f]{{1,8}}){_MODULE}(?P<rest>.*)$"),
+    # drgn's and PyKdump's: "#3  shrink_slab+0x9c (mm/vmscan.c:12:3)", "#18  foo+0x16, 477 bytes of data"
+    _Form(
+        "#",
+        rf"(?<!\S)#\d+\s+(?:\[{_ADDRESS}\]\s+)?{_SYMBOL}{_OFFSET}{_MODULE}"
+        r"(?:\s+(?:\(.*|in .*)|, \d+ bytes of data)?\s*$",
+    ),
+    # some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
+    _Form("+0x", rf"(?<=\])\s*{_DOUBT}{_SYMBOL}(?:\[\w+\])?{_OFFSET}\s*$"),
+    # crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
+    # "#" or the stack's address, and mail programs break the line behind "at"
+    _Form(
+        " at",
+        rf"(?<!\S)(?:#?\d+\s+\[{_ADDRESS}\]\s+|#\d+\s+){_SYMBOL}(?:\+(?:0x[0-9a-f]+|\d+))? "
+        rf"(?:\(via [^)]*\) )?at(?: {_ADDRESS}{_MODULE})?\s*$",
+    ),
+    _Form(" at", rf"{_SYMBOL}(?:\+(?:0x[0-9a-f]+|\d+))? at f[0-9a-f]{{15}}{_MODULE}\s*$"),
+    # gdb: "#2  0xffffffff81e0f2ca in schedule () at kernel/sched/core.c:6634"
+    _Form("#", rf"(?<!\S)#\d+\s+0x[0-9a-f]+ in {_SYMBOL}\s+(?:\(.*|in .*)$"),
+    # decode_stacktrace.sh: "? shrink_slab (mm/vmscan.c:1234 (discriminator 3)) xfs"
+    # drgn: "#4  shrink_node (mm/vmscan.c:12:3)"
+    *(
+        _Form(
+            needle,
+            rf"{_DOUBT}{_SYMBOL} +\((?:\./|/)?[\w./+-]+\.[chSs]\??:\d+(?::\d+)?(?: \(discriminator \d+\))?\)"
+            r"(?: \(inlined(?: by)?\))?(?: \[?(?P<module>[A-Za-z_][\w-]*)\]?)?\s*$",
+        )
+        for needle in _SOURCES
+    ),
+    # syzkaller: "shrink_slab mm/vmscan.c:12 [inline]"; and what else has a place behind it
+    *(
+        _Form(needle, rf"{_DOUBT}{_SYMBOL} \(?(?:\./|/)?[\w./+-]+\.[chSs]\??:\d+(?::\d+)?\b.*$", alone=True)
+        for needle in _SOURCES
+    ),
+    # "#3 shrink_slab", "#3  shrink_slab (...)"
+    _Form(
+        "#",
+        rf"#\d+\s+(?:\[{_ADDRESS}\]\s+)?{_SYMBOL}{_MODULE}(?:\s+(?:\(.*|in .*))?\s*$",
+        alone=True,
+    ),
+    # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
+    _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
-# decode_stacktrace.sh: "? shrink_slab (mm/vmscan.c:1234 (discriminator 3)) xfs"
-# syzkaller: "shrink_slab mm/vmscan.c:12 [inline]"
-_DECODED = re.compile(
-    rf"^\s*{_ADDRESS}(?P<doubt>\?\s*)?\.?(?P<function>{_SYMBOL}) "
-    r"\(?(?:\./|/)?[\w./+-]+\.[chSs](?:\?)?:\d+(?::\d+)?\b.*$"
+# addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
+# s390's "([<...>]"
+_ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|\()+$")
+# labels behind which an address is no frame: registers, lockdep's "at:", interrupts, a warning's place
+_LABEL = re.compile(
+    r"(?:^|[\s,;({\[])(?:[ER]?IP|NIP|PC|pc|LR|lr|epc|ra|era|ERA|sepc|PSW|blink|ECR|TPC|RPC|sp|at|is|in|by|to|of|caller"
+    r"|(?:EIP|PC|LR|NIP|RIP) is (?:at|in)|last +(?:enabled|disabled) at \(\d+\)|at \S+\.[chS]:\d+)"
+    r"(?:\s*:)?(?:\s*[0-9a-f]{2,4}:)?\s*$"
 )
-# crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
-# "#" or the stack's address, and mail programs break the line behind "at"
-_CRASH = re.compile(
-    rf"^\s*(?:#?\d+\s+\[[0-9a-f]+\]\s+|#\d+\s+)(?P<function>{_SYMBOL})(?:\+(?:0x[0-9a-f]+|\d+))? "
-    rf"(?:\(via [^)]*\) )?at(?: [0-9a-f]+{_MODULE})?\s*$"
-)
-_CRASH_BARE = re.compile(
-    rf"^\s*(?P<function>{_SYMBOL})(?:\+(?:0x[0-9a-f]+|\d+))? at f[0-9a-f]{{15}}{_MODULE}\s*$"
-)
-# drgn: "#3  shrink_slab+0x9c/0x2a0 (mm/vmscan.c:12:3)"; "#4  shrink_node (mm/vmscan.c:12:3)"
-# gdb: "#2  0xffffffff81e0f2ca in schedule () at kernel/sched/core.c:6634"
-# PyKdump, and its last frame: "#13  evict+0xa9", "#18  system_call_fastpath+0x16, 477 bytes of data"
-_DRGN = re.compile(
-    rf"^\s*#\d+\s+(?:\[[0-9a-f]+\]\s+|0x[0-9a-f]+ in )?(?P<function>{_SYMBOL})"
-    rf"(?:\+0x(?P<offset>[0-9a-f]{{1,8}})(?:/0x(?P<size>[0-9a-f]{{1,8}}))?)?"
-    rf"{_MODULE}(?:\s+(?:\(.*|in .*)|, \d+ bytes of data)?\s*$"
-)
-# 32-bit ARM: "[<c0>] (schedule) from [<c1>] (schedule_timeout+0x1f6/0x2f0)", or the same without addresses
-_ARM = re.compile(
-    rf"^\s*(?:\[<[0-9a-f]+>\]\s*)?\(?(?P<function>{_SYMBOL})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?"
-    rf"{_MODULE}\)? from (?:\[<[0-9a-f]+>\]\s*)?\(?{_SYMBOL}"
-)
-# some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
-_SIZELESS = re.compile(
-    rf"^\s*\[<[0-9a-f]+>\]\s*(?P<doubt>\?\s*)?(?P<function>{_SYMBOL})(?:\[\w+\])?\+0x(?P<offset>[0-9a-f]{{1,8}})\s*$"
-)
-_PLACE = re.compile(r"\.[chSs]:\d")
+# one ordinary word and one blank before a name: prose
+_PROSE = re.compile(r"(?:^|[\s(\"'`])[A-Za-z][a-z']*[,;]? $")
+# words that stand before a place in prose, and are no functions
+_WORDS = frozenset({"at", "in", "from", "file", "line", "of", "by", "see", "and", "the", "to", "is", "with"})
 # what may stand behind a frame, an author's remark included: "<-- waits here", "# takes ->i_mutex"
 _AFTER_SYMBOL = re.compile(
     r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x|(?<=\s)(?:<[-=<]|#|//|/\*|--|[-=]+>|\*\*|;))"
@@ -95,40 +155,38 @@ _AFTER_SYMBOL = re.compile(
 
 
 @lru_cache(maxsize=8192)  # tasks that wait for the same have the same frames
-def parse_frame(text: str) -> Frame | None:
-    """The frame that a line holds, or None where it holds something else.
+def find_frame(text: str) -> tuple[Frame, str] | None:
+    """The frame that a line holds and what stands before it, or None where it holds something else.
 
     Args:
-        text: one line without the log's own prefix (time stamp, caller, host).
+        text: one line, best without the log's usual prefixes (time stamp, caller, host).
     """
-    if "+0x" in text:
-        found = _PRINTED.match(text)
-        if found and _AFTER_SYMBOL.match(found["rest"]):
-            offset, size = int(found["offset"], 16), int(found["size"], 16)
-            # nobody returns to the first byte of a function: such a word is a pointer that lay on the stack
-            reliable = bool(offset) and not found["doubt"] and "(unreliable)" not in found["rest"]
-            return Frame(found["function"], offset, size, found["module"], reliable)
-        found = (_ARM.match(text) if " from " in text else None) or _DRGN.match(text) or _SIZELESS.match(text)
-        if found is None and " at" in text:  # crash's "bt -sx"
-            found = _CRASH.match(text) or _CRASH_BARE.match(text)
-    elif " from " in text:
-        found = _ARM.match(text)
-    elif " at" in text and (crash := _CRASH.match(text) or _CRASH_BARE.match(text)):
-        found = crash
-    elif "#" in text:
-        found = _DRGN.match(text)
-    else:
-        found = _DECODED.match(text) if _PLACE.search(text) else None
-    if found is None:
-        return None
-    parts = found.groupdict()
-    return Frame(
-        found["function"],
-        int(parts["offset"], 16) if parts.get("offset") else None,
-        int(parts["size"], 16) if parts.get("size") else None,
-        parts.get("module"),
-        not parts.get("doubt"),
-    )
+    for form in _FORMS:
+        found = form.search(text)
+        if found is None:
+            continue
+        before = _ADDRESSES.sub("", text[: found.start()])
+        if form.alone and before.strip():
+            continue
+        parts = found.groupdict()
+        addressed = len(before) < found.start()
+        if _LABEL.search(before) or (not addressed and _PROSE.search(before)) or found["function"] in _WORDS:
+            continue
+        rest = parts.get("rest") or ""
+        if rest and not _AFTER_SYMBOL.match(rest):
+            continue
+        offset = int(parts["offset"], 16) if parts.get("offset") else None
+        size = int(parts["size"], 16) if parts.get("size") else None
+        # nobody returns to the first byte of a function: such a word is a pointer that lay on the stack
+        doubt = parts.get("doubt") or (offset == 0 and size) or "(unreliable)" in rest
+        return Frame(found["function"], offset, size, parts.get("module"), not doubt), before.strip()
+    return None
+
+
+def parse_frame(text: str) -> Frame | None:
+    """The frame that a line holds, or None where it holds something else."""
+    found = find_frame(text)
+    return found[0] if found else None
 
 
 def parse_proc_stack(text: str) -> tuple[Frame, ...]:

@@ -1,4 +1,7 @@
-"""The lines that say whose stack follows, in the forms that kernels since 3.x and the tools print."""
+"""The lines that say whose stack follows, in the forms that kernels since 2.6 and the tools print.
+
+A head is found wherever it stands in a line, as frames are: what stands before it is a prefix.
+"""
 
 import re
 from dataclasses import dataclass, fields
@@ -19,14 +22,20 @@ class Head:
     workqueue: str | None = None
     blocked_seconds: int | None = None
     owner: tuple[str, int] | None = None
+    lock: str | None = None
+    mode: str | None = None
+    owner_mode: str | None = None
+    io_wait: bool | None = None
 
     def same_task(self, other: "Head") -> bool:
         """Whether nothing speaks against both being of one task's one stack."""
         if self.source is Source.DUMP and other.source not in (Source.DUMP, Source.LOCKUP):
             return False  # what is printed of a task that runs ends there; another task's stack begins
-        known = self.tid is not None and other.tid is not None and self.tid == other.tid
-        if known or self.comm is None or other.comm is None:
+        both = self.tid is not None and other.tid is not None
+        if (both and self.tid == other.tid) or self.comm is None or other.comm is None:
             return True
+        if both and self.source is other.source is Source.HUNG_TASK:
+            return False  # two of the detector's tasks
         # lines cut short cut names; a re-typed log may even differ in the number
         return self.comm.startswith(other.comm) or other.comm.startswith(self.comm)
 
@@ -42,7 +51,7 @@ class Head:
 
 
 _HUNG = re.compile(
-    r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:(?:is )?blocked (?:for|in I/O wait for)|can't die for) "
+    r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:(?:is )?blocked (?:for|(?P<io>in I/O wait) for)|can't die for) "
     r"more than(?: (?P<seconds>\d+) seconds)?"
 )
 _NEW = re.compile(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
@@ -51,26 +60,27 @@ _NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
 _NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = re.compile(
-    r"^\s{0,12}(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
+    r"(?P<comm>\S.*?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
     r"(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
+_COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
 _COMM = re.compile(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
     r"\s*(?:Not tainted|Tainted|Kdump|$)"
 )
-_OLD_COMM = re.compile(r"^Pid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not tainted|Tainted|$)")
+_OLD_COMM = re.compile(r"\bPid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not tainted|Tainted|$)")
 _LOCKUP = re.compile(
     r"soft lockup - CPU#\d+ stuck for [^\[]{0,40}\[(?P<comm>[^\[\]]{1,64}):(?P<tid>\d{1,10})\]"
 )
 _CRASH = re.compile(
-    r'^\s*PID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
+    r'\bPID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
 )
 # where a mail program broke the line before the name
 _QUOTED = re.compile(r'^\s*"(?P<comm>[^"]{1,16})"$')
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
-_DRGN = re.compile(r"^\s*(?:>>> )?(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
-_NUMBERED = re.compile(r'^\s*\[(?P<tid>\d{1,8})\] "(?P<comm>[^"]{1,16})"$')
+_DRGN = re.compile(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
+_NUMBERED = re.compile(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
 _PROC = re.compile(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
     r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>[^)]{1,32}?)\)?:?)?$"
@@ -80,14 +90,14 @@ _PROC = re.compile(
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
 _HISTORY = re.compile(
-    r"^\s*(?:(?:Allocated|Freed|(?:(?:race at unknown origin|read|write|read-write|assert no \w+)"
+    r"(?:(?:Allocated|Freed|(?:(?:race at unknown origin|read|write|read-write|assert no \w+)"
     r"(?: \(.{1,20}\))? to 0x[0-9a-f]+ of \d+ bytes)) by (?:task (?P<tid>\d+)|interrupt)"
-    r"|(?:Last|Second to last) potentially related work|backtrace\b.{0,20}:"
+    r"|(?:Last|Second to last) potentially related work|(?<!stack )\bbacktrace\b(?: \(crc \w+\))?:"
     r"|page last (?:allocated|free)|Uninit was (?:stored|created)|\[\d+/\d+\] (?:ALLOC|FREE): PFN)"
 )
 # crash's extension PyKdump
-_PYKDUMP = re.compile(r"^\s*PID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
-_VENDOR = re.compile(r"^Task name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
+_PYKDUMP = re.compile(r"\bPID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
+_VENDOR = re.compile(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
 _PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
@@ -103,6 +113,7 @@ def parse_head(text: str) -> Head | None:
             None,
             int(found["tid"]),
             blocked_seconds=int(seconds) if seconds else None,
+            io_wait=found["io"] is not None,
         )
     if "omm:" in text and (found := _COMM.search(text) or _OLD_COMM.search(text)):
         return Head(Source.DUMP, found["comm"], None, int(found["tid"]))
@@ -110,27 +121,53 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
     if "Task name:" in text and (found := _VENDOR.search(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]))
-    if "PID=" in text and (found := _PYKDUMP.match(text)):
+    if "PID=" in text and (found := _PYKDUMP.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
-    if text[:1] in "AFLSUabprw[ " and (found := _HISTORY.match(text)):
+    if _may_be_history(text) and (found := _HISTORY.search(text)):
         return Head(Source.DUMP, None, None, int(found["tid"]) if found["tid"] else None)
     if "COMMAND:" in text and (found := _CRASH.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
     if '"' in text and (found := _QUOTED.match(text)):
         return Head(Source.BARE, found["comm"])
-    if '"' in text and (found := _NUMBERED.match(text)):
+    if '"' in text and (found := _NUMBERED.search(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
-    if "stack_trace(" in text and (found := _DRGN.match(text)):
+    if "stack_trace(" in text and (found := _DRGN.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
     # "(NOTLB)" stands at the end in Linux 2.6
-    if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.match(text)):
-        return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
+    if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.match(text.lstrip())):
+        return _old_head(found)
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
         tid = found["tid"] or found["pid"] or found["bare"]
         return Head(Source.PROC, found["comm"], int(found["pid"]) if found["pid"] else None, int(tid))
     return None
+
+
+def _may_be_history(text: str) -> bool:
+    return (
+        " by " in text
+        or "related work" in text
+        or "backtrace" in text
+        or "page last" in text
+        or "Uninit was" in text
+        or "PFN" in text
+    )
+
+
+def _old_head(found: re.Match[str]) -> Head | None:
+    """The name is padded to its full width, so what stands before that is a prefix."""
+    before, at = found.string, found.start("state") - 1
+    comm = found["comm"]
+    if len(comm) > _COMM_WIDTH or at > _COMM_WIDTH:
+        padded = before[max(0, at - _COMM_WIDTH) : at]
+        cut = at - _COMM_WIDTH
+        whole = cut <= 0 or not (before[cut - 1].isalnum() and before[cut].isalnum())
+        # a mail may have made one blank of many: then the last word has to do
+        comm = padded.strip() if whole else comm.split()[-1]
+    if not comm or len(comm) > 31:
+        return None
+    return Head(Source.TASK_LIST, comm, None, int(found["tid"]), found["state"])
 
 
 def _new_head(found: re.Match[str], text: str) -> Head:

@@ -43,6 +43,11 @@ class TaskReport:
         line: number of the first line from 1, None behind the part of a long log in which lines are counted.
         offset: of the first line's first byte in the (decompressed) log.
         device: of the request or page that it waits for; only a kernel's memory tells, a log does not.
+        lock: what kind of lock the kernel says that it waits for: "mutex", "semaphore", "rw-semaphore";
+            None where it does not say (before Linux 6.16).
+        mode: "reader" or "writer" of an rw-semaphore, None where the log does not say.
+        owner_mode: the same of the lock's owner.
+        io_wait: whether the kernel says that it sleeps for I/O ("blocked in I/O wait", Linux 6.18 and later).
     """
 
     comm: str | None
@@ -60,6 +65,10 @@ class TaskReport:
     line: int | None
     offset: int
     device: str | None = None
+    lock: str | None = None
+    mode: str | None = None
+    owner_mode: str | None = None
+    io_wait: bool = False
 
 
 def task_name(comm: str | None, tid: int | None, line: int | None) -> str:
@@ -98,6 +107,9 @@ class EventKind(Enum):
     DEVICE_TROUBLE = "device-trouble"  # a device or server that errs or does not answer
     ZONE = "zone"  # free memory and watermark of a zone
     HELD_LOCK = "held-lock"
+    UNREAD_STACK = (
+        "unread-stack"  # it announces a stack, or shows a function, and no stack could be read there
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +142,12 @@ class LockdepReport:
         title: the line that says what lockdep found.
         comm: the task in which it was found, None where the log does not say.
         tid: that task, None where the log does not say.
-        locks: the names of the locks in the report, fs_reclaim among them where reclaim takes part.
+        locks: the names of the locks in the report, fs_reclaim among them where reclaim takes part; those of
+            a cycle in the order in which they are taken, each while the one before it is held.
         frames: every frame of the report, innermost first within each stack.
         kernel: the version that the log named last, None for none so far.
         line, offset: where it begins, as in `TaskReport`.
+        stacks: how many stacks `frames` are.
     """
 
     title: str
@@ -144,6 +158,7 @@ class LockdepReport:
     kernel: str | None
     line: int | None
     offset: int
+    stacks: int = 0
 
     @property
     def reclaim(self) -> bool:

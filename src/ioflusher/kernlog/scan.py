@@ -21,14 +21,24 @@ AFTER = 512
 MAX_RAW_LINE = 65536
 
 FRAME = b"+0x"
-_OTHER_FRAMES = (b"COMMAND: ", b" at ffff", b".c:", b".h:", b".S:")
+_OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ")
+# behind these a stack of any form may follow, or a message in numbers; a longer context is read
+_ANNOUNCEMENTS = (
+    *(b"Trace:", b"trace:", b"blocked for", b"blocked in I/O", b"COMMAND: "),
+    *(b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":['),
+)
+_ANNOUNCED = 4096
 _ANCHORS = (
-    *(FRAME, *_OTHER_FRAMES, b"Trace:", b"trace:", b"blocked for", b"/stack", b"fs_reclaim", b"RECLAIM_FS"),
+    *(FRAME, *_OTHER_FRAMES, *_ANNOUNCEMENTS, b"/stack", b"fs_reclaim", b"RECLAIM_FS"),
     *(b"Chain exists", b"invoked oom", b"illed process", b"Kernel panic", b"lockup", b"detected stall"),
     *(b"page allocation", b"allocation deadlock", b"not responding", b"I/O error", b"block nbd", b" min:"),
     *(b"conn error", b"session recovery", b"offline device"),
 )
-_OTHER_FORMS = re.compile(rb"COMMAND: \"| at ffff[0-9a-f]{12}\b|\.[chS]:\d+(?:\)| \[inline\])")
+_OTHER_FORMS = re.compile(
+    rb"COMMAND: \"| at ffff[0-9a-f]{12}\b|\.[chS]:\d+(?:\)| \[inline\])|\"MESSAGE\" ?: ?\["
+    rb"|\[<[0-9a-f]+>\] \w+$",
+    re.M,
+)
 # more than so many "+" without "0x" in a chunk make the search for "+" alone the slower one
 _PATIENCE = 256
 
@@ -122,7 +132,7 @@ def _line_end(data: bytearray, end: int, size: int) -> int:
 
 
 def _holds_other_forms(data: bytearray, size: int) -> bool:
-    some = any(data.find(form, 0, size) >= 0 for form in _OTHER_FRAMES)
+    some = any(data.find(form, 0, size) >= 0 for form in (*_OTHER_FRAMES, *_ANNOUNCEMENTS))
     return some and _OTHER_FORMS.search(data, 0, size) is not None
 
 
@@ -146,6 +156,8 @@ def _anchors(data: bytearray, start: int, end: int, needles: tuple[bytes, ...]) 
         position = _find(data, needle, start, end)
         while position >= 0:
             hits.append(position)
+            if needle in _ANNOUNCEMENTS:
+                hits += range(position + AFTER, position + _ANNOUNCED, AFTER)
             position = _find(data, needle, position + AFTER // 2, end)
     return sorted(hits)
 

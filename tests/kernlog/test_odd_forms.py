@@ -1,0 +1,187 @@
+"""A textbook recursion in forms that only some logs have: the whole answer comes out of each."""
+
+import html
+import json
+import quopri
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.program import call
+
+from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.fleet import Options, diagnose_file
+
+LOG = Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt"
+LINES = [re.sub(r"^\[ *[\d.]+\] ?", "", line) for line in LOG.read_text("utf-8").splitlines()]
+FRAMES = [line.strip() for line in LINES if "+0x" in line]
+CERTAIN = [frame for frame in FRAMES if not frame.startswith("?")]
+NAMES = [frame.partition("+")[0] for frame in CERTAIN]
+HEAD = "INFO: task msgr-worker-1:1026 blocked for more than 120 seconds."
+SENTENCE = (
+    "its tcp_sendmsg() allocated memory, direct reclaim began to free xfs inodes, "
+    "and it waits there for I/O that xfs started"
+)
+
+
+def whole(lines: list[str], prefix: str = "") -> str:
+    return "".join(f"{prefix}{line}\n" for line in (HEAD, *LINES, *lines))
+
+
+def other_task(number: int) -> list[str]:
+    """A task that waits for a lock, as long as the other stack is."""
+    head = f"bystander       D    0  {number}      1 0x00004000"
+    return [head, "Call Trace:", *(f" mutex_lock_{depth}+0x1/0x2" for depth in range(len(LINES) - 2))]
+
+
+def interleaved(first: str, second: str) -> str:
+    return "".join(
+        f"{first}{one}\n{second}{other}\n" for one, other in zip(LINES, other_task(77), strict=True)
+    )
+
+
+def numbers(text: str, indent: int | None) -> str:
+    """A message with control characters as journalctl writes it."""
+    entry = {"MESSAGE": [*f"\x1b[31m{text}".encode()], "PRIORITY": "3"}
+    return json.dumps(entry, indent=indent, separators=(None if indent is None else (",", " : "))) + "\n"
+
+
+FORMS: dict[str, Callable[[], str]] = {
+    "a hex dump before the trace": lambda: "\n".join(
+        [HEAD, LINES[0], "Stack: 00000000 ffff8801 c0ffee00 Call Trace:", *LINES[2:]]
+    ),
+    "the first frame behind the trace's announcement": lambda: "\n".join(
+        [HEAD, LINES[0], f"Call Trace: [<c01>] {CERTAIN[0]}", *CERTAIN[1:]]
+    ),
+    "a stack's addresses and names alone": lambda: "\n".join(
+        [LINES[0], *(f"08dcfb{depth:02x}:  [<08066f1c>] {name}" for depth, name in enumerate(NAMES))]
+    ),
+    "crash, addresses cut out": lambda: "\n".join(
+        ['PID: 1026   TASK: ffff88  CPU: 5   COMMAND: "msgr-worker-1"']
+        + [f" #{depth} [...] {name} at ..." for depth, name in enumerate(NAMES)]
+    ),
+    "a number and a name above what /proc shows": lambda: "\n".join(
+        ['[1026]   "msgr-worker-1"', *(f"[<0>] {frame}" for frame in CERTAIN)]
+    ),
+    "names and nothing else": lambda: "\n".join([HEAD, "Call Trace:", *(f"  {name}" for name in NAMES)]),
+    "names as people list them": lambda: "\n".join([HEAD, *(f"  -> {name}()" for name in NAMES)]),
+    "bare marks of a mail between the lines": lambda: "".join(f"> {line}\n>\n" for line in (HEAD, *LINES)),
+    "a web page's blanks": lambda: "".join(
+        html.escape(line).replace(" ", "&nbsp;") + "\n" for line in (HEAD, *LINES)
+    ),
+    "hard blanks": lambda: whole([]).replace(" ", "\N{NO-BREAK SPACE}"),
+    "quoted-printable": lambda: quopri.encodestring(whole([]).encode(), quotetabs=True).decode(),
+    "quoted-printable, every point": lambda: whole([]).replace(".", "=2E").replace("[", "=5B"),
+    "lines that a mail broke": lambda: "\n".join(
+        piece for line in (HEAD, *LINES) for piece in textwrap.wrap(f"[ 1626.609198] {line}", 48) or [""]
+    ),
+    "two processors at once, CONFIG_PRINTK_CALLER": lambda: interleaved(
+        "[    1.000001][    C0] ", "[    1.000001][    C1] "
+    ),
+    "two processors at once, by their threads": lambda: interleaved(
+        "[    1.000001][ T1026] ", "[    1.000001][   T77] "
+    ),
+    "two processors at once, a vendor's column": lambda: interleaved("c0    12 ", "c1    13 "),
+    "two processors at once, another vendor's": lambda: interleaved(
+        "[    1.000001]  I[0:      swapper/0:    0] ", "[    1.000001]  I[1:  khungtaskd:   35] "
+    ),
+    "two processors at once, a third one's": lambda: interleaved(
+        "<4>[    1.000001] (0)[110:khungtaskd]", "<4>[    1.000001]-(1)[0:swapper/1]"
+    ),
+    "a journal's numbers": lambda: "".join(numbers(line, None) for line in (HEAD, *LINES)),
+    "a journal's numbers, a line each": lambda: "".join(numbers(line, 8) for line in (HEAD, *LINES)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_whole_answer_comes_out_of_each_form(tmp_path: Path, form: str) -> None:
+    """Who, through what, how sure, which way; from a user's file, so that the fast search is tried too."""
+    path = tmp_path / "log"
+    path.write_text(FORMS[form](), "utf-8")
+    result = diagnose_file(str(path), Options())
+    assert result.trouble is None
+    (episode,) = (one for one in result.diagnosis.episodes if one.tasks[0].comm != "bystander")
+    (expected,) = diagnose_log(LOG.read_bytes()).episodes
+    assert (episode.tasks[0].comm, episode.tasks[0].tid) == ("msgr-worker-1", 1026)
+    assert (episode.kind, episode.recursion, episode.daemon) == (expected.kind, True, "msgr-worker-1")
+    assert episode.sentence == SENTENCE
+    assert (episode.why, episode.confidence) == (expected.why, expected.confidence)
+    # some forms leave the last frame or two to the log's end, none loses one in between
+    assert [step.frame.function for step in episode.chain if step.frame.reliable] == NAMES
+    if "processors" in form:
+        assert result.diagnosis.reports == 2
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "This keeps the deadlock from happening again.\ndeadlock from happening\nmessage from server\n",
+        "read\nwrite\nthe\ndaemon\nwaits\nforever\n",
+        "it hangs in schedule+0x30/0xb0\nand then in shrink_slab (mm/vmscan.c:12)\n",
+        "the stack shows schedule+0x30/0xb0\nit was called from xfs_bwrite+0x25/0x60\n",
+        "WARNING: at kernel/softirq.c:159 local_bh_enable+0x1/0x2()\n",
+        "kernel BUG at mm/filemap.c:332!\n6.1.0 #1 Debian\n",
+    ],
+)
+def test_prose_is_no_stack(prose: str) -> None:
+    """Words that only look like frames."""
+    assert diagnose_log(prose.encode()).reports == 0
+
+
+def test_locks_that_are_held_are_no_stack() -> None:
+    """Nor is an address that a mail broke off behind "at:"."""
+    log = (
+        "2 locks held by cat/55:\n"
+        " #0:  (sb_writers#4){.+.+.+}, at: [<ffffffff811>] mnt_want_write+0x24/0x50\n"
+        " #1: ffff8881 (&sb->s_type->i_mutex_key#9){+.+.}-{3:3}, at: do_truncate+0x2b/0x50\n"
+        " #2: ffff8881 (&sb->s_type->i_mutex_key#9){+.+.}-{3:3}, at:\n do_truncate+0x2b/0x50\n"
+    )
+    assert diagnose_log(log.encode()).reports == 0
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("[    1.000000] " + HEAD + "\n", "line 1 announces or shows one: " + HEAD),
+        ("hello\nCall Trace:\n something unreadable\n", "line 2 announces or shows one: Call Trace:"),
+        ("0000 c0ffee Call trace:\x1b[31m \x07\n", "line 1 announces or shows one: 0000 c0ffee Call trace:"),
+        ("it is in schedule+0x30/0xb0\n", "line 1 announces or shows one: it is in schedule+0x30/0xb0"),
+        (
+            "".join(f"task x:{n} blocked for more than 9 seconds\u202e\n" for n in "123"),
+            "2 further lines alike",
+        ),
+    ],
+)
+def test_what_was_not_read_is_said_and_shown(tmp_path: Path, log: str, shown: str) -> None:
+    """Status 2, with the line, escaped; never "no recursion" and status 0."""
+    path = tmp_path / "log"
+    path.write_text(log, "utf-8")
+    result = call("diagnose", path)
+    assert result.status == 2
+    assert shown in result.stderr
+    assert all(line.isprintable() for line in result.stderr.splitlines())
+    assert "no reclaim recursion" not in result.stdout
+
+
+def test_one_unread_stack_among_others_is_said_too(tmp_path: Path) -> None:
+    """The others are shown, and the answer is not "none"; a recursion stays one."""
+    unread = "INFO: task late:9 blocked for more than 120 seconds.\nCall Trace:\n ...\n"
+    path = tmp_path / "log"
+    path.write_text("\n".join(other_task(77)) + "\n" + unread, "utf-8")
+    result = call("diagnose", path)
+    assert result.status == 2
+    assert "task late:9" in result.stderr
+    assert "bystander" in result.stdout
+    path.write_text(whole([]) + unread, "utf-8")
+    result = call("diagnose", path)
+    assert result.status == 1
+    assert "also: unread-stack, 1 line, first: INFO: task late:9" in result.stdout
+
+
+@pytest.mark.parametrize("prefix", ["03384 ", "[ts][T110] khungtaskd: ", "c2 701 ", ""])
+def test_frames_of_an_interrupt_are_read_though_not_kept(prefix: str) -> None:
+    """A trace that only shows an interrupt was read."""
+    lines = ("Call Trace:", " <IRQ>", " irq+0x1/0x2", " run+0x1/0x2", " </IRQ>")
+    assert diagnose_log("".join(f"{prefix}{line}\n" for line in lines).encode()).events == ()

@@ -1,0 +1,104 @@
+"""Whatever stands before the lines, the same stacks are read from them.
+
+The invariant: take any log of tests/kernlog/logs and put a prefix before every line, of a kind that vendors,
+consoles, daemons, mails or web pages write: tasks, frames and lock reports stay what they are.
+"""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ioflusher.kernlog.console import parse_console
+from ioflusher.kernlog.prefixes import LearnedPrefix
+from ioflusher.kernlog.records import LockdepReport, TaskReport
+
+LOGS = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))}
+# forms that have a meaning of their own
+KNOWN = (
+    "c2 701 ",
+    "c2    701 ",
+    "I[4: swapper/4: 0] ",
+    "[4:      swapper/4:    0] ",
+    "(3)[110:khungtaskd]",
+    "<4>c3   0 ",
+    "> ",
+    ">",
+    "> > > ",
+    "| ",
+    "   * ",
+    "&nbsp;",
+    "&gt; &gt; ",
+    "\N{NO-BREAK SPACE}",
+    "\N{NARROW NO-BREAK SPACE} ",
+    "Nov 25 01:02:03  kernel: ",
+    "Nov 25 01:02:03 [10.0.0.1] kernel: ",
+    "Nov 25 01:02:03 [] kernel: ",
+    "[Wed Nov 25 01:02:03 2026] ",
+    "12-25 01:02:03.456 E/KERNEL : ",
+    "12-25 01:02:03.456 root  1026  1026 E KERNEL  : ",
+)
+# of these nobody told anything: they are learned
+UNKNOWN = (
+    "03384 ",
+    "[ts][T110] khungtaskd: ",
+    "[box] ",
+    "x: ",
+    "rack7/u12 ttyS0: ",
+    "0001: ",
+    "=> ",
+    "2026-11-25 serial0| ",
+    "(console) 17) ",
+)
+# a report of lockdep without any frame: nothing teaches its prefix
+NO_FRAMES = "pos_lockdep_dm_thin_shrinker_rwsem"
+
+word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_/", min_size=1, max_size=8)
+ending = st.sampled_from((": ", "] ", "| ", "> ", " 7 ", ") "))
+invented = st.tuples(st.lists(word, min_size=1, max_size=3).map(" ".join), ending).map("".join)
+
+
+def told(data: bytes) -> list[tuple[object, ...]]:
+    """What was read, without where it stood and which clock it had."""
+    return [
+        (record.comm, record.pid, record.tid, record.state, record.workqueue, record.owner, record.frames)
+        if isinstance(record, TaskReport)
+        else (record.title, record.comm, record.tid, record.locks, record.frames)
+        for record in parse_console(data)
+        if isinstance(record, TaskReport | LockdepReport)
+    ]
+
+
+def prefixed(prefix: str, log: bytes) -> bytes:
+    return b"".join(prefix.encode() + line + b"\n" for line in log.splitlines())
+
+
+@pytest.mark.parametrize("number", range(len(LOGS)))
+def test_a_prefix_changes_nothing_in_a_log(number: int) -> None:
+    """A third of the prefixes, before every line of the log: each prefix meets a third of the logs."""
+    name = list(LOGS)[number]
+    expected = told(LOGS[name])
+    for prefix in (KNOWN if name == NO_FRAMES else (*KNOWN, *UNKNOWN))[number % 3 :: 3]:
+        assert told(prefixed(prefix, LOGS[name])) == expected, prefix
+    latin = b"".join(b"\xa0" + line + b"\n" for line in LOGS[name].splitlines())
+    assert told(latin) == expected
+
+
+@given(st.sampled_from(sorted(LOGS.keys() - {NO_FRAMES})), invented)
+@settings(max_examples=60, deadline=None)
+def test_no_more_does_one_that_nobody_has_seen(name: str, prefix: str) -> None:
+    """Words that end as prefixes do: with a mark or a number."""
+    assert told(prefixed(prefix, LOGS[name])) == told(LOGS[name])
+
+
+def test_a_prefix_is_known_once_it_was_seen_twice() -> None:
+    """Numbers and addresses in it may change, words may not."""
+    prefix = LearnedPrefix()
+    assert prefix.taken_off("box1 7: hello") is None
+    assert not prefix.learn("box1 7:")
+    assert prefix.learn("box1 8:")
+    assert prefix.taken_off("box1 123:  hello") == " hello"
+    assert prefix.taken_off("box1 9:") == ""
+    assert prefix.taken_off("rack1 123: hello") is None
+    assert not prefix.learn("x" * 500)
