@@ -1,5 +1,7 @@
 """A run: virtual time, who waits for what, and the freezes of the lab's scenarios."""
 
+from dataclasses import replace
+
 import pytest
 
 from ioflusher.model.build import build
@@ -52,7 +54,7 @@ def test_time_passes_and_wakes() -> None:
     giver.step("works", {given: 1}, takes_ns=7)
     taker.wait(given > 0, "the other")
     taker.step("takes", {given: 0}, takes_ns=5)
-    result = run(two(giver, taker, given))
+    result = run(two(giver, taker, given), jitter=0)
     assert (result.outcome, result.at_ns, result.values) == (RunOutcome.DONE, 12, {"given": 0})
 
 
@@ -68,7 +70,7 @@ def test_a_time_out_comes_unless_it_went_on_before() -> None:
                 pass
             with ways.way("too late", {given: 0}, after_ns=10):
                 pass
-        run(two(giver, taker, given), on_step=lambda happened: labels.append(happened.step.label))  # noqa: B023
+        run(two(giver, taker, given), jitter=0, on_step=lambda happened: labels.append(happened.step.label))  # noqa: B023
         assert end in labels
         assert len(labels) == 2
 
@@ -123,3 +125,25 @@ def test_swap_with_the_state() -> None:
     assert result.outcome is RunOutcome.DONE
     assert "a clean page is freed" in done
     assert "into the swap cache" not in done
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "outcome"), [(4, RunOutcome.FROZEN), (8, RunOutcome.FROZEN), (16, RunOutcome.DONE)]
+)
+def test_how_large_a_dirty_limit_freezes(limit_mib: int, outcome: RunOutcome) -> None:
+    """A flusher takes 4 MiB at a time: what a larger limit leaves dirty has all flushers write.
+
+    Then the daemon's own device has nothing dirty some time, and it is let go; measured on 6.12, 16 MiB was slow.
+    """
+    scenario = parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])
+    sysctl = {
+        "vm.dirty_bytes": str(limit_mib << 20),
+        "vm.dirty_background_bytes": str(limit_mib << 19),
+    }
+    scenario = replace(scenario, kernel=replace(scenario.kernel, sysctl=sysctl))
+    without = run(build(scenario, io_flusher=False, version=(6, 12)))
+    with_state = run(build(scenario, io_flusher=True, version=(6, 12)))
+    assert without.outcome is outcome
+    assert with_state.outcome is RunOutcome.DONE
+    if outcome is RunOutcome.DONE:
+        assert without.at_ns > 1.5 * with_state.at_ns

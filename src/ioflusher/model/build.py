@@ -1,7 +1,5 @@
 """From a scenario to the system that it is."""
 
-from dataclasses import dataclass
-
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.block import BIO_POOL_SIZE, BioPool, DiskDriver
 from ioflusher.model.daemon import ServingThread, Surroundings, Verb, add_daemon
@@ -9,6 +7,7 @@ from ioflusher.model.linux import Linux
 from ioflusher.model.memory import make_zone
 from ioflusher.model.nbd import NbdDriver
 from ioflusher.model.reclaim import add_kswapd
+from ioflusher.model.scale import FULL, Scale
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem
 from ioflusher.model.workload import add_reader, add_toucher, add_writer
@@ -19,24 +18,6 @@ from ioflusher.scenario.records import Scenario
 TAKEN = 135 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How large an instance of a scenario is.
-
-    Attributes:
-        unit_bytes: bytes of a unit of memory and of a request.
-        queue_depth: requests that a device takes at once; None as the scenario or the driver has it.
-        work_units: at most so many units of work; None for all.
-    """
-
-    unit_bytes: int = 128 << 10
-    queue_depth: int | None = None
-    work_units: int | None = None
-
-
-FULL = Scale()
-
-
 def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scale = FULL) -> TransitionSystem:
     """The system of one half of a scenario."""
     linux = Linux(version, scale.unit_bytes)
@@ -44,7 +25,10 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     swap = scenario.device.use == "swap"
     min_free = int(sysctl.get("vm.min_free_kbytes", 0)) * 1024 or 3 << 20
     read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
-    make_zone(linux, size=scenario.machine.memory - TAKEN, clean=read, min_free=min_free)
+    size = scenario.machine.memory - TAKEN
+    if scale.memory_units:
+        size = min(size, scale.memory_units * scale.unit_bytes)
+    make_zone(linux, size=size, clean=read, min_free=min_free)
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE, what="elements of the bio pool"))
     thresh = linux.units(int(sysctl.get("vm.dirty_bytes", 0)) or scenario.machine.memory // 5)
     background = linux.units(int(sysctl.get("vm.dirty_background_bytes", 0)) or scenario.machine.memory // 10)
@@ -55,7 +39,9 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     device = NbdDriver(linux, "nbd0", queue_depth=depth, kinds=("swap",) if swap else ("write",))
     store = None
     if scenario.daemon.store != "remote":
-        disk = DiskDriver(linux, "vda", request_ns=linux.unit_bytes * 10)
+        disk = DiskDriver(
+            linux, "vda", request_ns=linux.unit_bytes * 10, queue_depth=scale.queue_depth or 256
+        )
         store = make_backing_device(linux, disk, pool)
         disk.add_server()
     memory = linux.variable(

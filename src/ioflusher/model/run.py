@@ -129,6 +129,7 @@ def run(
     system: TransitionSystem,
     *,
     seed: int = 0,
+    jitter: float = 0.5,
     stalled_s: float = 15.0,
     limit_s: float = 600.0,
     sample_ns: int = 0,
@@ -139,6 +140,7 @@ def run(
     Args:
         system: what to play.
         seed: of chance.
+        jitter: by which part of it what takes time may take more or less, 0 to 1.
         stalled_s: seconds of virtual time without a completed request of a device with requests, or with
             nothing at all that can go on, after which it is frozen.
         limit_s: seconds of virtual time after which it is out of time.
@@ -148,7 +150,7 @@ def run(
     Raises:
         ModelError: the model is wrong.
     """
-    return _Run(system, seed, sample_ns, on_step).play(int(stalled_s * 1e9), int(limit_s * 1e9))
+    return _Run(system, seed, jitter, sample_ns, on_step).play(int(stalled_s * 1e9), int(limit_s * 1e9))
 
 
 class _Run:
@@ -156,6 +158,7 @@ class _Run:
         self,
         system: TransitionSystem,
         seed: int,
+        jitter: float,
         sample_ns: int,
         on_step: Callable[[Happened], None] | None,
     ) -> None:
@@ -167,6 +170,7 @@ class _Run:
         self.at = [0] * len(system.programs)
         self.since = [0] * len(system.programs)
         self.random = random.Random(seed)
+        self.jitter = jitter
         self.now = 0
         self.completed: dict[str, int] = {}
         self.last: dict[str, int] = {}
@@ -178,6 +182,7 @@ class _Run:
     def play(self, stalled_ns: int, limit_ns: int) -> RunResult:
         """The loop of events: what can go on at this moment, then what is due next."""
         values, at, points, chance = self.values, self.at, self.points, self.random.random
+        shortest, spread = 1 - self.jitter, 2 * self.jitter
         ready = deque(range(len(at)))
         # when, in which order, who, with which step, as a time-out of which stay at its point (0: it took
         # time)
@@ -208,7 +213,7 @@ class _Run:
                             option = _by_weight(point.options, able, chance())
                     if option.takes is not None:
                         sequence += 1
-                        lasts = int(option.takes(values) * (0.5 + chance()))
+                        lasts = int(option.takes(values) * (shortest + spread * chance()))
                         heappush(due, (self.now + lasts, sequence, task, option, 0))
                         break
                     if option.act is not None:

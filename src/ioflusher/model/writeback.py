@@ -10,10 +10,10 @@ from ioflusher.model.transitions import Expression, Number, Variable, maximum, m
 
 # MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
 MAX_PAUSE_NS = 200_000_000
+# MIN_WRITEBACK_PAGES, fs/fs-writeback.c: the least that a flusher takes of an inode at a time
+MIN_WRITEBACK_BYTES = 4 << 20
 # INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
 INIT_BW = 100 << 20
-# vm.dirty_expire_centisecs: what is older is written without being asked for
-DIRTY_EXPIRE_NS = 30_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,13 @@ class DirtyDomain:
         return first
 
     @property
-    def freerun(self) -> int:
-        """dirty_freerun_ceiling(): below it nobody is stopped."""
-        return (self.thresh + self.bg_thresh) // 2
+    def reclaimable(self) -> Expression:
+        """NR_FILE_DIRTY of all devices: what no writeback has begun for."""
+        first, *others = (each.dirty for each in self.backing)
+        found: Expression = first
+        for other in others:
+            found = found + other
+        return found
 
 
 def make_backing_device(
@@ -117,8 +121,8 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
             pass
         with ways.otherwise("pauses", when=dirty < thresh, takes_ns=_pause(linux, dirty, freerun, thresh)):
             pass
-        with ways.otherwise("pauses", when=dirty >= thresh, takes_ns=MAX_PAUSE_NS // 20):
-            code.wait(dirty < thresh, "less dirty memory in the machine")
+        with ways.otherwise(when=dirty >= thresh):
+            code.wait(free | (dirty < thresh) | backing.unwritten.is_(0), "less dirty memory in the machine")
 
 
 def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
@@ -134,28 +138,41 @@ def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
 def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
     """The worker that writes the dirty pages of a backing device: wb_workfn(), fs/fs-writeback.c.
 
-    It begins above the background limit, when somebody syncs, and when pages are old.
+    It begins above the background limit, of which pages under writeback are no part (wb_over_bg_thresh()),
+    when its own dirty pages are above its share of that, and when somebody syncs. What it takes at a time is
+    under writeback from then on, although it may wait to submit the first of it.
     """
     domain = linux.domain
     code = Code(flags=PF_WQ_WORKER)
-    asked = (domain.dirty > domain.bg_thresh) | (backing.sync_wanted > 0)
-    begun = {backing.dirty: backing.dirty - 1, backing.writeback: backing.writeback + 1}
+    share = max(1, domain.bg_thresh // len(domain.backing))
+    over = (domain.reclaimable > domain.bg_thresh) | (backing.dirty > share)
+    asked = over | (backing.sync_wanted > 0)
+    chunk = linux.variable(
+        f"{backing.device.name}_chunk",
+        0,
+        backing.dirty.high,
+        what="what is left of a chunk",
+    )
+    size = minimum(backing.dirty, linux.units(MIN_WRITEBACK_BYTES))
+    begun = {backing.dirty: backing.dirty - size, backing.writeback: backing.writeback + size, chunk: size}
     with (
         code.call("wb_workfn", "wb_do_writeback", "wb_writeback", "writeback_sb_inodes", "do_writepages"),
         code.loop(),
     ):
         code.rest()
-        with (
-            code.choice() as ways,
-            ways.way(
-                "writes back",
-                begun,
-                when=(backing.dirty > 0) & asked,
-                waits_for="something to write",
-                interruptible=True,
-            ),
-        ):
-            pass
-        bio_alloc_bioset(code, linux, pool)
-        backing.device.submit(code, "write")
+        code.step(
+            "writes back",
+            begun,
+            when=(backing.dirty > 0) & asked,
+            waits_for="something to write",
+            interruptible=True,
+        )
+        with code.loop():
+            bio_alloc_bioset(code, linux, pool)
+            backing.device.submit(code, "write")
+            with code.choice() as ways:
+                with ways.way("one less", {chunk: chunk - 1}, when=chunk > 1):
+                    pass
+                with ways.otherwise("all submitted", {chunk: 0}):
+                    code.leave()
     linux.add(code, f"kworker/u:flush-{backing.device.name}")
