@@ -18,7 +18,7 @@ import pytest
 
 from ioflusher.lab.disks import EmptyDisk
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
-from ioflusher.lab.guest import processes, stage
+from ioflusher.lab.guest import processes, settings, stage
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.network import listens
 from ioflusher.lab.guest.observer import Observer
@@ -331,10 +331,27 @@ def test_settings_name_the_file_that_is_not_there(tmp_path: Path) -> None:
     """A setting that the kernel does not have is an error with the file's name."""
     file = tmp_path / "setting"
     file.write_text("0")
-    stage.apply_settings(KernelTable(write={str(file): "1"}))
+    settings.apply_settings(KernelTable(write={str(file): "1"}))
     assert file.read_text() == "1"
     with pytest.raises(OSError, match="no_such_setting"):
-        stage.apply_settings(KernelTable(sysctl={"vm.no_such_setting": "1"}))
+        settings.apply_settings(KernelTable(sysctl={"vm.no_such_setting": "1"}))
+    with pytest.raises(OSError, match=str(tmp_path / "other")):
+        settings.apply_settings(KernelTable(write={str(tmp_path / "other" / "file"): "0"}))
+
+
+def test_a_feature_that_the_kernel_lacks_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turning off what is not there is no error; turning it on is, and where it is there it is written."""
+    file = tmp_path / "lru_gen" / "enabled"
+    means = settings.ABSENT_MEANS["/sys/kernel/mm/lru_gen/enabled"]
+    monkeypatch.setitem(settings.ABSENT_MEANS, str(file), means)
+    settings.apply_settings(KernelTable(write={str(file): "0"}))
+    assert not file.exists()
+    with pytest.raises(OSError, match=str(file)):
+        settings.apply_settings(KernelTable(write={str(file): "7"}))
+    file.parent.mkdir()
+    file.write_text("0x0007")
+    settings.apply_settings(KernelTable(write={str(file): "0"}))
+    assert file.read_text() == "0"
 
 
 @pytest.fixture

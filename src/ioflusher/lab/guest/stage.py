@@ -22,6 +22,7 @@ from ioflusher.lab.guest.near_misses import NearMissWatch
 from ioflusher.lab.guest.observer import Observer
 from ioflusher.lab.guest.port import ReportPort
 from ioflusher.lab.guest.processes import Process, Processes, SetupFailed, await_line, become_observer
+from ioflusher.lab.guest.settings import apply_settings
 from ioflusher.lab.messages import (
     READER_DISK,
     Hardened,
@@ -136,14 +137,6 @@ class Stage:
         )
         faults = FaultDriver(self.scenario.fault, self.stack.faults(), self.port)
         watch(self._work, self._worker, observer, faults, self.port)
-
-
-def apply_settings(kernel: KernelTable) -> None:
-    """Apply the scenario's kernel settings; raises OSError that names the file."""
-    for name, value in kernel.sysctl.items():
-        Path("/proc/sys", *name.split(".")).write_text(value)
-    for file, value in kernel.write.items():
-        Path(file).write_text(value)
 
 
 @dataclass(slots=True)
