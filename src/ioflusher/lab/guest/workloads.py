@@ -1,18 +1,23 @@
 """Inside the guest: the programs that use the device, and those that only need memory.
 
 Each says its reports (`ioflusher.lab.messages`) on standard output. They are written out here, because these
-programs run without site packages: they start sooner in a guest under emulation; the observer checks each.
+programs run without site packages, and load no more than they need: they start sooner in a guest under
+emulation, where json and typing take as long as all the rest of Python; the observer checks each report.
 What is written is a function of its place, so that reading it back tells whether anything was lost, mixed up
 or stale.
 """
 
-import json
+from __future__ import annotations
+
 import mmap
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 PAGE = mmap.PAGESIZE
 READ_CHUNK = 1 << 20
@@ -23,12 +28,19 @@ LONGEST_SAID = 2000  # characters of what a program printed
 
 def say(event: str, **fields: Any) -> None:
     """One report to the observer."""
+    import json
+
     os.write(1, json.dumps({"event": event, **fields}).encode() + b"\n")
+
+
+def say_ready() -> None:
+    """Tell that all is set up."""
+    os.write(1, b'{"event": "work-ready"}\n')
 
 
 def ready() -> None:
     """Tell that all is set up, and wait for the word to begin."""
-    say("work-ready")
+    say_ready()
     sys.stdin.readline()
 
 
@@ -206,7 +218,7 @@ def read(path: str) -> None:
             disk.seek(0)
             passes += 1
             if passes == 2:
-                say("work-ready")
+                say_ready()
 
 
 if __name__ == "__main__":
@@ -216,4 +228,6 @@ if __name__ == "__main__":
     elif verb == "touch":
         touch(int(argument))
     else:
+        import json
+
         {"anonymous": anonymous, "files": files, "small-files": small_files}[verb](json.loads(argument))
