@@ -133,7 +133,8 @@ def test_swap_with_the_state() -> None:
 def test_how_large_a_dirty_limit_freezes(limit_mib: int, outcome: RunOutcome) -> None:
     """A flusher takes 4 MiB at a time: what a larger limit leaves dirty has all flushers write.
 
-    Then the daemon's own device has nothing dirty some time, and it is let go; measured on 6.12, 16 MiB was slow.
+    Then the daemon's own device has nothing dirty some time, and it is let go; measured on 6.12: 16 MiB
+    was slow.
     """
     scenario = parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])
     sysctl = {
