@@ -16,6 +16,7 @@ from ioflusher.scenario.records import Scenario
 
 # what a guest's kernel, its programs and their files have of its memory: of 400 MiB, 265 were left on 6.12
 TAKEN = 135 << 20
+LRU_GEN = "/sys/kernel/mm/lru_gen/enabled"
 
 
 def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scale = FULL) -> TransitionSystem:
@@ -52,9 +53,10 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     if scale.work_units:
         work = min(work, scale.work_units)
     if swap:
-        SwapArea(
-            linux, device, pool, size=scenario.device.size, swappiness=int(sysctl.get("vm.swappiness", 60))
-        )
+        # on where it is built in (6.1, and built in by Debian) and nobody wrote 0
+        lru_gen = linux.version >= (6, 1) and scenario.kernel.write.get(LRU_GEN, "1") != "0"
+        swappiness = int(sysctl.get("vm.swappiness", 60))
+        SwapArea(linux, device, pool, size=scenario.device.size, swappiness=swappiness, lru_gen=lru_gen)
     else:
         add_writer(linux, make_backing_device(linux, device, pool), work)
     # each looks at the dirty pages of all, so all have to be there

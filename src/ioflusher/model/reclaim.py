@@ -59,7 +59,9 @@ def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
         ):
             pass
         if swap is not None and gfp & Gfp.IO and swap.swappiness:
-            with ways.way(when=swap.can_take, weight=swap.swappiness):
+            files_first = swap.lru_gen and swap.swappiness < 200
+            able = swap.can_take & zone.clean.is_(0) if files_first else swap.can_take
+            with ways.way(when=able, weight=swap.swappiness):
                 swap.pageout(code, linux)
         if gfp & Gfp.FS:
             for shrinker in linux.shrinkers:

@@ -190,10 +190,12 @@ class _Run:
         waits: dict[int, int] = {}  # the tasks that wait, and for which variables
         stays = [0] * len(at)
         sequence = steps = standing = moved_at = 0
-        working = [number for number, program in enumerate(self.system.programs) if program.works]
+        working = {number for number, program in enumerate(self.system.programs) if program.works}
+        worked = True  # whether one of them may have come to rest
         while True:
             while ready:
                 task = ready.popleft()
+                worked = worked or task in working
                 while True:
                     point = points[task][at[task]]
                     option = point.only
@@ -231,8 +233,9 @@ class _Run:
                     if option.completes:
                         self._complete(option.completes)
                         moved_at = self.now
-            if all(points[number][at[number]].rests for number in working):
+            if worked and all(points[number][at[number]].rests for number in working):
                 return self._result(RunOutcome.DONE, steps, waits)
+            worked = False
             if not due:
                 return self._result(RunOutcome.FROZEN, steps, waits)
             when, _, task, option, stay = heappop(due)

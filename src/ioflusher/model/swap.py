@@ -15,12 +15,20 @@ class SwapArea:
     """
 
     def __init__(
-        self, linux: Linux, device: BlockDriver, pool: BioPool, *, size: int, swappiness: int = 60
+        self,
+        linux: Linux,
+        device: BlockDriver,
+        pool: BioPool,
+        *,
+        size: int,
+        swappiness: int = 60,
+        lru_gen: bool = False,
     ) -> None:
         units = linux.units(size)
         self.device = device
         self.pool = pool
         self.swappiness = swappiness
+        self.lru_gen = lru_gen
         self.slots = linux.variable("swap_slots", units, units, what="free swap slots")
         self.writeback = linux.variable(
             "swap_writeback", 0, units, what="memory being written to swap", unit="memory"
