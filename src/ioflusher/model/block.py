@@ -80,6 +80,7 @@ class BlockDriver(abc.ABC):
                     {self.tags: self.tags - 1},
                     when=self.tags > 0,
                     waits_for=f"a tag of {self.name}",
+                    begins=self.name,
                 )
             with code.call("blk_mq_dispatch_rq_list"):
                 self.queue_rq(code, kind)

@@ -69,6 +69,7 @@ class Code:
         takes_ns: Number | None = None,
         after_ns: Number | None = None,
         weight: int = 1,
+        begins: str = "",
         completes: str = "",
     ) -> None:
         """One step from here on; the arguments are those of `ioflusher.model.transitions.Step`."""
@@ -88,6 +89,7 @@ class Code:
                 takes_ns=None if takes_ns is None else number(takes_ns),
                 after_ns=None if after_ns is None else number(after_ns),
                 weight=weight,
+                begins=begins,
                 completes=completes,
             )
         )
@@ -245,6 +247,7 @@ def _without_decisions(steps: list[Step], rests: set[int]) -> list[Step]:
                 or step.waits_for
                 or step.takes_ns is not None
                 or step.after_ns is not None
+                or step.begins
                 or step.completes
                 or len(behind) != 1
                 or behind[0] is step

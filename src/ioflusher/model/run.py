@@ -75,7 +75,7 @@ class RunResult:
         steps: how many were taken.
         completed: completed requests by device.
         last_completed_ns: when the last one was.
-        longest_ns: the longest time between two of a device, by device.
+        longest_ns: the longest time that requests were in flight and none was completed, by device.
         waiting: the tasks that wait, with what and for whom.
         values: all variables in the end, by name.
         samples: (time, values) now and then, in the order of the system's variables.
@@ -101,6 +101,7 @@ class _Option:
     to: int
     takes: Callable[[list[int]], int] | None
     writes: int
+    begins: str
     completes: str
 
 
@@ -175,6 +176,8 @@ class _Run:
         self.completed: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.longest: dict[str, int] = {}
+        self.flying: dict[str, int] = {}  # requests of a device that are not completed
+        self.moved: dict[str, int] = {}  # when it had none, or completed one
         self.sample_ns = self.sampled_ns = sample_ns
         self.samples: list[tuple[int, tuple[int, ...]]] = []
         self.on_step = on_step
@@ -230,6 +233,8 @@ class _Run:
                         raise ModelError(f"time stands still at {self.now} ns: {name} goes round")
                     if self.on_step is not None:
                         self.on_step(Happened(self.now, task, option.step))
+                    if option.begins:
+                        self._begin(option.begins)
                     if option.completes:
                         self._complete(option.completes)
                         moved_at = self.now
@@ -266,14 +271,22 @@ class _Run:
             steps += 1
             if self.on_step is not None:
                 self.on_step(Happened(self.now, task, step))
+            if option.begins:
+                self._begin(option.begins)
             if option.completes:
                 self._complete(option.completes)
                 moved_at = self.now
 
+    def _begin(self, device: str) -> None:
+        if not self.flying.get(device, 0):
+            self.moved[device] = self.now
+        self.flying[device] = self.flying.get(device, 0) + 1
+
     def _complete(self, device: str) -> None:
-        before = self.last.get(device, 0)
-        self.longest[device] = max(self.longest.get(device, 0), self.now - before)
-        self.last[device] = self.now
+        self.flying[device] = self.flying.get(device, 1) - 1
+        waited = self.now - self.moved.get(device, 0)
+        self.longest[device] = max(self.longest.get(device, 0), waited)
+        self.last[device] = self.moved[device] = self.now
         self.completed[device] = self.completed.get(device, 0) + 1
 
     def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int]) -> RunResult:
@@ -342,6 +355,7 @@ class _Run:
             step.to,
             None if step.takes_ns is None else self._function(self._text(step.takes_ns)),
             self._bits(variable.name for variable, _ in step.changes),
+            step.begins,
             step.completes,
         )
 

@@ -177,6 +177,7 @@ class Step:
         takes_ns: nanoseconds of virtual time that it takes, before the changes.
         after_ns: it may be taken once its task has stood at the point for so many nanoseconds; None: at once.
         weight: how often a run takes it where several can be taken, against theirs.
+        begins: the device a request of which it begins; empty for none.
         completes: the device a request of which it completes, for what counts as progress; empty for none.
     """
 
@@ -191,6 +192,7 @@ class Step:
     takes_ns: Expression | None = None
     after_ns: Expression | None = None
     weight: int = 1
+    begins: str = ""
     completes: str = ""
 
 
