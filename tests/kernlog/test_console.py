@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.kernlog.console import Reader, events, parse_console, read_records, task_reports
+from ioflusher.kernlog.reading.console import Reader, events, parse_console, read_records, task_reports
+from ioflusher.kernlog.reading.scan import RawLine
 from ioflusher.kernlog.records import EventKind, LockdepReport, Source
-from ioflusher.kernlog.scan import RawLine
 from ioflusher.kernlog.stacks.anatomy import Reclaim, dissect
 
 LOGS = Path(__file__).parent / "logs"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ioflusher.kernlog.frames import Frame, parse_frame, parse_proc_stack
+from ioflusher.kernlog.reading.frames import Frame, parse_frame, parse_proc_stack
 
 
 @pytest.mark.parametrize(

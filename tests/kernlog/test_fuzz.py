@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json
-from ioflusher.kernlog.lines import parse_line
+from ioflusher.kernlog.reading.lines import parse_line
 from ioflusher.report.diagnosis_text import render_diagnosis
 
 LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))]

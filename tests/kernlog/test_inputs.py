@@ -11,7 +11,7 @@ import pytest
 
 from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.fleet import LogResult, Options, diagnose_file, diagnose_files
-from ioflusher.kernlog.inputs import kernel_ring_buffer, opened
+from ioflusher.kernlog.reading.inputs import kernel_ring_buffer, opened
 
 LOG = (Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt").read_bytes()
 

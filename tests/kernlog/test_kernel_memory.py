@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.errors import LogUnreadableError
@@ -17,6 +16,7 @@ from ioflusher.kernlog.fleet import Options, diagnose_records
 from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.memory.edges import first_answer
 from ioflusher.kernlog.memory.kernel import kernel_records, open_kernel
+from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.records import DeviceServer, TaskReport
 
 LOGS = Path(__file__).parent / "logs"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ioflusher.kernlog.lines import Line, parse_line
+from ioflusher.kernlog.reading.lines import Line, parse_line
 
 TEXT = " schedule+0x30/0xb0"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.diagnose import diagnose_log
-from ioflusher.kernlog.lockdep import lock_names
+from ioflusher.kernlog.reading.console import parse_console
+from ioflusher.kernlog.reading.lockdep import lock_names
 from ioflusher.kernlog.records import LockdepReport, TaskReport
 from ioflusher.report.diagnosis_text import render_diagnosis
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.kernlog.console import parse_console
-from ioflusher.kernlog.prefixes import LearnedPrefix
+from ioflusher.kernlog.reading.console import parse_console
+from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.records import LockdepReport, TaskReport
 
 LOGS = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))}

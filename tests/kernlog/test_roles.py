@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Step
 from ioflusher.kernlog.stacks.roles import Role, RoleTableError, all_rows, parse_table, role_of, tagged_rows
 from ioflusher.kernlog.stacks.things import Thing, Verb

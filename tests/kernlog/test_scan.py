@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from ioflusher.kernlog import scan
-from ioflusher.kernlog.scan import CHUNK, MAX_RAW_LINE, RawLine, relevant_lines
+from ioflusher.kernlog.reading import scan
+from ioflusher.kernlog.reading.scan import CHUNK, MAX_RAW_LINE, RawLine, relevant_lines
 
 NOISE = b"[    1.000000] usb 1-1: new high-speed USB device number 5 using xhci_hcd\n"
 STACK = b"task:a state:D stack:0 pid:1\nCall Trace:\n schedule+0x1/0x2\n </TASK>\n"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ioflusher.kernlog.console import task_reports
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Source
-from ioflusher.kernlog.told import told_head
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.waits import StackKind, explain_stack
 
 RECLAIM = (

@@ -1,6 +1,6 @@
 """Halves of experiments put together by hand, one for each outcome that there is."""
 
-from ioflusher.kernlog.frames import parse_proc_stack
+from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.kernlog.stacks.waits import explain_stack
 from ioflusher.lab.near_misses import NearMisses, ReclaimEntries
 from ioflusher.lab.outcome import (

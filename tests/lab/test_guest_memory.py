@@ -2,7 +2,7 @@
 
 import pytest
 
-from ioflusher.kernlog.frames import parse_proc_stack
+from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.lab.experiment import run_half
 from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion
 from ioflusher.lab.messages import DeviceFrozen, GuestReport, RunCommand, ThreadReport, WorkBegan

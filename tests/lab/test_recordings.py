@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from ioflusher.kernlog.fleet import Options
-from ioflusher.kernlog.frames import parse_proc_stack
 from ioflusher.kernlog.judging.findings import Kind
+from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.kernlog.stacks.waits import StackKind
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.explain import explain_half

@@ -27,8 +27,8 @@ from ioflusher.kernlog.fleet import (
     diagnose_source,
     results_as_json,
 )
-from ioflusher.kernlog.inputs import journal as open_journal
-from ioflusher.kernlog.inputs import kernel_ring_buffer
+from ioflusher.kernlog.reading.inputs import journal as open_journal
+from ioflusher.kernlog.reading.inputs import kernel_ring_buffer
 from ioflusher.kernlog.stacks.roles import RoleRow, role_of, tagged_rows
 from ioflusher.report.diagnosis_text import render_diagnosis
 from ioflusher.support.text import printable

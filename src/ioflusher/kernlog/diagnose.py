@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
-from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, Link, TaskRef
 from ioflusher.kernlog.judging.advice import kernel_notes, remedies, who_completes
 from ioflusher.kernlog.judging.devices import device_of
@@ -17,6 +16,7 @@ from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.judging.plain import plain_finding
 from ioflusher.kernlog.judging.recursion import recursion
 from ioflusher.kernlog.judging.waitgraph import find_cycles
+from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.records import (
     DeviceServer,
     Event,

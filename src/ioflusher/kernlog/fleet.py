@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ioflusher.kernlog.console import read_records
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
 from ioflusher.kernlog.errors import LogUnreadableError
-from ioflusher.kernlog.inputs import opened
+from ioflusher.kernlog.reading.console import read_records
+from ioflusher.kernlog.reading.inputs import opened
+from ioflusher.kernlog.reading.scan import Readable, relevant_lines
 from ioflusher.kernlog.records import EventKind, Record
-from ioflusher.kernlog.scan import Readable, relevant_lines
 from ioflusher.support.text import counted, printable
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.reading.frames import Frame
 
 # an offset for what stands in no log
 NO_PLACE = -1

@@ -7,9 +7,9 @@ that a daemon of any name is recognised.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ioflusher.kernlog.console import parse_console
 from ioflusher.kernlog.fleet import LogResult, Options, diagnose_records
-from ioflusher.kernlog.frames import parse_proc_stack
+from ioflusher.kernlog.reading.console import parse_console
+from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.kernlog.records import NO_PLACE, DeviceServer, Record, Source, TaskReport
 from ioflusher.lab.outcome import DaemonThread, Experiment, Half, OneHalf, Plan, Run
 

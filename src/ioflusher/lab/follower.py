@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ioflusher.kernel.task_flags import TaskFlags
-from ioflusher.kernlog.console import events, task_reports
-from ioflusher.kernlog.frames import Frame, parse_proc_stack
+from ioflusher.kernlog.reading.console import events, task_reports
+from ioflusher.kernlog.reading.frames import Frame, parse_proc_stack
 from ioflusher.kernlog.records import EventKind
 from ioflusher.kernlog.stacks.waits import explain_stack
 from ioflusher.lab.errors import LabError

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from ioflusher import __version__
-from ioflusher.kernlog.frames import Frame, parse_proc_stack
+from ioflusher.kernlog.reading.frames import Frame, parse_proc_stack
 from ioflusher.kernlog.stacks.waits import StackExplanation, explain_stack
 from ioflusher.lab.errors import LabError
 from ioflusher.lab.outcome import Ending, Experiment, HalfOutcome, Plan, Run

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from ioflusher.kernlog.console import events
+from ioflusher.kernlog.reading.console import events
 from ioflusher.kernlog.records import EventKind
 from ioflusher.lab.errors import Cancelled, LabError
 from ioflusher.lab.memory.evidence import GuestMemory, MemoryQuestion

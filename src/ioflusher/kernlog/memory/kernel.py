@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ioflusher.kernlog.errors import LogUnreadableError
-from ioflusher.kernlog.frames import Frame
 from ioflusher.kernlog.memory.edges import DEVICES, LOCK_OWNERS, Object, Program, first_answer, text_of
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.records import NO_PLACE, DeviceServer, Event, EventKind, Record, Source, TaskReport
 
 _EXTRA = "install the extra: pip install 'ioflusher[drgn]'"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of, tagged_rows
 from ioflusher.kernlog.stacks.things import Thing, Verb
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
-from ioflusher.kernlog.frames import plain_name
+from ioflusher.kernlog.reading.frames import plain_name
 from ioflusher.kernlog.stacks.things import Tag, parse_tag
 
 TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt")

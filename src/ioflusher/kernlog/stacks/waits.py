@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from ioflusher.kernlog.frames import Frame
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.things import Thing, Verb

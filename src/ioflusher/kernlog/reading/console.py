@@ -9,17 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
-from ioflusher.kernlog import lockdep
-from ioflusher.kernlog.events import event_of
-from ioflusher.kernlog.frames import Frame, find_frame, parse_frame
-from ioflusher.kernlog.heads import Head, parse_head
-from ioflusher.kernlog.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
-from ioflusher.kernlog.lockdep import LockdepText
-from ioflusher.kernlog.prefixes import LearnedPrefix
+from ioflusher.kernlog.reading import lockdep
+from ioflusher.kernlog.reading.events import event_of
+from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame
+from ioflusher.kernlog.reading.heads import Head, parse_head
+from ioflusher.kernlog.reading.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
+from ioflusher.kernlog.reading.lockdep import LockdepText
+from ioflusher.kernlog.reading.prefixes import LearnedPrefix
+from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
+from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
-from ioflusher.kernlog.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.stacks.roles import role_of
-from ioflusher.kernlog.told import told_head
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
 MAX_FRAMES = 512

@@ -7,7 +7,7 @@ rclone:" counts, "the stack of a program on rclone's mount:" does not.
 
 import re
 
-from ioflusher.kernlog.heads import Head
+from ioflusher.kernlog.reading.heads import Head
 from ioflusher.kernlog.records import Source
 from ioflusher.kernlog.stacks.askers import daemon_named, known_daemons
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ioflusher.kernlog.errors import LogUnreadableError
-from ioflusher.kernlog.scan import Readable
+from ioflusher.kernlog.reading.scan import Readable
 
 KMSG = Path("/dev/kmsg")
 _LONGEST_MAGIC = 6
@@ -56,7 +56,7 @@ def _decompressed(raw: io.FileIO, name: str) -> Iterator[Readable]:
     if head.isascii() and not head.startswith(b"BZh"):
         yield source
         return
-    from ioflusher.kernlog.packed import MAGICS, unpacked
+    from ioflusher.kernlog.reading.packed import MAGICS, unpacked
 
     magic = next((magic for magic in MAGICS if head.startswith(magic)), None)
     if magic is None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 from ioflusher.kernlog.errors import LogUnreadableError
-from ioflusher.kernlog.scan import Readable
+from ioflusher.kernlog.reading.scan import Readable
 
 DAMAGED = "it is damaged or cut short: what came before the damage was read"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -2,9 +2,9 @@
 
 import re
 
-from ioflusher.kernlog.lines import Line
+from ioflusher.kernlog.reading.lines import Line
+from ioflusher.kernlog.reading.scan import RawLine
 from ioflusher.kernlog.records import Event, EventKind
-from ioflusher.kernlog.scan import RawLine
 
 _TASK = r"(?P<subject>.{1,64}?)"
 # a name at the line's beginning, or what stands behind a prefix: names have 15 characters
