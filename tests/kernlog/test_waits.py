@@ -153,7 +153,8 @@ CASES = {
         "folio_wait_bit_common __folio_lock_or_retry do_swap_page __handle_mm_fault handle_mm_fault "
         "do_user_addr_fault exc_page_fault asm_exc_page_fault",
         StackKind.OTHER,
-        "to have its own memory back from swap, it waits for a page that is being written",
+        "to have its own memory back from swap, it waits for the lock of a page that somebody reads "
+        "or writes",
     ),
     "its own fsync": (
         "folio_wait_writeback __filemap_fdatawait_range file_write_and_wait_range ext4_sync_file do_fsync",

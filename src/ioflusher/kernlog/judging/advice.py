@@ -1,63 +1,142 @@
 """What would have prevented an episode, and what is known of the kernel that it happened on."""
 
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.judging.findings import Case, Finding, Kind
 from ioflusher.kernlog.stacks.anatomy import Wait
 from ioflusher.kernlog.stacks.askers import Service
+from ioflusher.kernlog.stacks.subsystems import families
+from ioflusher.kernlog.stacks.things import Thing
 
-_START = (
-    "start it in the IO_FLUSHER state (Linux 5.6, CAP_SYS_RESOURCE): ioflusher run -- COMMAND ARGUMENTS...",
-    "or call prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) in each of its threads before the first request (threads "
-    "made later inherit it), then check: ioflusher status PID",
-    "lock its memory (mlockall with MCL_CURRENT | MCL_FUTURE) and allocate its buffers before it serves",
+# Commands that the remedies name, as they are typed into a root shell; tests run each in a guest.
+RESERVE = (
+    "f=/proc/sys/vm/min_free_kbytes; n=$(awk '/^MemTotal/ {print int($2 / 50)}' /proc/meminfo); "
+    "[ $n -le $(cat $f) ] || echo $n > $f"
 )
-_MISSING_MEMORY = (
-    "keep more memory free for such threads: raise sysctl vm.min_free_kbytes above what is set, to 5 % of "
-    "the machine's memory at most",
-    "lock the daemon's memory, allocate its buffers in advance, run it with a real-time priority",
-    "limit what fills the memory: memory.max of the workloads' cgroups",
+EATERS = "ps -eo rss,pid,comm --sort=-rss | head"
+REQUESTS = "grep -H . /sys/block/*/inflight; sleep 10; grep -H . /sys/block/*/inflight"
+FUSE_REQUESTS = "grep -H . /sys/fs/fuse/connections/*/waiting"
+FUSE_STACKS = (
+    "for p in /proc/[0-9]*; do ls -l $p/fd 2>/dev/null | grep -q /dev/fuse && cat $p/task/*/stack; done"
 )
+EVERY_STACK = "echo t > /proc/sysrq-trigger; ioflusher diagnose --dmesg"
+NFS_STATE = "cat /proc/self/mountstats"
+CEPH_STATE = "cat /sys/kernel/debug/ceph/*/osdc"
+CIFS_STATE = "cat /proc/fs/cifs/DebugData"
+
+_LOCKED = "lock its memory (mlockall with MCL_CURRENT | MCL_FUTURE) and allocate its buffers before it serves"
+_MORE_FREE = f"keep more memory free for such threads, 2 % of the machine's if less is set: {RESERVE}"
+_SERVERS = {
+    "nfs": f"look at the server and the network to it; what waits for it: {NFS_STATE}",
+    "ceph": f"look at the cluster and the network to it; what waits for it: {CEPH_STATE}",
+    "cifs": f"look at the server and the network to it; what waits for it: {CIFS_STATE}",
+}
+_OF_A_SERVER = "look at the file system's servers and the network to them"
+_NETWORKED = frozenset({*_SERVERS, "9p", "kafs", "lustre", "gfs2", "ocfs2"})
+_STATE_CAME = (5, 6)
+_ONE_SHRINKER_LOCK_WENT = (6, 7)
 
 
 def remedies(case: Case, finding: Finding) -> tuple[str, ...]:
     """What to do about an episode, most useful first, commands written out."""
-    service = case.asker.service
-    if finding.recursion:
-        if service is Service.DAEMON:
-            dirty = ("let it store with O_DIRECT, or give it a device of its own with a larger dirty limit",)
-            return _START + (dirty if finding.kind is Kind.THROTTLED_DAEMON else ())
-        if finding.kind is Kind.SHRINKER_INVERSION:
-            return (
-                "this is a lock order fault of the kernel: use a kernel with the fix, and "
-                "report it to the subsystem",
-                "from Linux 6.7 on nobody waits for running shrinkers with a global lock",
-            )
-        if service is Service.FLUSHER:
-            return (
-                "use a kernel with the fix; move the writers out of small memory cgroups "
-                "(version 1) meanwhile",
-            )
-        part = case.asker.part or "the subsystem"
-        return (
-            f"this is the kernel's to solve: {part} has to allocate under memalloc_noio_save() or "
-            "memalloc_nofs_save(); use a newer kernel or report it",
-            "meanwhile keep more memory free: raise sysctl vm.min_free_kbytes above what is set, to 5 % of "
-            "the machine's memory at most",
-        )
+    return _against_recursion(case, finding) if finding.recursion else _against_another(case, finding)
+
+
+def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
+    members = [edge.waiter for edge in finding.edges] or [case]
+    things = {edge.thing for edge in finding.edges}
+    daemon = next((member for member in members if member.asker.service is Service.DAEMON), None)
+    if daemon is not None:
+        return _for_a_daemon(daemon, finding)
+    if things & {Thing.SHRINKERS, Thing.S_UMOUNT, Thing.THAW}:
+        order = "this is a lock order fault of the kernel: use a kernel with the fix, or report it"
+        version = case.kernel_version
+        older = version is None or version < _ONE_SHRINKER_LOCK_WENT
+        newer = "from Linux 6.7 on nobody waits for running shrinkers with a global lock"
+        return (order, newer) if Thing.SHRINKERS in things and older else (order,)
+    if any(member.asker.service is Service.FLUSHER for member in members):
+        group = "move the writers out of small memory cgroups (version 1) meanwhile"
+        fix = "this is the kernel's to solve: use a kernel with the fix"
+        return (fix, group) if any(map(_charged, members)) else (fix, _MORE_FREE)
+    part = next((member.asker.part for member in members if member.asker.part), None) or "the subsystem"
+    if any(map(_charged, members)):
+        meanwhile = f"meanwhile give its memory cgroup more: {_group_of(members)}"
+    else:
+        meanwhile = f"meanwhile {_MORE_FREE}"
+    return (
+        f"this is the kernel's to solve: {part} has to allocate under memalloc_noio_save() or "
+        "memalloc_nofs_save(); use a newer kernel or report it",
+        meanwhile,
+    )
+
+
+def _for_a_daemon(daemon: Case, finding: Finding) -> tuple[str, ...]:
+    flags, version = daemon.report.task_flags, daemon.kernel_version
+    # a log prints the flags from Linux 6.14 on
+    carries = flags is not None and flags & PF_IO_FLUSHER == PF_IO_FLUSHER
+    process = daemon.report.pid or daemon.report.tid
+    check = f"ioflusher status {process}" if process else "ioflusher status"
+    state = (
+        "start it in the IO_FLUSHER state (Linux 5.6, CAP_SYS_RESOURCE): ioflusher run -- COMMAND "
+        "ARGUMENTS..., or, a systemd service: ioflusher unit --install NAME.service",
+        "or call prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) in each of its threads before the first request "
+        f"(threads made later inherit it), then check: {check}",
+    )
+    older = ("use Linux 5.6 or later: before it no process could be put into the state",)
+    before = older if version is not None and version < _STATE_CAME else ()
+    dirty = ("let it store with O_DIRECT, or give it a device of its own with a larger dirty limit",)
+    throttled = dirty if finding.kind is Kind.THROTTLED_DAEMON else ()
+    if carries:
+        return (_LOCKED, _MORE_FREE, *throttled)
+    return (*before, *state, _LOCKED, *throttled)
+
+
+def _charged(case: Case) -> bool:
+    """Whether a memory cgroup's limit, not the machine's memory, is what the task ran into."""
+    return any(step.part == "memcg" for step in case.body.steps)
+
+
+def _group_of(members: list[Case]) -> str:
+    """Which group that is, and its limit."""
+    tid = next((member.report.tid for member in members if _charged(member) and member.report.tid), None)
+    return f"cat /proc/{tid}/cgroup, memory.max there" if tid else "memory.max"
+
+
+def _against_another(case: Case, finding: Finding) -> tuple[str, ...]:
     match finding.kind:
+        case Kind.MEMORY_EXHAUSTION | Kind.RECLAIM_THROTTLED if _charged(case):
+            return (f"its memory cgroup is full: give it more, or run less in it: {_group_of([case])}",)
         case Kind.MEMORY_EXHAUSTION | Kind.RECLAIM_THROTTLED:
-            return _MISSING_MEMORY
+            return (f"see what fills the memory, and limit or stop it: {EATERS}", _MORE_FREE)
         case Kind.RECLAIM_BEHIND_DEVICE | Kind.SLOW_STORAGE | Kind.FILE_SYSTEM_WAIT | Kind.DIRTY_THROTTLED:
-            return ("look at the device: its errors in the log, iostat -x 1, /sys/block/*/inflight",)
+            return _at_whoever_completes(case)
         case Kind.USER_FS_WAIT:
-            return ("look at the file system's daemon: cat /proc/$(pidof DAEMON)/task/*/stack",)
+            return _at_a_daemon()
         case Kind.NETWORK_FS_WAIT:
-            return ("look at the server and the network to it",)
+            return _at_whoever_completes(case)
         case Kind.LOCK_WAIT | Kind.RECLAIM_BEHIND_LOCK if case.report.owner:
             name, tid = case.report.owner
             return (f"look at {name}, which holds the lock: cat /proc/{tid}/stack",)
         case Kind.LOCK_WAIT | Kind.RECLAIM_BEHIND_LOCK | Kind.WORK_WAIT:
-            return ("find who holds it: echo t > /proc/sysrq-trigger, then diagnose that log",)
+            return (f"find who holds it: {EVERY_STACK}",)
     return ()
+
+
+def _at_whoever_completes(case: Case) -> tuple[str, ...]:
+    """Where to look for what a device, server or daemon does not answer."""
+    whose = families(case.body.inner or case.body.steps)
+    if "fuse" in whose:
+        return _at_a_daemon()
+    served = next((name for name in whose if name in _NETWORKED), None)
+    if served:
+        return (_SERVERS.get(served, _OF_A_SERVER),)
+    return (f"look at the device: its errors in the log, and whether requests end: {REQUESTS}",)
+
+
+def _at_a_daemon() -> tuple[str, ...]:
+    return (
+        f"look at the file system's daemon: {FUSE_STACKS}",
+        f"and at the requests that wait for it: {FUSE_REQUESTS}",
+    )
 
 
 # (first version without, first version with, families the note is about or None for every recursion, note)
@@ -107,6 +186,7 @@ def who_completes(case: Case, finding: Finding) -> str | None:
 _ACTORS = {
     Wait.IO: "the device",
     Wait.WRITEBACK: "the device that the page is written to",
+    Wait.PAGE: "whoever has the page locked, or the device that it is written to",
     Wait.MEMPOOL: "the device that has the earlier requests",
     Wait.TAG: "the device that has the earlier requests",
     Wait.DAEMON: "the file system's daemon",

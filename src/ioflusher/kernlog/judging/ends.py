@@ -5,12 +5,21 @@ knows how it is known, in what words, and what the log does not show of it.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from ioflusher.kernlog.judging.findings import Confidence
 from ioflusher.kernlog.stacks.things import Thing
 
 # what a thing belongs to: a family of subsystems, or a device by its name; None is "some device", "some page"
 Key = tuple[Thing, str | None]
+
+
+class Meets(Enum):
+    """Whose ends an end may meet."""
+
+    EVERYBODYS = "everybody's"
+    OWN = "own"  # those of the same task
+    OTHERS = "others"  # those of other tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,7 @@ class End:
         because: the words: what is waited for ("I/O that xfs started"), or why it is up to the task ("it is
             in kthreadd()").
         missing: what the log does not show of it, None for nothing.
-        alone: it meets the ends of the same task only.
+        meets: whose ends it may meet.
     """
 
     thing: Thing
@@ -31,7 +40,7 @@ class End:
     known: Confidence
     because: str
     missing: str | None = None
-    alone: bool = False
+    meets: Meets = Meets.EVERYBODYS
 
     @property
     def key(self) -> Key:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ioflusher.kernlog.judging.ends import End
+from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, first_words
@@ -62,7 +62,7 @@ def _served(case: Case, facts: Facts) -> Iterator[End]:
         for scope in dict.fromkeys((asker.completes, None)):
             yield End(Thing.DIRTY, scope, _PROBABLE, who)
         for name in families(case.body.outer):
-            yield End(Thing.ANSWER, name, _PROBABLE, who, alone=True)
+            yield End(Thing.ANSWER, name, _PROBABLE, who, meets=Meets.OWN)
         if asker.completes:
             yield End(Thing.HELD, asker.completes, _PROBABLE, who)
 
@@ -88,7 +88,11 @@ def _tagged(case: Case) -> Iterator[End]:
     for step in body.inner:
         for verb, thing, reason in step.things():
             if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
-                yield End(thing, None, _CERTAIN, f"its reclaim is in {step.frame.name}() ({reason})")
+                # compaction has some pages locked while it waits for another
+                whose = Meets.OTHERS if step.role is Role.COMPACTION else Meets.EVERYBODYS
+                yield End(
+                    thing, None, _CERTAIN, f"its reclaim is in {step.frame.name}() ({reason})", None, whose
+                )
 
 
 _UNSENT = (
@@ -202,10 +206,12 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
             f"({', '.join(sorted(programs))})"
         )
         missing = "whether this program serves that device: name it with --daemon if it does"
-        yield End(Thing.IO, None, _POSSIBLE, why, missing, alone=True)
+        yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
     if body.reclaim is Reclaim.DIRECT and not case.report.comm:
         missing = "the name of the program whose stack this is"
-        yield End(Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, True)
+        yield End(
+            Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, Meets.OWN
+        )
     if body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)

@@ -14,7 +14,10 @@ from ioflusher.kernlog.stacks.waits import awaited
 
 # what ends when a request of a device ends
 IO_WAITS = frozenset(
-    {Wait.IO, Wait.MEMPOOL, Wait.TAG, Wait.WRITEBACK, Wait.PAGE_LOCK, Wait.SOCKET, Wait.COMPLETION}
+    {
+        *(Wait.IO, Wait.MEMPOOL, Wait.TAG, Wait.SOCKET, Wait.COMPLETION),
+        *(Wait.WRITEBACK, Wait.PAGE_LOCK, Wait.PAGE),
+    }
 )
 # what somebody must let go of or bring to an end, rather than a device that works by itself
 HELD_WAITS = frozenset(
@@ -28,6 +31,7 @@ _DIRECTLY = {
     Wait.SHRINKERS: Thing.SHRINKERS,
     Wait.WRITEBACK: Thing.WRITEBACK,
     Wait.PAGE_LOCK: Thing.PAGE,
+    Wait.PAGE: Thing.PAGE,
 }
 # functions of these roles say nothing about whose lock or completion it is
 SILENT = frozenset({None, Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT})
@@ -50,9 +54,8 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
     body = case.body
     what = awaited(body)
     if (thing := _DIRECTLY.get(body.wait)) is not None:
-        yield End(thing, None, _CERTAIN, what)
-    if body.wait is Wait.PAGE_LOCK and body.reclaim is not None:
-        # before 4.8 one function waits for both bits of a page
+        yield End(thing, None, _PROBABLE if body.wait is Wait.PAGE else _CERTAIN, what)
+    if body.wait is Wait.PAGE or (body.wait is Wait.PAGE_LOCK and body.reclaim is not None):
         yield End(Thing.WRITEBACK, None, _PROBABLE, what)
     if body.wait in ANSWERS or (body.wait in IO_WAITS | {Wait.INODE} and body.reclaim is not None):
         yield from _answers(case, what)

@@ -9,6 +9,7 @@ from ioflusher.kernlog.stacks.waits import awaited
 _DEVICE = {
     Wait.IO,
     Wait.WRITEBACK,
+    Wait.PAGE,
     Wait.MEMPOOL,
     Wait.TAG,
     Wait.PAGE_LOCK,
@@ -30,6 +31,7 @@ _OUTSIDE = {
     Wait.SERVER: Kind.NETWORK_FS_WAIT,
     Wait.IO: Kind.SLOW_STORAGE,
     Wait.WRITEBACK: Kind.SLOW_STORAGE,
+    Wait.PAGE: Kind.SLOW_STORAGE,
     Wait.MEMPOOL: Kind.SLOW_STORAGE,
     Wait.TAG: Kind.SLOW_STORAGE,
     Wait.PAGE_LOCK: Kind.SLOW_STORAGE,

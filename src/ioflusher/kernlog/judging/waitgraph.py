@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ioflusher.kernlog.judging.ends import End, Key, meeting, meeting_itself
+from ioflusher.kernlog.judging.ends import End, Key, Meets, meeting, meeting_itself
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge
 from ioflusher.kernlog.judging.gifts import gifts
@@ -85,7 +85,9 @@ def _own_cycle(task: _Task) -> Cycle | None:
         return None
     needed = {end.key: end for end in task.needs}
     loops = [
-        (_edge(task.case, needed[gift.key], task.case, gift),) for gift in task.gifts if gift.key in needed
+        (_edge(task.case, needed[gift.key], task.case, gift),)
+        for gift in task.gifts
+        if gift.key in needed and gift.meets is not Meets.OTHERS
     ]
     return min(loops, key=_weight, default=None)
 
@@ -126,8 +128,18 @@ def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
 
 def _components(tasks: Sequence[_Task]) -> list[tuple[int, ...]]:
     """The sets of tasks that wait for one another; tasks and things are the nodes, so edges stay few."""
-    waits = [(number, end.key) for number, task in enumerate(tasks) for end in task.needs if not end.alone]
-    gives = [(end.key, number) for number, task in enumerate(tasks) for end in task.gifts if not end.alone]
+    waits = [
+        (number, end.key)
+        for number, task in enumerate(tasks)
+        for end in task.needs
+        if end.meets is not Meets.OWN
+    ]
+    gives = [
+        (end.key, number)
+        for number, task in enumerate(tasks)
+        for end in task.gifts
+        if end.meets is not Meets.OWN
+    ]
     owners = [(number, task.owner) for number, task in enumerate(tasks) if task.owner is not None]
     met = {key for _, key in waits} & {key for key, _ in gives}
     out_of = {number for number, key in waits if key in met} | {number for number, _ in owners}
@@ -153,14 +165,14 @@ def _edges_among(tasks: Sequence[_Task], members: Iterable[int]) -> Iterator[tup
     givers: dict[Key, list[tuple[int, End]]] = {}
     for number in inside:
         for end in tasks[number].gifts:
-            if not end.alone:
+            if end.meets is not Meets.OWN:
                 givers.setdefault(end.key, []).append((number, end))
     for number in inside:
         task = tasks[number]
         if task.owner in inside and task.owner != number:
             yield number, task.owner, _owner_edge(task.case, tasks[task.owner].case)
         for need in task.needs:
-            for other, gift in () if need.alone else givers.get(need.key, ()):
+            for other, gift in () if need.meets is Meets.OWN else givers.get(need.key, ()):
                 if other != number:
                     yield number, other, _edge(task.case, need, tasks[other].case, gift)
 

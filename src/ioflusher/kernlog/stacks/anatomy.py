@@ -29,6 +29,7 @@ class Wait(Enum):
     MEMPOOL = "mempool"  # reserved memory that only finished I/O gives back
     TAG = "tag"  # a request slot that only finished I/O gives back
     PAGE_LOCK = "page-lock"
+    PAGE = "page"  # a page that is locked or under writeback
     LOCK = "lock"
     COMPLETION = "completion"
     WORK = "work"  # a kernel work queue
@@ -224,7 +225,7 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
     # a driver's own function at the very end: it is the one that waits, or /proc would not show it there
     sleeps = bool(steps) and steps[0].row is None and steps[0].frame.module is not None
     unlisted = False
-    for step in steps:
+    for number, step in enumerate(steps):
         role = step.role
         if role in _TRANSPARENT or role is None:
             sleeps |= role is Role.SCHEDULE
@@ -234,6 +235,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             return Wait.IO  # a completion that a file system awaits for its own request
         if role is Role.PREEMPTED or role is Role.SPIN:
             return Wait.RUNNING
+        if role is Role.PAGE_WAIT:
+            return _which_bit(steps[number + 1 :])
         if role in _PRIMITIVES:
             primitive = primitive or _PRIMITIVES[role]
             continue
@@ -244,6 +247,16 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE
         return Wait.UNKNOWN if vague and sleeps and unlisted else wait
     return primitive or Wait.UNKNOWN
+
+
+def _which_bit(callers: tuple[Step, ...]) -> Wait:
+    """Which of a page's bits: reclaim waits for writeback alone, a fault on swapped memory for the lock."""
+    caller = next((step for step in callers if step.role not in _TRANSPARENT | {Role.PAGE_WAIT}), None)
+    if caller is None:
+        return Wait.PAGE
+    if caller.role is Role.PAGE_LOCK or caller.does(Verb.WAITS, Thing.SWAPPED):
+        return Wait.PAGE_LOCK
+    return Wait.WRITEBACK if caller.role in (Role.WRITEBACK_WAIT, Role.RECLAIM) else Wait.PAGE
 
 
 def _going_to_sleep(steps: tuple[Step, ...]) -> tuple[Step, ...]:

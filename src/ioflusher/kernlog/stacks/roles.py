@@ -44,6 +44,7 @@ class Role(Enum):
     SWAP_IN = "swap-in"
     WRITEBACK = "writeback"  # the flusher
     WRITEBACK_WAIT = "writeback-wait"  # waits for a page under writeback
+    PAGE_WAIT = "page-wait"  # waits for one of a page's bits: the caller tells which
     IO_WAIT = "io-wait"
     MEMPOOL_WAIT = "mempool-wait"  # waits for reserved memory that finished I/O gives back
     TAG_WAIT = "tag-wait"  # waits for a free request of a device

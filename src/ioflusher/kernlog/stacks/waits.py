@@ -258,6 +258,7 @@ def _why_it_waits(body: Anatomy) -> str:
 _AWAITED = {
     Wait.IO: "I/O",
     Wait.WRITEBACK: "a page that is being written",
+    Wait.PAGE: "a page that somebody has locked or writes",
     Wait.PAGE_LOCK: "the lock of a page that somebody reads or writes",
     Wait.COMPLETION: "an event that somebody else must report",
     Wait.WORK: "work that it gave to a kernel work queue",
