@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
+from typing import Any
 
 from ioflusher.errors import IoflusherError
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem
@@ -166,6 +167,8 @@ class _Run:
         self.system = system
         self.index = {variable.name: number for number, variable in enumerate(system.variables)}
         self.values = [variable.initial for variable in system.variables]
+        self.functions: dict[str, Callable[[list[int]], int]] = {}  # the same text is compiled once
+        self.effects: dict[str, Callable[[list[int]], None]] = {}
         self.points = [self._compiled(program) for program in system.programs]
         self.in_flight = [self._function(self._text(flying)) for _, flying in system.in_flight]
         self.at = [0] * len(system.programs)
@@ -192,6 +195,8 @@ class _Run:
         due: list[tuple[int, int, int, _Option, int]] = []
         waits: dict[int, int] = {}  # the tasks that wait, and for which variables
         stays = [0] * len(at)
+        awaited = 0  # the variables that somebody waits for, or more
+        on_step = self.on_step
         sequence = steps = standing = moved_at = 0
         working = {number for number, program in enumerate(self.system.programs) if program.works}
         worked = True  # whether one of them may have come to rest
@@ -206,6 +211,7 @@ class _Run:
                         able = point.able(values)
                         if not able:
                             waits[task] = point.reads
+                            awaited |= point.reads
                             self.since[task] = self.now
                             stays[task] += 1
                             for option, after in point.timeouts:
@@ -223,16 +229,15 @@ class _Run:
                         break
                     if option.act is not None:
                         option.act(values)
-                        for other in [other for other in waits if waits[other] & option.writes]:
-                            del waits[other]
-                            ready.append(other)
+                        if option.writes & awaited:
+                            awaited = _wake(waits, option.writes, ready)
                     at[task] = option.to
                     steps += 1
                     if steps - standing > _AT_ONCE:
                         name = self.system.programs[task].name
                         raise ModelError(f"time stands still at {self.now} ns: {name} goes round")
-                    if self.on_step is not None:
-                        self.on_step(Happened(self.now, task, option.step))
+                    if on_step is not None:
+                        on_step(Happened(self.now, task, option.step))
                     if option.begins:
                         self._begin(option.begins)
                     if option.completes:
@@ -264,13 +269,12 @@ class _Run:
                 continue  # what it decided upon is gone: it decides again
             if option.act is not None:
                 option.act(values)
-                for other in [other for other in waits if waits[other] & option.writes]:
-                    del waits[other]
-                    ready.append(other)
+                if option.writes & awaited:
+                    awaited = _wake(waits, option.writes, ready)
             at[task] = option.to
             steps += 1
-            if self.on_step is not None:
-                self.on_step(Happened(self.now, task, step))
+            if on_step is not None:
+                on_step(Happened(self.now, task, step))
             if option.begins:
                 self._begin(option.begins)
             if option.completes:
@@ -373,7 +377,9 @@ class _Run:
         )
 
     def _function(self, text: str) -> Callable[[list[int]], int]:
-        made: Callable[[list[int]], int] = eval(f"lambda v: {text}", dict(SCALAR_NAMES))
+        made = self.functions.get(text)
+        if made is None:
+            made = self.functions[text] = eval(f"lambda v: {text}", dict(SCALAR_NAMES))
         return made
 
     def _effect(self, step: Step) -> Callable[[list[int]], None] | None:
@@ -381,9 +387,25 @@ class _Run:
             return None
         places = ", ".join(f"v[{self.index[variable.name]}]" for variable, _ in step.changes)
         values = ", ".join(self._text(value) for _, value in step.changes)
-        space: dict[str, object] = dict(SCALAR_NAMES)
-        exec(f"def act(v):\n    {places} = {values}\n", space)
-        return space["act"]  # type: ignore[return-value]
+        text = f"{places} = {values}"
+        made = self.effects.get(text)
+        if made is None:
+            space: dict[str, Any] = dict(SCALAR_NAMES)
+            exec(f"def act(v):\n    {text}\n", space)
+            made = self.effects[text] = space["act"]
+        return made
+
+
+def _wake(waits: dict[int, int], written: int, ready: deque[int]) -> int:
+    """Have those go on who wait for what was written; returns what the others wait for."""
+    awaited = 0
+    for task, reads in list(waits.items()):
+        if reads & written:
+            del waits[task]
+            ready.append(task)
+        else:
+            awaited |= reads
+    return awaited
 
 
 def _by_weight(options: tuple[_Option, ...], able: int, chance: float) -> _Option:

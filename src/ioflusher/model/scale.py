@@ -25,12 +25,14 @@ class Scale:
 FULL = Scale()
 
 
-def small(scenario: Scenario, *, units: int = 8, queue_depth: int = 3) -> Scale:
-    """An instance that can be explored: what decides is a few units.
+def small(scenario: Scenario) -> Scale:
+    """An instance that can be explored, in some hundred thousand states: what decides is a few units.
 
-    Where a dirty limit is set, that is so many units; else memory is. The work is more than either.
+    Of a scenario with a dirty limit, the limit is eight units, and the work two more; of another one the
+    work is six units, which is what a daemon, its queue and those who wait for it have in their hands at
+    once.
     """
     dirty = int(scenario.kernel.sysctl.get("vm.dirty_bytes", 0))
     if dirty and scenario.device.use != "swap":
-        return Scale(dirty // units, queue_depth, work_units=units + 2, memory_units=3 * units)
-    return Scale(scenario.machine.memory // units, queue_depth, work_units=units)
+        return Scale(dirty // 8, queue_depth=3, work_units=10, memory_units=24)
+    return Scale(scenario.workload.size // 6, queue_depth=2, work_units=6)
