@@ -50,6 +50,7 @@ WORDS = {
     "lab run": ["swap-on-nbd"],
     "lab shell": ["swap-on-nbd"],
     "lab show": ["1"],
+    "model run": ["swap-on-nbd"],
     "nbd attach": ["/dev/nbd0", "nbd://localhost/"],
     "nbd detach": ["/dev/nbd0"],
     "nbd info": ["nbd://localhost/"],

@@ -76,6 +76,8 @@ def unwanted(modules: set[str], allowed: set[str]) -> set[str]:
         (["nbd", "--help"], set()),
         (["lab", "--help"], set()),
         (["audit", "--help"], set()),
+        (["model", "--help"], set()),
+        (["model", "run", "xfs-on-nbd-5.8"], {"report", "tempfile"}),
         (["unit", "--help"], {"subprocess", "tempfile"}),
         (["unit", "nothing.service"], {"subprocess", "tempfile"}),
         (["map", "--help"], set()),

@@ -30,6 +30,7 @@ VERBS = {
     "diagnose": Verb("diagnose", "diagnose", "Explain a frozen machine from its kernel log."),
     "lab": Verb("lab", "lab", "Boot real kernels in virtual machines."),
     "map": Verb("map_", "map_", "Show what waits for what, and where that is a circle."),
+    "model": Verb("model", "model", "Play the mechanism in a model, without a kernel."),
     "nbd": Verb("nbd", "nbd", "Serve a network block device, or attach one."),
     "run": Verb("run", "run", "Run a command in the IO_FLUSHER state."),
     "set": Verb("set_", "set_state", "Put running processes into the IO_FLUSHER state."),

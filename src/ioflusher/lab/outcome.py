@@ -198,11 +198,10 @@ PROMISED = Expectation()
 
 def expectation_of(scenario: Scenario, release: str) -> Expectation:
     """What the scenario expects of a kernel: what its last table of it says, or what the state promises."""
-    found = PROMISED
-    for table in scenario.expected:
-        if version(table.since) <= version(release) < version(table.before or "999.0"):
-            found = Expectation(HalfOutcome(table.without_state), HalfOutcome(table.with_state), table.why)
-    return found
+    table = scenario.expected_of(version(release))
+    if table is None:
+        return PROMISED
+    return Expectation(HalfOutcome(table.without_state), HalfOutcome(table.with_state), table.why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ioflusher.errors import IoflusherError
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem
+from ioflusher.model.waiting import who_is_first
 
 # steps at one moment after which a model is thought to go round for ever
 _AT_ONCE = 1_000_000
@@ -45,6 +46,8 @@ class Waiting:
         state: "D" or "S".
         flags: its PF_ flags.
         behind: numbers of the tasks one of which has to go on first; empty where nobody can.
+        by: for each of them the step that would do it, in the words of its label.
+        rests: whether it has nothing to do, or is done.
     """
 
     program: str
@@ -55,15 +58,25 @@ class Waiting:
     state: str
     flags: int
     behind: tuple[int, ...]
+    by: tuple[str, ...] = ()
+    rests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """A step that was taken, for the time line."""
+    """A step that was taken, for the time line.
+
+    Attributes:
+        at_ns: when, in virtual time.
+        program: the task's place among the system's programs.
+        step: what it did.
+        values: of all variables afterwards, in the order of the system's.
+    """
 
     at_ns: int
     program: int
     step: Step
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +250,7 @@ class _Run:
                         name = self.system.programs[task].name
                         raise ModelError(f"time stands still at {self.now} ns: {name} goes round")
                     if on_step is not None:
-                        on_step(Happened(self.now, task, option.step))
+                        on_step(Happened(self.now, task, option.step, tuple(values)))
                     if option.begins:
                         self._begin(option.begins)
                     if option.completes:
@@ -274,7 +287,7 @@ class _Run:
             at[task] = option.to
             steps += 1
             if on_step is not None:
-                on_step(Happened(self.now, task, step))
+                on_step(Happened(self.now, task, step, tuple(values)))
             if option.begins:
                 self._begin(option.begins)
             if option.completes:
@@ -294,6 +307,9 @@ class _Run:
         self.completed[device] = self.completed.get(device, 0) + 1
 
     def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int]) -> RunResult:
+        values = dict(zip(self.index, self.values, strict=True))
+        behind = who_is_first(self.system, self.at, values, tuple(waits))
+        pids = [program.pid for program in self.system.programs]
         waiting = []
         for number, program in enumerate(self.system.programs):
             point = self.points[number][self.at[number]]
@@ -312,7 +328,9 @@ class _Run:
                     told.calls,
                     "S" if told.interruptible else "D",
                     program.flags,
-                    self._behind(number),
+                    tuple(pids[other] for other in behind[number]),
+                    tuple(behind[number].values()),
+                    point.rests,
                 )
             )
         return RunResult(
@@ -323,13 +341,9 @@ class _Run:
             dict(self.last),
             dict(self.longest),
             tuple(waiting),
-            dict(zip(self.index, self.values, strict=True)),
+            values,
             tuple(self.samples),
         )
-
-    def _behind(self, task: int) -> tuple[int, ...]:
-        """The tasks of which one has to take a step before this one can."""
-        return ()
 
     def _compiled(self, program: Program) -> list[_Point]:
         count = 1 + max((max(step.at, step.to) for step in program.steps), default=0)

@@ -37,6 +37,11 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
+
+
 Seconds = Annotated[float, Form("a number of seconds, 0 or more", _seconds)]
 # a series of kernels
 Kernel = Annotated[str, Form('a series such as "5.8", or "newest"', _series)]
@@ -251,6 +256,10 @@ class ExpectedTable:
     without_state: Outcome = "frozen"
     with_state: Outcome = "finished"
 
+    def is_about(self, version: tuple[int, int]) -> bool:
+        """Whether it is said of this version of the kernel."""
+        return _numbers(self.since) <= version < _numbers(self.before or "999.0")
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -289,3 +298,7 @@ class Scenario:
         named = {module.partition(" ")[0] for module in own}
         needed = (*STACKS[self.device.kind].modules, *(("virtio_net",) if self.machine.network else ()))
         return (*own, *(module for module in needed if module.partition(" ")[0] not in named))
+
+    def expected_of(self, version: tuple[int, int]) -> ExpectedTable | None:
+        """What its last table says of a version of the kernel; None for what the state promises."""
+        return next((table for table in reversed(self.expected) if table.is_about(version)), None)

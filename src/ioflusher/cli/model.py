@@ -1,0 +1,18 @@
+"""`ioflusher model`: the mechanism itself, executable."""
+
+import click
+
+from ioflusher.cli.model_run import run_command
+
+
+@click.group()
+def model() -> None:
+    """Play the mechanism in a model, without a kernel.
+
+    The same scenarios as `ioflusher lab run`, in virtual time: no virtual machine, no privileges, any
+    version of Linux from 5.6 on.
+    """
+
+
+for _command in (run_command,):
+    model.add_command(_command)

@@ -1,0 +1,65 @@
+"""What the verbs of `ioflusher model` share: which kernel, which halves."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from ioflusher.cli.messages import remark
+
+if TYPE_CHECKING:
+    from ioflusher.scenario.records import Scenario
+
+FIRST = (5, 6)  # 8d19f1c8e193 "prctl: PR_{G,S}ET_IO_FLUSHER to support controlling memory reclaim"
+READ_UP_TO = (7, 3)  # the last version in which the model's rules were looked up
+DEFAULT = (6, 12)  # the lab's default kernel
+
+kernel_option = click.option(
+    "--kernel",
+    metavar="K",
+    callback=lambda context, parameter, text: None if text is None else _version(text),
+    help="A version of Linux such as 5.8, or a release; default: what SCENARIO needs, else 6.12.",
+)
+
+
+def halves_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options --without and --with: the parameters `without_state` and `with_state`."""
+    for name, destination in (("--with", "with_state"), ("--without", "without_state")):
+        command = click.option(
+            name, destination, is_flag=True, help=f"Play the half {name[2:]} the state alone."
+        )(command)
+    return command
+
+
+def chosen_halves(*, without_state: bool, with_state: bool) -> tuple[bool, ...]:
+    """Which halves are played: False for the one without the state; both where neither is named."""
+    if without_state == with_state:
+        return (False, True)
+    return (with_state,)
+
+
+def chosen_kernel(asked: tuple[int, int] | None, scenario: "Scenario") -> tuple[int, int]:
+    """The version of Linux, of which is said if the model was not read in it."""
+    wanted = scenario.machine.kernel
+    version = asked or (_version(wanted) if wanted else DEFAULT)
+    if version > READ_UP_TO:
+        known = ".".join(map(str, READ_UP_TO))
+        remark(f"the model's rules were read in kernels up to {known}; it takes that for all later ones")
+    return version
+
+
+def _version(text: str) -> tuple[int, int]:
+    if text == "newest":
+        return READ_UP_TO
+    found = re.fullmatch(r"(\d{1,3})\.(\d{1,4})([^\d].*)?", text, re.ASCII)
+    if found is None:
+        raise click.BadParameter(
+            f"expected a version such as 5.8 or 6.12, found {text!r}", param_hint="--kernel"
+        )
+    version = int(found[1]), int(found[2])
+    if version < FIRST:
+        raise click.BadParameter(
+            f"expected 5.6 or later, which has PR_SET_IO_FLUSHER, found {text!r}", param_hint="--kernel"
+        )
+    return version
