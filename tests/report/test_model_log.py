@@ -5,8 +5,8 @@ import re
 import pytest
 
 from ioflusher.errors import IoflusherError
-from ioflusher.kernlog.console import task_reports
 from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.reading.console import task_reports
 from ioflusher.model.halves import ModelHalf, play_half, serves
 from ioflusher.report.model_log import hung_task_log
 from ioflusher.report.model_words import hardware_pids
