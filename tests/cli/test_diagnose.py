@@ -130,6 +130,34 @@ def test_a_functions_row_is_printed() -> None:
     assert "not in the tables" in call("--explain", "nonsense").stdout
 
 
+def test_edges_and_rows_are_printed() -> None:
+    """For whoever asks why a log was judged so: edges, their ends, and the rows of each frame."""
+    log = str(LOGS / "pos_memcg_writeback_page_lock.txt")
+    out = " ".join(call("--explain", log).stdout.split())
+    for part in (
+        "edge the task of line 25 waits for the lock of a page that somebody reads or writes, which is up to "
+        "the task of line 2: it is in alloc_set_pte() (a page fault maps a page that it has locked) "
+        "[possible, missing: whether it is the same page]",
+        "waits writeback [certain]: a page that is being written",
+        "gives page [certain]: it is in alloc_set_pte()",
+        "row alloc_set_pte(): holds a page's lock (alloc_set_pte;",
+    ):
+        assert part in out
+    assert " row " not in call(log).stdout
+    assert call(log, "--explain").stdout == call("--explain", log).stdout
+
+
+def test_json_has_edges_and_their_ends() -> None:
+    """What a script needs to draw the cycle."""
+    answer = json.loads(call("--json", str(LOGS / "pos_loop_swap_zswap_journal.txt")).stdout)
+    first = answer["episodes"][0]
+    assert first["edges"][0]["thing"] == "transaction"
+    assert first["edges"][0]["waiter"] == "loop0 (2090)"
+    assert first["cycle"] == ["loop0 (2090)", first["edges"][0]["giver"], "loop0 (2090)"]
+    assert any(text.startswith("transaction of ext4 [certain]") for text in first["waits"])
+    assert any(text.startswith("io of loop [probable]") for text in first["gives"])
+
+
 @pytest.mark.parametrize("arguments", [["--boot", "1", "x"], ["--jobs", "0", "x"]])
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     """Options that mean nothing together are no silent success."""

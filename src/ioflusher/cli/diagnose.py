@@ -29,8 +29,7 @@ from ioflusher.kernlog.fleet import (
 )
 from ioflusher.kernlog.reading.inputs import journal as open_journal
 from ioflusher.kernlog.reading.inputs import kernel_ring_buffer
-from ioflusher.kernlog.stacks.roles import RoleRow, role_of, tagged_rows
-from ioflusher.report.diagnosis_text import render_diagnosis
+from ioflusher.report.diagnosis_text import render_diagnosis, rows_text
 from ioflusher.support.text import printable
 
 if TYPE_CHECKING:
@@ -76,7 +75,14 @@ DASK_TIMEOUT = 10
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), hidden=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Read so many logs at once.")
 @click.option("--dask", metavar="ADDRESS", help="Read many logs on the workers of this Dask scheduler.")
-@click.option("--explain", metavar="FUNCTION", help="Print what is known of a kernel function.")
+@click.option(
+    "--explain",
+    metavar="[FUNCTION]",
+    is_flag=False,
+    flag_value="",
+    help="Print every edge and every row of the tables that counted; with a kernel function's name instead "
+    "of a LOG, what the tables have of it.",
+)
 def diagnose(
     logs: tuple[Path, ...],
     dmesg: bool,
@@ -101,7 +107,10 @@ def diagnose(
 
     Exit status: 0 no recursion found, 1 recursion found, 2 an input could not be used.
     """
-    if explain is not None:
+    if explain and (explain == "-" or os.path.lexists(explain)):
+        logs = (Path(explain), *logs)  # what stands behind the option is a log
+        explain = ""
+    if explain:
         click.echo(explanation(explain))
         return
     sources = len(logs) + dmesg + journal + live + len(vmcore)
@@ -115,11 +124,11 @@ def diagnose(
     for result in chain(kernels, read_all(tuple(map(str, logs)), dmesg, journal, boot, options, jobs, dask)):
         results.append(result)
         if form == "text" and output is None:
-            show(result, several=sources > 1)
+            show(result, several=sources > 1, explain=explain is not None)
         elif result.trouble and form != "json":
             print_error(result.trouble, result.hint)
     if form != "text" or output is not None:
-        write_result(rendered(form, results), output)
+        write_result(rendered(form, results, explain=explain is not None), output)
     if html:
         write_result(rendered("html", results), html)
     sys.exit(exit_status(results))
@@ -182,18 +191,18 @@ def pool(jobs: int, dask: str | None) -> Iterator["Executor"]:
         yield executor
 
 
-def show(result: LogResult, several: bool) -> None:
+def show(result: LogResult, several: bool, explain: bool) -> None:
     """Print one log's result; trouble goes to standard error."""
-    for line in lines_of(result, several):
+    for line in lines_of(result, several, explain):
         click.echo(line)
     if result.trouble:
         print_error(result.trouble, result.hint)
 
 
-def lines_of(result: LogResult, several: bool) -> Iterable[str]:
+def lines_of(result: LogResult, several: bool, explain: bool = False) -> Iterable[str]:
     """What is to be said of one log; nothing where it could not be used at all."""
     if result.trouble is None or result.diagnosis.reports or result.diagnosis.episodes:
-        yield from render_diagnosis(result.diagnosis, result.name if several else None)
+        yield from render_diagnosis(result.diagnosis, result.name if several else None, explain=explain)
 
 
 def exit_status(results: list[LogResult]) -> ExitStatus:
@@ -204,7 +213,7 @@ def exit_status(results: list[LogResult]) -> ExitStatus:
     )
 
 
-def rendered(form: str, results: list[LogResult]) -> str:
+def rendered(form: str, results: list[LogResult], explain: bool = False) -> str:
     """All results as the text of a file."""
     if form == "json":
         import json
@@ -214,22 +223,10 @@ def rendered(form: str, results: list[LogResult]) -> str:
         from ioflusher.report.diagnosis_html import render_html
 
         return render_html(tuple(results))
-    return "".join(f"{line}\n" for result in results for line in lines_of(result, len(results) > 1))
+    return "".join(f"{line}\n" for result in results for line in lines_of(result, len(results) > 1, explain))
 
 
 def explanation(function: str) -> str:
     """What the tables of kernel functions say of one: its role, then what it waits for, holds, completes."""
-    own = role_of(function)
-    rows = (*((own,) if own else ()), *(row for row in tagged_rows(function) if row is not own))
-    if not rows:
-        return f"{printable(function)}: not in the tables; a stack's other functions decide"
-    return "\n".join(f"{printable(function)}: {_row_text(row)}" for row in rows)
-
-
-def _row_text(row: RoleRow) -> str:
-    """A row in a line: "shrinker, holds a file system's s_umount (super_cache_scan; part fs; ...): ..."."""
-    kernels = f"kernels {row.kernels}" if row.kernels else "kernels not recorded"
-    part = f"part {row.part}" if row.part else "no part in particular"
-    deeds = [f"{tag.verb.value} {tag.thing.words}" for tag in row.tags]
-    what = ", ".join(([row.role.value] if row.role else []) + deeds)
-    return f"{what} ({row.pattern}; {part}; {kernels}): {row.reason}"
+    rows = rows_text(function) or ["not in the tables; a stack's other functions decide"]
+    return "\n".join(f"{printable(function)}: {row}" for row in rows)

@@ -11,11 +11,12 @@ from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, EventCount, Link, TaskRef
 from ioflusher.kernlog.judging.advice import kernel_notes, remedies, who_completes
 from ioflusher.kernlog.judging.devices import device_of
+from ioflusher.kernlog.judging.ends import End
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Finding, Kind
 from ioflusher.kernlog.judging.plain import plain_finding
 from ioflusher.kernlog.judging.recursion import recursion
-from ioflusher.kernlog.judging.waitgraph import find_cycles
+from ioflusher.kernlog.judging.waitgraph import WaitGraph
 from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.records import (
     DeviceServer,
@@ -125,10 +126,11 @@ class Diagnoser:
         groups = tuple(self._groups.values())
         for group in groups:
             group.case = self._known_server(group.case)
-        cycles = find_cycles([group.case for group in groups], self._facts)
-        for group, cycle in zip(groups, cycles, strict=True):
+        graph = WaitGraph([group.case for group in groups], self._facts)
+        for number, (group, cycle) in enumerate(zip(groups, graph.cycles(), strict=True)):
             finding = recursion(cycle) if cycle else plain_finding(group.case, self._facts)
-            episodes.append(self._episode(group, finding))
+            waits, gives = graph.ends(number)
+            episodes.append(self._episode(group, finding, _told(waits), _told(gives)))
         episodes = _merged(episodes)
         # both sorts are stable: recursions first, then the surer ones, then the log's order
         episodes.sort(key=lambda episode: (not episode.recursion, _SURENESS[episode.confidence]))
@@ -146,7 +148,9 @@ class Diagnoser:
         )
         return replace(case, asker=replace(case.asker, service=Service.DAEMON, daemon=daemon))
 
-    def _episode(self, group: _Group, finding: Finding) -> Episode:
+    def _episode(
+        self, group: _Group, finding: Finding, waits: tuple[str, ...], gives: tuple[str, ...]
+    ) -> Episode:
         case = group.case
         daemon = case.asker.daemon
         return Episode(
@@ -164,6 +168,8 @@ class Diagnoser:
             chain=mark(case.report.frames),
             cycle=tuple(edge.waiter.name for edge in (*finding.edges, *finding.edges[:1])),
             edges=_links(finding),
+            waits=waits,
+            gives=gives,
             kernel=case.report.kernel,
             notes=kernel_notes(case, families(case.body.steps)) if finding.recursion else (),
             remedies=remedies(case, finding),
@@ -193,6 +199,8 @@ class Diagnoser:
             chain=mark(report.frames[:64]),
             cycle=tuple(report.locks) if report.reclaim else (),
             edges=(),
+            waits=(),
+            gives=(),
             kernel=report.kernel,
             notes=(),
             remedies=("report it to the subsystem that owns the locks, or use a kernel with the fix",),
@@ -241,6 +249,14 @@ def _task_ref(report: TaskReport) -> TaskRef:
         report.line,
         report.offset,
         carried,
+    )
+
+
+def _told(ends: tuple[End, ...]) -> tuple[str, ...]:
+    """Ends of edges as they are told: "io of xfs [probable]: I/O that xfs started"."""
+    return tuple(
+        f"{end.thing.value}{f' of {end.scope}' if end.scope else ''} [{end.known.value}]: {end.because}"
+        for end in ends
     )
 
 

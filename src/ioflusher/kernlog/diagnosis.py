@@ -76,6 +76,8 @@ class Episode:
         cycle: the tasks that wait one for the next, closed: the first one is also the last; the names of the
             locks in a lockdep report; empty outside a recursion.
         edges: the cycle's edges, the first task's own first.
+        waits: everything that the first task waits for, as far as its stack and the tables tell.
+        gives: everything that it holds or has to bring about; others may wait for it.
         kernel: the kernel's version, None where the log does not say.
         notes: what is known of that version.
         remedies: what to do, most useful first.
@@ -95,6 +97,8 @@ class Episode:
     chain: tuple[MarkedFrame, ...]
     cycle: tuple[str, ...]
     edges: tuple[Link, ...]
+    waits: tuple[str, ...]
+    gives: tuple[str, ...]
     kernel: str | None
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
@@ -202,6 +206,8 @@ def episode_as_json(episode: Episode) -> dict[str, Any]:
             }
             for edge in episode.edges
         ],
+        "waits": list(episode.waits),
+        "gives": list(episode.gives),
         "kernel": episode.kernel,
         "notes": list(episode.notes),
         "remedies": list(episode.remedies),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, Link
 from ioflusher.kernlog.judging.findings import Confidence
 from ioflusher.kernlog.records import NO_PLACE
-from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of, tagged_rows
 from ioflusher.kernlog.stacks.waits import MarkedFrame
 from ioflusher.support.text import counted, printable
 
@@ -14,8 +14,16 @@ WIDTH = 100
 _QUIET = {Role.SCHEDULE, Role.WAIT_BIT}
 
 
-def render_diagnosis(diagnosis: Diagnosis, name: str | None = None) -> Iterator[str]:
-    """Lines for the terminal, safe to print; `name` is the log's where there are several."""
+def render_diagnosis(
+    diagnosis: Diagnosis, name: str | None = None, *, explain: bool = False
+) -> Iterator[str]:
+    """Lines for the terminal, safe to print.
+
+    Args:
+        diagnosis: of one log.
+        name: the log's where there are several.
+        explain: with edges, what each task waits for and holds, and the tables' rows for its stack.
+    """
     yield headline(diagnosis, name)
     if diagnosis.memory:
         yield f"memory: {diagnosis.memory}"
@@ -28,6 +36,43 @@ def render_diagnosis(diagnosis: Diagnosis, name: str | None = None) -> Iterator[
     for number, episode in enumerate(diagnosis.episodes, 1):
         yield ""
         yield from _episode(number, episode)
+        if explain:
+            yield from _explanation(episode)
+
+
+def _explanation(episode: Episode) -> Iterator[str]:
+    """Why the episode was judged so: every edge, every end of one, every row that counted."""
+    told = (
+        *(("edge", edge_text(edge)) for edge in episode.edges),
+        *(("waits", end) for end in episode.waits),
+        *(("gives", end) for end in episode.gives),
+        *(("row", row) for row in _rows(episode)),
+    )
+    for name, value in told:
+        yield from _wrapped(name, value)
+
+
+def _rows(episode: Episode) -> Iterator[str]:
+    for step in reversed(episode.chain):
+        if step.frame.reliable:
+            rows = rows_text(step.frame.function)
+            yield from (f"{step.frame.function}(): {row}" for row in rows or ("not in the tables",))
+
+
+def rows_text(function: str) -> list[str]:
+    """What the tables of kernel functions say of one, a line for each row; empty where they have none."""
+    own = role_of(function)
+    rows = (*((own,) if own else ()), *(row for row in tagged_rows(function) if row is not own))
+    return [_row_text(row) for row in rows]
+
+
+def _row_text(row: RoleRow) -> str:
+    """A row in a line: "shrinker, holds a file system's s_umount (super_cache_scan; part fs; ...): ..."."""
+    kernels = f"kernels {row.kernels}" if row.kernels else "kernels not recorded"
+    part = f"part {row.part}" if row.part else "no part in particular"
+    deeds = [f"{tag.verb.value} {tag.thing.words}" for tag in row.tags]
+    what = ", ".join(([row.role.value] if row.role else []) + deeds)
+    return f"{what} ({row.pattern}; {part}; {kernels}): {row.reason}"
 
 
 def headline(diagnosis: Diagnosis, name: str | None = None) -> str:
@@ -77,7 +122,7 @@ def _episode(number: int, episode: Episode) -> Iterator[str]:
 def edge_text(edge: Link) -> str:
     """One edge of a cycle: who waits for what, to whom that is up, and how sure that is."""
     to = "itself" if edge.giver == edge.waiter else edge.giver
-    known = edge.known.value + (f", {edge.missing} is missing" if edge.missing else "")
+    known = edge.known.value + (f", missing: {edge.missing}" if edge.missing else "")
     return f"{edge.waiter} waits for {edge.waits}, which is up to {to}: {edge.gives} [{known}]"
 
 

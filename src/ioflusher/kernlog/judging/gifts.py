@@ -207,7 +207,8 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         )
         missing = "whether this program serves that device: name it with --daemon if it does"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
-    if body.reclaim is Reclaim.DIRECT and not case.report.comm:
+    user_fs = any(step.role is Role.USER_FS for step in body.inner)
+    if body.reclaim is Reclaim.DIRECT and user_fs and not case.report.comm:
         missing = "the name of the program whose stack this is"
         yield End(
             Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, Meets.OWN

@@ -174,5 +174,6 @@ def _io(case: Case, what: str) -> Iterator[End]:
 
 def first_words(steps: tuple[Step, ...]) -> tuple[str, ...]:
     """What stands for the subsystem of functions that no table lists: the first words of their names."""
-    words = (step.frame.name.lstrip("_").partition("_")[0] for step in steps if step.row is None)
+    unknown = (step for step in steps if step.row is None and not any(step.things()))
+    words = (step.frame.name.lstrip("_").partition("_")[0] for step in unknown)
     return tuple(dict.fromkeys(f"{word}_*" for word in words if len(word) >= 4))

@@ -32,18 +32,32 @@ class _Task:
     owner: int | None  # the task that the kernel names as a lock's owner
 
 
-def find_cycles(cases: Sequence[Case], facts: Facts) -> list[Cycle | None]:
-    """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
+class WaitGraph:
+    """The graph of a log's tasks.
 
-    None where it is in none, or where more than one edge of it is a mere possibility.
+    Args:
+        cases: the tasks, each known by its place here.
+        facts: what the log tells besides.
     """
-    tasks = _tasks(cases, facts)
-    best: list[Cycle | None] = [_own_cycle(task) for task in tasks]
-    for cycle in _cycles_of_several(tasks):
-        for place, number in enumerate(cycle.members):
-            turned = (*cycle.edges[place:], *cycle.edges[:place])
-            best[number] = min((best[number] or turned, turned), key=_weight)
-    return [cycle if cycle and _shown(cycle) else None for cycle in best]
+
+    def __init__(self, cases: Sequence[Case], facts: Facts) -> None:
+        self._tasks = _tasks(cases, facts)
+
+    def cycles(self) -> list[Cycle | None]:
+        """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
+
+        None where it is in none, or where more than one edge of it is a mere possibility.
+        """
+        best: list[Cycle | None] = [_own_cycle(task) for task in self._tasks]
+        for cycle in _cycles_of_several(self._tasks):
+            for place, number in enumerate(cycle.members):
+                turned = (*cycle.edges[place:], *cycle.edges[:place])
+                best[number] = min((best[number] or turned, turned), key=_weight)
+        return [cycle if cycle and _shown(cycle) else None for cycle in best]
+
+    def ends(self, number: int) -> tuple[tuple[End, ...], tuple[End, ...]]:
+        """What a task waits for, and what it holds or has to bring about."""
+        return self._tasks[number].needs, self._tasks[number].gifts
 
 
 def _weight(cycle: Cycle) -> int:
