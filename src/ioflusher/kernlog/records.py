@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernlog.reading.frames import Frame
+from ioflusher.kernlog.stacks.roles import Role, role_of
 
 # an offset for what stands in no log
 NO_PLACE = -1
@@ -170,9 +171,12 @@ class LockdepReport:
         if any(word in self.title for word in ("irq", "IRQ", "inconsistent")) or len(self.locks) > 2:
             return False
         # a shortened report may have lost the names of its locks: then the stack tells
-        return any(frame.name in _RECLAIMS for frame in self.frames)
+        return any(_reclaims(frame.function) for frame in self.frames)
 
 
-_RECLAIMS = frozenset({"do_try_to_free_pages", "try_to_free_pages", "try_to_free_mem_cgroup_pages"})
+def _reclaims(function: str) -> bool:
+    row = role_of(function)
+    return row is not None and row.role is Role.DIRECT_RECLAIM
+
 
 Record = TaskReport | Event | LockdepReport | DeviceServer

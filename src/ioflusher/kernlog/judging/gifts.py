@@ -7,7 +7,8 @@ from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, first_words
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
-from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread, kernel_thread_named
+from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread
+from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb

@@ -19,7 +19,8 @@ from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
-from ioflusher.kernlog.stacks.roles import role_of
+from ioflusher.kernlog.stacks.roles import does, role_of
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
 MAX_FRAMES = 512
@@ -93,16 +94,14 @@ class _Draft:
         if not self.in_irq and len(self.frames) < MAX_FRAMES:
             self.frames.append(frame)
             # as the very first frame it begins a stack that is printed the other way round
-            if len(self.frames) > 1 and _FIRST_FRAME.match(frame.function):
+            if len(self.frames) > 1 and _is_outermost(frame):
                 self.complete = True
 
 
-_INNERMOST = {"__schedule", "schedule", "__switch_to"}
-_FIRST_FRAME = re.compile(
-    r"^(?:entry_SYSCALL|entry_SYSENTER|entry_INT80|system_call|sysenter|ret_from_fork|kernel_thread_helper"
-    r"|ret_fast_syscall|el0_sync|el0t_64_sync|ret_from_kernel_thread|ret_to_user|handle_syscall|syscall_common)"
-)
-# at the end of a hex dump, too
+def _is_outermost(frame: Frame) -> bool:
+    return does(frame.function, Verb.BEGINS, Thing.STACK)
+
+
 _TRACE_BEGINS = re.compile(
     r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?|(?<!\S)Call [Tt]race:\s*$", re.A
 )
@@ -302,10 +301,10 @@ class Reader:
 
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
-        first = bool(_FIRST_FRAME.match(frame.function))
+        first = _is_outermost(frame)
         # text without time stamps has stacks of several tasks with a line on each between them; stamped
         # ones go on behind a remark, unless a stack begins there
-        anew = first or line.seconds is None or frame.function in _INNERMOST
+        anew = first or line.seconds is None or does(frame.function, Verb.ENDS, Thing.STACK)
         parted = draft is not None and draft.parted and anew
         ended = draft and (parted or (draft.complete and not first))
         lockdep = draft.lockdep if draft else None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernlog.reading.frames import Frame
-from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of, tagged_rows
+from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
+from ioflusher.kernlog.stacks.roles import Role, RoleRow, does, role_of, tagged_rows
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
@@ -74,11 +75,7 @@ class Step:
 
     def does(self, verb: Verb, thing: Thing) -> bool:
         """Whether the tables say that the function waits for, takes, holds, frees or completes the thing."""
-        return any(
-            tag.verb is verb and tag.thing is thing
-            for row in tagged_rows(self.frame.function)
-            for tag in row.tags
-        )
+        return does(self.frame.function, verb, thing)
 
     def things(self) -> Iterator[tuple[Verb, Thing, str]]:
         """What the function does with which things, each with the table's words for it."""
@@ -120,7 +117,6 @@ _RECLAIM_OWNER = {
 }
 _THROTTLES = {Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
 _PAGES_GO = {Role.SWAP_OUT, Role.PAGE_OUT}
-_KERNELS_OWN = ("kswapd", "kcompactd")
 # What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
 # looked through: the frames around it say more.
 _SPEAKING: dict[Role, Wait] = {
@@ -196,7 +192,8 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         if throttled is None or _throttled_writer(steps):
             return None, 0
         return Reclaim.DIRECT, throttled
-    if comm and comm.startswith(_KERNELS_OWN):
+    thread = kernel_thread_named(comm)
+    if thread is not None and thread.family == "mm":
         return Reclaim.KSWAPD, work
     outside = {step.role for step in steps[work + 1 :]}
     # a stack that was cut ends in reclaim itself

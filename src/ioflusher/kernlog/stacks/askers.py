@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ioflusher.kernlog.records import TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy
+from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role, role_of
 from ioflusher.kernlog.stacks.subsystems import completing_families, families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 DAEMON_TABLE = "daemons.txt"
-THREAD_TABLE = "threads.txt"
 # a daemon that serves nothing of the machine that it runs on
 _NOT_HERE = "osd"
 
@@ -92,51 +92,6 @@ def _fits(pattern: str, comm: str) -> bool:
         return pattern[1:-1] in comm
     # the kernel keeps 15 characters of a name
     return comm.startswith(pattern[:-1]) if pattern.endswith("*") else comm == pattern[:15]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelThread:
-    """A line of the table of the kernel's own threads.
-
-    Attributes:
-        name: the task's name; `*` at the end is any rest, `#` a digit and any rest.
-        gives: what others wait for it to bring about, None where its stack tells.
-        family: whose it is, None for no particular one.
-        about: a few words on it.
-    """
-
-    name: str
-    gives: Thing | None
-    family: str | None
-    about: str
-
-
-@lru_cache(maxsize=1)
-def known_threads() -> tuple[KernelThread, ...]:
-    """The table of the kernel's own threads, in its order."""
-    text = Path(__file__).with_name(THREAD_TABLE).read_text("utf-8")
-    lines = (line.split(None, 3) for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    return tuple(
-        KernelThread(
-            name, None if gives == "-" else Thing(gives), None if whose == "-" else whose, about.strip()
-        )
-        for name, gives, whose, about in lines
-    )
-
-
-@lru_cache(maxsize=4096)
-def kernel_thread_named(comm: str | None) -> KernelThread | None:
-    """The kernel's thread with this name, None for none."""
-    if not comm:
-        return None
-    return next((thread for thread in known_threads() if _is_called(thread.name, comm)), None)
-
-
-def _is_called(pattern: str, comm: str) -> bool:
-    begin = pattern.rstrip("*#")
-    if pattern.endswith("#"):
-        return comm.startswith(begin) and comm[len(begin) : len(begin) + 1].isdigit()
-    return comm.startswith(begin) if pattern.endswith("*") else comm == pattern
 
 
 def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.reading.frames import plain_name
-from ioflusher.kernlog.stacks.things import Tag, parse_tag
+from ioflusher.kernlog.stacks.things import Tag, Thing, Verb, parse_tag
 
 TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt")
 
@@ -163,6 +163,11 @@ def tagged_rows(function: str) -> tuple[RoleRow, ...]:
     endings = (tags_alone.get("*" + name[i:]) for i in range(len(name)))
     rows = (*_fitting(tags_alone, name), *(row for row in endings if row))
     return (*((own,) if own and own.tags else ()), *rows)
+
+
+def does(function: str, verb: Verb, thing: Thing) -> bool:
+    """Whether the tables say that a function waits for, takes, holds, frees or completes a thing."""
+    return any(tag.verb is verb and tag.thing is thing for row in tagged_rows(function) for tag in row.tags)
 
 
 def _fitting(index: dict[str, RoleRow], name: str) -> Iterator[RoleRow]:

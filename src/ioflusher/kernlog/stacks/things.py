@@ -27,6 +27,7 @@ class Thing(Enum):
     VICTIM = "oom-victim"  # the task that the OOM killer chose is gone
     SWAPPED = "swapped"  # a task's own memory is back from swap
     WORK = "work"  # a work queue's work, or another kernel thread's, is done
+    STACK = "stack"  # the stack itself, for the functions that stand at its two ends
 
     @property
     def words(self) -> str:
@@ -55,6 +56,7 @@ _WORDS = {
     Thing.VICTIM: "the OOM killer's choice to be gone",
     Thing.SWAPPED: "its memory to come back from swap",
     Thing.WORK: "a kernel work queue's work",
+    Thing.STACK: "a thread's stack",
 }
 
 
@@ -66,6 +68,8 @@ class Verb(Enum):
     HOLDS = "holds"  # it has the thing
     COMPLETES = "completes"  # others wait until it is done
     FREES = "frees"  # reclaim wants to be rid of it
+    BEGINS = "begins"  # nothing stands outside it
+    ENDS = "ends"  # nothing stands inside it
 
 
 @dataclass(frozen=True, slots=True)
