@@ -43,6 +43,7 @@ PACKAGES = {
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
+    "spin": "spin",
     "sysctl": "procps",
     "systemd-analyze": "systemd",
     "tgtd": "tgt",

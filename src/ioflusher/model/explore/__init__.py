@@ -64,6 +64,7 @@ def explore(
     *,
     reductions: Reductions = Reductions(),  # noqa: B008 - frozen
     threads: int | None = None,
+    whole: bool = False,
     watch: Watcher | None = None,
     watch_seconds: float = 0.25,
 ) -> Exploration:
@@ -74,6 +75,7 @@ def explore(
     Args:
         bounds: how far to go.
         reductions: which states may stand for others.
+        whole: go on when a deadlock was found, for the number of all states.
         threads: how many; None for one on each processor that this process may use.
         watch: called with the progress, every so often.
         watch_seconds: how often.
@@ -83,7 +85,7 @@ def explore(
     """
     if threads is None:
         threads = len(os.sched_getaffinity(0))
-    exploring = _Exploring(system, bounds, reductions, max(1, min(threads, MOST_THREADS)))
+    exploring = _Exploring(system, bounds, reductions, max(1, min(threads, MOST_THREADS)), whole=whole)
     with ThreadPoolExecutor(1) as pool:
         # in another thread, so that Ctrl-C cannot end it between two of its steps
         running = pool.submit(exploring.run)
@@ -109,7 +111,7 @@ def _wait(
 
 class _Exploring:
     def __init__(
-        self, system: TransitionSystem, bounds: Bounds, reductions: Reductions, threads: int
+        self, system: TransitionSystem, bounds: Bounds, reductions: Reductions, threads: int, *, whole: bool
     ) -> None:
         moves = moves_of(system, reductions)
         points = [
@@ -121,7 +123,7 @@ class _Exploring:
         self._bounds = bounds
         self._reductions = reductions
         self._threads = threads
-        self.search = StateSearch(self._expander, bounds, threads, self.stop)
+        self.search = StateSearch(self._expander, bounds, threads, self.stop, whole=whole)
 
     def run(self) -> Exploration:
         expander, bounds = self._expander, self._bounds
@@ -148,6 +150,7 @@ class _Exploring:
             stopped=graph.stopped,
             freeze=freeze,
             states=graph.states,
+            deadlocks=graph.deadlocks,
             transitions=graph.transitions,
             depth=len(graph.levels) - 1,
             seconds=graph.seconds,

@@ -177,6 +177,7 @@ class Exploration:
         stopped: why it ended.
         freeze: the freeze that was found.
         states: the number of states found.
+        deadlocks: how many of those that were followed are deadlocks.
         transitions: the number of steps that can be taken, counted over all states that were followed.
         depth: the steps from the beginning to the farthest state found.
         seconds: of the search, without what came before and after.
@@ -191,6 +192,7 @@ class Exploration:
     stopped: Stopped
     freeze: Freeze | None
     states: int
+    deadlocks: int
     transitions: int
     depth: int
     seconds: float

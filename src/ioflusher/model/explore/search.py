@@ -50,7 +50,9 @@ class StateGraph:
         shards: the states.
         levels: of each level, the first place and the one after the last in each shard.
         blocks: the transitions of each level, as far as it was followed.
-        stuck: the states of the last level followed that nothing follows and that are not done.
+        stuck: the states that nothing follows and that are not done, of the first level that has any.
+        stuck_depth: that level.
+        deadlocks: how many such states were found at all.
         stopped: why the search ended.
         reached_done: whether a state in which the system is done was followed.
         transitions: how many were found.
@@ -62,6 +64,8 @@ class StateGraph:
     levels: list[list[tuple[int, int]]] = field(default_factory=list)
     blocks: list[list[Block]] = field(default_factory=list)
     stuck: list[int] = field(default_factory=list)
+    stuck_depth: int | None = None
+    deadlocks: int = 0
     stopped: Stopped = Stopped.COVERED
     reached_done: bool = False
     transitions: int = 0
@@ -105,6 +109,7 @@ class StateGraph:
 class StateSearch:
     """A search that may be watched and stopped by another thread.
 
+    It ends where nothing follows a state in which the system is not done, unless the `whole` is wanted.
     One that goes on `until_done` asks only whether a state in which the system is done can be reached: it
     keeps no transitions, and may be started again from another state.
     """
@@ -117,11 +122,13 @@ class StateSearch:
         stop: threading.Event,
         *,
         until_done: bool = False,
+        whole: bool = False,
     ) -> None:
         self._expander = expander
         self._bounds = bounds
         self._threads = threads
         self._until_done = until_done
+        self._whole = whole
         self._stop = stop
         self._began = time.perf_counter()
         self._followed = 0
@@ -179,9 +186,10 @@ class StateSearch:
                     return False
                 continue
             return False
-        if graph.stuck:
+        if graph.stuck and not self._whole:
             graph.stopped = Stopped.FREEZE
-        return not graph.stuck
+            return False
+        return True
 
     def _rounds(self, level: list[tuple[int, int]]) -> Iterator[list[tuple[int, int, int]]]:
         """The chunks of a level, as many at once as there are threads."""
@@ -197,6 +205,7 @@ class StateSearch:
 
     def _round(self, chunks: list[tuple[int, int, int]]) -> None:
         graph, shards = self.graph, range(len(self.graph.shards))
+        depth = len(graph.levels) - 1
         expanded = list(self._each(self._expand, chunks))
         numbered = list(self._each(lambda shard: self._add(shard, [parts for _, parts in expanded]), shards))
         for place, ((shard, start, end), (found, parts)) in enumerate(zip(chunks, expanded, strict=True)):
@@ -207,7 +216,10 @@ class StateSearch:
                     targets[part.which] = numbers[place]
                 graph.blocks[-1].append(Block(shard, start, end, found.sources, targets))
                 graph.kept += found.sources.nbytes + targets.nbytes
-                graph.stuck += [graph.number(shard, start + int(row)) for row in found.stuck]
+                graph.deadlocks += len(found.stuck)
+                if graph.stuck_depth in (None, depth) and len(found.stuck):
+                    graph.stuck_depth = depth
+                    graph.stuck += [graph.number(shard, start + int(row)) for row in found.stuck]
             graph.reached_done = graph.reached_done or bool(found.done.any())
             self._followed += end - start
 
