@@ -247,6 +247,13 @@ def test_an_old_task_line_behind_a_prefix(prefix: str, name: str) -> None:
     assert (task.comm, task.tid, task.state) == (name[:15], 12345, "D")
 
 
+def test_a_vendors_list_of_tasks_is_read() -> None:
+    """Name, state, seconds, pid, then numbers that nobody explains; frames behind bare addresses."""
+    log = b"f2fs_gc-253:12  D 226966.808196 572 302561 150976 0x1200840 0x0 572\n237207473347056\n"
+    (task,) = task_reports(log + b"<ffffff889d88668c> __switch_to+0x134/0x150\n<ffffff88> f2fs_gc+0x1/0x2\n")
+    assert (task.comm, task.tid, task.state, len(task.frames)) == ("f2fs_gc-253:12", 572, "D", 2)
+
+
 def test_history_is_no_wait() -> None:
     """Where memory was allocated or freed, nobody waits."""
     log = b"Freed by task 9475:\n kfree+0x1/0x2\n schedule+0x1/0x2\nbacktrace:\n foo+0x1/0x2\n"

@@ -88,10 +88,13 @@ def test_a_second_report_is_a_second_one(text: str) -> None:
     assert (first.locks, second.locks) == (ORDER, ("other#2", *ORDER[1:]))
 
 
-@pytest.mark.parametrize("between", ["", "\n", "and this one hangs for real:\n"])
-def test_a_hung_stack_behind_it_counts(between: str) -> None:
-    """The report ends with its own backtrace."""
-    diagnosis = diagnose_log((WHOLE + between + HUNG).encode())
+@pytest.mark.parametrize(
+    "between", ["", "\n", "and this one hangs for real:\n", "Workqueue: loop0 loop_workfn\n"]
+)
+@pytest.mark.parametrize("report", [WHOLE, LINKS + SCENARIO, TITLE + PAIR + LINKS])
+def test_a_hung_stack_behind_it_counts(report: str, between: str) -> None:
+    """The report ends with its own backtrace, or before the next stack where that is cut."""
+    diagnosis = diagnose_log((report + between + HUNG).encode())
     assert {episode.kind.value for episode in diagnosis.episodes} == {"lockdep-prediction", "inode-recursion"}
     assert all(episode.recursion for episode in diagnosis.episodes)
 

@@ -126,7 +126,10 @@ _TORN = re.compile(
     r"|\btask:.{1,64}?$|\s[RSDTtXxZPIKWN]\s+(?:[0-9a-f]{8,16}\s+)?[\d\s]*$|\bPID: \d+$"
 )
 # an address behind it is a lock's or a register's, in whatever line it stands
-_LABELS_NEXT = re.compile(r"(?:\bat:|\bis at|\b[ER]IP:?(?: [0-9a-f]{4}:)?)\s*(?:\[<[0-9a-f]+>\]\s*)?$")
+_LABELS_NEXT = re.compile(
+    r"(?:\bat:|\bis at|\blast +(?:en|dis)abled at \(\d+\):|\b[ER]IP:?(?: [0-9a-f]{4}:)?)"
+    r"\s*(?:\[<[0-9a-f]+>\]\s*)?$"
+)
 # a mail broke the line behind the mark of doubt
 _DOUBT_NEXT = re.compile(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
 # a function's name and nothing else, as people write stacks down
@@ -451,8 +454,11 @@ class Reader:
         """Whether a line no longer belongs to lockdep's report; gives it what does."""
         report = draft.lockdep
         assert report is not None
-        if "stack backtrace" in text:
+        if "stack backtrace" in text or (head and not report.backtrace):
+            report.backtrace = True
             draft.complete = draft.gap = draft.parted = False  # of the stacks before it
+        elif (begins or "Workqueue: " in text) and not report.backtrace:
+            return True  # its own backtrace is cut: this is another stack
         elif report.backtrace and draft.complete and (head or begins):
             return True
         if head is not None and head.source is not Source.DUMP:

@@ -137,7 +137,7 @@ _FORMS = (
 )
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
-_ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|\()+$")
+_ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
 # labels behind which an address is no frame: registers, lockdep's "at:", interrupts, a warning's place
 _LABEL = re.compile(
     r"(?:^|[\s,;({\[])(?:[ER]?IP|NIP|PC|pc|LR|lr|epc|ra|era|ERA|sepc|PSW|blink|ECR|TPC|RPC|sp|at|is|in|by|to|of|caller"

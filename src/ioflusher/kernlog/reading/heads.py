@@ -64,6 +64,10 @@ _OLD = re.compile(
     r"(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
+# a vendor's list of tasks: name, state, when it last ran, pid and more numbers
+_TIMED = re.compile(
+    r"^(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXZ])\s+\d+\.\d{6}\s+(?P<tid>\d+)(?: \d+){2} 0x[0-9a-f]+ 0x"
+)
 _COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
 _COMM = re.compile(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
@@ -138,6 +142,8 @@ def parse_head(text: str) -> Head | None:
     # "(NOTLB)" stands at the end in Linux 2.6
     if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.match(text.lstrip())):
         return _old_head(found)
+    if " 0x" in text and (found := _TIMED.match(text.lstrip())):
+        return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
         tid = found["tid"] or found["pid"] or found["bare"]
         return Head(Source.PROC, found["comm"], int(found["pid"]) if found["pid"] else None, int(tid))
