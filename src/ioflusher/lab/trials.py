@@ -32,7 +32,10 @@ def trial_key(scenario: Scenario, kernel: str, accelerator: str, programs: Mappi
         programs: versions of the programs that were played with; the lab's own do not count.
     """
     machine = replace(scenario.machine, kernel="")
-    plain = replace(scenario, name="", title="", served="", pressed="", expected=(), machine=machine)
+    daemon = replace(scenario.daemon, thread=())  # the model's word for what a guest has itself
+    plain = replace(
+        scenario, name="", title="", served="", pressed="", expected=(), machine=machine, daemon=daemon
+    )
     counted = {name: version for name, version in programs.items() if name not in LAB_PROGRAMS}
     return json.dumps([msgspec.to_builtins(plain), kernel, accelerator, counted], sort_keys=True)
 

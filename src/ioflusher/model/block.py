@@ -5,10 +5,11 @@ A request is a unit here. Its kind says what it is for, and so what its completi
 
 import abc
 from dataclasses import dataclass
+from typing import Protocol
 
 from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
-from ioflusher.model.transitions import Changes, Expression, Variable, number, where
+from ioflusher.model.transitions import Changes, Expression, Variable, number, together, where
 
 # block/bio.c: BIO_POOL_SIZE, the elements of fs_bio_set
 BIO_POOL_SIZE = 2
@@ -43,6 +44,28 @@ def bio_alloc_bioset(code: Code, linux: Linux, pool: BioPool) -> None:
 def bio_put(pool: BioPool) -> Changes:
     """mempool_free(): the pool is filled up first."""
     return {pool.elements: where(pool.elements < BIO_POOL_SIZE, pool.elements + 1, pool.elements)}
+
+
+class Served(Protocol):
+    """What a daemon serves: a block device, or the connection of a FUSE file system.
+
+    Attributes:
+        name: such as "nbd0". queue_depth: requests that it may have at once. pending: requests that nobody
+        has taken up, by kind.
+    """
+
+    name: str
+    queue_depth: int
+    pending: dict[str, Variable]
+
+    def can_take(self, kind: str) -> Expression:
+        """Whether the server finds a request of this kind."""
+
+    def taken_up(self, kind: str) -> Changes:
+        """What changes when the server takes one."""
+
+    def complete(self, code: Code, kind: str, also: Changes, *, takes_ns: int) -> None:
+        """The server has done it: what the driver does in the server's own task; `also` changes with it."""
 
 
 class BlockDriver(abc.ABC):
@@ -89,9 +112,26 @@ class BlockDriver(abc.ABC):
     def queue_rq(self, code: Code, kind: str) -> None:
         """The driver hands a request to whoever serves the device."""
 
+    def begin_write(self, code: Code, pool: BioPool) -> None:
+        """What a request of the flusher needs before it can be submitted."""
+        bio_alloc_bioset(code, self.linux, pool)
+
+    def can_take(self, kind: str) -> Expression:
+        """Whether the server finds a request of this kind."""
+        return self.pending[kind] > 0
+
     def taken_up(self, kind: str) -> Changes:
         """What changes when the server takes a request of this kind."""
         return {self.pending[kind]: self.pending[kind] - 1}
+
+    def complete(self, code: Code, kind: str, also: Changes, *, takes_ns: int) -> None:
+        """The reply, from which the driver's receiver completes the request."""
+        code.step(
+            f"replies to {self.name}",
+            together(self.completed(kind), also),
+            completes=self.name,
+            takes_ns=takes_ns,
+        )
 
     def completed(self, kind: str) -> Changes:
         """What changes when a request of this kind is completed: the tag, and what waited for it."""
@@ -106,8 +146,16 @@ class BlockDriver(abc.ABC):
 class DiskDriver(BlockDriver):
     """A disk whose requests the machine below it completes, each after a while."""
 
-    def __init__(self, linux: Linux, name: str, *, request_ns: int, queue_depth: int = 256) -> None:
-        super().__init__(linux, name, queue_depth=queue_depth, kinds=("write",))
+    def __init__(
+        self,
+        linux: Linux,
+        name: str,
+        *,
+        request_ns: int,
+        queue_depth: int = 256,
+        kinds: tuple[str, ...] = ("write",),
+    ) -> None:
+        super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds)
         self.request_ns = request_ns
 
     def queue_rq(self, code: Code, kind: str) -> None:

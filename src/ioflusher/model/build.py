@@ -1,75 +1,159 @@
-"""From a scenario to the system that it is."""
+"""From a scenario to the system that it is.
+
+What a scenario says and the model has not is an error that names the key. What makes no difference in the
+model is a note of the system.
+"""
 
 from ioflusher.kernel.task_flags import Version
-from ioflusher.model.block import BIO_POOL_SIZE, BioPool, DiskDriver
-from ioflusher.model.daemon import ServingThread, Surroundings, Verb, add_daemon
+from ioflusher.model.block import BIO_POOL_SIZE, BioPool
+from ioflusher.model.errors import NotModelledError
+from ioflusher.model.files import BufferedFile, ext4_file, xfs_file
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import make_zone
-from ioflusher.model.nbd import NbdDriver
 from ioflusher.model.reclaim import add_kswapd
 from ioflusher.model.scale import FULL, Scale
+from ioflusher.model.stacks import STACKS, StackPlan
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem
 from ioflusher.model.workload import add_reader, add_toucher, add_writer
-from ioflusher.model.writeback import DirtyDomain, add_flusher, make_backing_device
+from ioflusher.model.writeback import BackingDevice, DirtyDomain, add_flusher, make_backing_device
+from ioflusher.scenario.file import check_scenario
 from ioflusher.scenario.records import Scenario
 
 # what a guest's kernel, its programs and their files have of its memory: of 400 MiB, 265 were left on 6.12
 TAKEN = 135 << 20
 LRU_GEN = "/sys/kernel/mm/lru_gen/enabled"
+# min_free_kbytes where nothing sets it: calculate_min_free_kbytes(), mm/page_alloc.c, for a guest of 512 MiB
+MIN_FREE = 3 << 20
+
+# settings that the model has
+SYSCTL = (
+    "vm.dirty_bytes",
+    "vm.dirty_background_bytes",
+    "vm.dirty_ratio",
+    "vm.dirty_background_ratio",
+    "vm.min_free_kbytes",
+    "vm.swappiness",
+)
+# settings that change nothing in it, with the reason
+SYSCTL_WITHOUT_EFFECT = {
+    "vm.watermark_boost_factor": "the watermarks are not boosted",
+    "vm.page-cluster": "nothing is read from swap",
+}
 
 
 def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scale = FULL) -> TransitionSystem:
-    """The system of one half of a scenario."""
+    """The system of one half of a scenario.
+
+    Raises:
+        ScenarioError: that is no scenario, or its daemon is not described.
+        NotModelledError: the model has not what it asks for.
+    """
+    check_scenario(scenario, scenario.name)
+    _check_modelled(scenario)
     linux = Linux(version, scale.unit_bytes)
-    sysctl = scenario.kernel.sysctl
-    swap = scenario.device.use == "swap"
-    min_free = int(sysctl.get("vm.min_free_kbytes", 0)) * 1024 or 3 << 20
-    read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
-    size = scenario.machine.memory - TAKEN
-    if scale.memory_units:
-        size = min(size, scale.memory_units * scale.unit_bytes)
-    make_zone(linux, size=size, clean=read, min_free=min_free)
+    _add_memory(linux, scenario, scale)
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE, what="elements of the bio pool"))
-    thresh = linux.units(int(sysctl.get("vm.dirty_bytes", 0)) or scenario.machine.memory // 5)
-    background = linux.units(int(sysctl.get("vm.dirty_background_bytes", 0)) or scenario.machine.memory // 10)
-    if background >= thresh:
-        background = thresh // 2
-    linux.domain = DirtyDomain(thresh, background)
-    depth = scale.queue_depth or scenario.device.queue_depth or 128
-    device = NbdDriver(linux, "nbd0", queue_depth=depth, kinds=("swap",) if swap else ("write",))
-    store = None
-    if scenario.daemon.store != "remote":
-        disk = DiskDriver(
-            linux, "vda", request_ns=linux.unit_bytes * 10, queue_depth=scale.queue_depth or 256
-        )
-        store = make_backing_device(linux, disk, pool)
-        disk.add_server()
     memory = linux.variable(
         "daemon_memory", 0, linux.zone.free.high, what="memory of the daemon", unit="memory"
     )
-    verbs: tuple[Verb, ...] = ("send", "wait") if store is None else ("store",)
-    work = linux.units(scenario.workload.size)
+    use = scenario.device.use
+    kinds = ("swap",) if use == "swap" else ("write",)
+    stack = STACKS[scenario.device.kind](StackPlan(linux, scenario, io_flusher, scale, pool, memory, kinds))
+    work = linux.units(scenario.workload.size) * scenario.workload.passes
     if scale.work_units:
         work = min(work, scale.work_units)
-    if swap:
+    if use == "swap":
         # on where it is built in (6.1, and built in by Debian) and nobody wrote 0
-        lru_gen = linux.version >= (6, 1) and scenario.kernel.write.get(LRU_GEN, "1") != "0"
-        swappiness = int(sysctl.get("vm.swappiness", 60))
-        SwapArea(linux, device, pool, size=scenario.device.size, swappiness=swappiness, lru_gen=lru_gen)
+        lru_gen = version >= (6, 1) and scenario.kernel.write.get(LRU_GEN, "1") != "0"
+        swappiness = int(scenario.kernel.sysctl.get("vm.swappiness", 60))
+        size = scenario.device.size
+        SwapArea(linux, stack.device, pool, size=size, swappiness=swappiness, lru_gen=lru_gen)
     else:
-        add_writer(linux, make_backing_device(linux, device, pool), work)
+        add_writer(linux, _file(use, make_backing_device(linux, stack.device, pool)), work)
     # each looks at the dirty pages of all, so all have to be there
     for backing in linux.domain.backing:
         add_flusher(linux, backing, pool)
     add_kswapd(linux)
-    thread = ServingThread(
-        "nbd-daemon", verbs, io_flusher, bool(scenario.hardening.realtime), scenario.hardening.lock_memory
-    )
-    add_daemon(linux, thread, Surroundings(device, store, memory, {}, remote_ns=linux.unit_bytes * 150))
-    if swap:
+    stack.start()
+    if use == "swap":
         chunk = linux.units(scenario.workload.chunk)
         add_toucher(linux, work, chunk_units=chunk, pause_ns=scenario.workload.pause_ms * 1_000_000)
     if scenario.pressure.kind == "reader":
         add_reader(linux, linux.units(scenario.pressure.size), unit_ns=linux.unit_bytes * 8)
-    return linux.system(scenario.name)
+    return linux.system(scenario.name, notes=_notes(scenario))
+
+
+def _file(use: str, backing: BackingDevice) -> BufferedFile:
+    """The workload's files."""
+    return xfs_file(backing) if use == "xfs" else ext4_file(backing)
+
+
+def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
+    """Zone and limits of dirty memory."""
+    sysctl, hardening = scenario.kernel.sysctl, scenario.hardening
+    size = scenario.machine.memory - TAKEN
+    if size <= 0:
+        raise NotModelledError(
+            f"{scenario.name}: machine.memory: expected more than {TAKEN >> 20} MiB, which the kernel and "
+            f"its programs have, found {scenario.machine.memory >> 20} MiB"
+        )
+    if scale.memory_units:
+        size = min(size, scale.memory_units * scale.unit_bytes)
+    min_free = int(sysctl.get("vm.min_free_kbytes", 0)) * 1024 or MIN_FREE
+    if hardening.min_free_kbytes is not None:
+        min_free = hardening.min_free_kbytes * 1024
+    read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
+    make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free)
+
+    def limit(name: str, percent: int) -> int:
+        in_bytes = int(sysctl.get(f"vm.{name}_bytes", 0))
+        return linux.units(
+            in_bytes or scenario.machine.memory * int(sysctl.get(f"vm.{name}_ratio", percent)) // 100
+        )
+
+    thresh, background = limit("dirty", 20), limit("dirty_background", 10)
+    linux.domain = DirtyDomain(thresh, background if background < thresh else thresh // 2)
+
+
+def _check_modelled(scenario: Scenario) -> None:
+    """What the model has not is not passed over."""
+
+    def refuse(key: str, expected: str, found: object) -> None:
+        raise NotModelledError(
+            f"{scenario.name}: {key}: the model expects {expected}, found {found!r}",
+            hint="`ioflusher lab run` plays all that a scenario may say",
+        )
+
+    device, hardening, cgroup = scenario.device, scenario.hardening, scenario.cgroup
+    if device.kind not in STACKS:
+        refuse("device.kind", f"one of {', '.join(map(repr, STACKS))}", device.kind)
+    if device.use == "btrfs":
+        refuse("device.use", "'swap', 'ext4', 'xfs' or 'nfs'", device.use)
+    for name, value in scenario.kernel.sysctl.items():
+        if name not in SYSCTL and name not in SYSCTL_WITHOUT_EFFECT:
+            refuse(f"kernel.sysctl.{name}", f"one of {', '.join((*SYSCTL, *SYSCTL_WITHOUT_EFFECT))}", value)
+        if not value.isdecimal():
+            refuse(f"kernel.sysctl.{name}", "a whole number", value)
+    for name, value in scenario.kernel.write.items():
+        if name != LRU_GEN:
+            refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
+    if scenario.pressure.kind == "anonymous":
+        refuse("pressure.kind", "'none' or 'reader'", scenario.pressure.kind)
+    if hardening.reserve:
+        refuse("hardening.reserve", "0, as it does not reclaim a daemon's memory", hardening.reserve)
+    if hardening.oom_score_adj is not None:
+        refuse("hardening.oom_score_adj", "none, as it kills nobody", hardening.oom_score_adj)
+    if cgroup is not None:
+        refuse("cgroup", "none", cgroup.who)
+    if scenario.fault:
+        refuse("fault.kind", "none", scenario.fault[0].kind)
+
+
+def _notes(scenario: Scenario) -> tuple[str, ...]:
+    """What the scenario says that makes no difference in the model."""
+    return tuple(
+        f"kernel.sysctl.{name} has no effect: {SYSCTL_WITHOUT_EFFECT[name]}"
+        for name in scenario.kernel.sysctl
+        if name in SYSCTL_WITHOUT_EFFECT
+    )

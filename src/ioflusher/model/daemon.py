@@ -1,53 +1,67 @@
 """Daemons in user space that serve a device: what each of their threads does for a request.
 
-A daemon is a short description, and so is its program here: receive, allocate, store, send, wait, reply.
-What the description calls for becomes the system calls and the kernel's functions below them, with the
-flags of the thread.
+A daemon is a short description (`ioflusher.scenario.records.ThreadTable`), and so is its program here:
+receive, allocate, store, send, wait, lock, reply. What the description calls for becomes the system calls and
+the kernel's functions below them, with the flags of the thread. Threads may work in a line: the first takes a
+request, and hands it to the next; the last one replies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO
-from ioflusher.model.block import BlockDriver
+from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO
+from ioflusher.model.block import Served
 from ioflusher.model.code import Code
+from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages
-from ioflusher.model.transitions import Variable
-from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
+from ioflusher.model.transitions import Changes, Expression, Variable
+from ioflusher.scenario.records import Action
 
 # PR_SET_IO_FLUSHER, kernel/sys.c
 PR_IO_FLUSHER = PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE
 
 SYSTEM_CALL = ("entry_SYSCALL_64_after_hwframe", "do_syscall_64")
+# a thread of the kernel's SCSI target, drivers/target/iscsi/iscsi_target.c, drivers/target/target_core_file.c
+TARGET_THREAD = (
+    "iscsi_target_rx_thread",
+    "target_execute_cmd",
+    "fd_execute_rw",
+    "fd_do_rw",
+    "vfs_iter_write",
+)
 
-# what a daemon does in user space for a request, before it asks the kernel for anything
-HANDLING_NS = 500_000
+# what a daemon does in user space for a request, before it asks the kernel for anything: in the guests of the
+# lab, which are emulated, all that is done for 128 KiB takes 7 ms
+HANDLING_NS = 2_000_000
 REPLY_NS = 200_000
-
-Verb = Literal["allocate", "store", "store-direct", "send", "wait", "lock", "unlock"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServingThread:
-    """A thread of a daemon, or several that are alike.
+    """A thread of a daemon, or several that are alike; as in `ioflusher.scenario.records.ThreadTable`.
 
     Attributes:
-        name: its name in the kernel.
-        does: what it does between receiving a request and replying to it, in order.
-        io_flusher: whether it carries the state.
-        realtime: whether it is a real-time task.
-        locked: whether its own memory is there beforehand, so that "allocate" takes nothing.
-        count: how many there are.
+        name: its name in the kernel. does: its actions for a request, in order. takes: "requests", or the
+        name of the thread that hands it those. io_flusher: whether it carries the state. realtime: whether
+        it is a real-time task. locked: whether its own memory is there beforehand, so that "allocate" takes
+        nothing. in_kernel: whether it is a thread of the kernel. count: how many there are.
     """
 
     name: str
-    does: tuple[Verb, ...]
+    does: tuple[Action, ...]
+    takes: str = "requests"
     io_flusher: bool = False
     realtime: bool = False
     locked: bool = False
+    in_kernel: bool = False
     count: int = 1
+
+    @property
+    def flags(self) -> int:
+        """Its PF_ flags."""
+        return (PR_IO_FLUSHER if self.io_flusher else 0) | (PF_KTHREAD if self.in_kernel else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,89 +69,173 @@ class Surroundings:
     """What a daemon works with.
 
     Attributes:
-        device: what it serves.
+        served: what it serves.
         store: where it stores, if that is in this machine.
         memory: units that daemons hold: of their own, and in sockets.
-        locks: its locks by name, each with the number of the task that holds it, 0 for nobody.
         remote_ns: what a server outside takes for a request.
+        cpus: processors, which threads that work at once share.
     """
 
-    device: BlockDriver
-    store: BackingDevice | None
+    served: Served
+    store: BufferedFile | None
     memory: Variable
-    locks: dict[str, Variable]
     remote_ns: int = 1_000_000
+    cpus: int = 1
 
 
-def add_daemon(linux: Linux, thread: ServingThread, around: Surroundings) -> None:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Where a thread finds requests of a kind: the condition, and what changes when it takes one."""
+
+    kind: str
+    there: Expression
+    taken: Changes
+
+
+@dataclass(slots=True)
+class _Daemon:
+    """The threads of a daemon while their programs are written.
+
+    Attributes:
+        slower: how many threads share a processor.
+        handed: requests that one thread has handed to the next, by the name of the first and by kind.
+        lock: who holds its mutex, by number of the task; 0 for nobody.
+    """
+
+    linux: Linux
+    around: Surroundings
+    slower: int
+    handed: dict[str, dict[str, Variable]]
+    lock: Variable | None
+
+
+def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundings) -> None:
     """The threads, each with its program."""
-    for each in range(thread.count):
-        code = Code(flags=PR_IO_FLUSHER if thread.io_flusher else 0)
-        with code.loop():
-            code.rest()
-            _serve(code, linux, thread, around)
-        alike = thread.name if thread.count > 1 else ""
-        linux.add(code, thread.name if not each else f"{thread.name}-{each + 1}", alike=alike)
+    served = around.served
+    handing = {thread.takes for thread in threads} - {"requests"}
+    handed = {
+        name: {
+            kind: linux.variable(
+                f"{_identifier(name)}_{kind}s_done",
+                0,
+                served.queue_depth,
+                what=f"requests that {name} handed on",
+            )
+            for kind in served.pending
+        }
+        for name in sorted(handing)
+    }
+    locks = any("lock" in thread.does for thread in threads)
+    lock = linux.variable(f"{served.name}_daemon_lock", 0, 63, unit="task") if locks else None
+    slower = max(1, sum(thread.count for thread in threads) // around.cpus)
+    daemon = _Daemon(linux, around, slower, handed, lock)
+    names: dict[str, int] = {}
+    for thread in threads:
+        before = _held_before(thread, threads)
+        for _ in range(thread.count):
+            number = names[thread.name] = names.get(thread.name, 0) + 1
+            code = Code(flags=thread.flags)
+            with code.loop():
+                code.rest()
+                _serve(code, daemon, thread, before)
+            alike = f"{thread.name} {thread.flags:#x}" if thread.count > 1 else ""
+            linux.add(code, thread.name if number == 1 else f"{thread.name}-{number}", alike=alike)
 
 
-def _serve(code: Code, linux: Linux, thread: ServingThread, around: Surroundings) -> None:
-    device = around.device
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _held_before(thread: ServingThread, threads: Sequence[ServingThread]) -> int:
+    """Units that the threads before it in the line hold for a request."""
+    if thread.takes == "requests":
+        return 0
+    first = next(other for other in threads if other.name == thread.takes)
+    return _held_before(first, threads) + sum(_holds(first, action) for action in first.does)
+
+
+def _holds(thread: ServingThread, action: Action) -> int:
+    """Units that are held until the reply after an action; less, where it gives some back."""
+    match action:
+        case "allocate":
+            return 0 if thread.locked else 1
+        case "send":
+            return 1
+        case "wait":
+            return -1
+        case _:
+            return 0
+
+
+def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> None:
+    """One request, from taking it up to the reply, or to handing it on."""
+    served, memory, zone = daemon.around.served, daemon.around.memory, daemon.linux.zone
+    if thread.takes == "requests":
+        works = [_Work(kind, served.can_take(kind), served.taken_up(kind)) for kind in served.pending]
+    else:
+        queue = daemon.handed[thread.takes]
+        works = [_Work(kind, found > 0, {found: found - 1}) for kind, found in queue.items()]
+    held += sum(_holds(thread, action) for action in thread.does)
     with code.choice() as ways:
-        for kind, pending in device.pending.items():
+        for work in works:
             with ways.way(
-                f"takes a request of {device.name}",
-                device.taken_up(kind),
-                when=pending > 0,
-                waits_for=f"a request of {device.name}",
+                f"takes a request of {served.name}",
+                work.taken,
+                when=work.there,
+                waits_for=f"a request of {served.name}",
                 interruptible=True,
             ):
-                code.step("looks at it", takes_ns=HANDLING_NS)
-                for verb in thread.does:
-                    _do(code, linux, thread, around, verb)
+                code.step("looks at it", takes_ns=HANDLING_NS * daemon.slower)
+                for action in thread.does:
+                    _do(code, daemon, thread, action)
+                if thread.name in daemon.handed:
+                    queue = daemon.handed[thread.name]
+                    code.step(
+                        "hands it on",
+                        {queue[work.kind]: queue[work.kind] + 1},
+                        takes_ns=REPLY_NS * daemon.slower,
+                    )
+                else:
+                    freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
+                    served.complete(code, work.kind, freed, takes_ns=REPLY_NS * daemon.slower)
+
+
+def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action) -> None:
+    linux, around, realtime = daemon.linux, daemon.around, thread.realtime
+    zone, memory = linux.zone, around.memory
+    gives = {memory: memory + 1}
+    match action:
+        case "allocate":
+            if thread.locked:
+                return
+            with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
+                alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=realtime, label="a page fault")
+        case "send":
+            calls = ("__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked", "skb_page_frag_refill")
+            with code.call(*SYSTEM_CALL, *calls):
+                alloc_pages(code, linux, GFP_KERNEL, gives, realtime=realtime, label="sends")
+        case "wait":
+            freed = {memory: memory - 1, zone.free: zone.free + 1}
+            code.step("the server outside answers", freed, takes_ns=around.remote_ns)
+        case "store":
+            assert around.store is not None
+            entry = TARGET_THREAD if thread.in_kernel else (*SYSTEM_CALL, "__x64_sys_pwrite64", "vfs_write")
+            with code.call(*entry):
+                around.store.write(code, linux, {}, realtime=realtime)
+        case "store-direct":
+            assert around.store is not None
+            with code.call(*SYSTEM_CALL, "__x64_sys_pwrite64", "vfs_write"):
+                around.store.write_direct(code, linux)
+        case "lock":
+            assert daemon.lock is not None
+            with code.call(*SYSTEM_CALL, "__x64_sys_futex", "futex_wait"):
                 code.step(
-                    f"replies to {device.name}",
-                    device.completed(kind),
-                    completes=device.name,
-                    takes_ns=REPLY_NS,
+                    "the daemon's lock",
+                    {daemon.lock: linux.next_pid()},
+                    when=daemon.lock.is_(0),
+                    waits_for="the daemon's lock",
+                    interruptible=True,
                 )
-
-
-def _do(code: Code, linux: Linux, thread: ServingThread, around: Surroundings, verb: Verb) -> None:
-    zone = linux.zone
-    gives = {around.memory: around.memory + 1}
-    if verb == "allocate":
-        if thread.locked:
-            return
-        with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
-            alloc_pages(
-                code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=thread.realtime, label="a page fault"
-            )
-    if verb == "send":
-        with code.call(
-            *SYSTEM_CALL, "__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked", "skb_page_frag_refill"
-        ):
-            alloc_pages(
-                code, linux, GFP_KERNEL, gives, realtime=thread.realtime, label="sends to the server outside"
-            )
-    if verb == "wait":
-        freed = {around.memory: around.memory - 1, zone.free: zone.free + 1}
-        code.step("the server outside answers", freed, takes_ns=around.remote_ns)
-    if verb == "store":
-        _write(code, linux, thread, around.store)
-
-
-def _write(code: Code, linux: Linux, thread: ServingThread, store: BackingDevice | None) -> None:
-    assert store is not None
-    with code.call(
-        *SYSTEM_CALL, "__x64_sys_pwrite64", "vfs_write", "ext4_file_write_iter", "generic_perform_write"
-    ):
-        with code.call("ext4_da_write_begin", "__filemap_get_folio"):
-            alloc_pages(
-                code,
-                linux,
-                GFP_HIGHUSER_MOVABLE,
-                {store.dirty: store.dirty + 1},
-                realtime=thread.realtime,
-                label=f"a page of its file on {store.device.name}",
-            )
-        balance_dirty_pages(code, linux, store, realtime=thread.realtime)
+        case "unlock":
+            assert daemon.lock is not None
+            code.step("gives the daemon's lock back", {daemon.lock: 0})

@@ -69,10 +69,10 @@ class Linux:
         pid = self.next_pid()
         self._programs.append(code.program(name, pid, works=works, alike=alike, hardware=hardware))
 
-    def system(self, name: str) -> TransitionSystem:
+    def system(self, name: str, notes: tuple[str, ...] = ()) -> TransitionSystem:
         """All that was put together."""
         version = ".".join(map(str, self.version[:2]))
         in_flight = tuple((device.name, device.in_flight) for device in self.devices.values())
         return TransitionSystem(
-            name, tuple(self._variables), tuple(self._programs), in_flight, self.unit_bytes, version
+            name, tuple(self._variables), tuple(self._programs), in_flight, self.unit_bytes, version, notes
         )

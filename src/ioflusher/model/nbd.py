@@ -7,10 +7,12 @@ from ioflusher.model.transitions import Changes
 
 # net.core.wmem_default, what a Unix stream socket holds before its sender waits
 SOCKET_BYTES = 212_992
+# SO_SNDBUF of a connection over loopback, as tcp_init_buffer_space() sets it
+TCP_SOCKET_BYTES = 3_939_840
 
 
 class NbdDriver(BlockDriver):
-    """An nbd device whose server is a process of this machine, on a Unix socket.
+    """An nbd device whose server is a process of this machine, on a Unix socket or over TCP.
 
     The queue may wait (BLK_MQ_F_BLOCKING), so queue_rq() runs in whoever submits: a task that reclaims
     memory sends the request itself. It holds tx_lock while it waits for room in the socket, which the
@@ -19,11 +21,19 @@ class NbdDriver(BlockDriver):
     Attributes:
         tx_lock: who sends, by number of the task; 0 for nobody (struct nbd_sock).
         room: units that the socket still takes.
+        sends: the functions of the socket, down to where a sender waits.
     """
 
-    def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
+    def __init__(
+        self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...], tcp: bool = False
+    ) -> None:
         super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds)
-        room = linux.units(SOCKET_BYTES)
+        room = linux.units(TCP_SOCKET_BYTES if tcp else SOCKET_BYTES)
+        self.sends = (
+            ("tcp_sendmsg", "tcp_sendmsg_locked", "sk_stream_wait_memory")
+            if tcp
+            else ("unix_stream_sendmsg", "sock_alloc_send_pskb")
+        )
         self.tx_lock = linux.variable(
             f"{name}_tx_lock", 0, 63, what=f"holder of tx_lock of {name}", unit="task"
         )
@@ -40,9 +50,7 @@ class NbdDriver(BlockDriver):
                     when=self.tx_lock.is_(0),
                     waits_for=f"tx_lock of {self.name}",
                 )
-            with code.call(
-                "nbd_send_cmd", "sock_xmit", "sock_sendmsg", "unix_stream_sendmsg", "sock_alloc_send_pskb"
-            ):
+            with code.call("nbd_send_cmd", "sock_xmit", "sock_sendmsg", *self.sends):
                 code.step(
                     f"sends to the server of {self.name}",
                     {self.room: self.room - 1, self.pending[kind]: self.pending[kind] + 1, self.tx_lock: 0},

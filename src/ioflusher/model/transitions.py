@@ -146,6 +146,16 @@ def all_of(*conditions: Expression | None) -> Expression | None:
     return found
 
 
+def together(*several: Changes) -> dict[Variable, Number]:
+    """Changes that happen at once; where two of them change the same variable, each by its own amount."""
+    found: dict[Variable, Number] = {}
+    for changes in several:
+        for variable, value in changes.items():
+            so_far = found.get(variable)
+            found[variable] = value if so_far is None else number(so_far) + (number(value) - variable)
+    return found
+
+
 # what the names in a text mean where variables are plain numbers; numpy's own for arrays
 SCALAR_NAMES = {"minimum": min, "maximum": max, "where": lambda condition, yes, no: yes if condition else no}
 
@@ -241,6 +251,7 @@ class TransitionSystem:
         in_flight: for each device, how many of its requests are not completed.
         unit_bytes: the bytes of a unit of memory.
         version: of Linux, such as "6.12".
+        notes: what was asked for that makes no difference in it, a sentence each.
     """
 
     name: str
@@ -249,3 +260,4 @@ class TransitionSystem:
     in_flight: tuple[tuple[str, Expression], ...] = ()
     unit_bytes: int = 1
     version: str = ""
+    notes: tuple[str, ...] = ()

@@ -2,28 +2,21 @@
 
 from ioflusher.model.code import Code
 from ioflusher.model.daemon import SYSTEM_CALL
+from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages
-from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
 
 
-def add_writer(linux: Linux, backing: BackingDevice, units: int) -> None:
+def add_writer(linux: Linux, file: BufferedFile, units: int) -> None:
     """Writes files, then syncs."""
     left = linux.variable("to_write", units, units, what="units that are still to be written")
+    backing = file.backing
     code = Code()
     with code.call(*SYSTEM_CALL):
         with code.loop(), code.choice() as ways:
-            with ways.way(when=left > 0), code.call("ksys_write", "vfs_write", "generic_perform_write"):
-                with code.call("ext4_da_write_begin", "__filemap_get_folio"):
-                    alloc_pages(
-                        code,
-                        linux,
-                        GFP_HIGHUSER_MOVABLE,
-                        {backing.dirty: backing.dirty + 1, left: left - 1},
-                        label="writes",
-                    )
-                balance_dirty_pages(code, linux, backing)
+            with ways.way(when=left > 0), code.call("ksys_write", "vfs_write"):
+                file.write(code, linux, {left: left - 1})
             with ways.otherwise("syncs", {backing.sync_wanted: 1}):
                 code.leave()
         with code.call("ksys_sync", "wb_wait_for_completion"):

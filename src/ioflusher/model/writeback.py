@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_WQ_WORKER
-from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
+from ioflusher.model.block import BioPool, BlockDriver, bio_put
 from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
 from ioflusher.model.transitions import Expression, Number, Variable, maximum, minimum, number
@@ -14,6 +14,8 @@ MAX_PAUSE_NS = 200_000_000
 MIN_WRITEBACK_BYTES = 4 << 20
 # INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
 INIT_BW = 100 << 20
+# bdi_set_max_ratio(), fs/fuse/inode.c: percent of the limits that a device with a strict limit may have
+MAX_RATIO = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class BackingDevice:
         device: where they are written.
         dirty, writeback: units (WB_RECLAIMABLE, WB_WRITEBACK).
         strictlimit: BDI_CAP_STRICTLIMIT, as FUSE has it: its own share of the limit counts, always.
+        temporary: what is written back is copied, as FUSE had it before 6.16: it is no NR_WRITEBACK.
         sync_wanted: somebody waits until all is written.
     """
 
@@ -32,6 +35,7 @@ class BackingDevice:
     writeback: Variable
     sync_wanted: Variable
     strictlimit: bool = False
+    temporary: bool = False
 
     @property
     def unwritten(self) -> Expression:
@@ -55,7 +59,7 @@ class DirtyDomain:
     @property
     def dirty(self) -> Expression:
         """NR_FILE_DIRTY and NR_WRITEBACK, of all devices."""
-        first, *others = (each.unwritten for each in self.backing)
+        first, *others = (each.dirty if each.temporary else each.unwritten for each in self.backing)
         for other in others:
             first = first + other
         return first
@@ -71,7 +75,7 @@ class DirtyDomain:
 
 
 def make_backing_device(
-    linux: Linux, device: BlockDriver, pool: BioPool, *, strictlimit: bool = False
+    linux: Linux, device: BlockDriver, pool: BioPool, *, strictlimit: bool = False, temporary: bool = False
 ) -> BackingDevice:
     """The backing device of a file system on a block device, in the domain of all."""
     zone, name = linux.zone, device.name
@@ -82,6 +86,7 @@ def make_backing_device(
         linux.variable(f"{name}_writeback", 0, units, what=f"memory being written to {name}", unit="memory"),
         linux.variable(f"{name}_sync", 0, 1, what=f"somebody syncs {name}"),
         strictlimit,
+        temporary,
     )
     device.completions["write"] = {
         backing.writeback: backing.writeback - 1,
@@ -109,7 +114,7 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
     if realtime:  # domain_dirty_limits(): rt_or_dl_task() gets a quarter more
         thresh, bg_thresh = thresh + thresh // 4 + thresh // 32, bg_thresh + bg_thresh // 4 + thresh // 32
     freerun = (thresh + bg_thresh) // 2
-    share = max(1, freerun // len(domain.backing))
+    share = _share(domain, backing, freerun)
     dirty = domain.dirty
     with code.call("balance_dirty_pages_ratelimited_flags", "balance_dirty_pages"), code.choice() as ways:
         free = dirty <= freerun
@@ -123,6 +128,11 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
             pass
         with ways.otherwise(when=dirty >= thresh):
             code.wait(free | (dirty < thresh) | backing.unwritten.is_(0), "less dirty memory in the machine")
+
+
+def _share(domain: DirtyDomain, backing: BackingDevice, limit: int) -> int:
+    """__wb_calc_thresh(): the part of a limit that is one device's; less than a unit with a strict limit."""
+    return limit * MAX_RATIO // 100 if backing.strictlimit else max(1, limit // len(domain.backing))
 
 
 def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
@@ -144,7 +154,7 @@ def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
     """
     domain = linux.domain
     code = Code(flags=PF_WQ_WORKER)
-    share = max(1, domain.bg_thresh // len(domain.backing))
+    share = _share(domain, backing, domain.bg_thresh)
     over = (domain.reclaimable > domain.bg_thresh) | (backing.dirty > share)
     asked = over | (backing.sync_wanted > 0)
     chunk = linux.variable(
@@ -168,7 +178,7 @@ def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
             interruptible=True,
         )
         with code.loop():
-            bio_alloc_bioset(code, linux, pool)
+            backing.device.begin_write(code, pool)
             backing.device.submit(code, "write")
             with code.choice() as ways:
                 with ways.way("one less", {chunk: chunk - 1}, when=chunk > 1):

@@ -5,10 +5,21 @@ from pathlib import Path
 
 from ioflusher.scenario.errors import ScenarioError
 from ioflusher.scenario.faults import FAULTS, FaultPlace
-from ioflusher.scenario.records import CgroupTable, DaemonTable, DeviceTable, FaultTable, Scenario
+from ioflusher.scenario.records import (
+    CgroupTable,
+    DaemonTable,
+    DeviceTable,
+    FaultTable,
+    Scenario,
+    Store,
+    ThreadTable,
+)
 from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.text import did_you_mean
 from ioflusher.support.toml import packaged_texts, parse_toml, read_file
+
+# what a thread may take that is no other thread's
+SOURCES = ("requests", "events", "nothing")
 
 
 def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
@@ -58,6 +69,7 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
             f"{origin}: hardening.reserve is for the daemon's own control group, and cgroup.who is 'both'",
             hint="use cgroup.memory_min",
         )
+    _check_threads(scenario.daemon, origin)
     for number, fault in enumerate(scenario.fault, 1):
         _check_fault(fault, scenario, f"{origin}: fault {number}")
 
@@ -111,6 +123,48 @@ def _check_places(daemon: DaemonTable, expected: tuple[str, ...], origin: str, e
         wanted = " and ".join(expected) or "no placeholder"
         said = ", ".join(found) or ("neither" if len(expected) == 2 else "none")
         raise ScenarioError(f"{origin}: {key}: expected {wanted} in it, found {said}", hint=example)
+
+
+def _check_threads(daemon: DaemonTable, origin: str) -> None:
+    """Threads have names of their own, take from somewhere, and their actions go together."""
+    above: dict[str, ThreadTable] = {}
+    for number, thread in enumerate(daemon.thread, 1):
+        here = f"{origin}: daemon.thread {number}"
+        if not thread.name or thread.name in above or thread.name in SOURCES:
+            raise ScenarioError(f"{here}: name: expected a name of its own, found {thread.name!r}")
+        if thread.takes not in (*SOURCES, *above):
+            known = ", ".join(map(repr, (*SOURCES, *above)))
+            raise ScenarioError(
+                f"{here}: takes: expected one of {known}, found {thread.takes!r}",
+                hint="a thread takes requests from one that stands above it",
+            )
+        if any(other.takes == thread.takes for other in above.values() if thread.takes in above):
+            raise ScenarioError(
+                f"{here}: takes: {thread.takes!r} hands its requests to another thread already",
+                hint="threads that are alike are one table with a count",
+            )
+        _check_actions(thread, daemon.store, here)
+        above[thread.name] = thread
+    if above and not any(thread.takes in ("requests", "events") for thread in daemon.thread):
+        raise ScenarioError(f'{origin}: daemon.thread: expected one that takes "requests" or "events"')
+
+
+def _check_actions(thread: ThreadTable, store: Store, here: str) -> None:
+    sent = locked = 0
+    for action in thread.does:
+        sent += (action == "send") - (action == "wait")
+        locked += (action == "lock") - (action == "unlock")
+        if sent < 0 or locked not in (0, 1):
+            expected = {"wait": '"send" before it', "unlock": '"lock" before it', "lock": '"unlock" between'}
+            raise ScenarioError(f"{here}: does: expected {expected[action]}, found {action!r}")
+        if action == "store-direct" and store not in ("file", "disk"):
+            raise ScenarioError(
+                f"{here}: does: 'store-direct' goes with daemon.store 'file' and 'disk', found {store!r}"
+            )
+        if action == "wait" and store != "remote":
+            raise ScenarioError(f"{here}: does: 'wait' goes with daemon.store 'remote', found {store!r}")
+    if locked:
+        raise ScenarioError(f'{here}: does: expected "unlock" after "lock"')
 
 
 def _check_cgroup(group: CgroupTable, origin: str) -> None:

@@ -101,6 +101,40 @@ class DeviceTable:
     mkfs: tuple[str, ...] = ()
 
 
+# what a thread of a daemon does for a request
+Action = typing.Literal["allocate", "store", "store-direct", "send", "wait", "lock", "unlock"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTable:
+    """A thread of the daemon, or several that are alike, as the model has it; a guest has the daemon itself.
+
+    Attributes:
+        name: its name in the kernel (comm).
+        does: its actions for a request, in order, between receiving it and replying. "allocate": memory of
+            its own, held until the reply; "store": a buffered write to the store, over TCP to the server
+            outside and back where that is the store; "store-direct": a write with O_DIRECT; "send": bytes
+            into a socket; "wait": until the server outside has answered; "lock", "unlock": the daemon's
+            mutex.
+        takes: "requests" of the device; "events", such as a lost connection or a path that is back;
+            "nothing"; or the name of a thread above, which then hands its requests on and does not reply.
+        count: how many there are.
+        state: "inherited": as `hardening.state` says; "own": it sets the state itself, which is what
+            `hardening.state` "own" is about; "never": a thread of the kernel.
+        locked: whether its memory is there beforehand, so that "allocate" takes none; None as
+            `hardening.lock_memory` says.
+        realtime: SCHED_FIFO priority; None as `hardening.realtime` says.
+    """
+
+    name: str
+    does: tuple[Action, ...] = ()
+    takes: str = "requests"
+    count: Annotated[int, whole_number(1, 256, "number of threads that are alike")] = 1
+    state: typing.Literal["inherited", "own", "never"] = "inherited"
+    locked: bool | None = None
+    realtime: Annotated[int, whole_number(0, 99, "SCHED_FIFO priority")] | None = None
+
+
 # where a daemon keeps what is written to its device
 Store = typing.Literal["remote", "file", "disk", "own"]
 
@@ -119,11 +153,13 @@ class DaemonTable:
             is set just before it is executed.
         setup: commands that tell that other daemon what to serve, run one after the other once it is started,
             each until it succeeds; with the same placeholders, each of which may be in any of the commands.
+        thread: what its threads do, for the model; empty: as `ioflusher.scenario.daemons` has it.
     """
 
     store: Store
     command: tuple[str, ...] = ()
     setup: tuple[tuple[str, ...], ...] = ()
+    thread: tuple[ThreadTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""What the daemons do that scenarios use, thread by thread, for the model. A daemon is a row.
+
+The row is found by the stack and by the program that `daemon.command` names. What a thread does between
+taking a request and replying was read from the program's source or seen in the lab (`ioflusher lab profile`);
+memory counts where it is as much as the request itself, which is what the model has units for.
+"""
+
+import re
+from dataclasses import dataclass
+
+from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.records import Scenario, ThreadTable
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRow:
+    """A daemon.
+
+    Attributes:
+        program: its name in `daemon.command`; empty for ours, where a scenario has no command.
+        kinds: the stacks that it serves.
+        threads: its threads, in the order in which they are started.
+        writeback_cache: whether a FUSE daemon asks for the kernel's write-back cache.
+    """
+
+    program: str
+    kinds: tuple[str, ...]
+    threads: tuple[ThreadTable, ...]
+    writeback_cache: bool = False
+
+
+NBD = ("nbd", "nbd-tcp", "nbd-device", "stacked")
+
+
+def _main(name: str) -> ThreadTable:
+    """A first thread that waits for others and serves nothing."""
+    return ThreadTable(name, takes="nothing")
+
+
+# ours (ioflusher.lab.daemons) allocate their buffers beforehand
+OUR_FUSE_DAEMON = DaemonRow(
+    "", ("fuse",), (_main("fuse-main"), ThreadTable("fuse-daemon", ("store",), count=4))
+)
+
+DAEMONS: tuple[DaemonRow, ...] = (
+    # ours: a thread for each connection
+    DaemonRow("", NBD, (_main("nbd-main"), ThreadTable("nbd-daemon", ("store",)))),
+    OUR_FUSE_DAEMON,
+    DaemonRow("", ("ublk",), (_main("ublk-main"), ThreadTable("ublk-daemon", ("store",)))),
+    # server/connections.c, server/threadpool: 16 threads a connection, each with a buffer that it keeps; the
+    # first one only accepts
+    DaemonRow("nbdkit", NBD, (_main("nbdkit-main"), ThreadTable("nbdkit", ("allocate", "store"), count=16))),
+    # nbd-server.c: a process for each client, whose pool of 4 threads takes requests off its first one
+    DaemonRow(
+        "nbd-server",
+        NBD,
+        (
+            _main("nbd-server-main"),
+            ThreadTable("nbd-server", ("allocate",)),
+            ThreadTable("pool", ("store",), takes="nbd-server", count=4),
+        ),
+    ),
+    # nbd/server.c, util/thread-pool.c: the main loop receives, workers write
+    DaemonRow(
+        "qemu-nbd",
+        NBD,
+        (
+            ThreadTable("qemu-nbd", ("allocate",)),
+            ThreadTable("worker", ("store",), takes="qemu-nbd", count=4),
+        ),
+    ),
+    # libfuse, lib/fuse_loop_mt.c: up to 10 threads, each with a buffer that it keeps
+    DaemonRow("bindfs", ("fuse",), (_main("bindfs-main"), ThreadTable("bindfs", ("store",), count=10))),
+    # sshfs.c: data is copied into a message, which the server writes
+    DaemonRow(
+        "sshfs",
+        ("fuse",),
+        (
+            _main("sshfs-main"),
+            ThreadTable("sshfs", ("allocate", "send"), count=10),
+            ThreadTable("sftp-server", ("store",), takes="sshfs"),
+        ),
+    ),
+    # main.c: one thread, and the write-back cache unless it is told otherwise
+    DaemonRow(
+        "fuse-overlayfs", ("fuse",), (ThreadTable("fuse-overlayfs", ("store",)),), writeback_cache=True
+    ),
+    # usr/tgtd.c receives and replies, usr/bs.c has 16 threads a unit that write
+    DaemonRow(
+        "tgtd",
+        ("iscsi",),
+        (
+            ThreadTable("tgtd", ("allocate",)),
+            ThreadTable("tgtd-worker", ("store",), takes="tgtd", count=16),
+        ),
+    ),
+    # main.c, libtcmu-aio: a thread for each unit takes commands off the ring; for a file it also writes
+    DaemonRow("tcmu-runner", ("tcmu",), (_main("tcmu-main"), ThreadTable("tcmu-runner", ("store",)))),
+    # drivers/target/iscsi/iscsi_target.c: a kernel thread a connection receives, allocates and writes;
+    # iscsid, which the command is, makes connections, with memory that is locked
+    DaemonRow(
+        "iscsid",
+        ("iscsid",),
+        (
+            ThreadTable("iscsid", takes="events", state="own", locked=True),
+            ThreadTable("iscsi_trx", ("allocate", "store"), state="never"),
+        ),
+    ),
+    # ntirpc receives, FSAL_VFS writes
+    DaemonRow(
+        "ganesha.nfsd",
+        ("nfs",),
+        (_main("ganesha-main"), ThreadTable("ganesha.nfsd", ("allocate", "store"), count=4)),
+    ),
+    # multipathd/main.c: checkerloop() looks at the paths, with memory that is locked
+    DaemonRow(
+        "multipathd",
+        ("multipath",),
+        (_main("multipathd"), ThreadTable("checkerloop", takes="events", locked=True)),
+    ),
+)
+
+
+def describe(scenario: Scenario) -> DaemonRow:
+    """The daemon of a scenario: its own description, or the row of the program that it names.
+
+    Raises:
+        ScenarioError: the program has no row, and the scenario does not describe its threads.
+    """
+    kind, words = scenario.device.kind, " ".join(scenario.daemon.command)
+    rows = [row for row in DAEMONS if kind in row.kinds]
+    named = set(re.findall(r"[\w.+-]+", words))
+    row = next((row for row in rows if (row.program in named) or not (row.program or words)), None)
+    if scenario.daemon.thread:
+        cached = row is not None and row.writeback_cache
+        return DaemonRow(row.program if row else "", (kind,), scenario.daemon.thread, cached)
+    if row is None:
+        known = ", ".join(repr(each.program) for each in rows if each.program)
+        found = scenario.daemon.command[0]
+        raise ScenarioError(
+            f"{scenario.name}: daemon.command: expected a daemon that is described for device.kind {kind!r} "
+            f"({known or 'none is'}), found {found!r}",
+            hint="describe its threads, each as [[daemon.thread]]",
+        )
+    return row

@@ -1,0 +1,216 @@
+"""Every stack: what came of the packaged scenarios on real kernels comes out in the model, for its reason."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO, Version
+from ioflusher.model.build import build
+from ioflusher.model.errors import NotModelledError
+from ioflusher.model.run import RunOutcome, RunResult, Waiting, run
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.records import Scenario, ThreadTable
+from ioflusher.scenario.settings import with_settings
+
+FROZEN, DONE = RunOutcome.FROZEN, RunOutcome.DONE
+SEEDS = range(2)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of the halves in the lab (docs/benchmarks.md), and the daemon's place in the frozen one.
+
+    Attributes:
+        scenario: its name. without, with_state: the outcomes. stuck: the thread that stands still, or the
+        first of them. innermost: a function of its stack, which lies above all others that decide.
+    """
+
+    scenario: str
+    without: RunOutcome
+    with_state: RunOutcome
+    stuck: str = ""
+    innermost: str = ""
+    version: Version = (6, 12)
+
+
+THROTTLE = "balance_dirty_pages"
+MEASURED = (
+    Measured("ext4-on-nbd-throttled", FROZEN, DONE, "nbd-daemon", THROTTLE),
+    Measured("ext4-on-nbd-throttled", FROZEN, DONE, "nbd-daemon", THROTTLE, (5, 8)),
+    Measured("ext4-on-nbd-server-throttled", FROZEN, DONE, "pool", THROTTLE),
+    Measured("ext4-on-nbdkit-throttled", FROZEN, DONE, "nbdkit", THROTTLE),
+    Measured("ext4-on-qemu-nbd-throttled", FROZEN, DONE, "worker", THROTTLE),
+    Measured("ext4-on-stacked-throttled", FROZEN, DONE, "nbd-daemon", THROTTLE),
+    Measured("ext4-on-stacked-lower-only", FROZEN, FROZEN, "nbd-daemon", THROTTLE),
+    Measured("ext4-on-stacked-upper-only", FROZEN, FROZEN, "fuse-daemon", THROTTLE),
+    Measured("ext4-on-fuse-throttled", FROZEN, DONE, "fuse-daemon", THROTTLE),
+    Measured("ext4-on-fuse-throttled", FROZEN, DONE, "fuse-daemon", THROTTLE, (5, 10)),
+    Measured("ext4-on-bindfs-throttled", FROZEN, DONE, "bindfs", THROTTLE),
+    Measured("ext4-on-sshfs-throttled", FROZEN, DONE, "sftp-server", THROTTLE),
+    Measured("ext4-on-fuse-overlayfs-throttled", FROZEN, DONE, "fuse-overlayfs", THROTTLE),
+    Measured("ext4-on-ublk-throttled", FROZEN, DONE, "ublk-daemon", THROTTLE),
+    Measured("ext4-on-tcmu-throttled", FROZEN, DONE, "tcmu-runner", THROTTLE),
+    Measured("ext4-on-tgt-throttled", FROZEN, DONE, "tgtd-worker", THROTTLE),
+    Measured("ext4-on-lio-throttled", FROZEN, FROZEN, "iscsi_trx", THROTTLE),
+    Measured("swap-on-nbd", FROZEN, DONE, "nbd-daemon", "try_to_free_pages"),
+    Measured("swap-on-ublk", FROZEN, DONE, "ublk-daemon", "try_to_free_pages"),
+    Measured("swap-on-fuse", FROZEN, DONE, "fuse-daemon", "try_to_free_pages"),
+    Measured("xfs-on-nbd", DONE, DONE),
+)
+BY_ID = [f"{row.scenario}-{'.'.join(map(str, row.version))}" for row in MEASURED]
+
+
+def played(
+    scenario: str | Scenario, *, io_flusher: bool, version: Version = (6, 12), seed: int = 0
+) -> RunResult:
+    """A half of a scenario."""
+    found = find_scenario(scenario) if isinstance(scenario, str) else scenario
+    system = build(found, io_flusher=io_flusher, version=version)
+    return run(system, seed=seed, stalled_s=found.frozen.stalled_s)
+
+
+def stuck(result: RunResult, row: Measured) -> bool:
+    """Whether one of the threads stands where the row says."""
+    return any(row.innermost in task.calls for task in result.waiting if task.program.startswith(row.stuck))
+
+
+def waiting(result: RunResult, program: str) -> Waiting:
+    """A task that waits in the kernel for something else than a request."""
+    return next(task for task in result.waiting if task.program.startswith(program) and task.calls)
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=BY_ID)
+def test_without_the_state(row: Measured) -> None:
+    """The half without comes out as measured, and where it froze the daemon stands where it stood."""
+    for seed in SEEDS:
+        result = played(row.scenario, io_flusher=False, version=row.version, seed=seed)
+        assert result.outcome is row.without, seed
+        if row.without is FROZEN:
+            assert stuck(result, row)
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=BY_ID)
+def test_with_the_state(row: Measured) -> None:
+    """The half with comes out as measured."""
+    for seed in SEEDS:
+        result = played(row.scenario, io_flusher=True, version=row.version, seed=seed)
+        assert result.outcome is row.with_state, seed
+        if row.with_state is FROZEN:
+            assert stuck(result, row)
+
+
+def test_a_loop_device_waits_for_the_daemon_below_its_file() -> None:
+    """Its worker has both bits itself, and waits for an answer; the daemon has none, and is throttled."""
+    result = played("ext4-on-fuse-throttled", io_flusher=False)
+    worker = next(task for task in result.waiting if task.program == "kworker/u:loop0")
+    assert worker.flags & (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE) == PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE
+    assert worker.calls[0] == "request_wait_answer"
+    assert "fuse_perform_write" in worker.calls
+    assert worker.calls[-1] == "loop_workfn"
+    assert not waiting(result, "fuse-daemon").flags & PF_LOCAL_THROTTLE
+
+
+def test_the_write_back_cache_of_fuse_before_and_after_temporary_pages() -> None:
+    """Before 6.16 what is being written to the daemon is no NR_WRITEBACK; since then it is."""
+    for version, temporary in (((6, 12), True), ((6, 16), False)):
+        system = build(find_scenario("ext4-on-fuse-overlayfs-throttled"), io_flusher=True, version=version)
+        flusher = next(each for each in system.programs if each.name == "kworker/u:flush-fuse")
+        assert any(step.label == "a temporary page" for step in flusher.steps) == temporary
+        writer = next(each for each in system.programs if each.name == "writer")
+        looked_at = {name for step in writer.steps if step.when for name in step.when.reads}
+        assert ("fuse_writeback" in looked_at) != temporary
+
+
+def test_the_kernels_own_target_never_carries_the_state() -> None:
+    """Its thread is the kernel's: no PF_MEMALLOC_NOIO in the half with the state either."""
+    thread = waiting(played("ext4-on-lio-throttled", io_flusher=True), "iscsi_trx")
+    assert not thread.flags & PF_LOCAL_THROTTLE
+    assert thread.calls.index("balance_dirty_pages") < thread.calls.index("fd_do_rw")
+
+
+def test_whoever_submits_to_tcmu_needs_pages_of_the_data_area() -> None:
+    """The flusher allocates them, under cmdr_lock, without I/O."""
+    system = build(find_scenario("ext4-on-tcmu-throttled"), io_flusher=False, version=(6, 12))
+    flusher = next(each for each in system.programs if each.name == "kworker/u:flush-sda")
+    allocates = [step for step in flusher.steps if step.label == "a page of the data area of sda"]
+    assert all("tcmu_get_empty_block" in step.calls for step in allocates)
+    assert allocates
+    shrinks = [
+        step for step in flusher.steps if "tcmu_get_empty_block" in step.calls and "pageout" in step.calls
+    ]
+    assert not shrinks
+
+
+def test_the_state_on_some_threads_alone() -> None:
+    """On the first thread, which serves nothing, it is as without; measured with nbdkit."""
+    scenario = with_settings(find_scenario("ext4-on-nbdkit-throttled"), {"hardening.state": "first-thread"})
+    result = played(scenario, io_flusher=True)
+    assert result.outcome is FROZEN
+    assert not any(task.flags & PF_LOCAL_THROTTLE for task in result.waiting if task.program == "nbdkit")
+    system = build(
+        with_settings(scenario, {"hardening.state": "all-but-last"}), io_flusher=True, version=(6, 12)
+    )
+    carry = [each.flags for each in system.programs if each.name.startswith("nbdkit")]
+    assert len(carry) == 16
+    assert [bool(flags & PF_LOCAL_THROTTLE) for flags in carry] == [True] * 15 + [False]
+
+
+DIRECT = [{"name": "my-server", "does": ["lock", "store-direct", "unlock"], "count": 3}]
+
+
+def test_a_daemon_that_a_scenario_describes() -> None:
+    """Stores with O_DIRECT make no dirty pages: nothing to be throttled for, in either half."""
+    described = with_settings(find_scenario("ext4-on-nbd-throttled"), {"daemon.thread": DIRECT})
+    assert described.daemon.thread == (ThreadTable("my-server", ("lock", "store-direct", "unlock"), count=3),)
+    result = played(described, io_flusher=False)
+    assert result.outcome is DONE
+    assert result.completed == {"nbd0": 768}
+    assert result.values["vda_dirty"] == result.values["vda_direct_done"] == 0
+
+
+def test_a_daemon_that_nobody_described() -> None:
+    """A program that is in no row is an error that says how to go on."""
+    unknown = with_settings(
+        find_scenario("ext4-on-nbd-throttled"), {"daemon.command": ["my-server", "{socket}", "{file}"]}
+    )
+    with pytest.raises(
+        Exception, match=r"daemon.command: expected a daemon that is described .*'my-server'"
+    ) as raised:
+        build(unknown, io_flusher=True, version=(6, 12))
+    assert "[[daemon.thread]]" in str(getattr(raised.value, "hint", ""))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"device.use": "btrfs"},
+            "device.use: the model expects 'swap', 'ext4', 'xfs' or 'nfs', found 'btrfs'",
+        ),
+        ({"hardening.reserve": 1 << 20}, "hardening.reserve: the model expects 0"),
+        ({"hardening.oom_score_adj": -1000}, "hardening.oom_score_adj: the model expects none"),
+        (
+            {"kernel.sysctl.vm.overcommit_memory": 2},
+            "kernel.sysctl.vm.overcommit_memory: the model expects one",
+        ),
+        ({"kernel.sysctl.vm.dirty_bytes": "much"}, "kernel.sysctl.vm.dirty_bytes: the model expects a whole"),
+        ({"kernel.write./sys/power/state": "mem"}, "kernel.write./sys/power/state: the model expects"),
+        ({"pressure.kind": "anonymous", "pressure.size": 1 << 20}, "pressure.kind: the model expects 'none'"),
+        ({"machine.memory": 64 << 20}, "machine.memory: expected more than 135 MiB"),
+    ],
+)
+def test_what_the_model_has_not(settings: dict[str, object], said: str) -> None:
+    """It is an error that names the key, never passed over."""
+    scenario = with_settings(find_scenario("ext4-on-nbd-throttled"), settings)
+    with pytest.raises(NotModelledError) as raised:
+        build(scenario, io_flusher=True, version=(6, 12))
+    assert said in str(raised.value)
+
+
+def test_what_makes_no_difference_is_noted() -> None:
+    """A setting that has no effect in the model is said with the system."""
+    system = build(find_scenario("swap-on-nbd"), io_flusher=True, version=(6, 12))
+    assert system.notes == (
+        "kernel.sysctl.vm.watermark_boost_factor has no effect: the watermarks are not boosted",
+        "kernel.sysctl.vm.page-cluster has no effect: nothing is read from swap",
+    )
