@@ -21,7 +21,8 @@ from ioflusher.report.experiment_matrix_text import (
     played_on,
     summary,
 )
-from ioflusher.report.experiment_pictures import Picture, figure_svg
+from ioflusher.report.experiment_pictures import Picture
+from ioflusher.report.figure import figure_svg
 
 
 def write_matrix_report(result: MatrixResult, directory: Path, *, command: str) -> Path:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from statistics import median
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +11,7 @@ from ioflusher.lab.matrix.judgement import Answer, ContextJudgement, Shown, set_
 from ioflusher.lab.matrix.prepare import PreparedCell
 from ioflusher.lab.matrix.result import CellResult, Contrast, MatrixResult
 from ioflusher.lab.matrix.tally import HalfTally, NearMissTally, Rate, Spread
+from ioflusher.report.tables import print_table, table_width
 from ioflusher.support.text import counted, printable
 
 _STYLES = {
@@ -30,7 +30,6 @@ NEAR_MISS_HEADINGS = (
     "slowest request, s",
 )
 LONGEST_LABEL = 36
-WIDEST = 10_000
 MISFITS = "combinations that do not fit a scenario"
 LEGEND = "how often, and where the probability lies with 95 % confidence; after seconds: least, median, most"
 
@@ -45,7 +44,7 @@ def print_matrix(result: MatrixResult, console: Console) -> None:
         for judgement in result.judgements:
             if judgement.verdicts:
                 console.print(Text(f"\n{printable(judgement.name)}", style="bold"), soft_wrap=True)
-                _print_table(_judgement(judgement), console)
+                print_table(_judgement(judgement), console)
                 console.print(Text(enough_sentence(judgement)), soft_wrap=True)
     rows = near_miss_rows_of(result)
     if rows:
@@ -53,7 +52,7 @@ def print_matrix(result: MatrixResult, console: Console) -> None:
         table = Table(*NEAR_MISS_HEADINGS, box=None, padding=(0, 2), show_edge=False, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        _print_table(table, console)
+        print_table(table, console)
     if misfits := misfit_lines(result):
         console.print(Text(f"\n{MISFITS}:", style="bold"))
         for line in misfits:
@@ -202,8 +201,8 @@ def summary(result: MatrixResult) -> str:
 def _print_cells(result: MatrixResult, cells: list[CellResult], console: Console) -> None:
     """A line for each cell; three on a terminal that is too narrow for that."""
     table = _cells(result, cells)
-    if not console.is_terminal or _width(table, console) <= console.width:
-        _print_table(table, console)
+    if not console.is_terminal or table_width(table, console) <= console.width:
+        print_table(table, console)
         return
     for cell in cells:
         console.print(
@@ -212,18 +211,6 @@ def _print_cells(result: MatrixResult, cells: list[CellResult], console: Console
         for name, half in (("without", cell.tally.without), ("with", cell.tally.with_)):
             after = f" after {after_words(half)} s" if half.froze_after_s or half.lived_after_s else ""
             console.print(Text(f"  {name:7}  {half_words_of_cell(half)}{after}"), soft_wrap=True)
-
-
-def _width(table: Table, console: Console) -> int:
-    """Columns that a table needs in order not to be folded."""
-    return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-
-
-def _print_table(table: Table, console: Console) -> None:
-    """Print a table; where nobody looks at it on a terminal, nothing is folded or cut."""
-    if not console.is_terminal:
-        console.width = max(console.width, _width(table, console))
-    console.print(table)
 
 
 def _shows(cell: CellResult) -> Text:

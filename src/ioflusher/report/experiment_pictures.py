@@ -4,13 +4,13 @@ A further picture is a function from a Run to a matplotlib Figure and a row in P
 all of them for every run, in the order of the table.
 """
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ioflusher.lab.outcome import Half, HalfOutcome, Run, half_words
+from ioflusher.report.figure import figure_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,15 +90,3 @@ PICTURES = (
 def svg(picture: Picture[Run], run: Run) -> str:
     """The picture as an SVG element, the same for the same run. Raises ImportError without matplotlib."""
     return figure_svg(picture.name, lambda: picture.draw(run))
-
-
-def figure_svg(name: str, draw: Callable[[], "Figure"]) -> str:
-    """A figure as an SVG element, the same for the same one. Raises ImportError without matplotlib."""
-    import matplotlib
-
-    salt = f"ioflusher {name}"
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10}):
-        buffer = io.StringIO()
-        draw().savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
