@@ -109,7 +109,7 @@ def test_imports_inside_machine(path: Path) -> None:
 def test_only_the_lab_and_what_shows_it_know_the_lab(path: Path) -> None:
     """What `run`, `unit` or `map` need lies lower; the lab can change without them."""
     where = path.relative_to(PACKAGE).as_posix()
-    if not where.startswith(("lab/", "report/experiment_", "cli/lab")):
+    if not where.startswith(("lab/", "comparison/", "report/experiment_", "cli/lab", "cli/model_compare")):
         used = [name for name in imported_modules(path) if name.startswith("ioflusher.lab")]
         assert not used, f"{where} imports {', '.join(used)}"
 

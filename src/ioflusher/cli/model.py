@@ -2,7 +2,9 @@
 
 import click
 
+from ioflusher.cli.model_compare import compare_command
 from ioflusher.cli.model_run import run_command
+from ioflusher.cli.model_sweep import sweep_command
 
 
 @click.group()
@@ -14,5 +16,5 @@ def model() -> None:
     """
 
 
-for _command in (run_command,):
+for _command in (run_command, sweep_command, compare_command):
     model.add_command(_command)

@@ -195,9 +195,13 @@ def _keys(table: Any, before: str = "") -> Iterator[str]:
 
 
 def _value(text: str) -> Any:
+    """A value of a list: true, a number, a size as bytes, or a word."""
     if text in ("true", "false"):
         return text == "true"
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return parse_size(text)
+    except SizeError:
+        return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _number(axis: str, text: str) -> int:

@@ -1,0 +1,51 @@
+"""`ioflusher model sweep`: who freezes where, as table, JSON and picture."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.program import call
+
+NBD = "ext4-on-nbd-throttled"
+LIMITS = ("--over", "kernel.sysctl.vm.dirty_bytes=8M,32M")
+
+
+def test_a_table_and_a_picture(tmp_path: Path) -> None:
+    """A row for each combination; the picture has both halves."""
+    picture = tmp_path / "phase.svg"
+    ended = call("model", "sweep", NBD, *LIMITS, "--seeds", "1", "--picture", str(picture))
+    assert ended.status == 0, ended.stderr
+    rows = [" ".join(line.split()) for line in ended.stdout.splitlines()]
+    assert rows[0] == "dirty_bytes without with"
+    assert rows[1].startswith("8 MiB froze 1 of 1 done, at most ")
+    assert rows[2].startswith("32 MiB done, at most ")
+    drawn = picture.read_text()
+    assert drawn.startswith("<?xml")
+    assert "without the state" in drawn
+    assert "with the state" in drawn
+
+
+def test_json_and_what_cannot_be_played() -> None:
+    """A combination that is no scenario is there with the reason; 1 says that something is missing."""
+    ended = call("model", "sweep", NBD, "--over", "queue_depth=0,4", "--seeds", "1", "--json")
+    assert ended.status == 1
+    record = json.loads(ended.stdout)
+    bad, good = record["cells"]
+    assert "device.queue_depth" in bad["not_played_because"]
+    assert good["values"] == {"device.queue_depth": 4}
+    assert good["with"] == {"runs": 1, "frozen": 0, "done": 1, "longest_s": good["with"]["longest_s"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--over", "queue_depth=1", "--over", "device.queue_depth=2"), "is given twice"),
+        (("--over", "queue_depth=1", "--picture", "x.gif"), "expected FILE.svg or FILE.png"),
+        (("--over", "colour=1"), "scenarios have no key 'colour'"),
+    ],
+)
+def test_wrong_usage(words: tuple[str, ...], message: str) -> None:
+    """Said before anything is played."""
+    ended = call("model", "sweep", NBD, *words)
+    assert ended.status == 2
+    assert message in ended.stderr
