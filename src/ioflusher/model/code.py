@@ -133,7 +133,14 @@ class Code:
             self._rests.add(self._at)
 
     def program(
-        self, name: str, pid: int, *, works: bool = False, alike: str = "", hardware: bool = False
+        self,
+        name: str,
+        pid: int,
+        *,
+        works: bool = False,
+        alike: str = "",
+        daemon: bool = False,
+        hardware: bool = False,
     ) -> Program:
         """The task with this program."""
         found = [replace(step, at=self._find(step.at), to=self._find(step.to)) for step in self._steps]
@@ -141,7 +148,7 @@ class Code:
         if self._at is not None and works:
             rests.add(self._find(self._at))
         steps, rests = _numbered(_without_decisions(found, rests), rests)
-        return Program(name, pid, self.flags, steps, frozenset(rests), works, alike, hardware)
+        return Program(name, pid, self.flags, steps, frozenset(rests), works, alike, daemon, hardware)
 
     def _new_point(self) -> int:
         self._points += 1

@@ -139,7 +139,9 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
                 code.rest()
                 _serve(code, daemon, thread, before)
             alike = f"{thread.name} {thread.flags:#x}" if thread.count > 1 else ""
-            linux.add(code, thread.name if number == 1 else f"{thread.name}-{number}", alike=alike)
+            linux.add(
+                code, thread.name if number == 1 else f"{thread.name}-{number}", alike=alike, daemon=True
+            )
 
 
 def _identifier(name: str) -> str:

@@ -61,8 +61,9 @@ class ModelHalf:
 
 
 def serves(program: Program) -> bool:
-    """Whether it is a task that completes requests of a device: a daemon's thread."""
-    return not program.hardware and any(step.completes for step in program.steps)
+    """Whether it is a thread of a daemon, or a task that completes requests of a device."""
+    completes = any(step.completes for step in program.steps)
+    return program.daemon or (completes and not program.hardware)
 
 
 def play_half(

@@ -63,11 +63,20 @@ class Linux:
         return len(self._programs) + 1
 
     def add(
-        self, code: Code, name: str, *, works: bool = False, alike: str = "", hardware: bool = False
+        self,
+        code: Code,
+        name: str,
+        *,
+        works: bool = False,
+        alike: str = "",
+        daemon: bool = False,
+        hardware: bool = False,
     ) -> None:
         """Add a task with this program; see `ioflusher.model.transitions.Program`."""
         pid = self.next_pid()
-        self._programs.append(code.program(name, pid, works=works, alike=alike, hardware=hardware))
+        self._programs.append(
+            code.program(name, pid, works=works, alike=alike, daemon=daemon, hardware=hardware)
+        )
 
     def system(self, name: str, notes: tuple[str, ...] = ()) -> TransitionSystem:
         """All that was put together."""

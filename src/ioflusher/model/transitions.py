@@ -220,6 +220,7 @@ class Program:
         alike: a name that tasks have in common which cannot be told apart, for an exploration that counts
             states that differ in nothing but which of them is which as one; empty for a task of its own.
             Such tasks have equal programs, and no variable names one of them.
+        daemon: it is a thread of a daemon that serves a device.
         hardware: it is no task but what a device does by itself, so that no log shows it.
     """
 
@@ -230,6 +231,7 @@ class Program:
     rests: frozenset[int] = frozenset()
     works: bool = False
     alike: str = ""
+    daemon: bool = False
     hardware: bool = False
 
     def steps_at(self) -> dict[int, tuple[Step, ...]]:
