@@ -56,6 +56,11 @@ MEASURED = (
     Measured("swap-on-ublk", FROZEN, DONE, "ublk-daemon", "try_to_free_pages"),
     Measured("swap-on-fuse", FROZEN, DONE, "fuse-daemon", "try_to_free_pages"),
     Measured("xfs-on-nbd", DONE, DONE),
+    Measured("xfs-on-nbd-5.8", FROZEN, DONE, "nbd-daemon", "xfs_reclaim_inode", (5, 8)),
+    Measured("xfs-on-nbd-5.8", DONE, DONE, version=(5, 6)),
+    Measured("xfs-on-nbd-5.8", DONE, DONE, version=(5, 10)),
+    Measured("xfs-on-nbd-5.8", DONE, DONE, version=(6, 1)),
+    Measured("xfs-on-nbd-5.8", DONE, DONE),
 )
 BY_ID = [f"{row.scenario}-{'.'.join(map(str, row.version))}" for row in MEASURED]
 
@@ -97,6 +102,44 @@ def test_with_the_state(row: Measured) -> None:
         assert result.outcome is row.with_state, seed
         if row.with_state is FROZEN:
             assert stuck(result, row)
+
+
+def test_the_trace_that_brought_the_state() -> None:
+    """On 5.8 the daemon's send reclaims an inode, and waits for the log or a buffer on its own device."""
+    result = played("xfs-on-nbd-5.8", io_flusher=False, version=(5, 8))
+    calls = waiting(result, "nbd-daemon").calls
+    order = ("xfs_reclaim_inode", "super_cache_scan", "do_shrink_slab", "try_to_free_pages", "tcp_sendmsg")
+    assert [call for call in calls if call in order] == list(order)
+    assert calls[0] in ("__flush_work", "wait_for_completion")
+    assert waiting(result, "nbd-daemon").waits_for in ("the log of XFS on nbd0", "a buffer of XFS on nbd0")
+    assert result.values["clean"] > 0, "there was memory to be had without XFS"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_inode_reclaim_no_longer_waits(seed: int) -> None:
+    """With as little memory as 5.8 has, 5.9 lives without the state, although the daemon reclaims."""
+    little = with_settings(find_scenario("xfs-on-nbd-5.8"), {"machine.memory": 275 << 20})
+    system = build(little, io_flusher=False, version=(5, 9))
+    done: set[str] = set()
+    result = run(system, seed=seed, on_step=lambda one: done.add(one.step.label))
+    assert result.outcome is DONE
+    assert "inodes are to be written" in done
+    assert not any("xfs_iunpin_wait" in step.calls for each in system.programs for step in each.steps)
+
+
+def test_a_transaction_and_the_state_do_not_enter_the_file_system() -> None:
+    """No step of an inode's creation is in super_cache_scan(), nor any of the daemon's with the state."""
+    for io_flusher in (False, True):
+        system = build(find_scenario("xfs-on-nbd-5.8"), io_flusher=io_flusher, version=(5, 8))
+        into = {
+            each.name: {
+                call for step in each.steps if "super_cache_scan" in step.calls for call in step.calls
+            }
+            for each in system.programs
+        }
+        assert "xfs_create" not in into["writer"]
+        assert "xfs_lookup" in into["writer"]
+        assert bool(into["nbd-daemon"]) != io_flusher
 
 
 def test_a_loop_device_waits_for_the_daemon_below_its_file() -> None:

@@ -4,13 +4,12 @@ Each subsystem adds its variables and registers itself here, so that functions o
 functions do: reclaim finds the swap device, balance_dirty_pages() finds the dirty pages of all.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.code import Code, Ways
-from ioflusher.model.transitions import Program, TransitionSystem, Variable
+from ioflusher.model.transitions import Expression, Program, TransitionSystem, Variable
 
 if TYPE_CHECKING:
     from ioflusher.model.block import BlockDriver
@@ -18,8 +17,15 @@ if TYPE_CHECKING:
     from ioflusher.model.swap import SwapArea
     from ioflusher.model.writeback import DirtyDomain
 
-# super_block.s_shrink and others: writes further ways of shrink_node() for an allocation of this mask
-Shrinker = Callable[[Code, Ways, int], None]
+
+class Shrinker(Protocol):
+    """struct shrinker of a file system (super_block.s_shrink); it is asked with __GFP_FS alone."""
+
+    def can_free(self) -> Expression:
+        """Whether a scan comes to something."""
+
+    def scan(self, code: Code, ways: Ways) -> None:
+        """Write further ways of shrink_node()."""
 
 
 @dataclass(slots=True)

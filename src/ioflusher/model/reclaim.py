@@ -29,6 +29,9 @@ def reclaimable(linux: Linux, gfp: int) -> Expression:
     found = zone.clean > 0
     if linux.swap is not None and gfp & Gfp.IO:
         found = found | linux.swap.can_take
+    if gfp & Gfp.FS:
+        for shrinker in linux.shrinkers:
+            found = found | shrinker.can_free()
     return found
 
 
@@ -65,7 +68,7 @@ def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
                 swap.pageout(code, linux)
         if gfp & Gfp.FS:
             for shrinker in linux.shrinkers:
-                shrinker(code, ways, gfp)
+                shrinker.scan(code, ways)
         with ways.otherwise("nothing to reclaim"):
             pass
 

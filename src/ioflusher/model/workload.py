@@ -6,17 +6,29 @@ from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages
+from ioflusher.model.transitions import Expression, Variable
+from ioflusher.model.xfs import XfsInodes
 
 
-def add_writer(linux: Linux, file: BufferedFile, units: int) -> None:
-    """Writes files, then syncs."""
+def add_writer(
+    linux: Linux, file: BufferedFile, units: int, *, inodes: XfsInodes | None = None, inode_units: int = 0
+) -> None:
+    """Writes files, then syncs.
+
+    Args:
+        inodes: where files are created, for a file system whose inodes count; then all is read back.
+        inode_units: of them, in all.
+    """
     left = linux.variable("to_write", units, units, what="units that are still to be written")
     backing = file.backing
     code = Code()
     with code.call(*SYSTEM_CALL):
         with code.loop(), code.choice() as ways:
-            with ways.way(when=left > 0), code.call("ksys_write", "vfs_write"):
-                file.write(code, linux, {left: left - 1})
+            with ways.way(when=left > 0):
+                if inodes is not None and inode_units:
+                    _create(code, linux, inodes, left, max(1, units // inode_units))
+                with code.call("ksys_write", "vfs_write"):
+                    file.write(code, linux, {left: left - 1})
             with ways.otherwise("syncs", {backing.sync_wanted: 1}):
                 code.leave()
         with code.call("ksys_sync", "wb_wait_for_completion"):
@@ -26,7 +38,33 @@ def add_writer(linux: Linux, file: BufferedFile, units: int) -> None:
                 when=backing.unwritten.is_(0),
                 waits_for=f"writeback of {backing.device.name}",
             )
+        if inodes is not None and inode_units:
+            _read_back(code, linux, inodes, units, max(1, units // inode_units))
     linux.add(code, "writer", works=True)
+
+
+def _every(left: Variable, every: int) -> Expression:
+    """Whether a number of so many is reached."""
+    return (left - left // every * every).is_(0)
+
+
+def _read_back(code: Code, linux: Linux, inodes: XfsInodes, units: int, every: int) -> None:
+    """Each file is read, by a request of its own."""
+    left = linux.variable("to_read", units, units, what="units that are still to be read")
+    with code.loop(), code.choice() as ways:
+        with ways.way(when=left > 0), code.call("ksys_read", "vfs_read"):
+            inodes.read_file(code, {left: left - 1}, inode=_every(left, every))
+        with ways.otherwise():
+            code.leave()
+
+
+def _create(code: Code, linux: Linux, inodes: XfsInodes, left: Variable, every: int) -> None:
+    """A unit of inodes for each so many units of data."""
+    with code.choice() as ways:
+        with ways.way(when=_every(left, every)), code.call("do_sys_open"):
+            inodes.create(code, {})
+        with ways.otherwise():
+            pass
 
 
 def add_toucher(linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int = 0) -> None:
