@@ -5,6 +5,7 @@ from tests.kernlog.test_rules import DEFINED, log
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode
+from ioflusher.kernlog.judging import waitgraph
 from ioflusher.kernlog.judging.findings import Confidence, Kind
 
 SLAB, PAGES, SLEEP = DEFINED["SLAB"], DEFINED["PAGES"], DEFINED["SLEEP"]
@@ -132,6 +133,8 @@ def test_an_nfs_server_throttled_behind_the_flusher_of_its_own_mount() -> None:
         ("nbd-server", "io_schedule folio_wait_bit_common folio_wait_writeback shrink_folio_list"),
         ("md0_raid1", "io_schedule mempool_alloc bio_alloc_bioset swap_writepage pageout"),
         ("scsi_eh_1", "io_schedule mempool_alloc bio_alloc_bioset swap_writepage pageout"),
+        ("dmcrypt_write/2", "io_schedule mempool_alloc bio_alloc_bioset swap_writepage pageout"),
+        ("nfsiod", "rpc_wait_bit_killable nfs_wb_folio nfs_release_folio shrink_folio_list"),
     ],
 )
 def test_a_stack_whose_lower_frames_are_cut(comm: str, cut: str) -> None:
@@ -167,3 +170,23 @@ def test_an_inode_being_freed_by_a_reclaimer_that_waits_for_the_finders_transact
     first, _ = cycles(("java", frees), ("touch", finder))
     assert first.confidence is Confidence.POSSIBLE
     assert {edge[1] for edge in edges(first)} == {"transaction", "inode"}
+
+
+def test_a_flood_of_one_sort_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a component that is too large to be searched, each sort of tasks has its turn."""
+    monkeypatch.setattr(waitgraph, "MAX_MEMBERS", 3)
+    flood = [(f"{letter}touch", IN_THE_TRANSACTION[1]) for letter in "abcdef"]
+    found = cycles(*flood, JOURNAL)
+    assert [episode.tasks[0].comm for episode in found if episode.tasks[0].comm == "kswapd0"] == ["kswapd0"]
+    assert len(found) == 3
+
+
+def test_an_owner_without_a_stack_is_no_edge() -> None:
+    """The kernel names who holds the lock, but the log does not show what that one waits for."""
+    text = (
+        "INFO: task nbd-server:7 blocked for more than 120 seconds.\n"
+        "INFO: task nbd-server:7 is blocked on a mutex likely owned by task hog:9.\n"
+        "Call Trace:\n schedule+0x1/0x2\n mutex_lock+0x1/0x2\n nbd_x+0x1/0x2\n do_syscall_64+0x1/0x2\n"
+    )
+    (episode,) = diagnose_log(text.encode()).episodes
+    assert (episode.recursion, episode.edges, episode.needs) == (False, (), "hog (9), which holds the lock")

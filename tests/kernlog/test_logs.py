@@ -5,10 +5,11 @@ import json
 import pytest
 from tests.kernlog.answers import ANSWERS, LOGS, answer
 
-from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.diagnose import Diagnoser, diagnose_log
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.fleet import Options, diagnose_file
 from ioflusher.kernlog.judging.findings import Confidence, Kind
+from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.records import EventKind
 from ioflusher.kernlog.stacks.things import Thing
 
@@ -36,6 +37,15 @@ def test_the_answer_is_right(name: str) -> None:
 def test_the_whole_answer_is_the_one_that_was_read(name: str) -> None:
     """Not the verdict alone: edges, roles, device, daemon, what is missing (tests/kernlog/answers.py)."""
     assert answer(name) == KEPT.get(name)
+
+
+def test_all_harmless_logs_together_have_no_cycle() -> None:
+    """Tasks of different machines wait for nothing of one another: an edge needs more than two that wait."""
+    diagnoser = Diagnoser()
+    for name in NAMES:
+        for record in parse_console((LOGS / f"{name}.txt").read_bytes()) if name.startswith("neg_") else ():
+            diagnoser.take(record)
+    assert [episode.why for episode in diagnoser.result().episodes if episode.recursion] == []
 
 
 def test_every_kind_of_edge_decides_some_log() -> None:

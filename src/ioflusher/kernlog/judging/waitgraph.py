@@ -4,6 +4,7 @@ A node is a task; an edge says what it waits for, to whom that is up, and how su
 waits for itself is a cycle of one edge. networkx finds the others; it is loaded only where there can be one.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ from ioflusher.kernlog.stacks.anatomy import Wait
 
 # tasks of one component that are looked at: beyond, a log is a flood
 MAX_MEMBERS = 256
+# an edge that is merely possible is two of them, another of which something is missing one
+MAX_DOUBTS = 3
 
 Cycle = tuple[Edge, ...]
 _WEIGHTS = {Confidence.CERTAIN: 1, Confidence.PROBABLE: 16, Confidence.POSSIBLE: 256}
@@ -46,7 +49,7 @@ class WaitGraph:
     def cycles(self) -> list[Cycle | None]:
         """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
 
-        None where it is in none, or where more than one edge of it is a mere possibility.
+        None where it is in none, or where too much of it is guessed.
         """
         best: list[Cycle | None] = [_own_cycle(task) for task in self._tasks]
         for cycle in _cycles_of_several(self._tasks):
@@ -66,7 +69,9 @@ def _weight(cycle: Cycle) -> int:
 
 
 def _shown(cycle: Cycle) -> bool:
-    return sum(edge.known is Confidence.POSSIBLE for edge in cycle) <= 1
+    """Whether so little is guessed that it may be told: one mere possibility, and one thing more missing."""
+    doubts = sum(2 if edge.known is Confidence.POSSIBLE else bool(edge.missing) for edge in cycle)
+    return doubts <= MAX_DOUBTS
 
 
 def _tasks(cases: Sequence[Case], facts: Facts) -> list[_Task]:
@@ -170,8 +175,20 @@ def _components(tasks: Sequence[_Task]) -> list[tuple[int, ...]]:
     for component in networkx.strongly_connected_components(graph):
         members = sorted(node for node in component if isinstance(node, int))
         if len(members) > 1 and any(allocates(tasks[number].case) for number in members):
-            found.append(tuple(members[:MAX_MEMBERS]))
+            found.append(_unlike(tasks, members))
     return found
+
+
+def _unlike(tasks: Sequence[_Task], members: Sequence[int]) -> tuple[int, ...]:
+    """At most `MAX_MEMBERS` of a component, as many sorts of tasks among them as there are."""
+    seen: Counter[object] = Counter()
+    turns = []
+    for number in members:
+        task = tasks[number]
+        sort = frozenset(end.key for end in task.needs), frozenset(end.key for end in task.gifts)
+        turns.append((seen[sort], number))
+        seen[sort] += 1
+    return tuple(sorted(number for _, number in sorted(turns)[:MAX_MEMBERS]))
 
 
 def _edges_among(tasks: Sequence[_Task], members: Iterable[int]) -> Iterator[tuple[int, int, Edge]]:
@@ -197,8 +214,7 @@ def _edge(waiter: Case, need: End, giver: Case, gift: End) -> Edge:
         between = meeting_itself(need.key)
         missing = (gift.missing, between.missing, need.missing)
     else:
-        certain = need.known is gift.known is Confidence.CERTAIN
-        between = meeting(need.key, exact=certain and need.scope is not None)
+        between = meeting(need.key, exact=need.scope is not None and need.scope == waiter.report.device)
         missing = (gift.missing, between.missing and between.missing.format(giver=giver.name), None)
     known = max((need.known, gift.known, between.known), key=SURENESS.__getitem__)
     lacks = next((text for text in missing if text), None) if known is not Confidence.CERTAIN else None

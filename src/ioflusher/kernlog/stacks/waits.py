@@ -5,7 +5,7 @@ from enum import Enum
 
 from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
-from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.roles import Role, role_of
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
@@ -78,7 +78,7 @@ SELF_WAITS = frozenset(
 
 def mark(frames: tuple[Frame, ...]) -> tuple[MarkedFrame, ...]:
     """The frames with their roles, in their order; `?` frames stay unmarked."""
-    rows = (dissect((frame,)).steps[0].row if frame.reliable else None for frame in frames)
+    rows = (role_of(frame.function) if frame.reliable else None for frame in frames)
     return tuple(
         MarkedFrame(frame, row.role if row else None, row.reason if row else "")
         for frame, row in zip(frames, rows, strict=True)
