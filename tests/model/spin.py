@@ -7,6 +7,7 @@ that an invalid end state is a state in which nobody can take a step and the sys
 
 import ast
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ class SpinResult:
         depth: the longest way that it went.
         generated_s: seconds that making and compiling the program took.
         search_s: seconds of search, by the program's own clock.
+        cpu_s: seconds of the processor that it took.
         bytes: memory used, by the program's own account.
     """
 
@@ -38,6 +40,7 @@ class SpinResult:
     depth: int
     generated_s: float
     search_s: float
+    cpu_s: float
     bytes: float
 
 
@@ -70,7 +73,9 @@ def spin(model: str, directory: Path, asked: Asked = Asked(), **macros: int) -> 
     generated_s = time.perf_counter() - began
     options = ["-m4000000", f"-w{asked.hash_bits}"]
     options += ["-c0"] * asked.whole + ["-E"] * (not asked.end_states)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = _run(directory, "./pan", *options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "max search depth too small" not in text, text
 
     def found(pattern: str) -> float:
@@ -85,6 +90,7 @@ def spin(model: str, directory: Path, asked: Asked = Asked(), **macros: int) -> 
         depth=int(found(r"depth reached (\d+)")),
         generated_s=generated_s,
         search_s=found(r"pan: elapsed time (\S+) seconds"),
+        cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         bytes=found(r"(\S+)\s+total actual memory usage") * (1 << 20),
     )
 

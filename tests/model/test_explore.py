@@ -1,5 +1,6 @@
 """Explorations: every state, the right verdict, the shortest way, and what the tasks do at its end."""
 
+import signal
 import threading
 
 import pytest
@@ -203,7 +204,7 @@ def test_ctrl_c_returns_what_was_covered() -> None:
     def watch(progress: Progress) -> None:
         seen.append(progress)
         if len(seen) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     found = explore(
         dining(13, ordered=True), NO_BOUNDS, reductions=NO_REDUCTIONS, watch=watch, watch_seconds=0.05
@@ -224,6 +225,14 @@ def test_a_step_that_leaves_a_range_is_named() -> None:
     with pytest.raises(ModelError, match=r"kswapd0's step 'takes a page' takes free out of 0..2") as caught:
         explore(TransitionSystem("leaves", (free,), (task,)))
     assert "from the state free=0 kswapd0@0" in str(caught.value)
+
+
+def test_a_number_out_of_range_is_named() -> None:
+    """A plain number that a variable never has."""
+    free = Variable("free", 2, 2)
+    task = Program("kswapd0", 7, 0, (Step(0, 0, changes=((free, number(5)),), label="frees"),))
+    with pytest.raises(ModelError, match="step 'frees' takes free out of"):
+        explore(TransitionSystem("leaves", (free,), (task,)))
 
 
 def test_a_division_by_zero_is_named() -> None:

@@ -202,12 +202,12 @@ class Expander:
             same = points == chunk.points(group[group.index(task) - 1])
             skipped = same if claimed is None else same | claimed
         if skipped is not None:
-            kept = np.flatnonzero(~skipped)
+            kept = (~skipped).nonzero()[0]
             points = points.take(kept)
         if not len(points):
             return []
         counts = np.bincount(points)
-        there = np.flatnonzero(counts)
+        there = counts.nonzero()[0]
         if len(there) == 1:
             return [(int(there[0]), np.arange(len(points)) if kept is None else kept)]
         order = np.argsort(points, kind="stable")
@@ -252,7 +252,7 @@ class Expander:
         if move.when is None:
             lines.append(f"{indent}taken, there = None, at")
         else:
-            lines.append(f"{indent}taken = flatnonzero({self._truth(move.when)})")
+            lines.append(f"{indent}taken = {self._truth(move.when)}.nonzero()[0]")
             lines.append(f"{indent}if len(taken):")
             indent += "    "
             lines.append(f"{indent}if len(taken) == len(at): taken, there = None, at")
@@ -304,14 +304,13 @@ class Expander:
 
     def _compiled(self, lines: list[str], moves: Sequence[Move]) -> Callable[[_Chunk, Rows], Any]:
         def check(left: Any, number: int, name: str, chunk: _Chunk, there: Rows) -> None:
-            if np.any(left):
+            if np.asarray(left).any():
                 first = there[np.flatnonzero(np.broadcast_to(left, len(there)))[0]]
                 raise self._leaves(moves[number], name, chunk.rows[first])
 
         meaning: dict[str, Any] = {
             "as_number": lambda truth: np.asarray(truth, dtype=self.dtype),
             "check": check,
-            "flatnonzero": np.flatnonzero,
             "maximum": np.maximum,
             "minimum": np.minimum,
             "shift": _shift,

@@ -20,7 +20,7 @@ from ioflusher.model.explore.layout import Words
 from ioflusher.model.explore.records import Bounds, Progress, Stopped
 from ioflusher.model.explore.visited import Ids, Visited, hashes, one_row
 
-SMALLEST_CHUNK = 1 << 10  # rows below which another thread is not worth it
+SMALLEST_CHUNK = 1 << 13  # rows below which another thread is not worth it
 FORTY = np.uint64(40)  # the highest bits of a hash choose the shard, the lowest the place in it
 
 
@@ -153,7 +153,7 @@ class StateSearch:
         before = [visited.count for visited in graph.shards]
         graph.shards[int(self._shard_of(hashes(first))[0])].add(first, hashes(first))
         with ThreadPoolExecutor(self._threads) as pool:
-            self._each = pool.map if self._threads > 1 else map
+            self._pool = pool
             while True:
                 after = [visited.count for visited in graph.shards]
                 level = list(zip(before, after, strict=True))
@@ -206,8 +206,10 @@ class StateSearch:
     def _round(self, chunks: list[tuple[int, int, int]]) -> None:
         graph, shards = self.graph, range(len(self.graph.shards))
         depth = len(graph.levels) - 1
-        expanded = list(self._each(self._expand, chunks))
-        numbered = list(self._each(lambda shard: self._add(shard, [parts for _, parts in expanded]), shards))
+        # a round of few states is done in no time, and handing it to other threads takes some
+        each = self._pool.map if len(chunks) > 1 else map
+        expanded = list(each(self._expand, chunks))
+        numbered = list(each(lambda shard: self._add(shard, [parts for _, parts in expanded]), shards))
         for place, ((shard, start, end), (found, parts)) in enumerate(zip(chunks, expanded, strict=True)):
             graph.transitions += len(found.sources)
             if not self._until_done:

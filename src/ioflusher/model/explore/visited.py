@@ -64,8 +64,8 @@ class Visited:
         pending: npt.NDArray[np.intp] | None = None  # the rows not yet found, which is all of them
         while len(slots):
             there = table.take(slots)
-            taken = np.flatnonzero(there)
-            free = np.flatnonzero(there == 0)
+            taken = there.nonzero()[0]
+            free = (there == 0).nonzero()[0]
             if len(free):
                 claims = (free + 1).astype(np.uint32)
                 places = slots.take(free)
@@ -84,7 +84,7 @@ class Visited:
             there = there.take(taken) - np.uint32(1)
             mine = taken if pending is None else pending.take(taken)
             same = _equal(self.rows.take(there, axis=0), rows.take(mine, axis=0))
-            found = np.flatnonzero(same)
+            found = same.nonzero()[0]
             numbers[mine.take(found)] = there.take(found)
             other = taken[~same]
             again = np.concatenate((other, lost))
