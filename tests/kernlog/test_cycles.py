@@ -190,3 +190,27 @@ def test_an_owner_without_a_stack_is_no_edge() -> None:
     )
     (episode,) = diagnose_log(text.encode()).episodes
     assert (episode.recursion, episode.edges, episode.needs) == (False, (), "hog (9), which holds the lock")
+
+
+def test_a_queue_of_reclaimers_is_no_lock_of_whoever_allocates_there() -> None:
+    """kswapd queues behind others that free XFS's inodes; a task inside XFS sleeps in reclaim meanwhile."""
+    queue = SLEEP + " mutex_lock xfs_reclaim_inodes_ag xfs_reclaim_inodes_nr super_cache_scan do_shrink_slab"
+    sleeps = SLEEP + " congestion_wait shrink_inactive_list shrink_node try_to_free_pages"
+    allocates = sleeps + " __alloc_pages_slowpath kmalloc xfs_iext_insert xfs_iread_extents xfs_setattr_size"
+    assert cycles(("kswapd0", queue + KSWAPD), ("truncate", allocates)) == []
+
+
+def test_kswapd_behind_a_lock_of_a_driver_that_allocates() -> None:
+    """The driver's own code sleeps in reclaim, with the lock in hand that its shrinker waits for."""
+    waits = SLEEP + " mutex_lock msm_gem_shrinker_scan do_shrink_slab" + KSWAPD
+    allocates = (
+        SLEEP + " congestion_wait shrink_inactive_list shrink_node try_to_free_pages __alloc_pages_slowpath"
+        " kmalloc msm_gem_new msm_ioctl_gem_new drm_ioctl vfs_ioctl"
+    )
+    first, _ = cycles(("kswapd0", waits), ("Xorg", allocates))
+    assert sorted(edges(first)) == [
+        ("Xorg", "reclaim", "kswapd0", "probable"),
+        ("kswapd0", "held", "Xorg", "probable"),
+    ]
+    assert first.kind is Kind.SHRINKER_RECURSION
+    assert first.missing == "whether Xorg (100) holds what is waited for"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ioflusher.kernlog.judging.ends import End
+from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
@@ -143,8 +143,10 @@ def _held(case: Case, what: str) -> Iterator[End]:
     speaking = next((step for step in body.inner if step.role not in SILENT), None)
     own_code = speaking is not None and speaking.role is Role.BLOCK
     if body.wait in HELD_WAITS | {Wait.RECLAIM_QUEUE} and not (body.wait in ANSWERS and not _carries(case)):
+        # who queues behind another reclaimer does not wait for a lock of whoever else works there
+        whose = Meets.OWN if body.wait is Wait.RECLAIM_QUEUE else Meets.EVERYBODYS
         for name in (*families(body.inner), *first_words(body.inner)):
-            yield End(Thing.HELD, name, _PROBABLE, what)
+            yield End(Thing.HELD, name, _PROBABLE, what, meets=whose)
     elif own_code and speaking is not None and (name_ := family(speaking.part)):
         # a driver itself holds the request back, rather than the hardware below it
         yield End(Thing.HELD, name_, _PROBABLE, what)
