@@ -23,6 +23,11 @@ kernel_option = click.option(
 )
 
 
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of chance."
+)
+
+
 def halves_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options --without and --with: the parameters `without_state` and `with_state`."""
     for name, destination in (("--with", "with_state"), ("--without", "without_state")):

@@ -11,7 +11,13 @@ from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.file_parameters import OutputFile
 from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
 from ioflusher.cli.messages import remark
-from ioflusher.cli.model_options import chosen_halves, chosen_kernel, halves_options, kernel_option
+from ioflusher.cli.model_options import (
+    chosen_halves,
+    chosen_kernel,
+    halves_options,
+    kernel_option,
+    seed_option,
+)
 from ioflusher.cli.output import write_result
 
 if TYPE_CHECKING:
@@ -22,13 +28,20 @@ if TYPE_CHECKING:
 @scenario_argument
 @kernel_option
 @halves_options
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of chance.")
+@seed_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option(
     "--log",
     metavar="FILE",
     type=OutputFile(),
     help="Write what the kernel's log of the half that froze would say, for `ioflusher diagnose`.",
+)
+@click.option(
+    "--report",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for a page that steps through the end, and pictures of memory and queues; needs the "
+    "extra ioflusher[lab].",
 )
 def run_command(
     scenario: str,
@@ -38,6 +51,7 @@ def run_command(
     seed: int,
     as_json: bool,
     log: Path | None,
+    report: Path | None,
 ) -> None:
     """Play SCENARIO in the model: without and with the IO_FLUSHER state.
 
@@ -47,15 +61,17 @@ def run_command(
     Exit status: 0 frozen without and alive with, or as the scenario expects of this kernel (with --without or
     --with, that half); 1 anything else, 2 the model has not what the scenario is about.
     """
-    from ioflusher.model.halves import play_half
+    from ioflusher.model.halves import play_half, play_halves
     from ioflusher.report.model_words import verdict
 
     found = read_scenario(scenario)
     version = chosen_kernel(kernel, found)
-    halves = tuple(
-        play_half(found, io_flusher=io_flusher, version=version, seed=seed)
-        for io_flusher in chosen_halves(without_state=without_state, with_state=with_state)
-    )
+    chosen = chosen_halves(without_state=without_state, with_state=with_state)
+    halves: tuple[ModelHalf, ...]
+    if len(chosen) == 2:
+        halves = play_halves(found, version=version, seed=seed)
+    else:
+        halves = (play_half(found, io_flusher=chosen[0], version=version, seed=seed),)
     if as_json:
         from ioflusher.report.model_json import model_record
 
@@ -67,6 +83,11 @@ def run_command(
             click.echo(line)
     if log is not None:
         _write_log(halves, log)
+    if report is not None:
+        from ioflusher.report.model_report import write_model_report
+
+        path = write_model_report(found, version, halves, report)
+        click.echo(f"report: {path}", err=as_json)
     good, _ = verdict(found, version, halves)
     sys.exit(ExitStatus.DONE if good else ExitStatus.FOUND)
 

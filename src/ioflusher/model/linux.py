@@ -4,12 +4,13 @@ Each subsystem adds its variables and registers itself here, so that functions o
 functions do: reclaim finds the swap device, balance_dirty_pages() finds the dirty pages of all.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.code import Code, Ways
-from ioflusher.model.transitions import Expression, Program, TransitionSystem, Variable
+from ioflusher.model.transitions import Expression, Level, Program, TransitionSystem, Variable
 
 if TYPE_CHECKING:
     from ioflusher.model.block import BlockDriver
@@ -89,5 +90,25 @@ class Linux:
         version = ".".join(map(str, self.version[:2]))
         in_flight = tuple((device.name, device.in_flight) for device in self.devices.values())
         return TransitionSystem(
-            name, tuple(self._variables), tuple(self._programs), in_flight, self.unit_bytes, version, notes
+            name,
+            tuple(self._variables),
+            tuple(self._programs),
+            in_flight,
+            self.unit_bytes,
+            version,
+            notes,
+            tuple(self._levels()),
         )
+
+    def _levels(self) -> Iterator[Level]:
+        """Watermarks, and the limits of dirty memory where there can be any."""
+        zone, domain = self.zone, self.domain
+        for name, units in (("min", zone.wmark_min), ("low", zone.wmark_low), ("high", zone.wmark_high)):
+            yield Level(name, units, "free memory", zone.free)
+        if domain.backing:
+            for name, units in (
+                ("background", domain.bg_thresh),
+                ("free run", (domain.thresh + domain.bg_thresh) // 2),
+                ("limit", domain.thresh),
+            ):
+                yield Level(name, units, "dirty memory, under writeback included", domain.dirty)

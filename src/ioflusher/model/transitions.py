@@ -243,6 +243,23 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """A mark that decides something when a sum of variables crosses it: a watermark, a limit.
+
+    Attributes:
+        name: such as "low watermark".
+        units: where it is.
+        what: what crosses it, such as "free memory".
+        of: how much of that there is.
+    """
+
+    name: str
+    units: int
+    what: str
+    of: Expression
+
+
+@dataclass(frozen=True, slots=True)
 class TransitionSystem:
     """All of it.
 
@@ -254,6 +271,7 @@ class TransitionSystem:
         unit_bytes: the bytes of a unit of memory.
         version: of Linux, such as "6.12".
         notes: what was asked for that makes no difference in it, a sentence each.
+        levels: the watermarks and limits of memory, for people; the steps know theirs.
     """
 
     name: str
@@ -263,3 +281,4 @@ class TransitionSystem:
     unit_bytes: int = 1
     version: str = ""
     notes: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()

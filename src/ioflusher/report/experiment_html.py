@@ -8,7 +8,6 @@ import importlib.util
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ioflusher.errors import IoflusherError
 from ioflusher.lab.outcome import Ending, Experiment, Run, half_words
@@ -22,7 +21,7 @@ from ioflusher.report.experiment_text import (
     half_sentence,
     played_sentence,
 )
-from ioflusher.support.text import printable
+from ioflusher.report.page import missing_package, render_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,35 +122,6 @@ def _render(experiment: Experiment, sections: list[_Section]) -> str:
         file_system=file_system_words,
         guest_memory=guest_memory_words,
         names=NAMES,
-    )
-
-
-def render_template(name: str, **values: Any) -> str:
-    """A page of a template of this package; what is put into it is escaped.
-
-    Raises:
-        IoflusherError: jinja2 is missing.
-    """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise missing_package(error) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ioflusher.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["printable"] = printable
-    return environment.get_template(name).render(**values)
-
-
-def missing_package(error: ImportError) -> IoflusherError:
-    """What is said where a report needs a package."""
-    return IoflusherError(
-        f"reports need a package that is not installed: {error.name}",
-        hint="pip install 'ioflusher[lab]'",
     )
 
 

@@ -6,7 +6,7 @@ What a picture shows is in experiment_matrix_pictures.py, how the page looks in 
 from pathlib import Path
 
 from ioflusher.lab.matrix.result import MatrixResult
-from ioflusher.report.experiment_html import missing_package, render_template, unwritable_report
+from ioflusher.report.experiment_html import unwritable_report
 from ioflusher.report.experiment_matrix_pictures import MATRIX_PICTURES
 from ioflusher.report.experiment_matrix_text import (
     NEAR_MISS_HEADINGS,
@@ -23,6 +23,7 @@ from ioflusher.report.experiment_matrix_text import (
 )
 from ioflusher.report.experiment_pictures import Picture
 from ioflusher.report.figure import figure_svg
+from ioflusher.report.page import missing_package, render_template
 
 
 def write_matrix_report(result: MatrixResult, directory: Path, *, command: str) -> Path:

@@ -1,6 +1,8 @@
 """What all reports of the model say in the same words: halves, tasks, memory, times."""
 
 from collections.abc import Iterator
+from functools import cache
+from types import CodeType
 
 from ioflusher.model.halves import ModelHalf
 from ioflusher.model.run import Happened, RunOutcome, Waiting
@@ -100,7 +102,12 @@ def memory_rows(half: ModelHalf) -> Iterator[tuple[str, int]]:
 
 def value_of(expression: Expression, values: dict[str, int]) -> int:
     """A number of the system at some values of its variables."""
-    return int(eval(expression.text, dict(SCALAR_NAMES), dict(values)))
+    return int(eval(_code(expression.text), dict(SCALAR_NAMES), dict(values)))
+
+
+@cache
+def _code(text: str) -> CodeType:
+    return compile(text, "<model>", "eval")
 
 
 def in_flight(half: ModelHalf) -> dict[str, int]:
