@@ -44,7 +44,7 @@ def test_json() -> None:
     assert daemon["stack"][0] == "balance_dirty_pages"
     assert without["in_flight"]["nbd0"] > 0
     last = without["last_steps"]
-    assert [step["what"] for step in last if step["task"] == "nbd-daemon"][-1] == "a page of its file on vda"
+    assert [step["what"] for step in last if step["task"] == "nbd-daemon"][-1] == "a page of a file on vda"
     assert last[-1]["time_s"] <= without["ended_s"]
 
 

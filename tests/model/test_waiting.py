@@ -97,7 +97,7 @@ def test_what_is_not_there_has_to_be_brought_first() -> None:
     completer.step("completes", {flying: flying - 1, done: done + 1}, when=flying > 0, waits_for="a request")
     submitter.wait(done > 0, "it was first")
     submitter.step("submits", {flying: flying + 1})
-    assert played(waiter, completer, submitter, variables=(flying, done)) == [(3,), (3,), (3,)]
+    assert played(waiter, completer, submitter, variables=(flying, done)) == [(3,), (3,), ()]
 
 
 def test_a_lock_is_its_holders() -> None:
@@ -129,3 +129,47 @@ def test_the_shortest_circle() -> None:
     assert wait_cycle(behind, [4]) == (4,)
     assert wait_cycle(behind, [5]) == (1, 2)
     assert wait_cycle({1: (2,), 2: ()}) == ()
+
+
+def test_what_leads_away_does_not_prepare() -> None:
+    """More dirty memory would give a flusher work, and is no way to less of it."""
+    dirty, writeback, never = Variable("dirty", 0, 9), Variable("writeback", 3, 9), Variable("never", 0, 1)
+    waiter, flusher, writer, completer = Code(), Code(), Code(), Code()
+    waiter.wait(dirty + writeback < 3, "less dirty memory")
+    with flusher.loop():
+        flusher.rest()
+        begun = {dirty: dirty - 1, writeback: writeback + 1}
+        flusher.step("writes back", begun, when=dirty > 0, waits_for="something to write", interruptible=True)
+    writer.wait(never > 0, "nothing that comes")
+    writer.step("makes it dirty", {dirty: dirty + 1})
+    completer.wait(never > 0, "nothing that comes")
+    completer.step("completes", {writeback: writeback - 1})
+    behind = played(waiter, flusher, writer, completer, variables=(dirty, writeback, never))
+    assert behind == [(4,), (3,), (), ()]
+
+
+def test_who_gives_work_stands_for_who_rests() -> None:
+    """A server that has nothing to do will answer once it is asked: whoever can ask has to go on first."""
+    asked, answered, never = Variable("asked", 0, 1), Variable("answered", 0, 1), Variable("never", 0, 1)
+    waiter, server, client = Code(), Code(), Code()
+    waiter.wait(answered > 0, "an answer")
+    with server.loop():
+        server.rest()
+        server.step("takes it", {asked: 0}, when=asked > 0, waits_for="a request", interruptible=True)
+        server.step("answers", {answered: 1})
+    client.wait(never > 0, "nothing that comes")
+    client.step("asks", {asked: 1})
+    assert played(waiter, server, client, variables=(asked, answered, never)) == [(3,), (3,), ()]
+
+
+def test_who_waits_prepares_nothing_for_itself() -> None:
+    """A task that would have to ask, and waits for the answer, is behind nobody."""
+    asked, answered = Variable("asked", 0, 1), Variable("answered", 0, 1)
+    waiter, server = Code(), Code()
+    waiter.wait(answered > 0, "an answer")
+    waiter.step("asks", {asked: 1})
+    with server.loop():
+        server.rest()
+        server.step("takes it", {asked: 0}, when=asked > 0, waits_for="a request", interruptible=True)
+        server.step("answers", {answered: 1})
+    assert played(waiter, server, variables=(asked, answered)) == [(), (1,)]

@@ -7,7 +7,7 @@ import pytest
 from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.reading.console import task_reports
-from ioflusher.model.halves import ModelHalf, play_half, serves
+from ioflusher.model.halves import ModelHalf, daemons_of, play_half
 from ioflusher.report.model_log import hung_task_log
 from ioflusher.report.model_words import hardware_pids
 from ioflusher.scenario.file import builtin_scenarios, parse_scenario
@@ -50,13 +50,12 @@ def test_the_loop_is_closed(name: str, io_flusher: bool) -> None:
     if not half.frozen:
         return
     assert half.cycle, "a freeze without a circle"
-    diagnosis = diagnose_log(log_of(half))
+    diagnosis = diagnose_log(log_of(half), daemons_of(half))
     assert not any(event.kind.value == "unread-stack" for event in diagnosis.events)
     found = [episode for episode in diagnosis.episodes if episode.recursion]
     assert found, "no recursion"
-    daemons = {program.pid for program in half.system.programs if serves(program)}
     circle = {task.pid for task in half.cycle}
-    assert circle & daemons & {number(member) for episode in found for member in episode.cycle}
+    assert circle & {number(member) for episode in found for member in episode.cycle}
     for episode in found:
         for edge in episode.edges:
             assert reaches(half, number(edge.waiter), number(edge.giver)), f"{edge.waiter} -> {edge.giver}"

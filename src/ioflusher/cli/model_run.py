@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.file_parameters import OutputFile
+from ioflusher.cli.file_parameters import DASH, OutputFile
 from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
 from ioflusher.cli.messages import remark
 from ioflusher.cli.model_options import (
@@ -93,6 +93,7 @@ def run_command(
 
 
 def _write_log(halves: "tuple[ModelHalf, ...]", log: Path) -> None:
+    from ioflusher.model.halves import daemons_of
     from ioflusher.report.model_log import hung_task_log
     from ioflusher.report.model_words import hardware_pids
 
@@ -101,4 +102,7 @@ def _write_log(halves: "tuple[ModelHalf, ...]", log: Path) -> None:
         remark(f"{log} is not written: no half froze, so that no task is hung")
         return
     text = hung_task_log(frozen.result, frozen.system.version, hardware=hardware_pids(frozen))
-    write_result(text, None if str(log) == "-" else log)
+    write_result(text, None if log == DASH else log)
+    if log != DASH:
+        named = "".join(f"--daemon {name} " for name in daemons_of(frozen))
+        remark(f"the log is read by: ioflusher diagnose {named}{log}")

@@ -64,6 +64,12 @@ class ModelHalf:
         return self.result.outcome is wanted
 
 
+def daemons_of(half: ModelHalf) -> tuple[str, ...]:
+    """Names of the tasks in the circle that a log may not show to be daemons; kernel threads are none."""
+    names = (task.program for task in half.cycle)
+    return tuple(dict.fromkeys(name for name in names if not name.startswith(("kworker/", "kswapd"))))
+
+
 def serves(program: Program) -> bool:
     """Whether it is a thread of a daemon, or a task that completes requests of a device."""
     completes = any(step.completes for step in program.steps)

@@ -4,12 +4,13 @@ A task waits because conditions do not hold. What would bring one of them nearer
 that changes a variable in the direction that is needed; that program's task is one that has to go on first.
 So the edges come from the rules of the model themselves, and nobody has to write down who completes what.
 
-Three things make the answer exact:
+Four things make the answer exact:
 
 - a variable with unit "task" names the holder of a lock: that task alone can let go of it;
 - a step that would take a variable out of its range at this moment (a request to be completed, and none is
   there) cannot come next: first somebody has to bring that variable up, and so on;
-- a task that rests goes on when it is given work: those who can give it stand in its place.
+- a task that rests goes on when it is given work: those who can give it stand in its place;
+- what prepares a step must not lead away: more dirty memory is no way to less of it.
 """
 
 import ast
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import CodeType
 
-from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem
+from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem, Variable
 
 Values = Mapping[str, int]
 # by how far a condition is from holding, 0 where it holds
@@ -41,10 +42,8 @@ def who_is_first(
         For each of those that wait, in order, who is first, each with the label of the step that would do it;
         nobody where nobody can bring about what a task waits for.
     """
-    deeds = _Deeds(system, at, values)
-    rests = {task for task in waiting if at[task] in system.programs[task].rests}
-    found = {task: deeds.first(task) for task in waiting}
-    return {task: dict(sorted(_without(rests, found, task).items())) for task in waiting}
+    deeds = _Deeds(system, at, values, frozenset(waiting))
+    return {task: dict(sorted(deeds.first(task).items())) for task in waiting}
 
 
 def wait_cycle(behind: Mapping[int, Sequence[int]], prefer: Sequence[int] = ()) -> tuple[int, ...]:
@@ -63,21 +62,6 @@ def wait_cycle(behind: Mapping[int, Sequence[int]], prefer: Sequence[int] = ()) 
         if found := _way_back(behind, start):
             return found
     return ()
-
-
-def _without(rests: Set[int], first: Mapping[int, Mapping[int, str]], task: int) -> dict[int, str]:
-    """Who has to go on before a task can, with those who give work in the place of those who rest."""
-    found: dict[int, str] = {}
-    asked: set[int] = set()
-    queue = list(first[task].items())
-    while queue:
-        other, deed = queue.pop(0)
-        if other not in rests:
-            found.setdefault(other, deed)
-        elif other not in asked:
-            asked.add(other)
-            queue += first[other].items()
-    return found
 
 
 def _way_back(behind: Mapping[int, Sequence[int]], start: int) -> tuple[int, ...]:
@@ -105,43 +89,23 @@ class _Deeds:
     system: TransitionSystem
     at: Sequence[int]
     values: Values
+    waiting: Set[int]
     _steps: dict[int, tuple[Step, ...]] = field(default_factory=dict)
 
     def first(self, task: int) -> dict[int, str]:
         """Who can bring one of the conditions nearer on which this task waits, by which step."""
         found: dict[int, str] = {}
+        for atom in self.awaited(task):
+            found = {**_Search(self, task, atom).nearer(atom), **found}
+        return found
+
+    def awaited(self, task: int) -> Iterator["_Atom"]:
+        """The conditions that do not hold, for a task that waits."""
         for step in self.system.programs[task].steps:
             if step.at == self.at[task] and step.when is not None and step.after_ns is None:
-                for atom in _atoms(step.when.text):
-                    if atom.distance(self.values):
-                        found = {**self._nearer(atom, set()), **found}
-        return found
+                yield from (atom for atom in _atoms(step.when.text) if atom.distance(self.values))
 
-    def _nearer(self, atom: "_Atom", asked: set[str]) -> dict[int, str]:
-        """Who has a step ahead that makes the distance smaller."""
-        holders = self._holders(atom.reads)
-        now = atom.distance(self.values)
-        found: dict[int, str] = {}
-        for task, step in self._ahead():
-            writes = {variable.name for variable, _ in step.changes}
-            if not writes & atom.reads or (holders is not None and task not in holders):
-                continue
-            after = {**self.values, **_after(step, self.values)}
-            if atom.distance(after) >= now:
-                continue
-            lacking = [v for v, _ in step.changes if not v.low <= after[v.name] <= v.high]
-            if not lacking or holders is not None:
-                found.setdefault(task, step.label)
-                continue
-            for variable in lacking:
-                up = after[variable.name] < variable.low
-                wish = f"{variable.name} {'>' if up else '<'} {self.values[variable.name]}"
-                if wish not in asked:
-                    asked.add(wish)
-                    found = {**self._nearer(_atoms(wish)[0], asked), **found}
-        return found
-
-    def _holders(self, reads: frozenset[str]) -> set[int] | None:
+    def holders(self, reads: frozenset[str]) -> set[int] | None:
         """Who holds the lock that the condition is about; None where it is about none."""
         locks = [v.name for v in self.system.variables if v.unit == "task" and v.name in reads]
         if not locks:
@@ -149,13 +113,77 @@ class _Deeds:
         pids = {self.values[name] for name in locks}
         return {number for number, program in enumerate(self.system.programs) if program.pid in pids}
 
-    def _ahead(self) -> Iterator[tuple[int, Step]]:
+    def rests(self, task: int) -> bool:
+        """Whether it waits with nothing to do."""
+        return task in self.waiting and self.at[task] in self.system.programs[task].rests
+
+    def ahead(self) -> Iterator[tuple[int, Step]]:
         """Every step that a task can come to from where it stands."""
         for task, program in enumerate(self.system.programs):
             if task not in self._steps:
                 self._steps[task] = _reachable(program, self.at[task])
             for step in self._steps[task]:
                 yield task, step
+
+
+@dataclass(slots=True)
+class _Search:
+    """Who can bring a condition nearer on which a task waits."""
+
+    deeds: _Deeds
+    waiter: int
+    goal: "_Atom"
+    _known: dict[object, dict[int, str]] = field(default_factory=dict)
+
+    def nearer(self, atom: "_Atom") -> dict[int, str]:
+        """Who has a step ahead that makes the distance smaller; of the goal, or of what has to come first."""
+        deeds, values = self.deeds, self.deeds.values
+        holders = deeds.holders(atom.reads)
+        now = atom.distance(values)
+        found: dict[int, str] = {}
+        for task, step in deeds.ahead():
+            writes = {variable.name for variable, _ in step.changes}
+            if not writes & atom.reads or (holders is not None and task not in holders):
+                continue
+            if atom is not self.goal and task == self.waiter:
+                continue  # it waits: it can do nothing that has to come first
+            after = {**values, **_after(step, values)}
+            if atom.distance(after) >= now or self.goal.distance(after) > self.goal.distance(values):
+                continue
+            lacking = [v for v, _ in step.changes if not v.low <= after[v.name] <= v.high]
+            if holders is not None:
+                found.setdefault(task, step.label)
+            elif lacking:
+                found = {**self._brought(lacking, after), **found}
+            elif deeds.rests(task):
+                found = {**self._given_work(task), **found}
+            else:
+                found.setdefault(task, step.label)
+        return found
+
+    def _brought(self, lacking: Sequence[Variable], after: Values) -> dict[int, str]:
+        """Who can bring all of these variables into their range; nobody if one of them nobody can."""
+        found: dict[int, str] = {}
+        for variable in lacking:
+            up = after[variable.name] < variable.low
+            wish = f"{variable.name} {'>' if up else '<'} {self.deeds.values[variable.name]}"
+            if wish not in self._known:
+                self._known[wish] = {}  # while it is looked for
+                self._known[wish] = self.nearer(_atoms(wish)[0])
+            if not self._known[wish]:
+                return {}
+            found = {**self._known[wish], **found}
+        return found
+
+    def _given_work(self, task: int) -> dict[int, str]:
+        """Who can give a task work that rests."""
+        if task not in self._known:
+            self._known[task] = {}
+            found: dict[int, str] = {}
+            for atom in self.deeds.awaited(task):
+                found = {**self.nearer(atom), **found}
+            self._known[task] = found
+        return self._known[task]
 
 
 def _reachable(program: Program, point: int) -> tuple[Step, ...]:
