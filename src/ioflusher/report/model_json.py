@@ -23,6 +23,7 @@ def model_record(
         "seed": seed,
         "as_expected": good,
         "verdict": sentence,
+        "notes": list(halves[0].system.notes),
         "halves": [_half(half) for half in halves],
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ioflusher.model.halves import ModelHalf, sampled
 from ioflusher.report.experiment_html import unwritable_report
-from ioflusher.report.experiment_pictures import figure_svg
+from ioflusher.report.figure import figure_svg
 from ioflusher.report.model_page import render_page
 from ioflusher.report.model_pictures import MODEL_PICTURES
 from ioflusher.report.page import missing_package

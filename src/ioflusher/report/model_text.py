@@ -32,6 +32,8 @@ def render_model(
     kernel = ".".join(map(str, version))
     yield f"{scenario.name}: {printable(scenario.title)}"
     yield f"in the model of Linux {kernel}, virtual time, seed {seed}"
+    for note in halves[0].system.notes:
+        yield from _wrapped(f"note: {printable(note)}", "", "  ")
     yield ""
     width = max(len(half.name) for half in halves)
     for half in halves:
