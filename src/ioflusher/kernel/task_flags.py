@@ -51,10 +51,10 @@ _NAMES: dict[int, tuple[tuple[Version, str], ...]] = {
     0x00800000: (
         ((2, 6), "PF_SWAPWRITE"),
         ((5, 18), ""),
-        ((6, 10), "PF_MEMALLOC_NORECLAIM"),
+        ((6, 9), "PF_MEMALLOC_NORECLAIM"),
         ((6, 12), "PF_NO_NOTIFY_SIGNAL"),  # read in 6.12.117, where it came from a later release
     ),
-    0x01000000: (((4, 20), "PF_MEMSTALL"), ((5, 7), ""), ((6, 10), "PF_MEMALLOC_NOWARN"), ((6, 12), "")),
+    0x01000000: (((4, 20), "PF_MEMSTALL"), ((5, 7), ""), ((6, 9), "PF_MEMALLOC_NOWARN"), ((6, 12), "")),
     0x02000000: (((4, 17), "PF_UMH"), ((5, 9), "")),
     0x04000000: (((3, 10), "PF_NO_SETAFFINITY"),),
     0x08000000: (((2, 6), "PF_MCE_EARLY"),),
