@@ -15,6 +15,7 @@ from ioflusher.model.gfp import (
     current_gfp_context,
     gfp_text,
 )
+from ioflusher.model.versions import holds
 
 # as kernels printed them: number and text of allocation failures, OOM reports and trace events
 PRINTED = {
@@ -68,10 +69,11 @@ def test_pinning_scopes() -> None:
     assert current_gfp_context(gfp.PF_MEMALLOC_PIN, GFP_HIGHUSER_MOVABLE, (5, 12)) == GFP_HIGHUSER_MOVABLE
 
 
-@pytest.mark.parametrize("version", [(6, 9), (6, 10), (6, 11), (6, 12)])
-def test_two_flags_of_two_releases(version: tuple[int, int]) -> None:
-    """NORECLAIM, stronger than NOIO, and NOWARN came with 6.10 and went with 6.12."""
+@pytest.mark.parametrize("version", [(6, 8), (6, 9), (6, 11), (6, 12)])
+def test_two_flags_of_three_releases(version: tuple[int, int]) -> None:
+    """NORECLAIM, stronger than NOIO, and NOWARN came with 6.9 and went with 6.12."""
     both = gfp.PF_MEMALLOC_NORECLAIM | gfp.PF_MEMALLOC_NOWARN | PF_MEMALLOC_NOIO
-    there = version in ((6, 10), (6, 11))
+    there = holds("memalloc_noreclaim_flags", version)
+    assert there == (version in ((6, 9), (6, 11)))
     expected = GFP_KERNEL & ~Gfp.DIRECT_RECLAIM | Gfp.NOWARN if there else GFP_NOIO
     assert current_gfp_context(both, GFP_KERNEL, version) == expected

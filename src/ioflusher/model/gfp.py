@@ -10,8 +10,8 @@ from typing import Final
 
 from ioflusher.kernel.task_flags import NEWEST, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO, Version
 
-PF_MEMALLOC_NORECLAIM = 0x00800000  # 6.10 and 6.11 alone
-PF_MEMALLOC_NOWARN = 0x01000000  # 6.10 and 6.11 alone
+PF_MEMALLOC_NORECLAIM = 0x00800000  # 6.9 to 6.11 alone
+PF_MEMALLOC_NOWARN = 0x01000000  # 6.9 to 6.11 alone
 PF_MEMALLOC_PIN = 0x10000000  # since 5.13; before, PF_MEMALLOC_NOCMA, which is about CMA alone
 
 
@@ -110,8 +110,8 @@ def current_gfp_context(flags: int, gfp: int, version: Version = NEWEST) -> int:
 
     include/linux/sched/mm.h.
     """
-    # eab0af905bfc (6.10) brought NORECLAIM and NOWARN, 9a8da05d7ad6 (6.12) took them away
-    scoped = (6, 10) <= version < (6, 12)
+    # eab0af905bfc (6.9) brought NORECLAIM and NOWARN, 9a8da05d7ad6 (6.12) took them away
+    scoped = (6, 9) <= version < (6, 12)
     if scoped and flags & PF_MEMALLOC_NORECLAIM:
         gfp &= ~Gfp.DIRECT_RECLAIM
     elif flags & PF_MEMALLOC_NOIO:

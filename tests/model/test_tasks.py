@@ -1,0 +1,232 @@
+"""The rules of the call, of inheritance and of scopes, each with its reason.
+
+test_recorded_calls.py holds the same functions against what kernels answered.
+"""
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from ioflusher.kernel.capability import CAP_SYS_RESOURCE, CapabilitySets
+from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
+from ioflusher.kernel.task_flags import (
+    PF_IO_FLUSHER,
+    PF_LOCAL_THROTTLE,
+    PF_MEMALLOC_NOFS,
+    PF_MEMALLOC_NOIO,
+)
+from ioflusher.model import credentials, tasks
+from ioflusher.model.credentials import Cred, root_cred
+from ioflusher.model.errors import ModelError
+from ioflusher.model.scopes import (
+    memalloc_nofs_restore,
+    memalloc_nofs_save,
+    memalloc_noio_restore,
+    memalloc_noio_save,
+)
+from ioflusher.model.tasks import (
+    CLONE_SIGHAND,
+    CLONE_THREAD,
+    CLONE_VM,
+    PF_FORKNOEXEC,
+    PF_SUPERPRIV,
+    TaskStruct,
+    copy_process,
+    do_execve,
+    do_exit,
+    sys_prctl,
+)
+
+THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD
+RESOURCE = 1 << CAP_SYS_RESOURCE
+
+
+def nobody() -> TaskStruct:
+    """A task without any capability."""
+    return TaskStruct(cred=Cred(65534, 65534, 65534))
+
+
+def child(parent: TaskStruct, clone_flags: int = 0, tid: int = 2) -> TaskStruct:
+    """A new task, which there must be."""
+    made = copy_process(parent, clone_flags, tid)
+    assert isinstance(made, TaskStruct)
+    return made
+
+
+def test_set_get_and_clear() -> None:
+    """Both bits, and the answer of GET."""
+    task = TaskStruct()
+    assert sys_prctl(task, PR_GET_IO_FLUSHER) == 0
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1) == 0
+    assert task.flags & PF_IO_FLUSHER == PF_IO_FLUSHER
+    assert sys_prctl(task, PR_GET_IO_FLUSHER) == 1
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 0) == 0
+    assert task.flags & PF_IO_FLUSHER == 0
+
+
+def test_one_bit_is_not_the_state() -> None:
+    """A NOIO scope, or a thread of nfsd, is no IO_FLUSHER."""
+    for bit in (PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE):
+        task = TaskStruct(flags=bit)
+        assert sys_prctl(task, PR_GET_IO_FLUSHER) == 0
+
+
+def test_the_capability_is_asked_for_first() -> None:
+    """EPERM for wrong arguments, too; and what was refused shows nothing of a privilege."""
+    task = nobody()
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 7, 1) == -errno.EPERM
+    assert sys_prctl(task, PR_GET_IO_FLUSHER, 7) == -errno.EPERM
+    assert task.flags & PF_SUPERPRIV == 0
+
+
+def test_wrong_arguments_use_the_privilege_and_change_nothing() -> None:
+    """EINVAL comes after capable(), which marks the task."""
+    for wrong in ((2,), (1, 1), (1, 0, 1), (1, 0, 0, 1), (1 << 63,)):
+        task = TaskStruct()
+        assert sys_prctl(task, PR_SET_IO_FLUSHER, *wrong) == -errno.EINVAL
+        assert task.flags & (PF_IO_FLUSHER | PF_SUPERPRIV) == PF_SUPERPRIV
+    for wrong in ((1,), (0, 1), (0, 0, 1), (0, 0, 0, 1)):
+        assert sys_prctl(TaskStruct(), PR_GET_IO_FLUSHER, *wrong) == -errno.EINVAL
+
+
+def test_the_option_is_an_int_and_arguments_are_long() -> None:
+    """Upper bits of the option's register do not count; those of an argument do."""
+    task = TaskStruct()
+    assert sys_prctl(task, PR_SET_IO_FLUSHER | 5 << 32, 1) == 0
+    assert task.io_flusher
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1 | 1 << 32) == -errno.EINVAL
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 0, 1 << 40) == -errno.EINVAL
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1, 1 << 64) == 0  # a register has 64 bits
+
+
+def test_before_it_was_there() -> None:
+    """A kernel before 5.6 answers EINVAL to everybody, and asks for no capability."""
+    for task in (TaskStruct(), nobody()):
+        assert sys_prctl(task, PR_SET_IO_FLUSHER, 1, version=(5, 5)) == -errno.EINVAL
+        assert sys_prctl(task, PR_GET_IO_FLUSHER, version=(5, 5)) == -errno.EINVAL
+        assert task.flags & (PF_IO_FLUSHER | PF_SUPERPRIV) == 0
+
+
+def test_an_option_that_the_model_has_not() -> None:
+    """No answer is made up for it."""
+    with pytest.raises(ModelError, match="no prctl option 15") as caught:
+        sys_prctl(TaskStruct(), 15)
+    assert str(PR_SET_IO_FLUSHER) in str(caught.value.hint)
+
+
+def test_root_of_a_user_namespace_is_refused() -> None:
+    """All capabilities there, none towards init_user_ns; the bits that it came with stay."""
+    task = TaskStruct()
+    sys_prctl(task, PR_SET_IO_FLUSHER, 1)
+    assert tasks.sys_unshare(task, tasks.CLONE_NEWUSER) == 0
+    assert task.capabilities.has(CAP_SYS_RESOURCE)
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 0) == -errno.EPERM
+    assert task.io_flusher
+
+
+def test_who_inherits() -> None:
+    """New threads, processes and executed programs; not those that were there."""
+    task = TaskStruct()
+    old = child(task, THREAD)
+    sys_prctl(task, PR_SET_IO_FLUSHER, 1)
+    heirs = [child(task, THREAD, 3), child(task, 0, 4), child(task, CLONE_VM, 5)]
+    assert not old.io_flusher
+    for heir in heirs:
+        assert heir.io_flusher
+        assert heir.flags & (PF_FORKNOEXEC | PF_SUPERPRIV) == PF_FORKNOEXEC
+    program = child(task, 0, 6)
+    do_execve(program)
+    assert program.io_flusher
+    assert program.flags & PF_FORKNOEXEC == 0
+
+
+def test_a_thread_that_executes_takes_the_process_over() -> None:
+    """Its flags, the leader's number; the others, the state of the leader among them, are gone."""
+    leader = TaskStruct(100)
+    thread, other = child(leader, THREAD, 101), child(leader, THREAD, 102)
+    sys_prctl(leader, PR_SET_IO_FLUSHER, 1)
+    sys_prctl(other, PR_SET_IO_FLUSHER, 1)
+    do_execve(thread)
+    assert (thread.tid, thread.tgid, thread.thread_group) == (100, 100, [thread])
+    assert not thread.io_flusher
+
+
+def test_a_leader_that_ends_first_is_refused() -> None:
+    """The model does not have it, and says so."""
+    leader = TaskStruct(100)
+    thread = child(leader, THREAD, 101)
+    with pytest.raises(ModelError, match="no leader that ends before its threads"):
+        do_exit(leader)
+    do_exit(thread)
+    assert leader.thread_group == [leader]
+
+
+def test_clone_flags_that_the_kernel_refuses() -> None:
+    """A thread shares signal handlers, those share memory, and it stays in its user namespace."""
+    for wrong in (CLONE_THREAD, CLONE_SIGHAND, CLONE_THREAD | CLONE_SIGHAND, THREAD | tasks.CLONE_NEWUSER):
+        assert copy_process(TaskStruct(), wrong, 2) == -errno.EINVAL
+
+
+def test_root_gets_a_dropped_capability_back_when_it_executes() -> None:
+    """Unless it is gone from the bounding set, or no_new_privs forbids it."""
+    dropped = replace(root_cred().sets, effective=0, permitted=0)
+    for bounding, no_new_privs, back in ((RESOURCE, False, True), (0, False, False), (RESOURCE, True, False)):
+        task = TaskStruct(
+            cred=Cred(sets=replace(dropped, bounding=bounding)),
+            no_new_privs=no_new_privs,
+        )
+        do_execve(task)
+        assert task.capabilities.has(CAP_SYS_RESOURCE) == back
+
+
+def test_a_service_keeps_it_by_the_ambient_set() -> None:
+    """As AmbientCapabilities= of a unit has it: another user, the capability, and a program executed."""
+    sets = CapabilitySets(RESOURCE, RESOURCE, RESOURCE, RESOURCE, RESOURCE)
+    task = TaskStruct(cred=Cred(65534, 65534, 65534, sets))
+    do_execve(task)
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1) == 0
+    task.cred = replace(task.cred, sets=replace(task.capabilities, ambient=0))
+    do_execve(task)
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 0) == -errno.EPERM
+    assert task.io_flusher  # what was set stays
+
+
+def test_a_user_is_changed_with_keepcaps() -> None:
+    """The permitted set stays, the effective one has to be raised again."""
+    task = TaskStruct()
+    assert sys_prctl(task, credentials.PR_SET_KEEPCAPS, 1) == 0
+    assert tasks.sys_setresuid(task, 65534, 65534, 65534) == 0
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1) == -errno.EPERM
+    assert tasks.sys_capset(task, RESOURCE, RESOURCE, 0) == 0
+    assert sys_prctl(task, PR_SET_IO_FLUSHER, 1) == 0
+
+
+@pytest.mark.parametrize("version", [(6, 8), (6, 9)])
+def test_scopes_leave_the_state_as_it_was(version: tuple[int, int]) -> None:
+    """However deep they are nested, with the state and without, in both forms of the kernel's functions."""
+    for state in (0, PF_IO_FLUSHER):
+        task = TaskStruct(flags=state)
+        outer = memalloc_noio_save(task, version)
+        inner = memalloc_noio_save(task, version)
+        files = memalloc_nofs_save(task, version)
+        assert task.flags == state | PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS
+        memalloc_nofs_restore(task, files, version)
+        memalloc_noio_restore(task, inner, version)
+        assert task.flags == state | PF_MEMALLOC_NOIO
+        memalloc_noio_restore(task, outer, version)
+        assert task.flags == state
+
+
+def test_scopes_that_end_in_the_wrong_order() -> None:
+    """Where the two forms differ: the later one ends the scope with the one that began it."""
+    ends = {}
+    for version in ((6, 8), (6, 9)):
+        task = TaskStruct(flags=0)
+        first = memalloc_noio_save(task, version)
+        second = memalloc_noio_save(task, version)
+        memalloc_noio_restore(task, first, version)
+        ends[version] = [task.flags]
+        memalloc_noio_restore(task, second, version)
+        ends[version].append(task.flags)
+    assert ends == {(6, 8): [0, PF_MEMALLOC_NOIO], (6, 9): [0, 0]}
