@@ -5,6 +5,7 @@ import click
 from ioflusher.cli.model_compare import compare_command
 from ioflusher.cli.model_page import page_command
 from ioflusher.cli.model_run import run_command
+from ioflusher.cli.model_size import size_command
 from ioflusher.cli.model_sweep import sweep_command
 
 
@@ -17,5 +18,5 @@ def model() -> None:
     """
 
 
-for _command in (run_command, page_command, sweep_command, compare_command):
+for _command in (run_command, page_command, sweep_command, size_command, compare_command):
     model.add_command(_command)

@@ -1,0 +1,52 @@
+"""What a daemon needs: the combinations, the smallest ones that are enough, the reserve."""
+
+import pytest
+
+from ioflusher.model.explore import Bounds, Verdict
+from ioflusher.model.scale import Scale
+from ioflusher.model.size import Measure, Sizing, size
+from ioflusher.scenario.file import builtin_scenarios, parse_scenario
+
+STATE, REALTIME, LOCKED = Measure.STATE, Measure.REALTIME, Measure.LOCKED
+
+
+@pytest.fixture(scope="module")
+def swap() -> Sizing:
+    """Swap on nbd, the daemon forwards to a server outside."""
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    # smaller than the verb takes it, for time
+    return size(scenario, version=(6, 12), scale=Scale(scenario.workload.size // 5, queue_depth=1))
+
+
+def test_what_is_enough(swap: Sizing) -> None:
+    """The state, or real time with a reserve; locked memory is not: a send takes memory of the kernel's."""
+    assert set(swap.sufficient) == {frozenset((STATE,)), frozenset((REALTIME,))}
+    assert swap.necessary == frozenset()
+    assert swap.known
+    verdicts = {one.measures: one.exploration.verdict for one in swap.tried}
+    assert len(verdicts) == 8
+    assert verdicts[frozenset((LOCKED,))] is verdicts[frozenset()] is Verdict.FREEZE
+
+
+def test_a_way_to_the_freeze(swap: Sizing) -> None:
+    """What is not enough has a counterexample that ends in the daemon's own reclaim."""
+    nothing = next(one.exploration for one in swap.tried if not one.measures)
+    assert nothing.freeze is not None
+    ends = {program.name: standing for program, standing in nothing.freeze.named(nothing.system)}
+    daemon = next(standing for name, standing in ends.items() if "daemon" in name)
+    assert "try_to_free_pages" in daemon.calls
+    assert "swap_writepage" in daemon.calls
+
+
+def test_the_reserve(swap: Sizing) -> None:
+    """One request at a time, so what one takes: 1,280 KiB at most."""
+    assert (swap.reserve, swap.reserve_bytes) == (1, 1280 << 10)
+
+
+def test_what_was_not_covered_is_not_enough() -> None:
+    """A bound on states: neither enough nor known."""
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    found = size(scenario, version=(6, 12), bounds=Bounds(states=2000))
+    assert not found.known
+    assert found.sufficient == ()
+    assert found.reserve is None
