@@ -55,6 +55,15 @@ MEASURED = (
     Measured("swap-on-nbd", FROZEN, DONE, "nbd-daemon", "try_to_free_pages"),
     Measured("swap-on-ublk", FROZEN, DONE, "ublk-daemon", "try_to_free_pages"),
     Measured("swap-on-fuse", FROZEN, DONE, "fuse-daemon", "try_to_free_pages"),
+    Measured("swap-on-tcmu", FROZEN, DONE, "tcmu-runner", "try_to_free_pages"),
+    Measured("swap-on-tgt", FROZEN, DONE, "tgtd-worker", "try_to_free_pages"),
+    Measured("swap-on-nbd-6.1", FROZEN, DONE, "nbd-daemon", "try_to_free_pages", (6, 1)),
+    Measured("swap-on-iscsid-cut", DONE, DONE),
+    Measured("swap-on-multipath", DONE, DONE),
+    Measured("nfs-on-ganesha-throttled", FROZEN, DONE, "ganesha.nfsd", THROTTLE),
+    Measured("nfs-on-ganesha-throttled", FROZEN, DONE, "ganesha.nfsd", THROTTLE, (6, 1)),
+    Measured("ext4-on-nbd-one-cgroup", FROZEN, FROZEN, "nbd-daemon", "try_charge_memcg", (6, 1)),
+    Measured("ext4-on-nbd-one-cgroup", FROZEN, FROZEN, "nbd-daemon", "try_charge_memcg", (5, 10)),
     Measured("xfs-on-nbd", DONE, DONE),
     Measured("xfs-on-nbd-5.8", FROZEN, DONE, "nbd-daemon", "xfs_reclaim_inode", (5, 8)),
     Measured("xfs-on-nbd-5.8", DONE, DONE, version=(5, 6)),
@@ -62,6 +71,11 @@ MEASURED = (
     Measured("xfs-on-nbd-5.8", DONE, DONE, version=(6, 1)),
     Measured("xfs-on-nbd-5.8", DONE, DONE),
 )
+# what comes out otherwise in the half without the state, and why
+DIFFERS = {
+    "swap-on-tgt": "it freezes once all 16 workers are caught in reclaim, which happens in some runs alone; "
+    "missing are the allocations of tgtd's one main thread for its replies, smaller than a unit",
+}
 BY_ID = [f"{row.scenario}-{'.'.join(map(str, row.version))}" for row in MEASURED]
 
 
@@ -84,7 +98,15 @@ def waiting(result: RunResult, program: str) -> Waiting:
     return next(task for task in result.waiting if task.program.startswith(program) and task.calls)
 
 
-@pytest.mark.parametrize("row", MEASURED, ids=BY_ID)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=pytest.mark.xfail(reason=DIFFERS[row.scenario], strict=True))
+        if row.scenario in DIFFERS
+        else pytest.param(row, id=name)
+        for row, name in zip(MEASURED, BY_ID, strict=True)
+    ],
+)
 def test_without_the_state(row: Measured) -> None:
     """The half without comes out as measured, and where it froze the daemon stands where it stood."""
     for seed in SEEDS:
@@ -164,6 +186,55 @@ def test_the_write_back_cache_of_fuse_before_and_after_temporary_pages() -> None
         assert ("fuse_writeback" in looked_at) != temporary
 
 
+def test_one_control_group_for_both() -> None:
+    """Without the state the daemon waits for a page that is being written, with it it looks for others."""
+    without = waiting(played("ext4-on-nbd-one-cgroup", io_flusher=False, version=(6, 1)), "nbd-daemon")
+    assert without.calls[0] == "folio_wait_writeback"
+    result = played("ext4-on-nbd-one-cgroup", io_flusher=True, version=(6, 1))
+    assert waiting(result, "nbd-daemon").calls[0] == "reclaim_throttle"
+    assert waiting(result, "writer").calls[0] == "folio_wait_writeback"
+    assert result.values["clean"] == result.values["vda_dirty"] == 0
+    charged = result.values["nbd0_dirty"] + result.values["nbd0_writeback"]
+    assert charged == (48 << 20) // (128 << 10)
+
+
+CUT = [{"kind": "paths-offline", "at_s": 0.5, "for_s": 20}]
+
+
+@pytest.mark.parametrize(("io_flusher", "outcome"), [(False, FROZEN), (True, DONE)])
+def test_multipathd_that_allocates_when_it_takes_a_path_back(io_flusher: bool, outcome: RunOutcome) -> None:
+    """Not the one of today, which has all it needs: one as the state was made for."""
+    checker = {"name": "checkerloop", "takes": "events", "does": ["allocate"] * 8}
+    scenario = with_settings(find_scenario("swap-on-multipath"), {"fault": CUT, "daemon.thread": [checker]})
+    result = played(scenario, io_flusher=io_flusher)
+    assert result.outcome is outcome
+    if outcome is FROZEN:
+        assert "pageout" in waiting(result, "checkerloop").calls
+        assert result.values["dm_0_online"] == 1, "the disk was back"
+        assert result.values["dm_0_active"] == 0, "nobody told the map"
+
+
+@pytest.mark.parametrize("io_flusher", [False, True])
+def test_paths_that_come_back(io_flusher: bool) -> None:
+    """Requests are kept while no path works; multipathd, whose memory is there, takes them back."""
+    scenario = with_settings(find_scenario("swap-on-multipath"), {"fault": CUT})
+    result = played(scenario, io_flusher=io_flusher)
+    assert result.outcome is DONE
+    assert result.longest_ns["dm_0"] > 20_000_000_000
+
+
+def test_iscsid_that_allocates_for_another_connection() -> None:
+    """With memory of its own to be found it freezes without the state, and goes on with it."""
+    cut = [{"kind": "connection-cut", "at_s": 1.5, "for_s": 10}]
+    threads = [
+        {"name": "iscsid", "takes": "events", "does": ["allocate"] * 8},
+        {"name": "outside", "state": "never"},
+    ]
+    scenario = with_settings(find_scenario("swap-on-iscsid-cut"), {"fault": cut, "daemon.thread": threads})
+    outcomes = [played(scenario, io_flusher=io_flusher).outcome for io_flusher in (False, True)]
+    assert outcomes == [FROZEN, DONE]
+
+
 def test_the_kernels_own_target_never_carries_the_state() -> None:
     """Its thread is the kernel's: no PF_MEMALLOC_NOIO in the half with the state either."""
     thread = waiting(played("ext4-on-lio-throttled", io_flusher=True), "iscsi_trx")
@@ -231,6 +302,12 @@ def test_a_daemon_that_nobody_described() -> None:
             "device.use: the model expects 'swap', 'ext4', 'xfs' or 'nfs', found 'btrfs'",
         ),
         ({"hardening.reserve": 1 << 20}, "hardening.reserve: the model expects 0"),
+        ({"cgroup.who": "daemon", "cgroup.memory_max": 1 << 20}, "cgroup.who: the model expects 'both' with"),
+        (
+            {"cgroup.who": "both", "cgroup.memory_high": 1 << 20},
+            "cgroup.memory_high: the model expects cgroup.m",
+        ),
+        ({"fault": [{"kind": "daemon-killed", "at_s": 1}]}, "fault.kind: the model expects 'connection-cut'"),
         ({"hardening.oom_score_adj": -1000}, "hardening.oom_score_adj: the model expects none"),
         (
             {"kernel.sysctl.vm.overcommit_memory": 2},

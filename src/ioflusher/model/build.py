@@ -4,23 +4,28 @@ What a scenario says and the model has not is an error that names the key. What 
 model is a note of the system.
 """
 
+from collections.abc import Callable
+
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.block import BIO_POOL_SIZE, BioPool
+from ioflusher.model.daemon import DAEMON
 from ioflusher.model.errors import NotModelledError
-from ioflusher.model.files import ext4_file, xfs_file
+from ioflusher.model.files import ext4_file, nfs_file, xfs_file
 from ioflusher.model.linux import Linux
+from ioflusher.model.memcg import MemoryGroup
 from ioflusher.model.memory import make_zone
 from ioflusher.model.reclaim import add_kswapd
 from ioflusher.model.scale import FULL, Scale
 from ioflusher.model.stacks import STACKS, StackPlan
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem
-from ioflusher.model.workload import add_reader, add_toucher, add_writer
+from ioflusher.model.workload import WORKLOAD, add_reader, add_toucher, add_writer
 from ioflusher.model.writeback import BackingDevice, DirtyDomain, add_flusher, make_backing_device
 from ioflusher.model.xfs import INODE_BYTES, XfsInodes
 from ioflusher.model.xfs import KINDS as XFS_KINDS
 from ioflusher.scenario.file import check_scenario
-from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.records import CgroupTable, Scenario
+from ioflusher.scenario.stacks import STACKS as SCENARIO_STACKS
 
 # what a guest's kernel, its programs and their files have of its memory: of 400 MiB, 265 were left on 6.12
 TAKEN = 135 << 20
@@ -64,6 +69,11 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         "daemon_memory", 0, linux.zone.free.high, what="memory of the daemon", unit="memory"
     )
     use = scenario.device.use
+    if scenario.cgroup is not None and scenario.cgroup.memory_max is not None:
+        limit = linux.units(scenario.cgroup.memory_max)
+        group = MemoryGroup(limit, scenario.cgroup.version, files=use != "swap")
+        members = (WORKLOAD, DAEMON) if scenario.cgroup.who == "both" else (WORKLOAD,)
+        linux.groups.update(dict.fromkeys(members, group))
     kinds = ("swap",) if use == "swap" else ("write", *XFS_KINDS) if use == "xfs" else ("write",)
     stack = STACKS[scenario.device.kind](StackPlan(linux, scenario, io_flusher, scale, pool, memory, kinds))
     work = _work(linux, scenario)
@@ -77,7 +87,9 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         SwapArea(linux, stack.device, pool, size=size, swappiness=swappiness, lru_gen=lru_gen)
     else:
         backing = make_backing_device(linux, stack.device, pool)
-        if use == "xfs":
+        if use == "nfs":
+            add_writer(linux, nfs_file(backing), work)
+        elif use == "xfs":
             _add_xfs(linux, scenario, backing, pool, work)
         else:
             add_writer(linux, ext4_file(backing), work)
@@ -123,6 +135,8 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
     sysctl, hardening = scenario.kernel.sysctl, scenario.hardening
     taken = _taken(linux.version)
     size = scenario.machine.memory - taken
+    if scenario.device.kind == "multipath":
+        size -= scenario.device.size  # the disk is in memory (scsi_debug)
     if size <= 0:
         raise NotModelledError(
             f"{scenario.name}: machine.memory: expected more than {taken >> 20} MiB, which kernel and "
@@ -175,9 +189,24 @@ def _check_modelled(scenario: Scenario) -> None:
     if hardening.oom_score_adj is not None:
         refuse("hardening.oom_score_adj", "none, as it kills nobody", hardening.oom_score_adj)
     if cgroup is not None:
-        refuse("cgroup", "none", cgroup.who)
-    if scenario.fault:
-        refuse("fault.kind", "none", scenario.fault[0].kind)
+        _check_cgroup(scenario, cgroup, refuse)
+    for fault in scenario.fault:
+        if fault.kind not in SCENARIO_STACKS[device.kind].faults:
+            refuse("fault.kind", "'connection-cut' or 'paths-offline'", fault.kind)
+
+
+def _check_cgroup(
+    scenario: Scenario, cgroup: CgroupTable, refuse: Callable[[str, str, object], None]
+) -> None:
+    """A group has to own all anonymous memory, or all pages of files: no page knows its owner."""
+    for name in ("memory_high", "memory_min", "swap_max"):
+        if getattr(cgroup, name) is not None:
+            refuse(f"cgroup.{name}", "cgroup.memory_max alone", getattr(cgroup, name))
+    if scenario.device.use == "swap":
+        if cgroup.who != "workload":
+            refuse("cgroup.who", "'workload' with device.use 'swap'", cgroup.who)
+    elif cgroup.who != "both" or scenario.pressure.kind != "none":
+        refuse("cgroup.who", "'both' with a file system, and pressure.kind 'none'", cgroup.who)
 
 
 def _notes(scenario: Scenario) -> tuple[str, ...]:

@@ -26,10 +26,12 @@ class Code:
 
     Attributes:
         flags: the PF_ flags of the thread, which functions of the kernel look at.
+        group: the name of its memory control group; empty for none.
     """
 
-    def __init__(self, flags: int = 0) -> None:
+    def __init__(self, flags: int = 0, group: str = "") -> None:
         self.flags = flags
+        self.group = group
         self._steps: list[Step] = []
         self._points = 1
         self._at: int | None = 0  # None behind what never goes on

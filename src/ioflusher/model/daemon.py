@@ -32,10 +32,15 @@ TARGET_THREAD = (
     "vfs_iter_write",
 )
 
+# the control group of all that a stack starts
+DAEMON = "daemon"
+
 # what a daemon does in user space for a request, before it asks the kernel for anything: in the guests of the
 # lab, which are emulated, all that is done for 128 KiB takes 7 ms
 HANDLING_NS = 2_000_000
 REPLY_NS = 200_000
+# until an event is noticed and acted upon: multipathd's polling_interval is 5 s, iscsid tries again after 1 s
+EVENT_NS = 3_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +102,12 @@ class _Daemon:
     """The threads of a daemon while their programs are written.
 
     Attributes:
-        slower: how many threads share a processor.
         handed: requests that one thread has handed to the next, by the name of the first and by kind.
         lock: who holds its mutex, by number of the task; 0 for nobody.
     """
 
     linux: Linux
     around: Surroundings
-    slower: int
     handed: dict[str, dict[str, Variable]]
     lock: Variable | None
 
@@ -127,14 +130,13 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
     }
     locks = any("lock" in thread.does for thread in threads)
     lock = linux.variable(f"{served.name}_daemon_lock", 0, 63, unit="task") if locks else None
-    slower = max(1, sum(thread.count for thread in threads) // around.cpus)
-    daemon = _Daemon(linux, around, slower, handed, lock)
+    daemon = _Daemon(linux, around, handed, lock)
     names: dict[str, int] = {}
     for thread in threads:
         before = _held_before(thread, threads)
         for _ in range(thread.count):
             number = names[thread.name] = names.get(thread.name, 0) + 1
-            code = Code(flags=thread.flags)
+            code = Code(flags=thread.flags, group="" if thread.in_kernel else DAEMON)
             with code.loop():
                 code.rest()
                 _serve(code, daemon, thread, before)
@@ -142,6 +144,30 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
             linux.add(
                 code, thread.name if number == 1 else f"{thread.name}-{number}", alike=alike, daemon=True
             )
+
+
+def add_event_thread(
+    linux: Linux, thread: ServingThread, around: Surroundings, when: Expression, changes: Changes, what: str
+) -> None:
+    """A thread that waits for an event of the device, not for requests, and then does something about it.
+
+    Args:
+        linux: the kernel. thread: the thread. around: what it works with.
+        when: that it has to do something. changes: what that changes. what: a few words.
+    """
+    code = Code(flags=thread.flags, group=DAEMON)
+    daemon = _Daemon(linux, around, {}, None)
+    held = sum(_holds(thread, action) for action in thread.does)
+    memory, zone = around.memory, linux.zone
+    freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
+    with code.loop():
+        code.rest()
+        code.wait(when, f"an event of {around.served.name}", interruptible=True)
+        code.step("looks at it", takes_ns=EVENT_NS)
+        for action in thread.does:
+            _do(code, daemon, thread, action)
+        code.step(what, {**changes, **freed}, when=when)
+    linux.add(code, thread.name, daemon=True)
 
 
 def _identifier(name: str) -> str:
@@ -178,6 +204,8 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> Non
         queue = daemon.handed[thread.takes]
         works = [_Work(kind, found > 0, {found: found - 1}) for kind, found in queue.items()]
     held += sum(_holds(thread, action) for action in thread.does)
+    # threads that are alike share the processors
+    slower = max(1, thread.count // daemon.around.cpus)
     with code.choice() as ways:
         for work in works:
             with ways.way(
@@ -187,7 +215,7 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> Non
                 waits_for=f"a request of {served.name}",
                 interruptible=True,
             ):
-                code.step("looks at it", takes_ns=HANDLING_NS * daemon.slower)
+                code.step("looks at it", takes_ns=HANDLING_NS * slower)
                 for action in thread.does:
                     _do(code, daemon, thread, action)
                 if thread.name in daemon.handed:
@@ -195,11 +223,11 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> Non
                     code.step(
                         "hands it on",
                         {queue[work.kind]: queue[work.kind] + 1},
-                        takes_ns=REPLY_NS * daemon.slower,
+                        takes_ns=REPLY_NS * slower,
                     )
                 else:
                     freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
-                    served.complete(code, work.kind, freed, takes_ns=REPLY_NS * daemon.slower)
+                    served.complete(code, work.kind, freed, takes_ns=REPLY_NS * slower)
 
 
 def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action) -> None:

@@ -7,6 +7,7 @@ from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_pu
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
+from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.transitions import Changes, Variable
 from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
@@ -40,6 +41,7 @@ class BufferedFile:
         dirty = self.backing.dirty
         with code.call(*self.write_iter):
             with code.call(*self.write_begin, "__filemap_get_folio"):
+                mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
                 alloc_pages(
                     code,
                     linux,

@@ -24,7 +24,7 @@ class IscsiDriver(BlockDriver):
     Attributes:
         queued: commands that the worker has not sent, by kind.
         room: units that the socket still takes.
-        connected: whether the session is logged in.
+        connected: whether the session is logged in. reachable: whether the target can be reached.
     """
 
     def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
@@ -41,6 +41,7 @@ class IscsiDriver(BlockDriver):
         }
         self.room = linux.variable(f"{name}_room", room, room, what=f"room in the socket of {name}")
         self.connected = linux.variable(f"{name}_connected", 1, 1, what=f"{name} has a connection")
+        self.reachable = linux.variable(f"{name}_reachable", 1, 1, what=f"the target of {name} is reachable")
 
     def queue_rq(self, code: Code, kind: str) -> None:
         """scsi_queue_rq() to iscsi_queuecommand()."""
@@ -69,6 +70,26 @@ class IscsiDriver(BlockDriver):
                     ):
                         pass
         self.linux.add(code, "kworker/u:iscsi_q_0")
+
+    def add_target_outside(self, request_ns: int) -> None:
+        """A target on another machine; what it has not answered is sent again over the next connection."""
+        code = Code()
+        with code.loop():
+            code.rest()
+            with code.choice() as ways:
+                for kind, pending in self.pending.items():
+                    with ways.way(
+                        when=(pending > 0) & (self.connected > 0),
+                        waits_for=f"a command of {self.name} over a connection",
+                        interruptible=True,
+                        takes_ns=request_ns,
+                    ):
+                        code.step(
+                            "the target outside answers",
+                            {**self.taken_up(kind), **self.completed(kind)},
+                            completes=self.name,
+                        )
+        self.linux.add(code, "target", hardware=True)
 
     def taken_up(self, kind: str) -> Changes:
         """The target reads the command from the socket."""

@@ -14,6 +14,7 @@ from ioflusher.model.transitions import Expression, Level, Program, TransitionSy
 
 if TYPE_CHECKING:
     from ioflusher.model.block import BlockDriver
+    from ioflusher.model.memcg import MemoryGroup
     from ioflusher.model.memory import MemoryZone
     from ioflusher.model.swap import SwapArea
     from ioflusher.model.writeback import DirtyDomain
@@ -41,6 +42,7 @@ class Linux:
         devices: block devices, by name.
         swap: the swap area, if there is one.
         shrinkers: of caches that reclaim makes smaller.
+        groups: memory control groups by their names.
     """
 
     version: Version
@@ -50,6 +52,7 @@ class Linux:
     devices: "dict[str, BlockDriver]" = field(default_factory=dict)
     swap: "SwapArea | None" = None
     shrinkers: list[Shrinker] = field(default_factory=list)
+    groups: "dict[str, MemoryGroup]" = field(default_factory=dict)
     _variables: list[Variable] = field(default_factory=list)
     _programs: list[Program] = field(default_factory=list)
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ioflusher.model.block import BioPool, BlockDriver, DiskDriver, Served
-from ioflusher.model.daemon import ServingThread, Surroundings, add_daemon
+from ioflusher.model.daemon import ServingThread, Surroundings, add_daemon, add_event_thread
+from ioflusher.model.faults import add_faults
 from ioflusher.model.files import BufferedFile, File, block_device_file, direct_writes, ext4_file
 from ioflusher.model.fuse import FuseFile, FuseQueue, FuseWriteback
 from ioflusher.model.iscsi import CMD_PER_LUN, IscsiDriver
 from ioflusher.model.linux import Linux
 from ioflusher.model.loop import LoopDriver
+from ioflusher.model.multipath import MultipathDriver
 from ioflusher.model.nbd import NbdDriver
+from ioflusher.model.nfs import NfsMount
 from ioflusher.model.scale import Scale
 from ioflusher.model.tcmu import TcmuDriver
-from ioflusher.model.transitions import Variable
+from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.ublk import UblkDriver
 from ioflusher.model.writeback import make_backing_device
 from ioflusher.scenario.daemons import OUR_FUSE_DAEMON, DaemonRow, describe
 from ioflusher.scenario.errors import ScenarioError
+from ioflusher.scenario.faults import fault_events
 from ioflusher.scenario.records import HardeningTable, Scenario, ThreadTable
 
 # blk_mq_tag_set.queue_depth of drivers whose daemons do not say otherwise
@@ -74,10 +78,19 @@ class StackPlan:
     ) -> None:
         """Add the daemon's threads; `which` of two it is: "upper" or "lower"."""
         threads = serving_threads(self.scenario, row, self.io_flusher and _concerns(self.scenario, which))
-        around = Surroundings(
-            served, store, self.memory, remote_ns=self.linux.unit_bytes * 150, cpus=self.scenario.machine.cpus
-        )
-        add_daemon(self.linux, threads, around)
+        serving = [thread for thread in threads if thread.takes != "events"]
+        add_daemon(self.linux, serving, self.around(served, store))
+
+    def around(self, served: Served, store: BufferedFile | None = None) -> Surroundings:
+        """What a daemon works with."""
+        remote_ns = self.linux.unit_bytes * 150
+        return Surroundings(served, store, self.memory, remote_ns, self.scenario.machine.cpus)
+
+    def react(self, row: DaemonRow, served: Served, when: Expression, changes: Changes, what: str) -> None:
+        """Add the daemon's threads that take events."""
+        for thread in serving_threads(self.scenario, row, self.io_flusher):
+            if thread.takes == "events":
+                add_event_thread(self.linux, thread, self.around(served), when, changes, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def _concerns(scenario: Scenario, which: str) -> bool:
 
 
 def serving_threads(scenario: Scenario, row: DaemonRow, io_flusher: bool) -> tuple[ServingThread, ...]:
-    """A daemon's threads that take requests, each with the state where the scenario gives it.
+    """A daemon's threads that take requests or events, each with the state where the scenario gives it.
 
     Raises:
         ScenarioError: hardening.state is "own", and no thread is said to set the state itself.
@@ -113,7 +126,7 @@ def serving_threads(scenario: Scenario, row: DaemonRow, io_flusher: bool) -> tup
     each = [thread for thread in row.threads for _ in range(thread.count)]
     found: list[ServingThread] = []
     for number, thread in enumerate(each):
-        if thread.takes in ("nothing", "events"):
+        if thread.takes == "nothing":
             continue
         carries = io_flusher and _carries(hardening, thread, number, len(each))
         made = _serving(scenario, thread, carries)
@@ -226,6 +239,61 @@ def _tcmu(plan: StackPlan) -> ModelledStack:
     return ModelledStack(device, lambda: plan.serve(row, device, store))
 
 
+def _iscsid(plan: StackPlan) -> ModelledStack:
+    """The initiator's own daemon, and a target outside or in the kernel; the connection may be cut."""
+    row = describe(plan.scenario)
+    device = IscsiDriver(plan.linux, "sda", queue_depth=plan.depth(CMD_PER_LUN), kinds=plan.kinds)
+    store = plan.store(row)
+    connected, reachable = device.connected, device.reachable
+
+    def start() -> None:
+        device.add_worker()
+        if store is None:
+            device.add_target_outside(plan.linux.unit_bytes * 150)
+        else:
+            plan.serve(row, device, store)
+        lost = (connected.is_(0)) & (reachable > 0)
+        plan.react(row, device, lost, {connected: 1}, "makes another connection")
+        events = fault_events(plan.scenario.fault)
+        if events:
+            add_faults(plan.linux, events, {reachable: 0, connected: 0}, {reachable: 1})
+
+    return ModelledStack(device, start)
+
+
+def _multipath(plan: StackPlan) -> ModelledStack:
+    row = describe(plan.scenario)
+    device = MultipathDriver(
+        plan.linux,
+        "dm_0",
+        queue_depth=plan.depth(),
+        kinds=plan.kinds,
+        paths=plan.scenario.device.paths or 2,
+    )
+
+    def start() -> None:
+        device.add_disk(plan.linux.unit_bytes * 10)
+        when, changes = device.reinstates
+        plan.react(row, device, when, changes, "reinstates the paths")
+        events = fault_events(plan.scenario.fault)
+        if events:
+            add_faults(plan.linux, events, {device.online: 0}, {device.online: 1})
+
+    return ModelledStack(device, start)
+
+
+def _nfs(plan: StackPlan) -> ModelledStack:
+    row = describe(plan.scenario)
+    device = NfsMount(plan.linux, "nfs")
+    store = plan.store(row)
+
+    def start() -> None:
+        device.add_worker()
+        plan.serve(row, device, store)
+
+    return ModelledStack(device, start)
+
+
 def _iscsi(plan: StackPlan) -> ModelledStack:
     row = describe(plan.scenario)
     device = IscsiDriver(plan.linux, "sda", queue_depth=plan.depth(CMD_PER_LUN), kinds=plan.kinds)
@@ -248,6 +316,8 @@ STACKS: Mapping[str, Callable[[StackPlan], ModelledStack]] = MappingProxyType(
         "ublk": _ublk,
         "tcmu": _tcmu,
         "iscsi": _iscsi,
-        "iscsid": _iscsi,
+        "iscsid": _iscsid,
+        "multipath": _multipath,
+        "nfs": _nfs,
     }
 )

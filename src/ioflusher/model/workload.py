@@ -5,9 +5,13 @@ from ioflusher.model.daemon import SYSTEM_CALL
 from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
+from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.transitions import Expression, Variable
 from ioflusher.model.xfs import XfsInodes
+
+# the control group of whoever uses the device
+WORKLOAD = "workload"
 
 
 def add_writer(
@@ -21,7 +25,7 @@ def add_writer(
     """
     left = linux.variable("to_write", units, units, what="units that are still to be written")
     backing = file.backing
-    code = Code()
+    code = Code(group=WORKLOAD)
     with code.call(*SYSTEM_CALL):
         with code.loop(), code.choice() as ways:
             with ways.way(when=left > 0):
@@ -71,10 +75,11 @@ def add_toucher(linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int
     """Touches anonymous memory."""
     left = linux.variable("to_touch", units, units, what="units that are still to be touched")
     zone = linux.zone
-    code = Code()
+    code = Code(group=WORKLOAD)
     with code.loop(), code.choice() as ways:
         with ways.way(when=left > 0):
             with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
+                mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
                 alloc_pages(
                     code,
                     linux,
