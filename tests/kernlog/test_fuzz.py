@@ -4,6 +4,7 @@ The invariant: for any bytes, `diagnose_log` returns; its texts are one line eac
 part of a log that stands behind rubbish (ended by a newline) is still read.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioflusher.kernlog.diagnose import diagnose_log
-from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json
+from ioflusher.kernlog.diagnosis import Diagnosis
+from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.reading.lines import parse_line
+from ioflusher.report.diagnosis_json import diagnosis_record
 from ioflusher.report.diagnosis_text import render_diagnosis
 
 LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))]
@@ -61,9 +64,11 @@ noisy = st.lists(st.one_of(torn, st.sampled_from(LINES), rubbish), max_size=30).
 def sound(diagnosis: Diagnosis) -> None:
     for line in render_diagnosis(diagnosis):
         assert line.isprintable()
-    for episode in diagnosis.episodes:
-        assert episode.tasks
-        assert episode_as_json(episode)["kind"]
+    for line in render_diagnosis(diagnosis, explain=True):
+        assert line.isprintable()
+    assert all(episode.tasks for episode in diagnosis.episodes)
+    record = diagnosis_record([LogResult("log", diagnosis)])
+    assert all(episode["kind"] for episode in json.loads(json.dumps(record))["episodes"])
 
 
 @given(st.one_of(rubbish, noisy))

@@ -25,7 +25,6 @@ from ioflusher.kernlog.fleet import (
     diagnose_files,
     diagnose_records,
     diagnose_source,
-    results_as_json,
 )
 from ioflusher.kernlog.reading.inputs import journal as open_journal
 from ioflusher.kernlog.reading.inputs import kernel_ring_buffer
@@ -218,7 +217,9 @@ def rendered(form: str, results: list[LogResult], explain: bool = False) -> str:
     if form == "json":
         import json
 
-        return json.dumps(results_as_json(results)) + "\n"
+        from ioflusher.report.diagnosis_json import diagnosis_record
+
+        return json.dumps(diagnosis_record(results)) + "\n"
     if form == "html":
         from ioflusher.report.diagnosis_html import render_html
 

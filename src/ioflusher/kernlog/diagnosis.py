@@ -1,7 +1,6 @@
-"""The result of a diagnosis: episodes, and how one reads as JSON."""
+"""The result of a diagnosis: episodes, and what else a log tells."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.records import EventKind, task_name
@@ -144,71 +143,3 @@ class Diagnosis:
     def recursion(self) -> bool:
         """Whether any episode is a recursion."""
         return any(episode.recursion for episode in self.episodes)
-
-
-def event_as_json(event: EventCount) -> dict[str, Any]:
-    """An event as `ioflusher diagnose --json` prints it."""
-    return {
-        "kind": event.kind.value,
-        "count": event.count,
-        "first": event.first,
-        "line": event.line,
-        "offset": event.offset,
-    }
-
-
-def episode_as_json(episode: Episode) -> dict[str, Any]:
-    """An episode as `ioflusher diagnose --json` prints it, its keys the attributes' names."""
-    return {
-        "kind": episode.kind.value,
-        "recursion": episode.recursion,
-        "confidence": episode.confidence.value,
-        "sentence": episode.sentence,
-        "why": episode.why,
-        "missing": episode.missing,
-        "tasks": [
-            {
-                "comm": task.comm,
-                "pid": task.pid,
-                "tid": task.tid,
-                "state": task.state,
-                "blocked_seconds": task.blocked_seconds,
-                "io_flusher": task.io_flusher,
-                "line": task.line,
-                "offset": task.offset,
-            }
-            for task in episode.tasks
-        ],
-        "count": episode.count,
-        "needs": episode.needs,
-        "device": episode.device,
-        "daemon": episode.daemon,
-        "chain": [
-            {
-                "function": step.frame.function,
-                "module": step.frame.module,
-                "reliable": step.frame.reliable,
-                "role": step.role.value if step.role else None,
-                "reason": step.reason or None,
-            }
-            for step in episode.chain
-        ],
-        "cycle": list(episode.cycle),
-        "edges": [
-            {
-                "waiter": edge.waiter,
-                "thing": edge.thing,
-                "waits": edge.waits,
-                "giver": edge.giver,
-                "gives": edge.gives,
-                "known": edge.known.value,
-                "missing": edge.missing,
-            }
-            for edge in episode.edges
-        ],
-        "waits": list(episode.waits),
-        "gives": list(episode.gives),
-        "kernel": episode.kernel,
-        "notes": list(episode.notes),
-        "remedies": list(episode.remedies),
-    }

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ioflusher.kernlog.diagnose import Diagnoser
-from ioflusher.kernlog.diagnosis import Diagnosis, episode_as_json, event_as_json
+from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.reading.console import read_records
 from ioflusher.kernlog.reading.inputs import opened
@@ -152,28 +152,3 @@ class _Watched:
         # a console capture may hold some NULs; a binary file is full of what no log has
         odd = sum(byte < 9 or 13 < byte < 27 for byte in self._beginning)
         return "is not text: no kernel log" if odd * 20 > len(self._beginning) else None
-
-
-def results_as_json(results: Iterable[LogResult]) -> dict[str, Any]:
-    """The results as `ioflusher diagnose --json` prints them; each episode names its input."""
-    kept = tuple(results)
-    return {
-        "recursion": any(result.diagnosis.recursion for result in kept),
-        "episodes": [
-            {**episode_as_json(episode), "input": result.name}
-            for result in kept
-            for episode in result.diagnosis.episodes
-        ],
-        "inputs": [
-            {
-                "name": result.name,
-                "recursion": result.diagnosis.recursion,
-                "reports": result.diagnosis.reports,
-                "dropped": result.diagnosis.dropped,
-                "memory": result.diagnosis.memory,
-                "events": [event_as_json(event) for event in result.diagnosis.events],
-                "trouble": result.trouble,
-            }
-            for result in kept
-        ],
-    }

@@ -1,10 +1,10 @@
 """A cycle of the graph as a finding: which kind it is, how sure, why, and what is missing."""
 
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge, Finding, Kind
-from ioflusher.kernlog.judging.kinds import recursion_kind
 from ioflusher.kernlog.judging.waitgraph import SURENESS, Cycle, allocates
-from ioflusher.kernlog.stacks.anatomy import Reclaim
-from ioflusher.kernlog.stacks.things import Thing
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 _INVERSIONS = {Thing.SHRINKERS, Thing.S_UMOUNT, Thing.THAW}
 _LOCKS = {None, Thing.HELD, Thing.TRANSACTION, Thing.INODE_LOCK, Thing.VICTIM}
@@ -41,7 +41,7 @@ def _kind(cycle: Cycle) -> Kind:
     if answers and len(cycle) > 1:
         return Kind.NETWORK_FS_RECURSION if answers in _NETWORKED else Kind.USER_FS_RECURSION
     reclaims = [edge.waiter for edge in cycle if allocates(edge.waiter)]
-    return recursion_kind(max(reclaims, key=_tells))
+    return _through(max(reclaims, key=_tells))
 
 
 _NETWORKED = {"nfs", "ceph", "cifs", "gfs2", "ocfs2", "9p"}
@@ -74,3 +74,25 @@ def _place(case: Case) -> str:
     if case.body.reclaim is Reclaim.DIRECT:
         return "its allocation waits in reclaim for"
     return "it reclaims and waits for" if case.body.reclaim is not None else "it waits for"
+
+
+def _through(case: Case) -> Kind:
+    """Through what reclaim came back: swap, a daemon's file system, writeback, inodes or another shrinker."""
+    body = case.body
+    roles = {step.role for step in body.inner}
+    if Role.SWAP_OUT in roles:
+        return Kind.SWAP_RECURSION
+    if body.wait is Wait.DAEMON or Role.USER_FS in roles:
+        return Kind.USER_FS_RECURSION
+    if Role.NETWORK_FS in roles:
+        return Kind.NETWORK_FS_RECURSION
+    if any(_gives_up_inodes(step) for step in body.inner):
+        return Kind.INODE_RECURSION
+    if Role.SHRINKER in roles:
+        return Kind.SHRINKER_RECURSION
+    return Kind.WRITEBACK_RECURSION
+
+
+def _gives_up_inodes(step: Step) -> bool:
+    """Whether a file system's inodes or directory entries, whose last user an inode may be, are freed."""
+    return step.does(Verb.FREES, Thing.INODE) or (step.role is Role.SHRINKER and step.part == "fs")
