@@ -32,7 +32,7 @@ def test_alike() -> None:
     keep(Run(FROZEN, FINISHED))
     ended = call("model", "compare", "swap-on-nbd", "--seeds", "2", "--json")
     assert ended.status == 0, ended.stderr
-    record = json.loads(ended.stdout)
+    (record,) = json.loads(ended.stdout)
     without, with_ = record["halves"]
     assert (record["kernel"], record["alike"]) == ("6.12", True)
     assert without["observed"]["outcomes"] == {"frozen": 1}
@@ -60,3 +60,16 @@ def test_nothing_kept() -> None:
     assert "the model" in ended.stdout
     assert "nothing is kept of swap-on-nbd on Linux 6.1" in ended.stderr
     assert "ioflusher lab run swap-on-nbd --kernel 6.1" in ended.stderr
+
+
+def test_a_table_of_several() -> None:
+    """A row for each, in Markdown; of what is not kept, 2 and how to play it."""
+    keep(Run(FROZEN, FINISHED))
+    ended = call("model", "compare", "swap-on-nbd", "ext4-on-nbd-throttled", "--seeds", "1", "--markdown")
+    assert ended.status == 2
+    _, _, swap, throttled = ended.stdout.splitlines()
+    assert swap == (
+        "| `swap-on-nbd` | 6.12 | frozen 1 | frozen 1 | reclaim-io 1 | finished 1 | finished 1 | alike |"
+    )
+    assert throttled.startswith("| `ext4-on-nbd-throttled` | 6.12 | - | frozen 1 |")
+    assert "ioflusher lab run ext4-on-nbd-throttled --kernel 6.12" in ended.stderr

@@ -49,6 +49,11 @@ class Comparison:
     halves: tuple[ComparedHalf, ...]
 
     @property
+    def observed(self) -> bool:
+        """Whether any half was observed."""
+        return any(half.observed.runs for half in self.halves)
+
+    @property
     def alike(self) -> bool:
         """Whether nothing that was observed differs from what was predicted."""
         found = [each for half in self.halves for each in (half.outcome, half.waits)]

@@ -1,5 +1,6 @@
 """Prediction beside observation: as a table, and as JSON."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -62,6 +63,34 @@ def _spread(spread: FigureSpread | None) -> str:
 def _word(agreement: Agreement) -> Text:
     word = "" if agreement is Agreement.UNKNOWN else agreement.value
     return Text(word, style=_STYLES[agreement])
+
+
+def comparison_markdown(comparisons: Iterable[Comparison]) -> str:
+    """A row for each scenario: what came out on real kernels and in the model, and where the daemon waits."""
+    heads = (
+        "scenario",
+        "Linux",
+        "without: real",
+        "the model",
+        "the daemon waits",
+        "with: real",
+        "the model",
+        "",
+    )
+    rows = [heads, ("---",) * len(heads)]
+    for one in comparisons:
+        without, with_ = one.halves
+        differs = [half.outcome.value for half in one.halves if half.outcome is not Agreement.ALIKE]
+        waits = _counts(without.observed.waits)
+        if without.waits is not Agreement.ALIKE:
+            waits = f"{waits}; the model: {_counts(without.predicted.waits)}"
+        cells = (
+            *(_counts(each) for each in (without.observed.outcomes, without.predicted.outcomes)),
+            waits,
+            *(_counts(each) for each in (with_.observed.outcomes, with_.predicted.outcomes)),
+        )
+        rows.append((f"`{one.scenario}`", one.kernel, *cells, ", ".join(differs) or "alike"))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
