@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.lab.qemu import Accelerator, Disk, Hardware, Places, qemu_argv
+from ioflusher.lab.qemu import Accelerator, Disk, Hardware, Places, clock_arguments, qemu_argv
 
 pytestmark = [pytest.mark.live, pytest.mark.needs("qemu-system-x86_64", "setpriv")]
 
@@ -68,3 +68,28 @@ def test_kvm_where_it_was_chosen() -> None:
     """KVM gives the guest this machine's processor."""
     argv = qemu_argv(replace(HARDWARE, accelerator=Accelerator.KVM), PLACES)
     assert (after(argv, "-accel"), after(argv, "-cpu")) == (["kvm"], ["host"])
+
+
+CPUINFO = """processor\t: 0
+cpu MHz\t\t: 2445.428
+flags\t\t: fpu tsc constant_tsc
+
+processor\t: 1
+cpu MHz\t\t: 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "scaled", "expected"),
+    [
+        (CPUINFO, False, ("tsc_early_khz=2445428",)),
+        (CPUINFO, True, ()),
+        (CPUINFO.replace("constant_tsc", "tsc"), False, ()),
+        (CPUINFO.replace("cpu MHz", "BogoMIPS"), False, ()),
+        (CPUINFO.replace("2445.428", "?"), False, ()),
+        ("", False, ()),
+    ],
+)
+def test_an_emulated_clock_is_told_its_speed(cpuinfo: str, scaled: bool, expected: tuple[str, ...]) -> None:
+    """The first processor's figure, where it is the counter's; else the kernel finds it out itself."""
+    assert clock_arguments(cpuinfo, scaled=scaled) == expected

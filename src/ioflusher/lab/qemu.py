@@ -86,6 +86,8 @@ KERNEL_ARGUMENTS = (
     "no_timer_check",
     # a quarter of an emulated kernel's boot: it would test its ciphers and checksums (crypto/algboss.c)
     "cryptomgr.notests",
+    # Debian's kernels clear every page and object that they give out, which an emulated processor does slowly
+    "init_on_alloc=0",
     "audit=0",
     "selinux=0",
     "apparmor=0",
@@ -140,6 +142,28 @@ def qemu_argv(hardware: Hardware, places: Places) -> list[str]:
     if hardware.network:
         argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
     return argv
+
+
+def clock_arguments(cpuinfo: str, *, scaled: bool) -> tuple[str, ...]:
+    """Kernel arguments by which an emulated guest knows how fast its clock runs, where that can be told.
+
+    QEMU's emulation shows a guest this machine's time stamp counter. The kernel finds its rate out with
+    timers that are late on a busy machine, and then all its seconds are some times too short: 40 s of
+    patience are over after 2. `tsc_early_khz` is known since 5.9.
+
+    Args:
+        cpuinfo: /proc/cpuinfo of this machine.
+        scaled: whether the speed of its processors is changed (cpufreq); then the figures there are not the
+            counter's.
+    """
+    lines = dict(line.split(":", 1) for line in cpuinfo.partition("\n\n")[0].splitlines() if ":" in line)
+    lines = {name.strip(): value.strip() for name, value in lines.items()}
+    if scaled or "constant_tsc" not in lines.get("flags", "").split():
+        return ()
+    try:
+        return (f"tsc_early_khz={round(float(lines['cpu MHz']) * 1000)}",)
+    except (KeyError, ValueError):
+        return ()
 
 
 def find_qemu() -> str:

@@ -147,6 +147,13 @@ class Lab:
         """Whether its guests see this file of this machine."""
         return is_shown(file, self._shares)
 
+    def _clock_arguments(self) -> tuple[str, ...]:
+        """What the kernel of an emulated guest is told of its clock."""
+        if self.accelerator is not Accelerator.TCG:
+            return ()
+        scaled = Path("/sys/devices/system/cpu/cpu0/cpufreq").exists()
+        return qemu.clock_arguments(Path("/proc/cpuinfo").read_text(), scaled=scaled)
+
     def boot(self, guest: Guest, order: AnyOrder, *, streams: tuple[str, ...] = ()) -> VirtualMachine:
         """A machine for the order, not yet started: use it as a context manager."""
         package_root = str(Path(__file__).resolve().parents[2])
@@ -172,7 +179,7 @@ class Lab:
             cpus=guest.cpus,
             disks=(Disk(self.root, readonly=True), *guest.disks),
             network=guest.network,
-            kernel_arguments=guest.kernel_arguments,
+            kernel_arguments=(*self._clock_arguments(), *guest.kernel_arguments),
             keep_memory=guest.keep_memory,
         )
         vm = VirtualMachine(hardware, archive, streams=streams)
