@@ -7,6 +7,8 @@ package pyroute2 (the extra `netlink`).
 import errno
 import os
 import re
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 from ioflusher.kernel.nbd import (
@@ -36,27 +38,84 @@ def attach(
         AttachError: pyroute2 or the device is missing, it is in use, or the kernel refuses.
         NbdError: the server cannot be reached, refuses, or does not fit the block size.
     """
+    export, sockets = connect(
+        device, address, block_size=block_size, timeout=timeout, connections=connections
+    )
+    _close(sockets)  # the kernel holds its own references
+    return export
+
+
+def connect(
+    device: str,
+    address: Address,
+    *,
+    block_size: int = 4096,
+    timeout: int = 0,
+    connections: int = 1,
+    dead_connection_timeout: int = 0,
+) -> tuple[Export, list[socket.socket]]:
+    """As `attach`; the sockets that the kernel uses are the caller's to close.
+
+    Args:
+        device, address, block_size, timeout, connections: as of `attach`.
+        dead_connection_timeout: seconds that requests wait for `reconnect` once no connection is left; 0:
+            they fail at once.
+    """
     index = device_index(device)
     os.close(open_device(device))  # its errors are clearer than those of netlink
     check_free(device)
     export, sockets = connect_sockets(address, block_size, connections)
     try:
         limit_requests(device, export.block_size.maximum)
-        items = [("NBD_SOCK_ITEM", {"attrs": [("NBD_SOCK_FD", sock.fileno())]}) for sock in sockets]
         attributes: list[tuple[NbdAttr, object]] = [
             (NbdAttr.INDEX, index),
             (NbdAttr.SIZE_BYTES, export.size),
             (NbdAttr.BLOCK_SIZE_BYTES, block_size),
             (NbdAttr.SERVER_FLAGS, export.flags),
-            (NbdAttr.SOCKETS, {"attrs": items}),
+            _sockets_attribute(sockets),
         ]
         if timeout:
             attributes.append((NbdAttr.TIMEOUT, timeout))
+        if dead_connection_timeout:
+            attributes.append((NbdAttr.DEAD_CONN_TIMEOUT, dead_connection_timeout))
         _request(NbdGenlCommand.CONNECT, attributes, f"attach {device}")
-    finally:
-        for sock in sockets:
-            sock.close()  # the kernel holds its own references
-    return export
+    except BaseException:
+        _close(sockets)
+        raise
+    return export, sockets
+
+
+def reconnect(device: str, address: Address, *, block_size: int = 4096) -> list[socket.socket]:
+    """Give the kernel a connection in place of one that was lost; its socket is the caller's to close.
+
+    Requests that were on their way over the lost one are sent again after the device's time-out. Where none
+    was lost the kernel does not take the new one, and says nothing (nbd_genl_reconfigure).
+
+    Raises:
+        AttachError: pyroute2 is missing, or the kernel refuses: the device was set up by ioctl, or is down.
+        NbdError: the server cannot be reached, or refuses.
+    """
+    _, sockets = connect_sockets(address, block_size, 1)
+    try:
+        attributes: list[tuple[NbdAttr, object]] = [
+            (NbdAttr.INDEX, device_index(device)),
+            _sockets_attribute(sockets),
+        ]
+        _request(NbdGenlCommand.RECONFIGURE, attributes, f"reconnect {device}")
+    except BaseException:
+        _close(sockets)
+        raise
+    return sockets
+
+
+def _sockets_attribute(sockets: Sequence[socket.socket]) -> tuple[NbdAttr, object]:
+    items = [("NBD_SOCK_ITEM", {"attrs": [("NBD_SOCK_FD", sock.fileno())]}) for sock in sockets]
+    return NbdAttr.SOCKETS, {"attrs": items}
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def detach(device: str) -> None:
@@ -126,6 +185,7 @@ def _message_layout() -> Any:
             ("NBD_ATTR_SERVER_FLAGS", "uint64"),
             ("NBD_ATTR_CLIENT_FLAGS", "uint64"),
             ("NBD_ATTR_SOCKETS", "sockets"),
+            ("NBD_ATTR_DEAD_CONN_TIMEOUT", "uint64"),
         )
         sockets = Sockets
 

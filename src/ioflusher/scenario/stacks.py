@@ -57,6 +57,7 @@ STACKS: dict[str, StackRow] = {
             },
             example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
             own_daemon=True,
+            faults=("connection-cut",),
         ),
         StackRow(
             kind="nbd-tcp",
@@ -69,6 +70,7 @@ STACKS: dict[str, StackRow] = {
             },
             example=("nbdkit", "-f", "-p", "{port}", "file", "{file}"),
             own_daemon=True,
+            faults=("connection-cut",),
         ),
         StackRow(
             kind="nbd-device",
@@ -93,6 +95,7 @@ STACKS: dict[str, StackRow] = {
             places={"file": ("{socket}", "{file}")},
             example=("nbdkit", "-f", "-U", "{socket}", "file", "{file}"),
             own_daemon=True,
+            faults=("connection-cut",),
         ),
         StackRow(
             kind="ublk",

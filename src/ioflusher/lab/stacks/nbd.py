@@ -3,17 +3,24 @@
 Without `daemon.command` the server is ours, which sets the state itself: the commands of the two halves
 differ in one word. Another server's command is the same in both: the state is set, or not, before it is
 executed. The server listens on a Unix socket or on TCP; some attach the device themselves.
+
+The device is set up by ioctl; over netlink where its connection is to be cut.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ioflusher.lab.guest.network import listens, listens_at
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
-from ioflusher.lab.stacks.base import Stack, filled_in, own_daemon
+from ioflusher.lab.stacks.base import Fault, Stack, filled_in, own_daemon
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernelclient import Attachment, attach
+
+if TYPE_CHECKING:
+    from ioflusher.lab.stacks.nbd_cut import CuttableConnection
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
@@ -29,6 +36,7 @@ class NbdStack(Stack):
     _server: Process
     # the agent holds the device, by a thread that sleeps in the kernel: one program less that has to start
     _attachment: Attachment
+    _cuttable: "CuttableConnection"
 
     def start(self) -> None:
         daemon = self.scenario.daemon
@@ -44,9 +52,24 @@ class NbdStack(Stack):
             self._server = self.processes.start(own_server(self.order, image, self.listen), stdout=True)
             uri = await_ready_line(self._server, "listening on ")
         try:
-            self._attachment = attach(DEVICE, parse_uri(uri))
+            self._attach(uri)
         except NbdError as error:
             raise SetupFailed(f"{DEVICE} was not attached: {error}; {self._server.told()}") from error
+
+    def _attach(self, uri: str) -> None:
+        if all(fault.kind != "connection-cut" for fault in self.scenario.fault):
+            self._attachment = attach(DEVICE, parse_uri(uri))
+            return
+        # only now: the netlink library takes a guest seconds to load
+        from ioflusher.lab.stacks.nbd_cut import CuttableConnection
+
+        self._cuttable = CuttableConnection(DEVICE, parse_uri(uri))
+
+    def faults(self) -> Mapping[str, Fault]:
+        return {
+            **super().faults(),
+            "connection-cut": Fault(lambda: self._cuttable.cut(), lambda: self._cuttable.restore()),
+        }
 
     def places(self, image: str) -> dict[str, str]:
         """What another server is told, by placeholder; `image` is the file behind the device, if any."""
