@@ -86,7 +86,10 @@ def test_a_reduction_changes_no_verdict(system: TransitionSystem) -> None:
     truth = oracle.search(system)
     whole = explore(system, reductions=NO_REDUCTIONS, threads=1)
     for reductions in REDUCTIONS:
-        found = explore(system, reductions=reductions, threads=1)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            # what is doomed is found by chance and a second search, too
+            monkeypatch.setattr("ioflusher.model.explore.way.FEW", 2)
+            found = explore(system, reductions=reductions, threads=1)
         assert_same(whole, found, truth)
 
 

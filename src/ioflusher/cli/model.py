@@ -3,6 +3,7 @@
 import click
 
 from ioflusher.cli.model_compare import compare_command
+from ioflusher.cli.model_explore import explore_command
 from ioflusher.cli.model_page import page_command
 from ioflusher.cli.model_run import run_command
 from ioflusher.cli.model_size import size_command
@@ -18,5 +19,5 @@ def model() -> None:
     """
 
 
-for _command in (run_command, page_command, sweep_command, size_command, compare_command):
+for _command in (run_command, explore_command, page_command, sweep_command, size_command, compare_command):
     model.add_command(_command)

@@ -52,6 +52,7 @@ __all__ = [
     "Stopped",
     "Taken",
     "Verdict",
+    "Watcher",
     "explore",
 ]
 
@@ -125,15 +126,16 @@ class _Exploring:
         self._threads = threads
         self.search = StateSearch(self._expander, bounds, threads, self.stop, whole=whole)
 
+    def _until_done(self, states: int) -> StateSearch:
+        bounds = Bounds(min(states, self._bounds.states), self._bounds.bytes)
+        return StateSearch(self._expander, bounds, self._threads, self.stop, until_done=True)
+
     def run(self) -> Exploration:
         expander, bounds = self._expander, self._bounds
         graph = self.search.run(Walk(expander).row)
         freeze = None
         if graph.stuck:
-            back = StateSearch(
-                expander, Bounds(bounds.states, bounds.bytes), self._threads, self.stop, until_done=True
-            )
-            freeze = deadlock(graph, expander, back)
+            freeze = deadlock(graph, expander, self._until_done)
         else:
             doomed, arrows = doomed_states(graph, expander)
             if len(doomed):

@@ -5,7 +5,7 @@ once more from the beginning, by single steps on plain numbers, each condition a
 simple evaluation of what numpy found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,13 @@ from ioflusher.model.explore.expand import CHUNK, Expander
 from ioflusher.model.explore.moves import Move
 from ioflusher.model.explore.records import Freeze, FreezeKind, Standing, Stands, Stopped, Taken
 from ioflusher.model.explore.search import StateGraph, StateSearch
+from ioflusher.model.explore.visited import one_row
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Step
 
 Row = tuple[int, ...]
+
+FEW, MANY = 20_000, 1_000_000  # states that are searched to see whether a state is doomed
+AT_ONCE, TRIED_STEPS = 256, 300  # states that chance follows at once, and steps beyond a search's own depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +99,60 @@ def _value(expression: Expression, values: Mapping[str, int]) -> int:
     return int(eval(code, {"__builtins__": {}, **SCALAR_NAMES}, dict(values)))  # type: ignore[arg-type]
 
 
-def deadlock(graph: StateGraph, expander: Expander, search: StateSearch) -> Freeze:
+def deadlock(graph: StateGraph, expander: Expander, until_done: Callable[[int], StateSearch]) -> Freeze:
     """The freeze of a search that found states which nothing follows.
 
     Args:
-        search: one `until_done`, to find out from where it could no longer be avoided.
+        until_done: a search for a state in which the system is done, of so many states at most; to find out
+            from where the freeze could no longer be avoided.
     """
     rows = _rows_to(graph, _least(graph, np.array(graph.stuck, dtype=np.uint32)))
     walk = Walk(expander)
     lengths = [walk.go(row) for row in rows[1:]]
-    doomed_at: int | None = 0
-    for place in range(len(rows) - 1, -1, -1):
-        found = search.run(rows[place])
-        if found.reached_done:
-            doomed_at = place + 1
-            break
-        if found.stopped is not Stopped.COVERED:
-            doomed_at = None
-            break
+    doomed_at = _doomed_at(graph, expander, rows, until_done)
     after = doomed_at and sum(lengths[: doomed_at - 1]) + 1
     standing = _standing(expander, walk.points, set())
     return Freeze(FreezeKind.DEADLOCK, tuple(walk.taken), after, (), standing, True)
+
+
+def _doomed_at(
+    graph: StateGraph, expander: Expander, rows: list[Row], until_done: Callable[[int], StateSearch]
+) -> int | None:
+    """The first state of a way into a deadlock that is doomed; None where that is too much to find out.
+
+    Backwards: few states follow a doomed one, and many that is not doomed, most of which get done somehow.
+    So what follows is searched as long as it is little; where it is more, getting done is tried by chance,
+    and only what chance does not do is searched again, to the end.
+    """
+    search = until_done(FEW)
+    for place in range(len(rows) - 1, -1, -1):
+        found = search.run(rows[place])
+        if found.stopped is Stopped.STATES and not found.reached_done:
+            if _gets_done(expander, rows[place], 2 * len(graph.levels) + TRIED_STEPS):
+                return place + 1
+            search = until_done(max(MANY, 4 * graph.states))
+            found = search.run(rows[place])
+        if found.reached_done:
+            return place + 1
+        if found.stopped is not Stopped.COVERED:
+            return None
+    return 0
+
+
+def _gets_done(expander: Expander, row: Row, steps: int) -> bool:
+    """Whether chance leads from a state to one in which the system is done, many at a time."""
+    chance = np.random.default_rng(0)
+    rows = one_row(row)
+    for _ in range(steps):
+        found = expander.expand(rows)
+        if found.done.any():
+            return True
+        if not len(found.rows):
+            return False
+        rows = found.rows
+        if len(rows) > AT_ONCE:
+            rows = rows.take(chance.choice(len(rows), AT_ONCE, replace=False), axis=0)
+    return False
 
 
 def livelock(
