@@ -7,6 +7,7 @@ length needs constant memory. Lines that it does not know end nothing: logs inte
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import chain, islice
 
 from ioflusher.kernlog.reading import lockdep
@@ -94,12 +95,18 @@ class _Draft:
         if not self.in_irq and len(self.frames) < MAX_FRAMES:
             self.frames.append(frame)
             # as the very first frame it begins a stack that is printed the other way round
-            if len(self.frames) > 1 and _is_outermost(frame):
+            if len(self.frames) > 1 and _is_outermost(frame.function):
                 self.complete = True
 
 
-def _is_outermost(frame: Frame) -> bool:
-    return does(frame.function, Verb.BEGINS, Thing.STACK)
+@lru_cache(maxsize=4096)
+def _is_outermost(function: str) -> bool:
+    return does(function, Verb.BEGINS, Thing.STACK)
+
+
+@lru_cache(maxsize=4096)
+def _common_frame(data: bytes) -> Frame | None:
+    return parse_frame(data.decode("ascii"))
 
 
 _TRACE_BEGINS = re.compile(
@@ -146,7 +153,6 @@ _OOPS = re.compile(
     r"|Internal error: Oops|general protection fault|WARNING: (?:CPU: \d|at )"
 )
 _OOPS_WORDS = ("kernel", "BUG", "Oops", "fault", "WARNING")
-_ENDS = ("Code: ", "---[ end trace", "Kernel panic")
 
 
 class Reader:
@@ -174,7 +180,7 @@ class Reader:
         if found is None or self._names or self._labelled or self._doubtful or self._broken:
             return False
         draft = self._drafts.get(found[2].decode("ascii") if found[2] else "")
-        frame = parse_frame(found[3].decode("ascii")) if draft and not draft.complete else None
+        frame = _common_frame(found[3]) if draft and not draft.complete else None
         if draft is None or frame is None:
             return False
         draft.add(frame)
@@ -199,14 +205,14 @@ class Reader:
                 raw = broken._replace(data=(_softly(broken) + raw.data)[:MAX_RAW_LINE])
             else:
                 yield from self._take_line(broken._replace(data=_softly(broken)))
-        if breaks_softly(raw.data):
+        if raw.data.endswith((b"=", b"=\r")) and breaks_softly(raw.data):
             self._broken = raw
             return
         yield from self._take_line(raw)
 
     def _take_line(self, raw: RawLine) -> Iterator[Record]:
         line = parse_line(raw.data)
-        if self._message is not None or line.text.lstrip().startswith('"MESSAGE"'):
+        if self._message is not None or '"MESSAGE"' in line.text:
             message = self._numbers(line.text)
             if message is None:
                 return
@@ -227,7 +233,8 @@ class Reader:
             return
         found = find_frame(text)
         if found:
-            yield from self._flush_names()
+            if self._names:
+                yield from self._flush_names()
             if self._labelled:
                 self._labelled = False
                 return
@@ -245,7 +252,8 @@ class Reader:
             frame = Frame(name["function"], None, None, name["module"], not name["doubt"])
             self._names.append((frame, line, raw))
             return
-        yield from self._flush_names()
+        if self._names:
+            yield from self._flush_names()
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
             self._kernel = kernel[1]
@@ -304,7 +312,7 @@ class Reader:
 
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
-        first = _is_outermost(frame)
+        first = _is_outermost(frame.function)
         # text without time stamps has stacks of several tasks with a line on each between them; stamped
         # ones go on behind a remark, unless a stack begins there
         anew = first or line.seconds is None or does(frame.function, Verb.ENDS, Thing.STACK)
@@ -337,7 +345,8 @@ class Reader:
             draft = None
         whole = f"{self._torn} {text.strip()}" if self._torn else text
         head = head or (parse_head(whole) if self._torn else None)
-        self._torn = text if (head is None or head.tid is None) and _is_torn(text) else ""
+        torn = (head is None or head.tid is None) and (len(text) < 60 or "task" in text)
+        self._torn = text if torn and _is_torn(text) else ""
         if head:
             yield from self._take_head(head, line, raw)
         elif any(word in text for word in _OOPS_WORDS) and _OOPS.search(text):
@@ -382,7 +391,7 @@ class Reader:
             draft.complete = True
         elif _RAN in text and not draft.frames and draft.head.source is Source.BARE:
             draft.head = replace(draft.head, source=Source.DUMP)
-        elif draft.frames and any(end in text for end in _ENDS):
+        elif draft.frames and _ends_stack(text):
             yield from self._end(line.caller)
         elif begins and draft.frames:
             yield from self._end(line.caller)
@@ -464,7 +473,11 @@ class Reader:
         if head is not None and head.source is not Source.DUMP:
             return True
         within = report.take(text)
-        return not within or "</TASK>" in text or any(end in text for end in _ENDS)
+        return not within or "</TASK>" in text or _ends_stack(text)
+
+
+def _ends_stack(text: str) -> bool:
+    return "Code: " in text or "---[ end trace" in text or "Kernel panic" in text
 
 
 def _is_torn(text: str) -> bool:

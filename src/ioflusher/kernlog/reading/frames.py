@@ -135,6 +135,8 @@ _FORMS = (
     # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
+# what one of the forms needs; most lines of a log have none of it
+_MAYBE = re.compile(r"\+0x|#\d| from | at[ .]| at$|>\] |\.[chSs]\??:\d")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
@@ -161,6 +163,8 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
     Args:
         text: one line, best without the log's usual prefixes (time stamp, caller, host).
     """
+    if not _MAYBE.search(text):
+        return None
     for form in _FORMS:
         found = form.search(text)
         if found is None:

@@ -60,8 +60,7 @@ _NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
 _NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = re.compile(
-    r"(?P<comm>\S.*?)\s+(?P<state>[RSDTtXxZPIKWN?])\s*"
-    r"(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
+    r"(?<=\s)(?P<state>[RSDTtXxZPIKWN?])\s*(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
 # a vendor's list of tasks: name, state, when it last ran, pid and more numbers
@@ -140,7 +139,7 @@ def parse_head(text: str) -> Head | None:
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
     # "(NOTLB)" stands at the end in Linux 2.6
-    if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.match(text.lstrip())):
+    if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.search(text)):
         return _old_head(found)
     if " 0x" in text and (found := _TIMED.match(text.lstrip())):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
@@ -163,14 +162,13 @@ def _may_be_history(text: str) -> bool:
 
 def _old_head(found: re.Match[str]) -> Head | None:
     """The name is padded to its full width, so what stands before that is a prefix."""
-    before, at = found.string, found.start("state") - 1
-    comm = found["comm"]
-    if len(comm) > _COMM_WIDTH or at > _COMM_WIDTH:
-        padded = before[max(0, at - _COMM_WIDTH) : at]
-        cut = at - _COMM_WIDTH
-        whole = cut <= 0 or not (before[cut - 1].isalnum() and before[cut].isalnum())
+    before = found.string[: found.start("state") - 1].lstrip()
+    comm = before.rstrip()
+    if len(before) > _COMM_WIDTH:
+        cut = len(before) - _COMM_WIDTH
+        whole = not (before[cut - 1].isalnum() and before[cut].isalnum())
         # a mail may have made one blank of many: then the last word has to do
-        comm = padded.strip() if whole else comm.split()[-1]
+        comm = before[cut:].strip() if whole else comm.split()[-1] if comm else ""
     if not comm or len(comm) > 31:
         return None
     return Head(Source.TASK_LIST, comm, None, int(found["tid"]), found["state"])
