@@ -247,6 +247,36 @@ def test_an_old_task_line_behind_a_prefix(prefix: str, name: str) -> None:
     assert (task.comm, task.tid, task.state) == (name[:15], 12345, "D")
 
 
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("nbd-server      D ffff88203e5d3680     0    77      1 0x00000080", "77 1 0x00000080"),
+        (
+            "task:nbd-server state:D stack:0 pid:77 tgid:77 ppid:1 flags:0x0",
+            "state:D stack:0 pid:77 tgid:77 ppid:1 flags:0x0",
+        ),
+        ("INFO: task nbd-server:77 blocked for more than 9 seconds.", "for more than 9 seconds."),
+    ],
+)
+def test_a_head_that_a_mail_broke_is_whole_again(head: str, words: str) -> None:
+    """Before each of these words; without its first words nothing says that it is a head."""
+    for word in words.split():
+        at = head.rindex(f" {word}")
+        broken = f"[    1.000000] {head[:at]}\n{head[at:].strip()}\n"
+        (task,) = task_reports(f"{broken}[    1.000001] Call Trace:\n[    1.000002]  f+0x1/0x2\n".encode())
+        assert (task.comm, task.tid) == ("nbd-server", 77), word
+
+
+def test_an_address_behind_a_broken_label_is_no_frame() -> None:
+    """A register's, a lock's, a warning's place: in whatever line it stands."""
+    for label in (
+        "WARNING: CPU: 0 PID: 1 at kernel/dma/direct.c:35",
+        "hardirqs last  enabled at (12):",
+        "RIP: 0010:",
+    ):
+        assert task_reports(f"{label}\nreport_addr+0xb4/0xc0\n".encode()) == ()
+
+
 def test_a_vendors_list_of_tasks_is_read() -> None:
     """Name, state, seconds, pid, then numbers that nobody explains; frames behind bare addresses."""
     log = b"f2fs_gc-253:12  D 226966.808196 572 302561 150976 0x1200840 0x0 572\n237207473347056\n"

@@ -90,6 +90,12 @@ FORMS: dict[str, Callable[[], str]] = {
     "two processors at once, a third one's": lambda: interleaved(
         "<4>[    1.000001] (0)[110:khungtaskd]", "<4>[    1.000001]-(1)[0:swapper/1]"
     ),
+    "a host and one blank before each line": lambda: "".join(
+        f"Nov 25 01:02:03 mybox {line.strip()}\n" for line in (HEAD, *LINES)
+    ),
+    "a table's cells": lambda: "".join(f'"1","{line}",\n' for line in (HEAD, "", *LINES[1:])),
+    "a page's paragraphs": lambda: "".join(f"<p>{line}</p>\n" for line in (HEAD, *LINES[1:])),
+    "a collector's json": lambda: "".join(json.dumps({"message": line}) + "\n" for line in (HEAD, *LINES)),
     "a journal's numbers": lambda: "".join(numbers(line, None) for line in (HEAD, *LINES)),
     "a journal's numbers, a line each": lambda: "".join(numbers(line, 8) for line in (HEAD, *LINES)),
 }

@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 from ioflusher.kernlog.reading import lockdep
 from ioflusher.kernlog.reading.events import event_of
-from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame
+from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word
 from ioflusher.kernlog.reading.heads import Head, parse_head
 from ioflusher.kernlog.reading.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
 from ioflusher.kernlog.reading.lockdep import LockdepText
@@ -134,7 +134,7 @@ _TORN = re.compile(
 )
 # an address behind it is a lock's or a register's, in whatever line it stands
 _LABELS_NEXT = re.compile(
-    r"(?:\bat:|\bis at|\blast +(?:en|dis)abled at \(\d+\):|\b[ER]IP:?(?: [0-9a-f]{4}:)?)"
+    r"(?:\bat:|\bis at|\bat \S+\.[chS]:\d+|\blast +(?:en|dis)abled at \(\d+\):|\b[ER]IP:?(?: [0-9a-f]{4}:)?)"
     r"\s*(?:\[<[0-9a-f]+>\]\s*)?$"
 )
 # a mail broke the line behind the mark of doubt
@@ -193,6 +193,8 @@ class Reader:
             seen.append(raw)
             line = parse_line(raw.data)
             found = find_frame(line.text)
+            if not found and (word := repeated_word(line.text)) and self._prefix.learn(word):
+                break
             if found and (not (before := line.before or found[1]) or self._prefix.learn(before)):
                 break
         return seen
@@ -263,7 +265,7 @@ class Reader:
         if self._odd is None and not self._reports and "+0x" in text and _NAMED.search(text):
             self._odd = _unread(line, raw)
         self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
-        self._labelled = text[-1] in ":]tP" and _LABELS_NEXT.search(text) is not None
+        self._labelled = (text[-1] in ":]tP" or ".c:" in text) and _LABELS_NEXT.search(text) is not None
         yield from self._take_text(line, raw)
 
     def finish(self) -> Iterator[Record]:
@@ -344,8 +346,10 @@ class Reader:
             yield from self._end(caller)
             draft = None
         whole = f"{self._torn} {text.strip()}" if self._torn else text
-        head = head or (parse_head(whole) if self._torn else None)
-        torn = (head is None or head.tid is None) and (len(text) < 60 or "task" in text)
+        joined = parse_head(whole) if self._torn else None
+        if joined and (head is None or joined.tid is not None):
+            head = joined
+        torn = (head is None or head.tid is None) and (len(text) < 100 or "task" in text)
         self._torn = text if torn and _is_torn(text) else ""
         if head:
             yield from self._take_head(head, line, raw)
@@ -482,7 +486,7 @@ def _ends_stack(text: str) -> bool:
 
 def _is_torn(text: str) -> bool:
     """Whether a line may be the beginning of a head that a mail broke."""
-    short = len(text) < 60 and (text[-1].isdigit() or text[-1].isspace() or text[-2:-1] == " ")
+    short = len(text) < 100 and (text[-1].isdigit() or text[-1].isspace() or text[-2:-1] == " ")
     return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
 
 

@@ -50,7 +50,7 @@ def plain_name(function: str) -> str:
 
 
 _SYMBOL = r"(?<![\w$.])\.?(?P<function>[A-Za-z_$][\w.$]*)"  # powerpc's old ABI writes a dot before it
-_MODULE = r"(?:\s*\[(?P<module>[A-Za-z_][\w-]*)[^\]]*\])?"
+_MODULE = r"(?:\s*\[(?P<module>[A-Za-z_][\w-]*)[^\]]*(?:\]|$))?"  # a mail may have broken it
 _DOUBT = r"(?:(?<![^\s\]])(?P<doubt>\?)\s*)?"
 _OFFSET = r"\+0x(?P<offset>[0-9a-f]{1,8})"
 _ADDRESS = r"(?:[0-9a-f]+|\.\.\.|\u2026)"  # "..." where an author cut it
@@ -83,6 +83,9 @@ class _Form:
 
 
 _SOURCES = (".c:", ".h:", ".S:", ".s:")
+# "? shrink_slab.part.40+0x1fa/0x430 [xfs 0123abcd (OE)]", an old arm64's "func+0x1/0x2 (P)",
+# and a trailing source place, as syzkaller prints it
+_PRINTED = _Form("+0x", rf"{_DOUBT}{_SYMBOL}{_OFFSET}/0x(?P<size>[0-9a-f]{{1,8}}){_MODULE}(?P<rest>.*)$")
 _FORMS = (
     # 32-bit ARM: "[<c0>] (schedule) from [<c1>] (schedule_timeout+0x1f6/0x2f0)", "schedule from foo+0x1/0x2"
     _Form(
@@ -90,9 +93,7 @@ _FORMS = (
         rf"{_SYMBOL}(?:{_OFFSET}/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}\)? from "
         r"(?:\[<[0-9a-f]+>\]\s*(?:\(?[A-Za-z_$]|0x)|\([A-Za-z_$]|[A-Za-z_$][\w.$]*\+0x|0x[0-9a-f])",
     ),
-    # "? shrink_slab.part.40+0x1fa/0x430 [xfs 0123abcd (OE)]", an old arm64's "func+0x1/0x2 (P)",
-    # and a trailing source place, as syzkaller prints it
-    _Form("+0x", rf"{_DOUBT}{_SYMBOL}{_OFFSET}/0x(?P<size>[0-9a-f]{{1,8}}){_MODULE}(?P<rest>.*)$"),
+    _PRINTED,
     # drgn's and PyKdump's: "#3  shrink_slab+0x9c (mm/vmscan.c:12:3)", "#18  foo+0x16, 477 bytes of data"
     _Form(
         "#",
@@ -132,11 +133,13 @@ _FORMS = (
         rf"#\d+\s+(?:\[{_ADDRESS}\]\s+)?{_SYMBOL}{_MODULE}(?:\s+(?:\(.*|in .*))?\s*$",
         alone=True,
     ),
+    # crash's, broken behind the name
+    _Form("] ", rf"(?<!\S)\[[0-9a-f]{{16}}\]\s+{_SYMBOL}\s*$"),
     # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
 # what one of the forms needs; most lines of a log have none of it
-_MAYBE = re.compile(r"\+0x|#\d| from | at[ .]| at$|>\] |\.[chSs]\??:\d")
+_MAYBE = re.compile(r"\+0x|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
@@ -150,9 +153,10 @@ _LABEL = re.compile(
 _PROSE = re.compile(r"(?:^|[\s(\"'`])[A-Za-z][a-z']*[,;]? $")
 # words that stand before a place in prose, and are no functions
 _WORDS = frozenset({"at", "in", "from", "file", "line", "of", "by", "see", "and", "the", "to", "is", "with"})
-# what may stand behind a frame, an author's remark included: "<-- waits here", "# takes ->i_mutex"
+# what may stand behind a frame, an author's remark included: "<-- waits here", "# takes ->i_mutex", and
+# what tables and pages put around text
 _AFTER_SYMBOL = re.compile(
-    r"^\s*\)?\s*(?:$|\(|\S+\.[chSs]:\d+|/0x|(?<=\s)(?:<[-=<]|#|//|/\*|--|[-=]+>|\*\*|;))"
+    r"^\s*\)?\s*(?:[\"',|\\]*\s*(?:</?\w[^>]{0,40}>)*\s*$|\(|\S+\.[chSs]:\d+|/0x|(?<=\s)(?:<[-=<]|#|//|/\*|--|[-=]+>|\*\*|;))"
 )
 
 
@@ -185,6 +189,15 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
         doubt = parts.get("doubt") or (offset == 0 and size) or "(unreliable)" in rest
         return Frame(found["function"], offset, size, parts.get("module"), not doubt), before.strip()
     return None
+
+
+def repeated_word(text: str) -> str | None:
+    """The word before what would be a frame without it; twice the same is no prose but a prefix."""
+    found = _PRINTED.search(text) if "+0x" in text else None
+    if found is None or not _AFTER_SYMBOL.match(found["rest"]):
+        return None
+    before = text[: found.start()]
+    return before.strip() if _PROSE.search(before) and not _LABEL.search(before) else None
 
 
 def parse_frame(text: str) -> Frame | None:

@@ -86,7 +86,7 @@ _DRGN = re.compile(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
 _NUMBERED = re.compile(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
 _PROC = re.compile(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
-    r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>[^)]{1,32}?)\)?:?)?$"
+    r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>(?!\w?[pt]?g?id:)[^)]{1,32}?)\)?:?)?$"
 )
 
 

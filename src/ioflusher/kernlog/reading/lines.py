@@ -174,6 +174,10 @@ def parse_line(raw: bytes) -> Line:
 _PRETTY = re.compile(r'^\s*"MESSAGE"\s*:\s*".*"(?=,?\s*$)')
 
 
+# the journal's, containers', and what collectors of logs call it
+_MESSAGE_KEYS = ("MESSAGE", "log", "message", "msg", "short_message")
+
+
 def _json_message(raw: bytes) -> str | None:
     """The message of a line of `journalctl -o json` or of a container's log, None where it is none."""
     import json
@@ -182,7 +186,8 @@ def _json_message(raw: bytes) -> str | None:
         entry = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    message = entry.get("MESSAGE", entry.get("log")) if isinstance(entry, dict) else None
+    found = (entry.get(key) for key in _MESSAGE_KEYS) if isinstance(entry, dict) else ()
+    message = next((text for text in found if text is not None), None)
     if isinstance(message, list):  # journald writes what is not valid UTF-8 as numbers
         try:
             message = bytes(message).decode("utf-8", "replace")
