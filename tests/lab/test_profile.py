@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -10,12 +11,14 @@ import pytest
 from ioflusher.kernel.syscall_names import syscall_name
 from ioflusher.kernel.trace_events import TraceEvent, TraceFormat
 from ioflusher.lab import profile
+from ioflusher.lab.errors import LabError
 from ioflusher.lab.guest import profile as guest_profile
 from ioflusher.lab.guest.profile import EventCounter
 from ioflusher.lab.messages import GfpUse, ProfileRound, SyscallUse
 from ioflusher.lab.profile import DaemonProfile, Spread, without_pressure, work_profiles
+from ioflusher.lab.profile_threads import threads_of_profile
 from ioflusher.report.experiment_profile import _row, profile_lines
-from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.file import builtin_scenarios, find_scenario, parse_scenario
 from tests.cli import program
 
 if TYPE_CHECKING:
@@ -270,6 +273,49 @@ def test_any_daemon(asked: list[Any]) -> None:
     assert scenario.daemon.command == ("server", "--at", "{mount}", "{directory}")
     assert options["io_flusher"] is True
     assert json.loads(ended.stdout)["works"][0]["syscalls"][0]["calls"]["mean"] == 4.0
+
+
+def call(name: str, calls: float, pages: float) -> profile.SyscallProfile:
+    """A system call that takes so many pages for a request."""
+    none = Spread(0.0, 0.0, 0.0)
+    return profile.SyscallProfile(
+        name, Spread(calls, calls, calls), none, none, none, Spread(pages, pages, pages)
+    )
+
+
+@pytest.mark.parametrize(
+    ("calls", "does"),
+    [
+        # ours, of a kept profile: 64 KiB are 16 pages
+        ([call("recvfrom", 2, 0.7), call("pwrite64", 1, 17), call("sendto", 1, 0)], ("store",)),
+        ([call("outside system calls", 0, 16), call("pwritev2", 1, 0.2)], ("allocate", "store")),
+        ([call("read", 1, 0), call("sendmsg", 1, 16), call("write", 1, 0)], ("send",)),
+        ([call("pwrite64", 0.1, 17)], ()),
+    ],
+)
+def test_a_description_for_the_model(calls: list[profile.SyscallProfile], does: tuple[str, ...]) -> None:
+    """What takes as much memory as the request; the larger of two sizes counts."""
+    (large,) = work_profiles([played("write", 10, 1.0, 40)])
+    small = replace(large, size=4096, syscalls=(call("sendto", 1, 1),))
+    large = replace(large, size=65536, syscalls=tuple(calls), threads=Spread(3.2, 3.0, 4.0))
+    (found,) = threads_of_profile(daemon_profile((small, large)))
+    assert (found.name, found.does, found.count) == ("server", does, 3)
+
+
+def test_a_profile_without_writes() -> None:
+    """Nothing can be described."""
+    with pytest.raises(LabError, match="no writes"):
+        threads_of_profile(daemon_profile(work_profiles([played("read", 10, 1.0, 40)])))
+
+
+def test_a_description_reads_back(asked: list[Any]) -> None:
+    """The form toml is tables that a scenario may have."""
+    ended = program.call(
+        "lab", "profile", "--daemon", "server {socket} {file}", "--kind", "nbd", "--format", "toml"
+    )
+    assert ended.status == 0, ended.stderr
+    scenario = parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"] + ended.stdout)
+    assert [thread.name for thread in scenario.daemon.thread] == ["server"]
 
 
 def test_a_daemon_must_be_named(asked: list[Any]) -> None:

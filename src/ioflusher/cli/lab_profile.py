@@ -34,7 +34,7 @@ DEFAULT_SCENARIO = "ext4-on-nbd-throttled"
 @click.option(
     "--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each kind."
 )
-@format_option("text", "json")
+@format_option("text", "json", "toml")
 @output_option
 @kernel_option
 @accelerator_option
@@ -62,11 +62,15 @@ def profile_command(
 
     from ioflusher.lab.messages import ProfileRound, SettingUp
     from ioflusher.lab.profile import profile_daemon
+    from ioflusher.lab.profile_threads import threads_of_profile
     from ioflusher.lab.qemu import Accelerator
     from ioflusher.lab.session import Lab
     from ioflusher.lab.setup import check_programs, daemon_files
     from ioflusher.report.experiment_profile import profile_lines
+    from ioflusher.scenario.writer import check_writer, threads_toml
 
+    if form == "toml":
+        check_writer()
     if scenario is None and daemon is None:
         raise click.UsageError("give a SCENARIO, or --daemon CMD and --kind KIND")
     found = read_scenario(scenario or DEFAULT_SCENARIO)
@@ -96,9 +100,15 @@ def profile_command(
             accelerator="KVM" if lab.accelerator is Accelerator.KVM else "emulated",
             on_report=show,
         )
-    text = (
-        msgspec.json.encode(profile).decode() + "\n"
-        if form == "json"
-        else "".join(f"{line}\n" for line in profile_lines(profile))
-    )
+    match form:
+        case "json":
+            text = msgspec.json.encode(profile).decode() + "\n"
+        case "toml":
+            head = (
+                f"{profile.served}, as profiled on {profile.kernel}",
+                "which thread does what is not seen",
+            )
+            text = threads_toml(threads_of_profile(profile), head=head)
+        case _:
+            text = "".join(f"{line}\n" for line in profile_lines(profile))
     write_result(text, output)

@@ -10,6 +10,7 @@ from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_NOFS, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.transitions import Changes, Expression, together
+from ioflusher.model.versions import holds
 
 # FUSE_DEFAULT_MAX_BACKGROUND, fs/fuse/inode.c
 MAX_BACKGROUND = 12
@@ -81,9 +82,9 @@ class FuseFile:
 class FuseWriteback(BlockDriver):
     """The mount as a backing device, with the write-back cache: requests of the flusher.
 
-    They wait for nobody's answer. Before 6.16 (0c58a97f919c "fuse: remove tmp folio for writebacks and
-    internal rb tree") each page is copied into a temporary one, which the daemon is sent, and is clean at
-    once: what is being written counts neither as dirty nor as writeback, but takes memory.
+    They wait for nobody's answer. Before 6.16 (`fuse_temp_pages` of `ioflusher.model.versions`) each page is
+    copied into a temporary one, which the daemon is sent, and is clean at once: what is being written counts
+    neither as dirty nor as writeback, but takes memory.
 
     Attributes:
         active: requests that the daemon has been given, at most MAX_BACKGROUND (fc->active_background).
@@ -92,7 +93,7 @@ class FuseWriteback(BlockDriver):
 
     def __init__(self, linux: Linux, name: str) -> None:
         super().__init__(linux, name, queue_depth=linux.zone.free.high, kinds=("write",))
-        self.temporary = linux.version < (6, 16)
+        self.temporary = holds("fuse_temp_pages", linux.version)
         self.active = linux.variable(
             f"{name}_active", 0, MAX_BACKGROUND, what=f"background requests of {name}"
         )

@@ -2,22 +2,22 @@
 
 An inode that was changed is pinned until the log has it on disk, then dirty until it is written to its place,
 then clean, and only then its memory can be had. Before 5.9 reclaim made it so and waited: for the log
-(xfs_iunpin_wait()), for the buffer (xfs_bwrite()). Since 993f951f501c ("xfs: make inode reclaim almost
-non-blocking"), 617825fe3489 and 4d0bab3a4468 it frees what is clean and asks for the rest to be written.
+(xfs_iunpin_wait()), for the buffer (xfs_bwrite()). Since then it frees what is clean and asks for the rest to
+be written (`xfs_reclaim_waits` of `ioflusher.model.versions`).
 """
 
-from ioflusher.kernel.task_flags import PF_KTHREAD, PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_WQ_WORKER, Version
+from ioflusher.kernel.task_flags import PF_KTHREAD, PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_WQ_WORKER
 from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.code import Code, Ways
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.transitions import Changes, Expression, Variable
+from ioflusher.model.versions import holds
 
 # requests besides the flusher's: reads, and those that XFS makes itself: of the log, of xfsaild, of reclaim
 # that waits
 KINDS = ("read", "log", "inode", "bwrite")
-NEVER_WAITS_SINCE: Version = (5, 9)
 # what an inode takes: xfs_inode with its VFS part, the log item, a directory entry
 INODE_BYTES = 2048
 # how many bytes are committed before the log is written unasked: XLOG_CIL_SPACE_LIMIT() of a small log
@@ -64,7 +64,7 @@ class XfsInodes:
     @property
     def waits(self) -> bool:
         """Whether reclaim of inodes waits."""
-        return self.linux.version < NEVER_WAITS_SINCE
+        return holds("xfs_reclaim_waits", self.linux.version)
 
     def create(self, code: Code, also: Changes) -> None:
         """xfs_create() of a unit of inodes; a transaction allocates without __GFP_FS (PF_MEMALLOC_NOFS)."""

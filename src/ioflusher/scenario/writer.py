@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from ioflusher.scenario.errors import ScenarioError
-from ioflusher.scenario.records import Scenario
+from ioflusher.scenario.records import Scenario, ThreadTable
 from ioflusher.support.toml import Size
 
 _UNITS = ((30, "G"), (20, "M"), (10, "K"))
@@ -48,6 +48,29 @@ def scenario_toml(
     for line in head:
         document.add(tomlkit.comment(line))
     _fill(document, scenario, "", said)
+    return tomlkit.dumps(document)
+
+
+def threads_toml(threads: Sequence[ThreadTable], *, head: Sequence[str] = ()) -> str:
+    """The tables [[daemon.thread]] that a scenario's file has for these; `head` is lines of comment.
+
+    Raises:
+        ScenarioError: tomlkit is not installed.
+    """
+    check_writer()
+    import tomlkit
+
+    array = tomlkit.aot()
+    for thread in threads:
+        entry = tomlkit.table()
+        _fill(entry, thread, "", {})
+        array.append(entry)
+    document = tomlkit.document()
+    for line in head:
+        document.add(tomlkit.comment(line))
+    daemon = tomlkit.table(is_super_table=True)
+    daemon.add("thread", array)
+    document.add("daemon", daemon)
     return tomlkit.dumps(document)
 
 
