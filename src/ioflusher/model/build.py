@@ -19,6 +19,7 @@ from ioflusher.model.scale import FULL, Scale
 from ioflusher.model.stacks import STACKS, StackPlan
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.versions import holds
 from ioflusher.model.workload import WORKLOAD, add_reader, add_toucher, add_writer
 from ioflusher.model.writeback import BackingDevice, DirtyDomain, add_flusher, make_backing_device
 from ioflusher.model.xfs import INODE_BYTES, XfsInodes
@@ -81,7 +82,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         work = min(work, scale.work_units)
     if use == "swap":
         # on where it is built in (6.1, and built in by Debian) and nobody wrote 0
-        lru_gen = version >= (6, 1) and scenario.kernel.write.get(LRU_GEN, "1") != "0"
+        lru_gen = holds("mglru", version) and scenario.kernel.write.get(LRU_GEN, "1") != "0"
         swappiness = int(scenario.kernel.sysctl.get("vm.swappiness", 60))
         size = scenario.device.size
         SwapArea(linux, stack.device, pool, size=size, swappiness=swappiness, lru_gen=lru_gen)

@@ -10,6 +10,7 @@ from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.transitions import Changes, Variable
+from ioflusher.model.versions import holds
 from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
 
 
@@ -113,8 +114,8 @@ def xfs_file(backing: BackingDevice) -> BufferedFile:
 def block_device_file(
     linux: Linux, backing: BackingDevice, direct: DirectWrites | None = None
 ) -> BufferedFile:
-    """block/fops.c; through iomap since 6.6 (487c607df790 "block: use iomap for writes to block devices")."""
-    if linux.version >= (6, 6):
+    """block/fops.c; through iomap in later releases."""
+    if holds("block_device_writes_by_iomap", linux.version):
         return BufferedFile(
             backing,
             ("blkdev_write_iter", "iomap_file_buffered_write", "iomap_write_iter"),

@@ -13,6 +13,7 @@ from ioflusher.model.gfp import Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
 from ioflusher.model.reclaim import reclaimable, try_to_free_pages
 from ioflusher.model.transitions import Changes, Variable
+from ioflusher.model.versions import holds
 
 # a page fault and the zeroing of a unit's pages, and taking them from the free list
 ALLOCATION_NS = 20_000
@@ -66,8 +67,7 @@ def watermark(linux: Linux, gfp: int, flags: int, *, realtime: bool) -> int:
     """The units that have to stay free: __zone_watermark_ok() and gfp_to_alloc_flags(), mm/page_alloc.c.
 
     PF_MEMALLOC and __GFP_MEMALLOC may have all (ALLOC_NO_WATERMARKS), unless the mask has __GFP_NOMEMALLOC. A
-    real-time task may have half of what lies below the min watermark, a quarter before 6.3 (1ebbb21811b7
-    "mm/page_alloc: explicitly define how __GFP_HIGH non-blocking allocations accesses reserves").
+    real-time task may have half of what lies below the min watermark, a quarter before 6.3.
     """
     least = linux.zone.wmark_min
     if not gfp & Gfp.NOMEMALLOC and (flags & PF_MEMALLOC or gfp & Gfp.MEMALLOC):
@@ -75,7 +75,7 @@ def watermark(linux: Linux, gfp: int, flags: int, *, realtime: bool) -> int:
     if gfp & Gfp.HIGH:
         return least - least // 2
     if realtime and gfp & Gfp.DIRECT_RECLAIM:
-        return least - (least // 2 if linux.version >= (6, 3) else least // 4)
+        return least - (least // 2 if holds("rt_half_reserve", linux.version) else least // 4)
     return least
 
 

@@ -334,6 +334,13 @@ CHANGES: tuple[KernelChange, ...] = (
         ),
         since=(6, 16),
     ),
+    KernelChange(
+        "block_device_writes_by_iomap",
+        "Buffered writes to a block device itself go through iomap.",
+        "block/fops.c",
+        (KernelCommit("487c607df790", "block: use iomap for writes to block devices"),),
+        since=(6, 6),
+    ),
     # ---- devices
     KernelChange(
         "ublk",
