@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ioflusher.cli.file_parameters import OutputFile
 from ioflusher.cli.messages import remark
 
 if TYPE_CHECKING:
@@ -22,6 +23,27 @@ kernel_option = click.option(
     help="A version of Linux such as 5.8, or a release; default: what SCENARIO needs, else 6.12.",
 )
 
+
+class DiagramFile(OutputFile):
+    """A file whose name's end says how a sequence diagram is written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if path.suffix not in DIAGRAM_SUFFIXES:
+            self.fail(
+                f"expected a name that ends in {', '.join(DIAGRAM_SUFFIXES)}, found {value!r}", param, ctx
+            )
+        return path
+
+
+DIAGRAM_SUFFIXES = (".svg", ".mmd", ".json")
+diagram_option = click.option(
+    "--diagram",
+    metavar="FILE",
+    type=DiagramFile(),
+    help="Draw the way to the freeze, a lane for each task, device and memory, as .svg, .mmd (Mermaid) or "
+    ".json.",
+)
 
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of chance."

@@ -14,6 +14,7 @@ from ioflusher.cli.messages import remark
 from ioflusher.cli.model_options import (
     chosen_halves,
     chosen_kernel,
+    diagram_option,
     halves_options,
     kernel_option,
     seed_option,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     type=OutputFile(),
     help="Write what the kernel's log of the half that froze would say, for `ioflusher diagnose`.",
 )
+@diagram_option
 @click.option(
     "--report",
     metavar="DIR",
@@ -51,6 +53,7 @@ def run_command(
     seed: int,
     as_json: bool,
     log: Path | None,
+    diagram: Path | None,
     report: Path | None,
 ) -> None:
     """Play SCENARIO in the model: without and with the IO_FLUSHER state.
@@ -83,6 +86,8 @@ def run_command(
             click.echo(line)
     if log is not None:
         _write_log(halves, log)
+    if diagram is not None:
+        _draw(halves, diagram)
     if report is not None:
         from ioflusher.report.model_report import write_model_report
 
@@ -90,6 +95,14 @@ def run_command(
         click.echo(f"report: {path}", err=as_json)
     good, _ = verdict(found, version, halves)
     sys.exit(ExitStatus.DONE if good else ExitStatus.FOUND)
+
+
+def _draw(halves: "tuple[ModelHalf, ...]", file: Path) -> None:
+    """Draw the end of the half that froze, else that of the last one."""
+    from ioflusher.report.model_diagram import FORMS, run_diagram
+
+    shown = next((half for half in halves if half.frozen), halves[-1])
+    write_result(FORMS[file.suffix](run_diagram(shown)), file)
 
 
 def _write_log(halves: "tuple[ModelHalf, ...]", log: Path) -> None:
