@@ -4,39 +4,14 @@ import re
 
 import pytest
 
-from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.reading.console import task_reports
-from ioflusher.model.build import build
 from ioflusher.model.halves import ModelHalf, daemons_of, play_half
 from ioflusher.report.model_log import hung_task_log
 from ioflusher.report.model_words import hardware_pids
 from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 SCENARIOS = builtin_scenarios()
-# they are about what the model has not: control groups, faults, multipath, NFS
-NOT_IN_THE_MODEL = {
-    "ext4-on-nbd-one-cgroup",
-    "nfs-on-ganesha-throttled",
-    "swap-on-iscsid-cut",
-    "swap-on-multipath",
-    "swap-on-tcmu",
-    "swap-on-tgt",
-}
-
-
-def modelled(name: str) -> bool:
-    """Whether the model has what the scenario is about."""
-    try:
-        build(parse_scenario(SCENARIOS[name]), io_flusher=False, version=(6, 12))
-    except IoflusherError:
-        return False
-    return True
-
-
-def test_what_the_model_has_not() -> None:
-    """These and no others: whoever adds one to the model takes it out here."""
-    assert {name for name in SCENARIOS if not modelled(name)} == NOT_IN_THE_MODEL
 
 
 def log_of(half: ModelHalf) -> bytes:
@@ -61,7 +36,7 @@ def number(name: str) -> int:
 
 
 @pytest.mark.parametrize("io_flusher", [False, True], ids=["without", "with"])
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in NOT_IN_THE_MODEL])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_the_loop_is_closed(name: str, io_flusher: bool) -> None:
     """A recursion of the daemon that the model has frozen; who waits for whom there does so in the model."""
     scenario = parse_scenario(SCENARIOS[name])
