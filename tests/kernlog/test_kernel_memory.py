@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.kernlog.test_rules import DEFINED, log
 
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis
@@ -16,7 +17,7 @@ from ioflusher.kernlog.fleet import Options, diagnose_records
 from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.memory.edges import first_answer
 from ioflusher.kernlog.memory.kernel import kernel_records, open_kernel
-from ioflusher.kernlog.reading.console import parse_console
+from ioflusher.kernlog.reading.console import parse_console, task_reports
 from ioflusher.kernlog.records import DeviceServer, TaskReport
 
 LOGS = Path(__file__).parent / "logs"
@@ -68,6 +69,26 @@ def test_a_daemon_that_waits_for_anothers_device_is_no_recursion() -> None:
     assert (episode.recursion, episode.kind) == (False, Kind.RECLAIM_BEHIND_DEVICE)
     assert "qemu-nbd (4242) serves" in episode.why
     assert "the kernel's own driver serves" in in_memory(NBD, "sda", (other,)).episodes[0].why
+
+
+def test_an_owner_and_a_device_close_a_cycle_of_two() -> None:
+    """The server waits for a lock, its owner's allocation for the server's device: memory names both."""
+    diagnoser = Diagnoser()
+    diagnoser.take(DeviceServer("nbd0", 7, "store"))
+    waits = log("store", DEFINED["SLEEP"] + " mutex_lock ext4_file_write_iter vfs_write")
+    allocates = log("hog", DEFINED["SWAP"] + DEFINED["FAULT"])
+    (server,) = task_reports(waits)
+    (owner,) = task_reports(allocates)
+    diagnoser.take(replace(server, pid=7, tid=8, owner=("hog", 9)))
+    diagnoser.take(replace(owner, pid=9, tid=9, device="nbd0"))
+    first, second = diagnoser.result().episodes
+    assert {first.confidence, second.confidence} == {Confidence.CERTAIN}
+    edges = {(edge.waiter, edge.thing, edge.giver, edge.missing) for edge in first.edges}
+    assert edges == {
+        ("store (8)", "owned-lock", "hog (9)", None),
+        ("hog (9)", "io", "store (8)", None),
+    }
+    assert edges == {(edge.waiter, edge.thing, edge.giver, edge.missing) for edge in second.edges}
 
 
 def test_an_answer_is_the_innermost_that_can_be_read() -> None:
