@@ -1,5 +1,7 @@
 """Cycles of several tasks, from stacks written after the kernel's sources: each edge and how it is known."""
 
+import sys
+
 import pytest
 from tests.kernlog.test_rules import DEFINED, log
 
@@ -214,3 +216,97 @@ def test_kswapd_behind_a_lock_of_a_driver_that_allocates() -> None:
     ]
     assert first.kind is Kind.SHRINKER_RECURSION
     assert first.missing == "whether Xorg (100) holds what is waited for"
+
+
+def test_programs_that_write_write_different_files_unless_they_are_one() -> None:
+    """A server's thread waits for a lock that another of its threads has, not for anybody's."""
+    lock = SLEEP + " rwsem_down_write_slowpath down_write ext4_file_write_iter vfs_write"
+    found = cycles(("nbd-server", STORES), ("nbd-server", lock), ("python", STORES))
+    assert [episode.tasks[0].comm for episode in found] == ["nbd-server", "nbd-server"]
+    assert ("nbd-server", "inode-lock", "nbd-server", "possible") in edges(found[1])
+
+
+def test_a_client_outside_reclaim_keeps_nobodys_reclaim() -> None:
+    """The daemon sleeps in reclaim; whoever waits for its answer without an allocation has nothing of it."""
+    daemon = (
+        SLEEP + " schedule_timeout reclaim_throttle" + PAGES + " kmalloc fuse_dev_do_write fuse_dev_write"
+    )
+    client = SLEEP + " request_wait_answer fuse_simple_request fuse_flush filp_close"
+    (episode,) = cycles(("myfuse", daemon), ("app", client))
+    assert episode.tasks[0].comm == "myfuse"
+    assert [edge[2] for edge in edges(episode)] == ["myfuse"]
+
+
+@pytest.mark.parametrize(
+    ("waits", "known"), [("down_read ext4_map_blocks", "possible"), ("ext4_wait_it", "probable")]
+)
+def test_how_sure_it_is_that_kswapd_does_not_get_on(waits: str, known: str) -> None:
+    """A file system that waits for itself keeps it; a lock may be let go any moment."""
+    kswapd = SLEEP + f" {waits} ext4_evict_inode evict super_cache_scan do_shrink_slab" + KSWAPD
+    sleeps = SLEEP + " congestion_wait shrink_inactive_list shrink_node try_to_free_pages"
+    inside = sleeps + " __alloc_pages_slowpath kmalloc ext4_ext_insert_extent ext4_map_blocks ext4_mkdir"
+    first, _ = cycles(("kswapd0", kswapd), ("mkdir", inside))
+    assert ("mkdir", "reclaim", "kswapd0", known) in edges(first)
+
+
+def test_a_stack_without_a_name_is_no_daemons_where_no_such_file_system_is() -> None:
+    """It may be the daemon of the FUSE file system that reclaim is in; there has to be one."""
+    (episode,) = diagnose_log(log("", DEFINED["XFS_WRITE"] + FAULT)[40:]).episodes
+    assert not any(text.startswith("answer") for text in episode.gives)
+
+
+def test_who_prepares_pages_for_writing_waits_for_a_pages_lock_in_reclaim() -> None:
+    """Before 4.8 one function waits for both bits of a page, so the lock may be writeback."""
+    names = SLEEP + " __lock_page" + PAGES + " kmalloc ext4_writepages do_writepages ksys_sync"
+    (episode,) = cycles(("sync", names))
+    assert edges(episode) == [("sync", "writeback", "sync", "probable")]
+
+
+def test_a_machine_without_memory_makes_a_daemon_sleep_too() -> None:
+    """Below the min watermark a daemon that sleeps in reclaim shows a shortage, no circle."""
+    zone = b"Node 0 Normal free:100kB min:2000kB low:2500kB high:3000kB active_anon:0kB\n"
+    names = SLEEP + " schedule_timeout reclaim_throttle" + PAGES + SEND
+    assert diagnose_log(log("nbd-server", names)).recursion
+    assert not diagnose_log(zone + log("nbd-server", names)).recursion
+
+
+@pytest.mark.parametrize(("version", "recursion"), [("4.12.9", True), ("4.13.0", False), ("6.1.0", False)])
+def test_loops_worker_throttled_for_everybodys_pages(version: str, recursion: bool) -> None:
+    """Before 4.13 it waited for the machine's dirty pages, those of its own device among them."""
+    names = (
+        STORES.replace("vfs_write ksys_pwrite64", "do_iter_write lo_write_bvec loop_process_work") + WORKER
+    )
+    assert diagnose_log(f"Linux version {version}\n".encode() + log("loop0", names)).recursion is recursion
+
+
+def test_a_network_file_systems_code_waits_for_its_server_as_anybody() -> None:
+    """Unless it sends or recovers, the answer does not need the thread."""
+    waits = SLEEP + " rpc_wait_bit_killable nfs_wb_folio nfs_release_folio" + PAGES
+    assert cycles(("ls", waits + " kmalloc nfs_readdir_xdr_to_array nfs_readdir iterate_dir")) == []
+
+
+def test_the_words_name_who_waits_for_whom() -> None:
+    """Both tasks by their names, and the one that the sentence began with as that."""
+    first, _ = cycles(JOURNAL, IN_THE_TRANSACTION)
+    assert first.why == (
+        "it reclaims and waits for a journal's transaction, or room in its log (wait_transaction_locked()), "
+        "which is up to touch (100): it is in ext4_add_entry() (ext4 makes a name inside a transaction); "
+        "touch (100) waits for kswapd to make progress (throttle_direct_reclaim()), which is up to the "
+        "first: it is kswapd0: the kernel's reclaim thread"
+    )
+
+
+def test_networkx_is_loaded_only_where_tasks_may_wait_for_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes 20 MiB and half a second, which a task that waits for itself does not need."""
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    assert len(cycles(("nbd-server", DEFINED["SWAP"] + SEND))) == 1
+    waits = ("java", DEFINED["SWAP"] + FAULT)
+    stuck = (
+        "loop0",
+        SLEEP + " mutex_lock xfs_ilock xfs_file_write_iter lo_write_bvec loop_queue_work" + WORKER,
+    )
+    assert cycles(waits, stuck) == []
+    with pytest.raises(ImportError):
+        cycles(JOURNAL, IN_THE_TRANSACTION)
