@@ -2,6 +2,7 @@
 
 import click
 
+from ioflusher.cli.model_check import check_command
 from ioflusher.cli.model_compare import compare_command
 from ioflusher.cli.model_explore import explore_command
 from ioflusher.cli.model_page import page_command
@@ -19,5 +20,13 @@ def model() -> None:
     """
 
 
-for _command in (run_command, explore_command, page_command, sweep_command, size_command, compare_command):
+for _command in (
+    run_command,
+    explore_command,
+    page_command,
+    sweep_command,
+    size_command,
+    compare_command,
+    check_command,
+):
     model.add_command(_command)

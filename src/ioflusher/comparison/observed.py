@@ -31,11 +31,12 @@ def observed_halves(runs: Iterable[Run], *, io_flusher: bool) -> tuple[HalfRun, 
     """One half of each run that has it; halves that were lost say nothing and are left out."""
     halves = (run.with_ if io_flusher else run.without for run in runs)
     return tuple(
-        _half_run(half) for half in halves if half is not None and half.outcome is not HalfOutcome.LOST
+        observed_half(half) for half in halves if half is not None and half.outcome is not HalfOutcome.LOST
     )
 
 
-def _half_run(half: Half) -> HalfRun:
+def observed_half(half: Half) -> HalfRun:
+    """A half as it is compared."""
     frozen = half.outcome is HalfOutcome.FROZEN
     told = [thread.explanation for thread in half.threads if thread.explanation is not None]
     kinds = [one.kind.value for one in told if one.kind not in (StackKind.IDLE, StackKind.OTHER)]

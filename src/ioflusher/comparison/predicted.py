@@ -8,6 +8,7 @@ from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.waits import StackKind, explain_stack
 from ioflusher.model.halves import ModelHalf, play_half, serves
 from ioflusher.model.run import RunOutcome
+from ioflusher.model.transitions import TransitionSystem
 from ioflusher.scenario.records import Scenario
 
 # /proc/PID/stack, which the lab reads, leaves functions of the scheduler's section out, and these are of it:
@@ -33,20 +34,27 @@ def predicted_halves(
     )
 
 
+def kinds_of_waits(system: TransitionSystem) -> frozenset[str]:
+    """In which kinds of waits the daemon's threads can stand, whatever the course of things."""
+    steps = (step for program in system.programs if serves(program) for step in program.steps)
+    found = {_kind(step.calls) for step in steps if step.waits_for}
+    return frozenset(kind for kind in found if kind is not None)
+
+
 def _half_run(half: ModelHalf) -> HalfRun:
     result = half.result
     daemons = {program.pid for program in half.system.programs if serves(program)}
-    kinds = []
-    for task in result.waiting:
-        if half.frozen and task.pid in daemons:
-            calls = (name for name in task.calls if name not in _SCHEDULER_SECTION)
-            frames = tuple(Frame(name, None, None, None, reliable=True) for name in calls)
-            kind = explain_stack(frames).kind
-            if kind not in (StackKind.IDLE, StackKind.OTHER):
-                kinds.append(kind.value)
+    waits = [_kind(task.calls) for task in result.waiting if half.frozen and task.pid in daemons]
     return HalfRun(
         outcome=_OUTCOMES[result.outcome],
         frozen_after_s=max(result.last_completed_ns.values(), default=0) / 1e9 if half.frozen else None,
         longest_request_s=None if half.frozen else max(result.longest_ns.values(), default=0) / 1e9,
-        waits=tuple(kinds),
+        waits=tuple(kind for kind in waits if kind is not None),
     )
+
+
+def _kind(calls: Iterable[str]) -> str | None:
+    """What a stack shows, the innermost function first; None for a thread that waits for work."""
+    names = (name for name in calls if name not in _SCHEDULER_SECTION)
+    kind = explain_stack(tuple(Frame(name, None, None, None, reliable=True) for name in names)).kind
+    return None if kind in (StackKind.IDLE, StackKind.OTHER) else kind.value
