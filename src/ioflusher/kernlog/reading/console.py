@@ -346,9 +346,7 @@ class Reader:
             yield from self._end(caller)
             draft = None
         whole = f"{self._torn} {text.strip()}" if self._torn else text
-        joined = parse_head(whole) if self._torn else None
-        if joined and (head is None or joined.tid is not None):
-            head = joined
+        head = head or (parse_head(whole) if self._torn else None)
         torn = (head is None or head.tid is None) and (len(text) < 100 or "task" in text)
         self._torn = text if torn and _is_torn(text) else ""
         if head:
