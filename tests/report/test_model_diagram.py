@@ -132,6 +132,23 @@ def test_the_option(suffix: str, tmp_path: Path) -> None:
     assert text.startswith({".svg": "<svg", ".mmd": "sequenceDiagram", ".json": "{"}[suffix])
 
 
+def test_the_way_of_an_exploration(tmp_path: Path) -> None:
+    """The verb draws the way that it prints; nothing where there is no freeze."""
+    small = ("--work", "6", "--queue-depth", "1")
+    scenario = "ext4-on-nbd-throttled"
+    file = tmp_path / "way.json"
+    ended = call("model", "explore", scenario, "--without", "--json", "--diagram", file)
+    freeze = json.loads(ended.stdout)["halves"][0]["freeze"]
+    arrows = json.loads(file.read_text())["arrows"]
+    assert arrows[-1]["number"] <= len(freeze["way"])
+    assert {arrow["at_s"] for arrow in arrows} == {None}
+    assert "a page of a file on vda" in [arrow["text"] for arrow in arrows]
+    other = tmp_path / "none.svg"
+    ended = call("model", "explore", scenario, "--with", *small, "--diagram", other)
+    assert "is not written: no freeze was found" in ended.stderr
+    assert not other.exists()
+
+
 def test_an_end_that_is_no_form(tmp_path: Path) -> None:
     """Said before anything is played."""
     ended = call("model", "run", "swap-on-nbd", "--diagram", tmp_path / "end.png")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,13 +13,22 @@ import click
 from ioflusher.cli.console import error_console
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
-from ioflusher.cli.model_options import chosen_halves, chosen_kernel, halves_options, kernel_option
+from ioflusher.cli.messages import remark
+from ioflusher.cli.model_options import (
+    chosen_halves,
+    chosen_kernel,
+    diagram_option,
+    halves_options,
+    kernel_option,
+)
 from ioflusher.cli.nbd import size
+from ioflusher.cli.output import write_result
 from ioflusher.cli.preferences import preferences
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
     from ioflusher.model.explore import Progress
+    from ioflusher.model.explore.halves import ExploredHalf
 
 
 @click.command("explore")
@@ -48,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--threads", metavar="N", type=click.IntRange(1, 64), help="Default: one for each processor.")
 @click.option("--all-states", is_flag=True, help="Let no state stand for others that come to the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
+@diagram_option
 def explore_command(
     scenario: str,
     kernel: tuple[int, int] | None,
@@ -61,6 +72,7 @@ def explore_command(
     threads: int | None,
     all_states: bool,
     as_json: bool,
+    diagram: Path | None,
 ) -> None:
     """Follow every order of steps of SCENARIO in the model: can it freeze, and by which way?
 
@@ -114,10 +126,26 @@ def explore_command(
 
         for line in render_exploration(found, version, halves):
             click.echo(line)
+    if diagram is not None:
+        _draw(halves, diagram)
     if halves[-1].exploration.stopped is Stopped.INTERRUPTED:
         sys.exit(ExitStatus.INTERRUPTED)
     good, _ = verdict(found, version, halves)
     sys.exit(ExitStatus.DONE if good else ExitStatus.FOUND)
+
+
+def _draw(halves: "tuple[ExploredHalf, ...]", file: Path) -> None:
+    """Draw the way to the first freeze that was found."""
+    from ioflusher.report.exploration_words import outcome
+    from ioflusher.report.model_diagram import FORMS, exploration_diagram
+
+    frozen = next((half for half in halves if half.exploration.freeze is not None), None)
+    if frozen is None:
+        remark(f"{file} is not written: no freeze was found")
+        return
+    found = frozen.exploration
+    title = f"{found.system.name}, {frozen.name} the state: {outcome(found)}"
+    write_result(FORMS[file.suffix](exploration_diagram(found, title)), file)
 
 
 @contextmanager
