@@ -1,8 +1,11 @@
 """Scenario files: the ones that come with the package are whole, and mistakes are named."""
 
+from pathlib import Path
+
 import pytest
 
 from ioflusher.lab.outcome import PROMISED, HalfOutcome, expectation_of
+from ioflusher.lab.setup import needed_programs
 from ioflusher.scenario.errors import ScenarioError
 from ioflusher.scenario.file import builtin_scenarios, find_scenario, parse_scenario
 
@@ -121,3 +124,12 @@ def test_the_trace_that_brought_the_state_about_is_expected_of_its_kernels() -> 
         expected = expectation_of(scenario, release)
         assert (expected.without, expected.with_) == (HalfOutcome.FINISHED, HalfOutcome.FINISHED)
         assert "617825fe3489" in expected.why
+
+
+def test_the_example_is_a_scenario() -> None:
+    """The one of a daemon whose store is a cluster: it parses, and `lab setup` finds the daemon's package."""
+    file = Path(__file__).parents[2] / "examples" / "rbd-nbd" / "swap-on-rbd-nbd.toml"
+    scenario = parse_scenario(file.read_text(), origin=str(file))
+    assert scenario.name == file.stem
+    assert scenario.machine.network
+    assert needed_programs(scenario)["rbd-nbd"] == "rbd-nbd"
