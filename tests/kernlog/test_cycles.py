@@ -310,3 +310,10 @@ def test_networkx_is_loaded_only_where_tasks_may_wait_for_one_another(
     assert cycles(waits, stuck) == []
     with pytest.raises(ImportError):
         cycles(JOURNAL, IN_THE_TRANSACTION)
+
+
+def test_a_submitter_outside_reclaim_holds_nobodys_request() -> None:
+    """Requests wait for a thread that allocates on its way down, not for one that the device holds up."""
+    waits = SLEEP + " raid5_get_active_stripe raid5_make_request md_submit_bio submit_bio vfs_write"
+    (episode,) = diagnose_log(log("dd", waits)).episodes
+    assert not any(text.startswith("io") for text in episode.gives)

@@ -109,11 +109,11 @@ def _by_function(case: Case, step: Step, thing: Thing, reason: str) -> Iterator[
         yield End(thing, None, _PROBABLE, _UNSENT, missing)
     elif thing is Thing.FS_IO:
         yield from _ends_io(case, name, part)
-    elif thing is Thing.IO and case.body.wait in IO_WAITS | HELD_WAITS:
+    elif thing is Thing.IO and case.body.reclaim and case.body.wait in IO_WAITS | HELD_WAITS:
         why = f"it asked for memory below {name}, where requests of a device wait for it"
         yield End(thing, None, _PROBABLE, why, "the log does not show that reclaim waits for the same device")
     elif thing is Thing.QUEUE:
-        why = f"it asked for memory while it changed a block device's queue ({name})"
+        why = f"it is in the middle of a change to a block device's queue ({name})"
         yield End(thing, None, _PROBABLE, why, "the log does not show that both are the same queue")
     elif thing is Thing.TRANSACTION:
         if part:
