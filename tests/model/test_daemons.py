@@ -2,6 +2,7 @@
 
 import pytest
 
+from ioflusher.lab.trials import trial_key
 from ioflusher.scenario.daemons import DAEMONS, describe
 from ioflusher.scenario.errors import ScenarioError
 from ioflusher.scenario.file import builtin_scenarios, check_scenario, find_scenario, parse_scenario
@@ -74,3 +75,12 @@ def test_what_a_scenario_says_goes_before_the_row() -> None:
     )
     assert found.threads == (ThreadTable("mine", ("store",)),)
     assert found.writeback_cache
+
+
+def test_a_description_leaves_the_identity_of_kept_runs() -> None:
+    """What a guest played is told by what it was given; it never looks at the description."""
+    base = find_scenario(BASE)
+    described = with_settings(base, {"daemon.thread": [{"name": "mine", "does": ["store"]}]})
+    played = [trial_key(one, "6.12.117", "emulated", {}) for one in (base, described)]
+    assert described != base
+    assert played[0] == played[1]
