@@ -317,3 +317,22 @@ def test_a_submitter_outside_reclaim_holds_nobodys_request() -> None:
     waits = SLEEP + " raid5_get_active_stripe raid5_make_request md_submit_bio submit_bio vfs_write"
     (episode,) = diagnose_log(log("dd", waits)).episodes
     assert not any(text.startswith("io") for text in episode.gives)
+
+
+def test_what_a_task_gives_is_what_its_stack_shows() -> None:
+    """A waiter keeps no driver's lock for being in its code, and pages are no shrinker's."""
+    (lock,) = diagnose_log(
+        log("dd", SLEEP + " mutex_lock md_handle_request md_submit_bio vfs_write")
+    ).episodes
+    assert lock.gives == ("oom-victim [probable]: it may be the one that the OOM killer chose",)
+    (pages,) = diagnose_log(log("dd", SLEEP + " folio_wait_writeback" + PAGES + FAULT)).episodes
+    assert not any(text.startswith("shrinkers") for text in pages.gives)
+    (answer,) = diagnose_log(log("ls", SLEEP + " request_wait_answer fuse_readdir iterate_dir")).episodes
+    assert answer.waits == ("answer of fuse [certain]: the answer of a file system's daemon",)
+
+
+@pytest.mark.parametrize(("word", "recursion"), [("frobber", True), ("frob", True), ("fro", False)])
+def test_a_subsystem_without_rows_is_known_by_its_first_word(word: str, recursion: bool) -> None:
+    """Three letters are too few: as many names begin with them by chance."""
+    names = f"{SLEEP} mutex_lock {word}_shrink_scan do_shrink_slab {SLAB} kmalloc {word}_alloc vfs_ioctl"
+    assert bool(cycles(("x", names))) is recursion
