@@ -354,8 +354,20 @@ def test_what_the_model_has_not(settings: dict[str, object], said: str) -> None:
     assert said in str(raised.value)
 
 
+def test_memory_is_touched_once() -> None:
+    """A second pass would read from swap."""
+    with pytest.raises(NotModelledError, match=r"workload.passes: the model expects 1 for 'anonymous'"):
+        build(
+            with_settings(find_scenario("swap-on-nbd"), {"workload.passes": 2}),
+            io_flusher=True,
+            version=(6, 12),
+        )
+
+
 def test_what_makes_no_difference_is_noted() -> None:
     """A setting that has no effect in the model is said with the system."""
+    system = build(find_scenario("xfs-on-nbd-5.8"), io_flusher=True, version=(5, 8))
+    assert system.notes[0] == "device.mkfs has no effect: a file system has one allocation group"
     system = build(find_scenario("swap-on-nbd"), io_flusher=True, version=(6, 12))
     assert system.notes == (
         "kernel.sysctl.vm.watermark_boost_factor has no effect: the watermarks are not boosted",

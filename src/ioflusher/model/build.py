@@ -185,6 +185,8 @@ def _check_modelled(scenario: Scenario) -> None:
             refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
     if scenario.pressure.kind == "anonymous":
         refuse("pressure.kind", "'none' or 'reader'", scenario.pressure.kind)
+    if scenario.workload.kind == "anonymous" and scenario.workload.passes > 1:
+        refuse("workload.passes", "1 for 'anonymous', as nothing is read from swap", scenario.workload.passes)
     if hardening.reserve:
         refuse("hardening.reserve", "0, as it does not reclaim a daemon's memory", hardening.reserve)
     if hardening.oom_score_adj is not None:
@@ -212,7 +214,8 @@ def _check_cgroup(
 
 def _notes(scenario: Scenario) -> tuple[str, ...]:
     """What the scenario says that makes no difference in the model."""
-    return tuple(
+    said = ("device.mkfs has no effect: a file system has one allocation group",)
+    return (said if scenario.device.mkfs else ()) + tuple(
         f"kernel.sysctl.{name} has no effect: {SYSCTL_WITHOUT_EFFECT[name]}"
         for name in scenario.kernel.sysctl
         if name in SYSCTL_WITHOUT_EFFECT
