@@ -79,3 +79,15 @@ def test_our_model_says_the_same(name: str, io_flusher: bool) -> None:
         daemon = dict((program.name, standing) for program, standing in found.freeze.named(found.system))
         expected = "balance_dirty_pages" if name.startswith("ext4") else "try_to_free_pages"
         assert expected in daemon["nbd-daemon"].calls
+
+
+def test_our_xfs_says_the_same() -> None:
+    """Reclaim of inodes waits before 5.9, in the function that the lab saw, and not since."""
+    scenario = parse_scenario(builtin_scenarios()["xfs-on-nbd-5.8"])
+    scale = Scale(scenario.workload.size // 6, queue_depth=1, work_units=3)
+    found = explore(build(scenario, io_flusher=False, version=(6, 12), scale=scale))
+    assert found.verdict is Verdict.NO_FREEZE
+    found = explore(build(scenario, io_flusher=False, version=(5, 8), scale=scale))
+    assert found.freeze is not None
+    daemon = dict((program.name, standing) for program, standing in found.freeze.named(found.system))
+    assert "xfs_iunpin_wait" in daemon["nbd-daemon"].calls

@@ -23,6 +23,8 @@ INODE_BYTES = 2048
 # how many bytes are committed before the log is written unasked: XLOG_CIL_SPACE_LIMIT() of a small log
 CIL_BYTES = 1 << 20
 SCAN_NS = 30_000
+# tasks that wait, at most; more may not have seen yet that theirs is done than requests are in flight
+WAITERS = 63
 
 
 class XfsInodes:
@@ -49,14 +51,14 @@ class XfsInodes:
         self.dirty = inodes("dirty", "dirty")
         self.flushing = inodes("flushing", "being written")
         self.clean = inodes("clean", "clean")
-        self.log_waiters = linux.variable("xfs_log_waiters", 0, 63, what="tasks that wait for the log")
+        self.log_waiters = linux.variable("xfs_log_waiters", 0, WAITERS, what="tasks that wait for the log")
         self.pushed = linux.variable("xfs_pushed", 0, 1, what="somebody asked for all inodes to be written")
-        self.written = linux.variable("xfs_written", 0, device.queue_depth, what="inodes written by reclaim")
+        self.written = linux.variable("xfs_written", 0, WAITERS, what="inodes written by reclaim")
         freed = bio_put(pool)
         flushed: Changes = {self.flushing: self.flushing - 1, self.clean: self.clean + 1, **freed}
         device.completions["log"] = {self.dirty: self.dirty + self.logging, self.logging: 0}
         device.completions["inode"] = flushed
-        self.read = linux.variable("xfs_read", 0, device.queue_depth, what="reads that are done")
+        self.read = linux.variable("xfs_read", 0, WAITERS, what="reads that are done")
         device.completions["read"] = {self.read: self.read + 1, **freed}
         device.completions["bwrite"] = {**flushed, self.written: self.written + 1}
         linux.shrinkers.append(self)
