@@ -8,6 +8,7 @@ from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO, Ver
 from ioflusher.model.build import build
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.run import RunOutcome, RunResult, Waiting, run
+from ioflusher.model.scale import Scale
 from ioflusher.scenario.file import find_scenario
 from ioflusher.scenario.records import Scenario, ThreadTable
 from ioflusher.scenario.settings import with_settings
@@ -307,6 +308,18 @@ def test_a_daemon_that_a_scenario_describes() -> None:
     assert result.outcome is DONE
     assert result.completed == {"nbd0": 768}
     assert result.values["vda_dirty"] == result.values["vda_direct_done"] == 0
+
+
+def test_direct_writes_through_a_queue_of_one() -> None:
+    """More may be done and not seen by their writers than the disk takes at once."""
+    described = with_settings(
+        find_scenario("ext4-on-nbd-throttled"),
+        {"daemon.thread": [{"name": "mine", "does": ["store-direct"], "count": 5}]},
+    )
+    system = build(described, io_flusher=False, version=(6, 12), scale=Scale(queue_depth=1))
+    done = next(each for each in system.variables if each.name == "vda_direct_done")
+    assert done.high >= 5
+    assert run(system).outcome is DONE
 
 
 def test_a_daemon_that_nobody_described() -> None:

@@ -13,6 +13,9 @@ from ioflusher.model.transitions import Changes, Variable
 from ioflusher.model.versions import holds
 from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
 
+# threads of a daemon at most, `count` of ioflusher.scenario.records.ThreadTable
+MOST_WRITERS = 256
+
 
 class File(Protocol):
     """Something that takes a buffered write, a unit at a time."""
@@ -85,7 +88,7 @@ def direct_writes(linux: Linux, device: BlockDriver, pool: BioPool) -> DirectWri
     done = linux.variable(
         f"{device.name}_direct_done",
         0,
-        device.queue_depth,
+        MOST_WRITERS,  # each may have one that is done and that it has not seen, whatever the queue holds
         what=f"direct writes to {device.name} that are done",
     )
     device.completions["direct"] = {done: done + 1, **bio_put(pool)}
