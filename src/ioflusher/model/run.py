@@ -45,7 +45,8 @@ class Waiting:
         calls: its stack, the innermost first.
         state: "D" or "S".
         flags: its PF_ flags.
-        behind: numbers of the tasks one of which has to go on first; empty where nobody can.
+        behind: numbers of the tasks one of which has to go on first; empty where nobody can, and where the
+            run is done.
         by: for each of them the step that would do it, in the words of its label.
         rests: whether it has nothing to do, or is done.
     """
@@ -113,7 +114,7 @@ class _Option:
     step: Step
     act: Callable[[list[int]], None] | None
     to: int
-    takes: Callable[[list[int]], int] | None
+    takes: int | Callable[[list[int]], int] | None
     writes: int
     begins: str
     completes: str
@@ -209,14 +210,13 @@ class _Run:
         waits: dict[int, int] = {}  # the tasks that wait, and for which variables
         stays = [0] * len(at)
         awaited = 0  # the variables that somebody waits for, or more
-        on_step = self.on_step
+        on_step, sampled = self.on_step, self.sample_ns > 0
         sequence = steps = standing = moved_at = 0
         working = {number for number, program in enumerate(self.system.programs) if program.works}
         worked = True  # whether one of them may have come to rest
         while True:
             while ready:
                 task = ready.popleft()
-                worked = worked or task in working
                 while True:
                     point = points[task][at[task]]
                     option = point.only
@@ -225,6 +225,7 @@ class _Run:
                         if not able:
                             waits[task] = point.reads
                             awaited |= point.reads
+                            worked = worked or (point.rests and task in working)
                             self.since[task] = self.now
                             stays[task] += 1
                             for option, after in point.timeouts:
@@ -236,9 +237,11 @@ class _Run:
                         if able & (able - 1):
                             option = _by_weight(point.options, able, chance())
                     if option.takes is not None:
+                        takes = option.takes if isinstance(option.takes, int) else option.takes(values)
                         sequence += 1
-                        lasts = int(option.takes(values) * (shortest + spread * chance()))
+                        lasts = int(takes * (shortest + spread * chance()))
                         heappush(due, (self.now + lasts, sequence, task, option, 0))
+                        worked = worked or (point.rests and task in working)
                         break
                     if option.act is not None:
                         option.act(values)
@@ -270,7 +273,7 @@ class _Run:
                 moved_at = when
             if when > limit_ns:
                 return self._result(RunOutcome.OUT_OF_TIME, steps, waits)
-            while self.sample_ns and self.sampled_ns <= when:
+            while sampled and self.sampled_ns <= when:
                 self.samples.append((self.sampled_ns, tuple(values)))
                 self.sampled_ns += self.sample_ns
             if when > self.now:
@@ -308,7 +311,9 @@ class _Run:
 
     def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int]) -> RunResult:
         values = dict(zip(self.index, self.values, strict=True))
-        behind = who_is_first(self.system, self.at, values, tuple(waits))
+        behind: dict[int, dict[int, str]] = {task: {} for task in waits}
+        if outcome is not RunOutcome.DONE:  # it takes as long as a short run
+            behind = who_is_first(self.system, self.at, values, tuple(waits))
         pids = [program.pid for program in self.system.programs]
         waiting = []
         for number, program in enumerate(self.system.programs):
@@ -371,11 +376,16 @@ class _Run:
             step,
             self._effect(step),
             step.to,
-            None if step.takes_ns is None else self._function(self._text(step.takes_ns)),
+            self._time(step.takes_ns),
             self._bits(variable.name for variable, _ in step.changes),
             step.begins,
             step.completes,
         )
+
+    def _time(self, takes_ns: Expression | None) -> int | Callable[[list[int]], int] | None:
+        if takes_ns is None or takes_ns.reads:
+            return None if takes_ns is None else self._function(self._text(takes_ns))
+        return self._function(takes_ns.text)([])
 
     def _bits(self, names: Iterable[str]) -> int:
         found = 0
