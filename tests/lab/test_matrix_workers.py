@@ -52,7 +52,13 @@ def playing(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         start_new_session=True,
     )
     try:
-        wait_for(lambda: program.poll() is not None or len(list(tmp_path.glob("guest-*"))) == 2)
+        # the halves of a run are played at once: the one that goes on may begin before the other is kept
+        wait_for(
+            lambda: (
+                program.poll() is not None
+                or (len(list(tmp_path.glob("guest-*"))) == 2 and all(kept(tmp_path)))
+            )
+        )
         assert program.poll() is None, program.communicate()
         yield program
     finally:
@@ -76,7 +82,7 @@ def test_ctrl_c(playing: "subprocess.Popen[str]", tmp_path: Path, whole_group: b
     out, err = playing.communicate(timeout=DEADLINE_S)
     assert (playing.returncode, out, err) == (0, "interrupted\n", "")
     assert list(tmp_path.glob("guest-*")) == []
-    assert members(playing.pid) == []
+    wait_for(lambda: not members(playing.pid))  # the tracker of its resources ends behind it
     assert kept(tmp_path) == [[FROZEN], [FROZEN]]
 
 
@@ -99,7 +105,7 @@ def test_a_worker_that_is_killed(playing: "subprocess.Popen[str]", tmp_path: Pat
     assert playing.returncode == 1
     assert "LabError: a process that played a run was killed" in err
     assert [path.name for path in tmp_path.glob("guest-*")] == [f"guest-{victim}"]
-    assert members(playing.pid) == []
+    wait_for(lambda: not members(playing.pid))  # the tracker of its resources ends behind it
     assert kept(tmp_path) == [[FROZEN], [FROZEN]]
 
 
