@@ -204,8 +204,7 @@ class _Run:
         values, at, points, chance = self.values, self.at, self.points, self.random.random
         shortest, spread = 1 - self.jitter, 2 * self.jitter
         ready = deque(range(len(at)))
-        # when, in which order, who, with which step, as a time-out of which stay at its point (0: it took
-        # time)
+        # when, in which order, who, with which step, as a time-out of which stay at its point (0: of none)
         due: list[tuple[int, int, int, _Option, int]] = []
         waits: dict[int, int] = {}  # the tasks that wait, and for which variables
         stays = [0] * len(at)
@@ -214,12 +213,13 @@ class _Run:
         sequence = steps = standing = moved_at = 0
         working = {number for number, program in enumerate(self.system.programs) if program.works}
         worked = True  # whether one of them may have come to rest
+        due_task, decided = 0, None  # whose time has come, with the step that it had decided upon
         while True:
-            while ready:
-                task = ready.popleft()
+            while ready or decided is not None:
+                task = ready.popleft() if decided is None else due_task
                 while True:
                     point = points[task][at[task]]
-                    option = point.only
+                    option = decided or point.only
                     if option is None:
                         able = point.able(values)
                         if not able:
@@ -236,13 +236,14 @@ class _Run:
                         option = point.options[able.bit_length() - 1]
                         if able & (able - 1):
                             option = _by_weight(point.options, able, chance())
-                    if option.takes is not None:
+                    if option.takes is not None and decided is None:
                         takes = option.takes if isinstance(option.takes, int) else option.takes(values)
                         sequence += 1
                         lasts = int(takes * (shortest + spread * chance()))
                         heappush(due, (self.now + lasts, sequence, task, option, 0))
                         worked = worked or (point.rests and task in working)
                         break
+                    decided = None
                     if option.act is not None:
                         option.act(values)
                         if option.writes & awaited:
@@ -264,8 +265,8 @@ class _Run:
             worked = False
             if not due:
                 return self._result(RunOutcome.FROZEN, steps, waits)
-            when, _, task, option, stay = heappop(due)
-            if stay and not (task in waits and stays[task] == stay):
+            when, _, due_task, option, stay = heappop(due)
+            if stay and not (due_task in waits and stays[due_task] == stay):
                 continue  # it went on before its time was up
             if when - moved_at > stalled_ns:
                 if any(count(values) for count in self.in_flight):
@@ -278,24 +279,11 @@ class _Run:
                 self.sampled_ns += self.sample_ns
             if when > self.now:
                 self.now, standing = when, steps
-            waits.pop(task, None)
-            ready.append(task)
-            step = option.step
-            if not stay and step.when is not None and not points[task][at[task]].able(values):
-                continue  # what it decided upon is gone: it decides again
-            if option.act is not None:
-                option.act(values)
-                if option.writes & awaited:
-                    awaited = _wake(waits, option.writes, ready)
-            at[task] = option.to
-            steps += 1
-            if on_step is not None:
-                on_step(Happened(self.now, task, step, tuple(values)))
-            if option.begins:
-                self._begin(option.begins)
-            if option.completes:
-                self._complete(option.completes)
-                moved_at = self.now
+            waits.pop(due_task, None)
+            if stay or option.step.when is None or points[due_task][at[due_task]].able(values):
+                decided = option
+            else:  # what it decided upon is gone: it decides again
+                ready.append(due_task)
 
     def _begin(self, device: str) -> None:
         if not self.flying.get(device, 0):
