@@ -15,7 +15,8 @@ import pytest
 from tests.cli.program import call
 
 from ioflusher import flag
-from ioflusher.cli.nbd import host_port, put_state, size
+from ioflusher.cli.nbd import host_port, put_state
+from ioflusher.cli.size_parameter import size
 from ioflusher.flag import FlagError, StateUnreadableError
 from ioflusher.flag import state as flag_state
 from ioflusher.harden import HardenError, RealtimePolicy

@@ -21,9 +21,9 @@ from ioflusher.cli.model_options import (
     halves_options,
     kernel_option,
 )
-from ioflusher.cli.nbd import size
 from ioflusher.cli.output import write_result
 from ioflusher.cli.preferences import preferences
+from ioflusher.cli.size_parameter import size
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:

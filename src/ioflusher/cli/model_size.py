@@ -11,17 +11,10 @@ from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import progress_line
 from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
 from ioflusher.cli.model_options import chosen_kernel, kernel_option
-from ioflusher.support.sizes import SizeError, parse_size
+from ioflusher.cli.size_parameter import size as size_of
 
 if TYPE_CHECKING:
     from ioflusher.model.size import TriedMeasures
-
-
-def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
-    try:
-        return parse_size(text)
-    except SizeError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command("size")
@@ -39,7 +32,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
     metavar="SIZE",
     default="1G",
     show_default=True,
-    callback=_size,
+    type=size_of,
     help="At most so much memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")

@@ -12,8 +12,8 @@ import click
 
 from ioflusher import harden
 from ioflusher.cli.hardening_options import hardening
+from ioflusher.cli.size_parameter import size
 from ioflusher.errors import IoflusherError
-from ioflusher.support.sizes import SizeError, parse_size
 
 if TYPE_CHECKING:
     from ioflusher.nbd.address import Address
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 # A connection's thread needs little of the 8 MiB that it gets by default, and locked memory has all of it.
 THREAD_STACK = 1 << 20  # bytes
-
-
-def size(text: str) -> int:
-    """A size as `support.sizes` reads it, for click."""
-    try:
-        return parse_size(text)
-    except SizeError as error:
-        raise click.BadParameter(f"{error}; expected a number of bytes such as 4096, 64M or 2GiB") from error
 
 
 def host_port(text: str) -> tuple[str, int]:
