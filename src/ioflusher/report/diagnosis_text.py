@@ -1,6 +1,5 @@
 """A diagnosis for people to read on a terminal."""
 
-import textwrap
 from collections.abc import Iterator
 
 from ioflusher.kernlog.diagnosis import Diagnosis, Episode, Link
@@ -8,9 +7,9 @@ from ioflusher.kernlog.judging.findings import Confidence
 from ioflusher.kernlog.records import NO_PLACE
 from ioflusher.kernlog.stacks.roles import Role, RoleRow, role_of, tagged_rows
 from ioflusher.kernlog.stacks.waits import MarkedFrame
+from ioflusher.report.wrapping import wrapped
 from ioflusher.support.text import counted, printable
 
-WIDTH = 100
 _QUIET = {Role.SCHEDULE, Role.WAIT_BIT}
 
 
@@ -127,14 +126,7 @@ def edge_text(edge: Link) -> str:
 
 
 def _wrapped(name: str, value: str) -> list[str]:
-    return textwrap.wrap(
-        printable(value),
-        width=WIDTH,
-        initial_indent=f"   {name:<9}",
-        subsequent_indent=" " * 12,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(printable(value), f"   {name:<9}", " " * 12)
 
 
 def subject(episode: Episode) -> str:

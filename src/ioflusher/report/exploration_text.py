@@ -1,16 +1,14 @@
 """An exploration for people to read on a terminal."""
 
-import textwrap
 from collections.abc import Iterator
 
 from ioflusher.model.explore import Freeze, Standing, Stands
 from ioflusher.model.explore.halves import ExploredHalf
 from ioflusher.model.transitions import Program, TransitionSystem
 from ioflusher.report.exploration_words import STANDS, effort, instance, outcome, told, verdict
+from ioflusher.report.wrapping import stack_lines, wrapped
 from ioflusher.scenario.records import Scenario
 from ioflusher.support.text import printable
-
-WIDTH = 100
 
 
 def render_exploration(
@@ -24,9 +22,9 @@ def render_exploration(
     width = max(len(half.name) for half in halves)
     for half in halves:
         yield f"{half.name:{width}} the state: {outcome(half.exploration)}"
-        yield from _wrapped(effort(half.exploration), "    ", "    ")
+        yield from wrapped(effort(half.exploration), "    ", "    ")
     yield ""
-    yield from _wrapped(printable(verdict(scenario, version, halves)[1]) + ".")
+    yield from wrapped(printable(verdict(scenario, version, halves)[1]) + ".")
     for half in halves:
         if half.exploration.freeze is not None:
             yield from _freeze(half, half.exploration.freeze)
@@ -58,17 +56,15 @@ def _freeze(half: ExploredHalf, freeze: Freeze) -> Iterator[str]:
         if not program.hardware and standing.how is not Stands.RESTS:
             yield from _task(program, standing)
     yield ""
-    yield from _wrapped(_memory(system, freeze))
+    yield from wrapped(_memory(system, freeze))
 
 
 def _task(program: Program, standing: Standing) -> Iterator[str]:
     words = STANDS[standing.how]
     if standing.waits_for:
         words += f" for {' or '.join(standing.waits_for)}, state {'S' if standing.interruptible else 'D'}"
-    yield from _wrapped(printable(f"{program.name} ({program.pid}) {words}"), "  ", "      ")
-    if standing.calls:
-        stack = " < ".join(f"{function}()" for function in standing.calls)
-        yield from _wrapped(f"in {stack}", "      ", "         ")
+    yield from wrapped(printable(f"{program.name} ({program.pid}) {words}"), "  ", "      ")
+    yield from stack_lines(standing.calls)
 
 
 def _memory(system: TransitionSystem, freeze: Freeze) -> str:
@@ -79,14 +75,3 @@ def _memory(system: TransitionSystem, freeze: Freeze) -> str:
         if variable.unit == "memory" and value
     ]
     return f"Memory, in units: {', '.join(rows)}."
-
-
-def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -3,6 +3,7 @@
 from ioflusher.model.explore import Exploration, FreezeKind, Stands, Stopped, Taken, Verdict
 from ioflusher.model.explore.halves import ExploredHalf
 from ioflusher.model.transitions import TransitionSystem
+from ioflusher.report.model_words import as_expected
 from ioflusher.scenario.records import Scenario
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted
@@ -44,13 +45,7 @@ def verdict(
     scenario: Scenario, version: tuple[int, int], halves: tuple[ExploredHalf, ...]
 ) -> tuple[bool, str]:
     """Whether all came out as the scenario has it of this kernel, and a sentence that says so."""
-    table = scenario.expected_of(version)
-    wanted = {
-        False: table.without_state if table else "frozen",
-        True: table.with_state if table else "finished",
-    }
-    good = all(half.came_out_as(wanted[half.io_flusher]) for half in halves)
-    expected = ", ".join(f"{wanted[half.io_flusher]} {half.name}" for half in halves)
+    good, expected = as_expected(scenario, version, halves)
     kernel = ".".join(map(str, version))
     if good:
         return True, f"That agrees with what the scenario expects of Linux {kernel}: {expected}"

@@ -1,6 +1,5 @@
 """A run of the model for people to read on a terminal."""
 
-import textwrap
 from collections.abc import Iterator
 
 from ioflusher.model.halves import ModelHalf
@@ -18,10 +17,10 @@ from ioflusher.report.model_words import (
     verdict,
     wait_sentence,
 )
+from ioflusher.report.wrapping import stack_lines, wrapped
 from ioflusher.scenario.records import Scenario
 from ioflusher.support.text import counted, printable
 
-WIDTH = 100
 STEPS_SHOWN = 16
 
 
@@ -33,13 +32,13 @@ def render_model(
     yield f"{scenario.name}: {printable(scenario.title)}"
     yield f"in the model of Linux {kernel}, virtual time, seed {seed}"
     for note in halves[0].system.notes:
-        yield from _wrapped(f"note: {printable(note)}", "", "  ")
+        yield from wrapped(f"note: {printable(note)}", "", "  ")
     yield ""
     width = max(len(half.name) for half in halves)
     for half in halves:
         yield f"{half.name:{width}} the state: {half_outcome(half)}"
     yield ""
-    yield from _wrapped(printable(verdict(scenario, version, halves)[1]))
+    yield from wrapped(printable(verdict(scenario, version, halves)[1]))
     for half in halves:
         if half.frozen:
             yield from _freeze(half)
@@ -65,17 +64,15 @@ def _freeze(half: ModelHalf) -> Iterator[str]:
     yield from _circle(half)
     yield ""
     memory = ", ".join(f"{mebibytes(size)} {what}" for what, size in memory_rows(half))
-    yield from _wrapped(f"Memory: {memory}.")
+    yield from wrapped(f"Memory: {memory}.")
     flying = ", ".join(f"{number} of {device}" for device, number in in_flight(half).items())
     yield f"Requests in flight: {flying}."
 
 
 def _task(half: ModelHalf, task: Waiting) -> Iterator[str]:
     sentence = f"{task_words(task)}, state {task.state} since {seconds(task.since_ns)}, "
-    yield from _wrapped(printable(sentence + wait_sentence(half, task)), "  ", "      ")
-    if task.calls:
-        stack = " < ".join(f"{function}()" for function in task.calls)
-        yield from _wrapped(f"in {stack}", "      ", "         ")
+    yield from wrapped(printable(sentence + wait_sentence(half, task)), "  ", "      ")
+    yield from stack_lines(task.calls)
 
 
 def _circle(half: ModelHalf) -> Iterator[str]:
@@ -86,14 +83,3 @@ def _circle(half: ModelHalf) -> Iterator[str]:
         return
     names = [task_words(task) for task in (*cycle, cycle[0])]
     yield f"The circle: {printable(' -> '.join(names))}"
-
-
-def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -1,8 +1,9 @@
 """What all reports of the model say in the same words: halves, tasks, memory, times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from types import CodeType
+from typing import Protocol
 
 from ioflusher.model.halves import ModelHalf
 from ioflusher.model.run import Happened, RunOutcome, Waiting
@@ -30,15 +31,35 @@ def half_outcome(half: ModelHalf) -> str:
     return f"{words} after {seconds(result.at_ns)}{rest}"
 
 
-def verdict(scenario: Scenario, version: tuple[int, int], halves: tuple[ModelHalf, ...]) -> tuple[bool, str]:
-    """Whether all came out as the scenario has it of this kernel, and a sentence that says so."""
+class JudgedHalf(Protocol):
+    """A half that was played, or explored."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def io_flusher(self) -> bool: ...
+
+    def came_out_as(self, outcome: str) -> bool: ...
+
+
+def as_expected(
+    scenario: Scenario, version: tuple[int, int], halves: Sequence[JudgedHalf]
+) -> tuple[bool, str]:
+    """Whether all came out as the scenario has it of this kernel, and what it has: "frozen without, ..."."""
     table = scenario.expected_of(version)
     wanted = {
         False: table.without_state if table else "frozen",
         True: table.with_state if table else "finished",
     }
     good = all(half.came_out_as(wanted[half.io_flusher]) for half in halves)
-    expected = ", ".join(f"{wanted[half.io_flusher]} {half.name}" for half in halves)
+    return good, ", ".join(f"{wanted[half.io_flusher]} {half.name}" for half in halves)
+
+
+def verdict(scenario: Scenario, version: tuple[int, int], halves: tuple[ModelHalf, ...]) -> tuple[bool, str]:
+    """Whether all came out as the scenario has it of this kernel, and a sentence that says so."""
+    good, expected = as_expected(scenario, version, halves)
+    table = scenario.expected_of(version)
     kernel = ".".join(map(str, version))
     why = f": {table.why}" if table else ""
     if good:
