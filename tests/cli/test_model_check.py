@@ -70,3 +70,14 @@ def test_not_known(keep: Callable[..., str]) -> None:
     assert ended.status == 2
     assert "it froze: unknown, not covered after " in ended.stdout
     assert "the half was lost: nothing was observed" in ended.stdout
+
+
+def test_a_freeze_that_a_small_instance_has_not(
+    keep: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One unit of work reaches no freeze; a run of the whole does, so the model allows it."""
+    small = Scale(8 << 20, queue_depth=1, work_units=1)
+    monkeypatch.setattr(check, "small", lambda scenario: small)
+    ended = call("model", "check", keep(FROZEN, FINISHED))
+    assert ended.status == 0, ended.stdout
+    assert "it froze: allowed, seed 0 freezes, too" in ended.stdout
