@@ -18,8 +18,8 @@ import msgspec
 
 from ioflusher.audit.run import audit
 from ioflusher.machine.collect.machine import collect
-from ioflusher.nbd import netlink
 from ioflusher.nbd.backends import MemoryBackend
+from ioflusher.nbd.kernel_client import netlink
 from ioflusher.nbd.server import Server
 
 PROGRAM = Path(sys.executable).with_name("ioflusher")

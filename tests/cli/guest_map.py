@@ -72,7 +72,7 @@ def serve_with_a_log(device: str, socket: str, log: str) -> None:
     from ioflusher import set_io_flusher
     from ioflusher.harden import lock_memory
     from ioflusher.nbd.backends import MemoryBackend
-    from ioflusher.nbd.kernelclient import attach
+    from ioflusher.nbd.kernel_client.attachment import attach
     from ioflusher.nbd.server import Server
 
     set_io_flusher(True)

@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ioflusher.flag import thread_states
-from ioflusher.nbd import kernelclient, netlink
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
-from ioflusher.nbd.connection import aligned_memory
-from ioflusher.nbd.kernelclient import AttachError
+from ioflusher.nbd.kernel_client import attachment, netlink
+from ioflusher.nbd.kernel_client.attachment import AttachError
+from ioflusher.nbd.protocol.connection import aligned_memory
 from ioflusher.nbd.server import Server
 
 DEVICE = "/dev/nbd0"
@@ -41,7 +41,7 @@ def run(*command: str) -> None:
 
 @contextmanager
 def by_ioctl(address: Address) -> Iterator[None]:
-    with kernelclient.attach(DEVICE, address):
+    with attachment.attach(DEVICE, address):
         yield
 
 
@@ -82,7 +82,7 @@ def file_system_survives(kind: str, address: Address, first: Attach, second: Att
         with mounted(), open(MOUNT / "data", "wb") as file:
             file.write(data)
             os.fsync(file.fileno())  # an error of the device is told here
-    running = kernelclient.is_running(DEVICE)
+    running = attachment.is_running(DEVICE)
     with second(address), mounted():
         same = (MOUNT / "data").read_bytes() == data
     say(
@@ -125,7 +125,7 @@ def the_daemon(path: Path) -> None:
         with program("attach", DEVICE, address.uri) as (client, line):
             say("attached by command", line=line, size=int(Path("/sys/block/nbd0/size").read_text()) * 512)
             client.send_signal(signal.SIGTERM)
-            say("detached by signal", status=client.wait(60), running=kernelclient.is_running(DEVICE))
+            say("detached by signal", status=client.wait(60), running=attachment.is_running(DEVICE))
         server.terminate()
         say("daemon ended", status=server.wait(60), socket_left=path.exists())
 
@@ -157,15 +157,15 @@ def refusal(action: Callable[[], object]) -> dict[str, object]:
 
 def failures() -> None:
     """What cannot be is refused, and a server that dies does not leave a device that hangs."""
-    say("detach what is not attached", **refusal(lambda: kernelclient.detach(DEVICE)))
+    say("detach what is not attached", **refusal(lambda: attachment.detach(DEVICE)))
     backend: Backend = MemoryBackend(SIZE)
     with Server(backend) as server:
         address = server.listen_unix(str(HERE / "failing"))
         server.start()
         with by_ioctl(address):
-            say("attach twice by ioctl", **refusal(lambda: kernelclient.attach(DEVICE, address)))
+            say("attach twice by ioctl", **refusal(lambda: attachment.attach(DEVICE, address)))
             say("attach twice by netlink", **refusal(lambda: netlink.attach(DEVICE, address)))
-        attachment = kernelclient.attach(DEVICE, address)
+        attached = attachment.attach(DEVICE, address)
         server.close()
         begin = time.monotonic()
         try:
@@ -174,12 +174,12 @@ def failures() -> None:
             outcome = "read"
         except OSError as error:
             outcome = errno.errorcode[error.errno or 0]
-        attachment.detach()
+        attached.detach()
         say(
             "server gone",
             outcome=outcome,
             prompt=time.monotonic() - begin < 20,
-            running=kernelclient.is_running(DEVICE),
+            running=attachment.is_running(DEVICE),
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ioflusher.nbd.backends import BackendError, FileBackend, MemoryBackend
-from ioflusher.nbd.connection import aligned_memory
+from ioflusher.nbd.protocol.connection import aligned_memory
 
 SIZE = 1 << 20
 
@@ -49,7 +49,7 @@ def test_zeroes_where_the_kernel_cannot(image: Path, monkeypatch: pytest.MonkeyP
         raise OSError(answer, os.strerror(answer))
 
     with FileBackend(image) as backend:
-        monkeypatch.setattr("ioflusher.nbd.backends.fcntl.ioctl", refuse)
+        monkeypatch.setattr("ioflusher.nbd.backends.file.fcntl.ioctl", refuse)
         backend.zero(5000, 200_000, may_trim=True)
         backend.trim(300_000, 100_000)
     data = image.read_bytes()

@@ -12,7 +12,7 @@ from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import MemoryBackend, RemoteBackend
 from ioflusher.nbd.client import Client, send_all
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RemoteProtocolError, RequestError, from_system
-from ioflusher.nbd.exports import MalformedData
+from ioflusher.nbd.protocol.exports import MalformedData
 from ioflusher.nbd.server import Server
 
 SIZE = 1 << 20

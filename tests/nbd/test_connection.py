@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.nbd.connection import MAX_OPTION_DATA, NEED_DATA, PEER_CLOSED, NbdConnection, Pause
 from ioflusher.nbd.errors import LocalProtocolError, RemoteProtocolError
-from ioflusher.nbd.messages import (
+from ioflusher.nbd.protocol.connection import MAX_OPTION_DATA, NEED_DATA, PEER_CLOSED, NbdConnection, Pause
+from ioflusher.nbd.protocol.messages import (
     ClientFlags,
     ExportReply,
     Greeting,
@@ -21,8 +21,8 @@ from ioflusher.nbd.messages import (
     Reply,
     Request,
 )
-from ioflusher.nbd.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
-from ioflusher.nbd.wire import Cmd, Opt, Rep
+from ioflusher.nbd.protocol.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
+from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep
 
 MAX_PAYLOAD = 64 << 10
 

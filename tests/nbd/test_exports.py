@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.nbd import exports
-from ioflusher.nbd.exports import BlockSize, Export, ExportQuery, MalformedData
+from ioflusher.nbd.protocol import exports
+from ioflusher.nbd.protocol.exports import BlockSize, Export, ExportQuery, MalformedData
 
 EXPORT = Export("disk", 1 << 20, 0x6D, BlockSize(512, 4096, 32 << 20))
 

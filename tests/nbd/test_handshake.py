@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.nbd import exports, handshake
-from ioflusher.nbd.connection import NbdConnection, Pause
 from ioflusher.nbd.errors import ConnectionLost, NegotiationError, RemoteProtocolError
-from ioflusher.nbd.exports import BlockSize, Export, ExportQuery
-from ioflusher.nbd.handshake import Plan
-from ioflusher.nbd.messages import ExportReply, Greeting, Message, Option, OptionReply
-from ioflusher.nbd.states import ConnectionState, NbdRole
-from ioflusher.nbd.wire import Info, Opt, Rep
+from ioflusher.nbd.protocol import exports, handshake
+from ioflusher.nbd.protocol.connection import NbdConnection, Pause
+from ioflusher.nbd.protocol.exports import BlockSize, Export, ExportQuery
+from ioflusher.nbd.protocol.handshake import Plan
+from ioflusher.nbd.protocol.messages import ExportReply, Greeting, Message, Option, OptionReply
+from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
+from ioflusher.nbd.protocol.wire import Info, Opt, Rep
 
 EXPORT = Export("disk", 1 << 20, 0x6D, BlockSize(512, 4096, 1 << 20))
 

@@ -17,8 +17,8 @@ from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
 from ioflusher.nbd.client import Client, describe
 from ioflusher.nbd.errors import RequestError
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag
 from ioflusher.nbd.server import Server
-from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag
 
 pytestmark = pytest.mark.live
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from ioflusher.nbd import kernelclient, netlink
-from ioflusher.nbd.exports import BlockSize, Export
-from ioflusher.nbd.kernelclient import AttachError, check_export
-from ioflusher.nbd.wire import TransmissionFlag
+from ioflusher.nbd.kernel_client import attachment, netlink
+from ioflusher.nbd.kernel_client.attachment import AttachError, check_export
+from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.wire import TransmissionFlag
 
 MULTI = int(TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN)
 
@@ -42,7 +42,7 @@ def test_what_fits() -> None:
 def test_a_missing_device_names_the_module() -> None:
     """Without /dev/nbdN the hint says what to load."""
     with pytest.raises(AttachError, match="/dev/nbd-none") as caught:
-        kernelclient.open_device("/dev/nbd-none")
+        attachment.open_device("/dev/nbd-none")
     assert caught.value.errno == errno.ENOENT
     assert "modprobe nbd" in (caught.value.hint or "")
 
@@ -50,7 +50,7 @@ def test_a_missing_device_names_the_module() -> None:
 def test_another_drivers_device_is_refused() -> None:
     """No ioctl of ours reaches a device that is not the driver's."""
     with pytest.raises(AttachError, match="no device of the nbd driver"):
-        kernelclient.detach("/dev/null")
+        attachment.detach("/dev/null")
 
 
 @pytest.mark.parametrize("device", ["/dev/nbd", "/dev/nbd0p1", "/dev/sda", "/dev/nbd-1", ""])

@@ -6,10 +6,10 @@ import pytest
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend, MemoryBackend
-from ioflusher.nbd.exports import BlockSize, Export
-from ioflusher.nbd.messages import Request
-from ioflusher.nbd.requests import check, execute, export_of
-from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
+from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
+from ioflusher.nbd.server.requests import check, execute, export_of
 
 SIZE = 64 << 10
 MAX_PAYLOAD = 8 << 10

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.nbd import server as server_module
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
 from ioflusher.nbd.client import Client, describe
@@ -21,10 +20,11 @@ from ioflusher.nbd.errors import (
     NegotiationError,
     RequestError,
 )
-from ioflusher.nbd.exports import BlockSize
-from ioflusher.nbd.messages import Request
+from ioflusher.nbd.protocol.exports import BlockSize
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.wire import Cmd
 from ioflusher.nbd.server import Server
-from ioflusher.nbd.wire import Cmd
+from ioflusher.nbd.server import server as server_module
 
 SIZE = 1 << 20
 PROMPT = 1.0  # seconds within which a close must be through when nothing hangs

@@ -197,33 +197,33 @@ def attach(device: str, uri: str, netlink: bool, block_size: int, timeout: int, 
     With --ioctl this process stays in the foreground until the device is detached, by SIGTERM or SIGINT or
     by `ioflusher nbd detach`.
     """
-    from ioflusher.nbd import kernelclient
     from ioflusher.nbd.address import parse_uri
+    from ioflusher.nbd.kernel_client import attachment
 
     address = parse_uri(uri)
     if netlink:
-        from ioflusher.nbd.netlink import attach as attach_over_netlink
+        from ioflusher.nbd.kernel_client.netlink import attach as attach_over_netlink
 
         attach_over_netlink(device, address, block_size=block_size, timeout=timeout, connections=connections)
         click.echo(f"attached {device}")
         return
-    attachment = kernelclient.attach(
+    attached = attachment.attach(
         device, address, block_size=block_size, timeout=timeout, connections=connections
     )
-    with attachment:
+    with attached:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit())  # leaves the wait, and `with` detaches
         click.echo(f"attached {device}")
-        attachment.wait()
+        attached.wait()
 
 
 @nbd.command()
 @click.argument("device")
 def detach(device: str) -> None:
     """Disconnect DEVICE, however it was attached."""
-    from ioflusher.nbd import kernelclient
+    from ioflusher.nbd.kernel_client import attachment
 
-    kernelclient.detach(device)
+    attachment.detach(device)
 
 
 @nbd.command()
@@ -233,7 +233,7 @@ def info(uri: str, as_json: bool) -> None:
     """Say what the server at URI tells of its export."""
     from ioflusher.nbd.address import parse_uri
     from ioflusher.nbd.client import describe
-    from ioflusher.nbd.wire import TransmissionFlag
+    from ioflusher.nbd.protocol.wire import TransmissionFlag
 
     export = describe(parse_uri(uri))
     facts: dict[str, object] = {

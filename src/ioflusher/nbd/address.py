@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
-from ioflusher.nbd import wire
 from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.protocol import wire
 
 
 class AddressError(NbdError):

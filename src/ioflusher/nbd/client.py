@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from ioflusher.nbd import handshake
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.connection import NbdConnection, Pause
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError, from_system
-from ioflusher.nbd.exports import Export, check_name
-from ioflusher.nbd.messages import Message, Reply, Request
-from ioflusher.nbd.states import ConnectionState, NbdRole
-from ioflusher.nbd.wire import Cmd, wire_to_errno
+from ioflusher.nbd.protocol import handshake
+from ioflusher.nbd.protocol.connection import NbdConnection, Pause
+from ioflusher.nbd.protocol.exports import Export, check_name
+from ioflusher.nbd.protocol.messages import Message, Reply, Request
+from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
+from ioflusher.nbd.protocol.wire import Cmd, wire_to_errno
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then sends nothing is an error, not a wait
 

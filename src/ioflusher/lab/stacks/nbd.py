@@ -17,7 +17,7 @@ from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import Fault, Stack, filled_in, own_daemon
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.errors import NbdError
-from ioflusher.nbd.kernelclient import Attachment, attach
+from ioflusher.nbd.kernel_client.attachment import Attachment, attach
 
 if TYPE_CHECKING:
     from ioflusher.lab.stacks.nbd_cut import CuttableConnection

@@ -12,7 +12,7 @@ import time
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import NbdError
-from ioflusher.nbd.netlink import connect, reconnect
+from ioflusher.nbd.kernel_client.netlink import connect, reconnect
 
 REQUEST_TIMEOUT_S = 10  # seconds after which a request that was under way is sent again
 PATIENCE_S = 3600  # seconds that requests wait for a connection: longer than any half

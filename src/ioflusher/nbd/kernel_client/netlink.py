@@ -18,8 +18,7 @@ from ioflusher.kernel.nbd import (
     NbdGenlCommand,
 )
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.exports import Export
-from ioflusher.nbd.kernelclient import (
+from ioflusher.nbd.kernel_client.attachment import (
     AttachError,
     await_end,
     check_free,
@@ -27,6 +26,7 @@ from ioflusher.nbd.kernelclient import (
     limit_requests,
     open_device,
 )
+from ioflusher.nbd.protocol.exports import Export
 
 
 def attach(

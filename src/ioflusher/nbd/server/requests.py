@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend
-from ioflusher.nbd.exports import BlockSize, Export
-from ioflusher.nbd.messages import Request
-from ioflusher.nbd.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire
+from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire
 
 MINIMUM_PREFERRED = 4096  # bytes: a page, the unit of page caches and swap
 

@@ -5,7 +5,7 @@ The table knows no role. `SPEAKER` has who sends what; `connection` checks each 
 
 from enum import Enum, auto
 
-from ioflusher.nbd.messages import MessageKind
+from ioflusher.nbd.protocol.messages import MessageKind
 
 
 class NbdRole(Enum):

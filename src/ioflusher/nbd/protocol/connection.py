@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
-from ioflusher.nbd import wire
 from ioflusher.nbd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from ioflusher.nbd.messages import (
+from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol.messages import (
     ClientFlags,
     ExportReply,
     Greeting,
@@ -23,8 +23,8 @@ from ioflusher.nbd.messages import (
     Reply,
     Request,
 )
-from ioflusher.nbd.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
-from ioflusher.nbd.wire import Cmd, HandshakeFlag
+from ioflusher.nbd.protocol.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
+from ioflusher.nbd.protocol.wire import Cmd, HandshakeFlag
 
 # The longest option data that is kept: an export's name, its description, and room.
 MAX_OPTION_DATA = 16 << 10

@@ -14,18 +14,18 @@ import socket
 import threading
 import time
 
-from ioflusher.nbd import handshake, wire
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.client import next_message, send_all
-from ioflusher.nbd.connection import NbdConnection
-from ioflusher.nbd.counters import Counters, Tally
 from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
-from ioflusher.nbd.exports import Export, check_name
-from ioflusher.nbd.messages import Greeting, Option, Reply, Request
-from ioflusher.nbd.requests import execute, export_of
-from ioflusher.nbd.states import ConnectionState, NbdRole
-from ioflusher.nbd.wire import Cmd
+from ioflusher.nbd.protocol import handshake, wire
+from ioflusher.nbd.protocol.connection import NbdConnection
+from ioflusher.nbd.protocol.exports import Export, check_name
+from ioflusher.nbd.protocol.messages import Greeting, Option, Reply, Request
+from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
+from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.server.counters import Counters, Tally
+from ioflusher.nbd.server.requests import execute, export_of
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes

@@ -5,12 +5,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ioflusher.nbd import exports
-from ioflusher.nbd.connection import KNOWN_CLIENT_FLAGS, NbdConnection
 from ioflusher.nbd.errors import ConnectionLost, NegotiationError, RemoteProtocolError
-from ioflusher.nbd.exports import BlockSize, Export, ExportQuery, MalformedData
-from ioflusher.nbd.messages import ClientFlags, ExportReply, Greeting, Message, Option, OptionReply
-from ioflusher.nbd.wire import REPLIES, HandshakeFlag, Info, Opt, Rep, is_error
+from ioflusher.nbd.protocol import exports
+from ioflusher.nbd.protocol.connection import KNOWN_CLIENT_FLAGS, NbdConnection
+from ioflusher.nbd.protocol.exports import BlockSize, Export, ExportQuery, MalformedData
+from ioflusher.nbd.protocol.messages import ClientFlags, ExportReply, Greeting, Message, Option, OptionReply
+from ioflusher.nbd.protocol.wire import REPLIES, HandshakeFlag, Info, Opt, Rep, is_error
 
 SERVER_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ioflusher.nbd.messages import Request
-from ioflusher.nbd.wire import Cmd
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.wire import Cmd
 
 
 @dataclass(frozen=True, slots=True)

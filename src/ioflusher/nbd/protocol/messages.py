@@ -7,8 +7,8 @@ sent right behind it, uncopied. The other direction, bytes to messages, is `conn
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ioflusher.nbd import wire
-from ioflusher.nbd.wire import Cmd, Opt, Rep
+from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep
 
 
 class MessageKind(Enum):

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ioflusher.nbd import wire
 from ioflusher.nbd.errors import NbdError
-from ioflusher.nbd.wire import Info, TransmissionFlag
+from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol.wire import Info, TransmissionFlag
 
 
 class MalformedData(NbdError):

@@ -19,8 +19,8 @@ from ioflusher.kernel import nbd
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.client import negotiate, open_socket
 from ioflusher.nbd.errors import NbdError
-from ioflusher.nbd.exports import Export
-from ioflusher.nbd.wire import TransmissionFlag
+from ioflusher.nbd.protocol.exports import Export
+from ioflusher.nbd.protocol.wire import TransmissionFlag
 
 START_TIMEOUT = 30.0  # seconds from NBD_DO_IT until the kernel shows the device as running
 DETACH_TIMEOUT = 30.0  # seconds from NBD_DISCONNECT until NBD_DO_IT returns

@@ -1,0 +1,1 @@
+"""The NBD protocol without any I/O: layouts, messages, the state machine of either end, the handshake."""
