@@ -38,6 +38,22 @@ def test_no_freeze() -> None:
         assert half["states"] > least
 
 
+def test_an_instance_that_is_too_small() -> None:
+    """One unit of work reaches no limit; the runs of the whole do, and that is what counts."""
+    tiny = ("model", "explore", NBD, "--work", "1", "--queue-depth", "1")
+    ended = call(*tiny)
+    words = " ".join(ended.stdout.split())
+    assert "without the state: no freeze is reachable within these bounds the instance is small; " in words
+    assert "of 5 runs at full size ALL FREEZE: that takes more than the instance has" in words
+    assert "of 5 runs at full size none freezes" in words
+    assert ended.status == 0, "frozen without, finished with"
+    with_, without = call(*tiny, "--with", "--json"), call(*tiny, "--without", "--json")
+    for answer, frozen in ((with_, []), (without, [0, 1, 2, 3, 4])):
+        (half,) = json.loads(answer.stdout)["halves"]
+        assert half["verdict"] == "no_freeze"
+        assert half["runs_at_full_size"] == {"seeds": 5, "frozen": frozen}
+
+
 @pytest.mark.parametrize("bound", ["--states=500", "--memory=64K", "--depth=9"])
 def test_what_is_not_covered(bound: str) -> None:
     """No claim, and 1."""

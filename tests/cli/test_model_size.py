@@ -41,6 +41,8 @@ def test_json() -> None:
     assert len(nothing["way"]) > 10
     assert {"task", "step", "calls"} == nothing["way"][0].keys()
     assert state["way"] is None
+    assert (nothing["enough"], nothing["runs_at_full_size"]) == (False, None)
+    assert (state["enough"], state["runs_at_full_size"]) == (True, {"seeds": 5, "frozen": []})
 
 
 @pytest.mark.usefixtures("_state_alone")
@@ -50,6 +52,16 @@ def test_none_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = call("model", "size", "swap-on-nbd")
     assert ended.status == 1
     assert "None of these is shown to be enough." in ended.stdout
+
+
+@pytest.mark.usefixtures("_state_alone")
+def test_too_small_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the exploration did not find and a run at full size did: not enough, and why."""
+    monkeypatch.setattr(sizing, "small", lambda scenario: Scale(1 << 20, queue_depth=1, work_units=1))
+    ended = call("model", "size", "ext4-on-nbd-throttled")
+    assert "no freeze found in the small instance, but in 5 of 5 runs at full size" in ended.stdout
+    assert "Enough: the state." in ended.stdout
+    assert ended.status == 0
 
 
 @pytest.mark.usefixtures("_state_alone")

@@ -4,7 +4,7 @@ import pytest
 
 from ioflusher.model.explore import Bounds, Verdict
 from ioflusher.model.scale import Scale
-from ioflusher.model.size import Measure, Sizing, size
+from ioflusher.model.size import Measure, Sizing, _whole, size
 from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 STATE, REALTIME, LOCKED = Measure.STATE, Measure.REALTIME, Measure.LOCKED
@@ -50,3 +50,32 @@ def test_what_was_not_covered_is_not_enough() -> None:
     assert not found.known
     assert found.sufficient == ()
     assert found.reserve is None
+
+
+def test_a_small_instance_is_too_kind() -> None:
+    """One unit of work reaches no limit: the exploration finds nothing, a run of the whole does."""
+    scenario = parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])
+    found = size(scenario, version=(6, 12), scale=Scale(1 << 20, queue_depth=1, work_units=1))
+    by_measures = {one.measures: one for one in found.tried}
+    nothing, state = by_measures[frozenset()], by_measures[frozenset((STATE,))]
+    assert nothing.exploration.verdict is state.exploration.verdict is Verdict.NO_FREEZE
+    assert nothing.whole is not None
+    assert nothing.whole.frozen == tuple(range(nothing.whole.seeds))
+    assert nothing.known
+    assert not nothing.enough
+    assert state.enough
+    # domain_dirty_limits() lets a real-time task go on at a quarter more than stops the writer
+    assert set(found.sufficient) == {frozenset((STATE,)), frozenset((REALTIME,))}
+
+
+def test_the_whole_has_the_reserve_that_is_advised() -> None:
+    """As much more below the min watermark as the answer says, of which a real-time task may have a part."""
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    base = int(scenario.kernel.sysctl["vm.min_free_kbytes"]) * 1024
+    for version, part in (((6, 12), 2), ((6, 1), 4)):
+        more = {}
+        for measures in (frozenset[Measure](), frozenset((REALTIME,))):
+            system = _whole(scenario, measures, 3, version)
+            more[bool(measures)] = next(each.units for each in system.levels if each.name == "min")
+        unit = Scale().unit_bytes
+        assert more == {False: base // unit, True: (base + part * 3 * (1280 << 10)) // unit}

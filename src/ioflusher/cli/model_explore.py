@@ -77,8 +77,8 @@ def explore_command(
     """Follow every order of steps of SCENARIO in the model: can it freeze, and by which way?
 
     SCENARIO is a name from `ioflusher lab list`, a TOML file or - for standard input. What is explored is a
-    small instance: a few units of memory, a queue of a few requests. Ctrl-C ends it with what was covered;
-    what was not covered is never called free of freezes.
+    small instance: a few units of memory, a queue of a few requests; what runs at full size say is told with
+    it. Ctrl-C ends it with what was covered; what was not covered is never called free of freezes.
 
     Exit status: 0 a freeze is reachable without and none with the state, or as the scenario expects of this
     kernel (with --without or --with, that half); 1 anything else, 2 the model has not what the scenario is

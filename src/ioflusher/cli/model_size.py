@@ -42,14 +42,14 @@ def size_command(
     """Say what SCENARIO's daemon needs: which hardening is necessary, which is enough, how large a reserve.
 
     Every combination of the state, real-time scheduling with a reserve, and locked memory is explored: all
-    orders of steps of a small instance. For each that is not enough there is a way to a freeze, which
-    `ioflusher model explore` shows.
+    orders of steps of a small instance. Where no freeze is in that, the scenario is played at full size, too.
+    A way to a freeze is what `ioflusher model explore` shows.
 
     Exit status: 0 some combination is enough, 1 none is, 2 not everything was covered.
     """
     from ioflusher.model.explore import Bounds
     from ioflusher.model.size import size
-    from ioflusher.report.model_size import exploration_words, measures_text, print_sizing, sizing_record
+    from ioflusher.report.model_size import measures_text, print_sizing, sizing_record, tried_words
 
     found = read_scenario(scenario)
     version = chosen_kernel(kernel, found)
@@ -57,7 +57,7 @@ def size_command(
         say("exploring combinations")
 
         def on_tried(tried: "TriedMeasures") -> None:
-            say(f"{measures_text(tried.measures)}: {exploration_words(tried.exploration)}")
+            say(f"{measures_text(tried.measures)}: {tried_words(tried)}")
 
         bounds = Bounds(states=states, bytes=memory)
         sizing = size(found, version=version, bounds=bounds, on_tried=on_tried)

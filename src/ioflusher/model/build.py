@@ -126,6 +126,13 @@ def _work(linux: Linux, scenario: Scenario) -> int:
     return linux.units(size) * load.passes
 
 
+def min_free_bytes(scenario: Scenario) -> int:
+    """vm.min_free_kbytes as a scenario's hardening has it, else its settings, else the kernel by itself."""
+    if scenario.hardening.min_free_kbytes is not None:
+        return scenario.hardening.min_free_kbytes * 1024
+    return int(scenario.kernel.sysctl.get("vm.min_free_kbytes", 0)) * 1024 or MIN_FREE
+
+
 def _taken(version: Version) -> int:
     """Bytes of a guest's memory that the scenario has not."""
     return TAKEN_5_8 if version == (5, 8) else TAKEN
@@ -133,7 +140,7 @@ def _taken(version: Version) -> int:
 
 def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
     """Zone and limits of dirty memory."""
-    sysctl, hardening = scenario.kernel.sysctl, scenario.hardening
+    sysctl = scenario.kernel.sysctl
     taken = _taken(linux.version)
     size = scenario.machine.memory - taken
     if scenario.device.kind == "multipath":
@@ -145,11 +152,8 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
         )
     if scale.memory_units:
         size = min(size, scale.memory_units * scale.unit_bytes)
-    min_free = int(sysctl.get("vm.min_free_kbytes", 0)) * 1024 or MIN_FREE
-    if hardening.min_free_kbytes is not None:
-        min_free = hardening.min_free_kbytes * 1024
     read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
-    make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free)
+    make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free_bytes(scenario))
 
     def limit(name: str, percent: int) -> int:
         in_bytes = int(sysctl.get(f"vm.{name}_bytes", 0))

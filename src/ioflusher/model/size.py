@@ -2,8 +2,10 @@
 reserve.
 
 Each combination of the measures is explored, so the answer is not what a run happened to do: a combination is
-enough if no freeze can be reached within the bounds, and it is not if there is a way to one, which is told. A
-measure is necessary if no combination without it is enough.
+not enough if there is a way to a freeze, which is told. Where there is none, the instance may have been too
+small for it, so the scenario is played at full size as well: a combination is enough if no freeze can be
+reached within the bounds and no run of the whole freezes. A measure is necessary if no combination without it
+is enough.
 
 The reserve is memory below the min watermark that the daemon alone may use: real-time tasks may have half
 of it (ALLOC_MIN_RESERVE, mm/page_alloc.c). Its size is counted in requests, what a daemon holds for one.
@@ -15,10 +17,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from ioflusher.kernel.task_flags import Version
-from ioflusher.model.build import build
+from ioflusher.model.build import build, min_free_bytes
 from ioflusher.model.explore import Bounds, Exploration, Verdict, explore
-from ioflusher.model.scale import Scale, small
+from ioflusher.model.scale import FULL, Scale, small
 from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.whole import WholeRuns, whole_runs
 from ioflusher.scenario.records import Scenario
 
 # of a real-time task's reserve, from the smallest on
@@ -41,20 +44,26 @@ class TriedMeasures:
 
     Attributes:
         measures: those that were taken.
-        exploration: with the way to a freeze, where there is one.
+        exploration: of a small instance, with the way to a freeze, where there is one.
+        whole: runs at full size; None where the exploration found a freeze.
     """
 
     measures: frozenset[Measure]
     exploration: Exploration
+    whole: WholeRuns | None
 
     @property
     def enough(self) -> bool:
-        """Whether no freeze can be reached."""
-        return self.exploration.verdict is Verdict.NO_FREEZE
+        """Whether no freeze can be reached, and none came at full size."""
+        return (
+            self.exploration.verdict is Verdict.NO_FREEZE and self.whole is not None and not self.whole.frozen
+        )
 
     @property
     def known(self) -> bool:
         """Whether everything was covered, or a freeze found."""
+        if self.whole is not None and self.whole.frozen:
+            return True
         return self.exploration.verdict in (Verdict.NO_FREEZE, Verdict.FREEZE)
 
 
@@ -64,10 +73,10 @@ class Sizing:
 
     Attributes:
         scenario: its name. version: of Linux. scale: the instance that was explored. tried: every
-        combination. reserve: the requests for which a reserve suffices where real-time scheduling is the
-        only measure; None
-            where none of those that were tried does.
-        reserves: what was explored for that, from the smallest reserve on.
+            combination.
+        reserve: the requests for which a reserve suffices where real-time scheduling is the only measure;
+            None where none of those that were tried does.
+        reserves: what was tried for that, from the smallest reserve on.
     """
 
     scenario: str
@@ -75,7 +84,7 @@ class Sizing:
     scale: Scale
     tried: tuple[TriedMeasures, ...]
     reserve: int | None
-    reserves: tuple[Exploration, ...]
+    reserves: tuple[TriedMeasures, ...]
 
     @property
     def sufficient(self) -> tuple[frozenset[Measure], ...]:
@@ -108,7 +117,7 @@ def size(
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     on_tried: Callable[[TriedMeasures], None] = lambda tried: None,
 ) -> Sizing:
-    """Explore every combination of the measures.
+    """Explore every combination of the measures, and play those in which no freeze was found at full size.
 
     Args:
         scenario: whose daemon is asked about; its own hardening does not count.
@@ -122,27 +131,37 @@ def size(
     """
     scale = scale or small(scenario)
     explored: dict[str, Exploration] = {}
+    played: dict[str, WholeRuns] = {}
 
-    def look(measures: frozenset[Measure], requests: int = 1) -> Exploration:
-        system = _hardened(scenario, measures, requests, version, scale)
-        key = repr((system.variables, [variable.initial for variable in system.variables], system.programs))
-        if key not in explored:  # a measure that changes nothing need not be explored again
+    def look(measures: frozenset[Measure], requests: int = 1) -> TriedMeasures:
+        # a measure that changes nothing need not be explored again, nor played
+        system = _small(scenario, measures, requests, version, scale)
+        if (key := _key(system)) not in explored:
             explored[key] = explore(system, bounds)
-        return explored[key]
+        if explored[key].freeze is not None:
+            return TriedMeasures(measures, explored[key], None)
+        whole = _whole(scenario, measures, requests, version)
+        if (whole_key := _key(whole)) not in played:
+            played[whole_key] = whole_runs(scenario, whole)
+        return TriedMeasures(measures, explored[key], played[whole_key])
 
     tried = []
     for measures in _combinations():
-        found = TriedMeasures(measures, look(measures))
+        found = look(measures)
         on_tried(found)
         tried.append(found)
-    reserves: list[Exploration] = []
+    reserves: list[TriedMeasures] = []
     reserve = None
     for requests in range(1, LARGEST_RESERVE + 1):
         reserves.append(look(frozenset((Measure.REALTIME,)), requests))
-        if reserves[-1].verdict is Verdict.NO_FREEZE:
+        if reserves[-1].enough:
             reserve = requests
             break
     return Sizing(scenario.name, version, scale, tuple(tried), reserve, tuple(reserves))
+
+
+def _key(system: TransitionSystem) -> str:
+    return repr((system.variables, [variable.initial for variable in system.variables], system.programs))
 
 
 def _combinations() -> Iterator[frozenset[Measure]]:
@@ -153,16 +172,32 @@ def _combinations() -> Iterator[frozenset[Measure]]:
             yield frozenset(chosen)
 
 
-def _hardened(
+def _small(
     scenario: Scenario, measures: frozenset[Measure], reserve: int, version: Version, scale: Scale
 ) -> TransitionSystem:
-    realtime = Measure.REALTIME in measures
-    units = realtime_part(version) * reserve if realtime else 1
+    """The instance that is explored: without a reserve the min watermark is a unit."""
+    units = realtime_part(version) * reserve if Measure.REALTIME in measures else 1
+    return _hardened(scenario, measures, units * scale.unit_bytes, version, scale)
+
+
+def _whole(
+    scenario: Scenario, measures: frozenset[Measure], reserve: int, version: Version
+) -> TransitionSystem:
+    """The scenario at full size, with a reserve as the answer has it: so much more than it has by itself."""
+    least = min_free_bytes(replace(scenario, hardening=replace(scenario.hardening, min_free_kbytes=None)))
+    if Measure.REALTIME in measures:
+        least += realtime_part(version) * reserve * LARGEST_REQUEST
+    return _hardened(scenario, measures, least, version, FULL)
+
+
+def _hardened(
+    scenario: Scenario, measures: frozenset[Measure], min_free: int, version: Version, scale: Scale
+) -> TransitionSystem:
     hardening = replace(
         scenario.hardening,
-        realtime=1 if realtime else 0,
+        realtime=1 if Measure.REALTIME in measures else 0,
         lock_memory=Measure.LOCKED in measures,
-        min_free_kbytes=units * scale.unit_bytes // 1024,
+        min_free_kbytes=min_free // 1024,
     )
     hardened = replace(scenario, hardening=hardening)
     return build(hardened, io_flusher=Measure.STATE in measures, version=version, scale=scale)

@@ -33,6 +33,7 @@ def _half(half: ExploredHalf) -> dict[str, Any]:
         "unit_bytes": scale.unit_bytes,
         "queue_depth": scale.queue_depth,
         "work_units": scale.work_units,
+        "runs_at_full_size": {"seeds": half.whole.seeds, "frozen": list(half.whole.frozen)},
         "bounds": {"states": found.bounds.states, "bytes": found.bounds.bytes, "depth": found.bounds.depth},
         "states": found.states,
         "transitions": found.transitions,

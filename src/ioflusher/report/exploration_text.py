@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.model.explore import Freeze, Standing, Stands
 from ioflusher.model.explore.halves import ExploredHalf
 from ioflusher.model.transitions import Program, TransitionSystem
-from ioflusher.report.exploration_words import STANDS, effort, instance, outcome, told, verdict
+from ioflusher.report.exploration_words import STANDS, effort, instance, outcome, told, verdict, whole_words
 from ioflusher.report.wrapping import stack_lines, wrapped
 from ioflusher.scenario.records import Scenario
 from ioflusher.support.text import printable
@@ -22,6 +22,7 @@ def render_exploration(
     width = max(len(half.name) for half in halves)
     for half in halves:
         yield f"{half.name:{width}} the state: {outcome(half.exploration)}"
+        yield from wrapped(whole_words(half.exploration, half.whole), "    ", "    ")
         yield from wrapped(effort(half.exploration), "    ", "    ")
     yield ""
     yield from wrapped(printable(verdict(scenario, version, halves)[1]) + ".")

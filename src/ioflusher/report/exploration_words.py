@@ -3,6 +3,7 @@
 from ioflusher.model.explore import Exploration, FreezeKind, Stands, Stopped, Taken, Verdict
 from ioflusher.model.explore.halves import ExploredHalf
 from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.whole import WholeRuns
 from ioflusher.report.model_words import as_expected
 from ioflusher.scenario.records import Scenario
 from ioflusher.support.sizes import format_size
@@ -18,6 +19,20 @@ def outcome(found: Exploration) -> str:
         return str(found.verdict.value)
     why = f"; {found.stopped.value}" if found.stopped is not Stopped.COVERED else ""
     return f"NOT COVERED: no freeze was found in what was followed, which is not everything{why}"
+
+
+def whole_words(found: Exploration, whole: WholeRuns) -> str:
+    """What runs at full size say to an exploration of a small instance."""
+    size = f"the instance is small; of {counted(whole.seeds, 'run')} at full size"
+    if not whole.frozen:
+        return f"{size} none freezes"
+    if len(whole.frozen) == whole.seeds:
+        frozen = "all freeze"
+    else:
+        frozen = f"{len(whole.frozen)} freeze (seed {whole.frozen[0]})"
+    if found.freeze is None:
+        return f"{size} {frozen.upper()}: that takes more than the instance has"
+    return f"{size} {frozen}, too"
 
 
 def effort(found: Exploration) -> str:

@@ -7,13 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ioflusher.model.explore import Exploration, Verdict
+from ioflusher.model.explore import Verdict
 from ioflusher.model.size import Measure, Sizing, TriedMeasures, realtime_part
+from ioflusher.model.whole import SEEDS
 from ioflusher.report.tables import print_table
 from ioflusher.support.sizes import format_size
 from ioflusher.support.text import counted, printable
-
-_STYLES = {Verdict.NO_FREEZE: "green", Verdict.FREEZE: "bold red"}
 
 
 def print_sizing(sizing: Sizing, console: Console) -> None:
@@ -25,13 +24,19 @@ def print_sizing(sizing: Sizing, console: Console) -> None:
         exploration = tried.exploration
         table.add_row(
             Text(measures_text(tried.measures)),
-            Text(exploration_words(exploration), style=_STYLES.get(exploration.verdict, "yellow")),
+            Text(tried_words(tried), style=_style(tried)),
             f"{exploration.states:,}",
         )
     print_table(table, console)
     console.print()
     for line in answer_lines(sizing):
         console.print(Text(line), soft_wrap=True)
+
+
+def _style(tried: TriedMeasures) -> str:
+    if tried.enough:
+        return "green"
+    return "bold red" if tried.known else "yellow"
 
 
 def answer_lines(sizing: Sizing) -> list[str]:
@@ -58,7 +63,10 @@ def answer_lines(sizing: Sizing) -> list[str]:
             "Not everything was covered: what is not shown may be so or not; see --states, --memory."
         )
     unit = format_size(sizing.scale.unit_bytes)
-    lines.append(f"Explored with requests and memory in units of {unit}: every order of steps, without time.")
+    lines.append(
+        f"Explored with requests and memory in units of {unit}: every order of steps of a small instance, "
+        f"without time. Where no freeze is in that, none of {counted(SEEDS, 'run')} at full size may freeze."
+    )
     return lines
 
 
@@ -68,13 +76,17 @@ def measures_text(measures: Iterable[Measure]) -> str:
     return " + ".join(measure.value for measure in Measure if measure in chosen) or "nothing"
 
 
-def exploration_words(exploration: Exploration) -> str:
-    """What an exploration found, in a few words."""
+def tried_words(tried: TriedMeasures) -> str:
+    """What was found of a combination, in a few words."""
+    exploration, whole = tried.exploration, tried.whole
+    if exploration.freeze is not None:
+        return f"a freeze in {counted(len(exploration.freeze.way), 'step')}"
+    if whole is not None and whole.frozen:
+        runs = f"{len(whole.frozen)} of {counted(whole.seeds, 'run')}"
+        return f"no freeze found in the small instance, but in {runs} at full size"
     if exploration.verdict is Verdict.NO_FREEZE:
         return "no freeze can be reached"
-    if exploration.freeze is None:
-        return f"not covered: {exploration.stopped.value}"
-    return f"a freeze in {counted(len(exploration.freeze.way), 'step')}"
+    return f"not covered: {exploration.stopped.value}"
 
 
 def sizing_record(sizing: Sizing) -> dict[str, Any]:
@@ -93,11 +105,13 @@ def sizing_record(sizing: Sizing) -> dict[str, Any]:
 
 
 def _tried(tried: TriedMeasures) -> dict[str, Any]:
-    exploration = tried.exploration
+    exploration, whole = tried.exploration, tried.whole
     freeze = exploration.freeze
     return {
         "measures": _names(tried.measures),
+        "enough": tried.enough,
         "verdict": exploration.verdict.value,
+        "runs_at_full_size": whole and {"seeds": whole.seeds, "frozen": list(whole.frozen)},
         "states": exploration.states,
         "way": None
         if freeze is None
