@@ -7,31 +7,64 @@ failure by raising OSError or IoflusherError; the `errno` of that reaches the cl
 import errno
 import mmap
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.protocol.extents import Extent
 
 
 class BackendError(NbdError):
     """A back end could not be opened."""
 
 
+# What the server may use in place of a method.
+_SECOND_WAYS = {
+    "read_into": ("memory_at",),
+    "write": ("memory_for", "write_through"),
+    "zero": ("fast_zero",),
+}
+
+
 class Backend(ABC):
     """What a server serves. A read-only one defines `size` and `read_into` and is done.
 
-    Offsets and lengths are bytes; the server has checked them against `size` and `minimum_block`.
+    Offsets and lengths are bytes; the server has checked them against `size` and `minimum_block`, and asks
+    for nothing that the back end does not announce.
 
     Attributes:
         can_write: whether `write` works; without it the export is read-only.
         can_flush: whether `flush` works; without it clients do not ask, and are not promised FUA.
         can_trim, can_zero: whether `trim` and `zero` work.
+        can_fast_zero: whether `fast_zero` does, at least for some ranges.
+        can_cache: whether `cache` works.
+        can_multi_conn: whether a `flush` holds for what was written before on any connection.
         minimum_block: the alignment that offsets and lengths need, a power of two.
+        preferred_block: the size from which on requests are done well, a power of two.
+        contexts: metadata contexts of its own that `context_extents` knows, as NAMESPACE:LEAF.
+        waits: whether a request may wait, for a network or a disk. Then several are done at once, by threads
+            that exist beforehand, and answered in the order in which they are done. Else each connection's
+            requests are done one after the other by its own thread, which is faster.
     """
 
     can_write = False
     can_flush = False
     can_trim = False
     can_zero = False
+    can_fast_zero = False
+    can_cache = False
+    can_multi_conn = True
     minimum_block = 1
+    preferred_block = 4096
+    contexts: tuple[str, ...] = ()
+    waits = False
+
+    def __init_subclass__(cls) -> None:
+        """A class that changes how something is done also does it where its parent has a second way."""
+        super().__init_subclass__()
+        for changed, second_ways in _SECOND_WAYS.items():
+            for name in second_ways:
+                if changed in cls.__dict__ and name not in cls.__dict__:
+                    setattr(cls, name, getattr(Backend, name))
 
     @property
     @abstractmethod
@@ -46,6 +79,11 @@ class Backend(ABC):
         """Store `view` at `offset`; its memory is used anew after the return."""
         raise OSError(errno.EPERM, "read-only back end")
 
+    def write_through(self, offset: int, view: memoryview) -> None:
+        """Store `view` and return when it is on stable storage (FUA)."""
+        self.write(offset, view)
+        self.flush()
+
     def flush(self) -> None:
         """Return when everything written before is on stable storage."""
         raise OSError(errno.EOPNOTSUPP, "no flush in this back end")
@@ -57,6 +95,33 @@ class Backend(ABC):
     def zero(self, offset: int, length: int, *, may_trim: bool) -> None:
         """Make these bytes read as zeroes; `may_trim`: their storage may be given back."""
         raise OSError(errno.EOPNOTSUPP, "no zeroing in this back end")
+
+    def fast_zero(self, offset: int, length: int, *, may_trim: bool) -> None:
+        """`zero`, but raise OSError(EOPNOTSUPP) at once where that is no faster than writing zeroes."""
+        raise OSError(errno.EOPNOTSUPP, "no fast zeroing in this back end")
+
+    def cache(self, offset: int, length: int) -> None:
+        """These bytes will be read soon."""
+        raise OSError(errno.EOPNOTSUPP, "no cache in this back end")
+
+    def extents(self, offset: int, length: int) -> Iterable[Extent]:
+        """What is allocated and what reads as zeroes, from `offset` on (flags are `BlockState` bits).
+
+        There must be one at least. They may end before the range does, or behind it: the server cuts.
+        """
+        return (Extent(length),)
+
+    def context_extents(self, context: str, offset: int, length: int) -> Iterable[Extent]:
+        """The same for one of `contexts`, whose meaning the flags have."""
+        raise OSError(errno.EINVAL, f"no context {context!r} in this back end")
+
+    def memory_at(self, offset: int, length: int) -> memoryview | None:
+        """The memory that has these bytes, if any: a READ is answered from it without `read_into`."""
+        return None
+
+    def memory_for(self, offset: int, length: int) -> memoryview | None:
+        """The memory where these bytes belong, if any: a WRITE is received into it without `write`."""
+        return None
 
     def interrupt(self) -> None:  # noqa: B027 - most back ends have nothing to do here
         """Called by another thread when a server closes and a request takes too long: let it fail."""

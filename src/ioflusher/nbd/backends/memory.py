@@ -35,6 +35,11 @@ class MemoryBackend(Backend):
     def write(self, offset: int, view: memoryview) -> None:
         self._memory[offset : offset + len(view)] = view
 
+    def memory_at(self, offset: int, length: int) -> memoryview:
+        return self._memory[offset : offset + length]
+
+    memory_for = memory_at
+
     def flush(self) -> None:
         """Nothing to do: this is as stable as it gets."""
 

@@ -12,6 +12,9 @@ IHAVEOPT = 0x49484156454F5054  # "IHAVEOPT"
 OPTION_REPLY_MAGIC = 0x3E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
+STRUCTURED_REPLY_MAGIC = 0x668E33EF
+EXTENDED_REQUEST_MAGIC = 0x21E41C71
+EXTENDED_REPLY_MAGIC = 0x6E8A278C
 
 # The server's greeting: NBDMAGIC, IHAVEOPT, handshake flags.
 GREETING = Struct(">QQH")
@@ -28,6 +31,20 @@ EXPORT_ZEROES = 124
 REQUEST = Struct(">IHHQQI")
 # Magic, error, cookie; the data of a READ follows when the error is 0.
 SIMPLE_REPLY = Struct(">IIQ")
+# A chunk of a structured reply: magic, flags, type, cookie, length of the payload that follows.
+STRUCTURED_REPLY = Struct(">IHHQI")
+# With extended headers: magic, flags, command (of a chunk: its type), cookie, offset, length.
+EXTENDED_REQUEST = Struct(">IHHQQQ")
+EXTENDED_REPLY = Struct(">IHHQQQ")
+
+# Payloads of chunks.
+CHUNK_OFFSET = Struct(">Q")  # NBD_REPLY_TYPE_OFFSET_DATA: offset; the data follows
+CHUNK_HOLE = Struct(">QI")  # NBD_REPLY_TYPE_OFFSET_HOLE: offset, length
+CHUNK_ERROR = Struct(">IH")  # NBD_REPLY_TYPE_ERROR: error, length of the message that follows
+CHUNK_CONTEXT = Struct(">I")  # NBD_REPLY_TYPE_BLOCK_STATUS: context; descriptors follow
+CHUNK_EXTENT = Struct(">II")  # one of those: length, flags
+CHUNK_CONTEXT_EXT = Struct(">II")  # NBD_REPLY_TYPE_BLOCK_STATUS_EXT: context, number of descriptors
+CHUNK_EXTENT_EXT = Struct(">QQ")
 
 # Parts of option data.
 LENGTH = Struct(">I")
@@ -132,6 +149,28 @@ class CmdFlag(IntFlag):
     DF = 1 << 2
     REQ_ONE = 1 << 3
     FAST_ZERO = 1 << 4
+    PAYLOAD_LEN = 1 << 5  # with extended headers: the length is that of a payload
+
+
+class ReplyFlag(IntFlag):
+    """NBD_REPLY_FLAG_*: DONE marks the last chunk of a reply."""
+
+    DONE = 1 << 0
+
+
+_ERROR_TYPE = 1 << 15
+
+
+class ReplyType(IntEnum):
+    """NBD_REPLY_TYPE_*: what a chunk of a structured reply has; errors have the top bit set."""
+
+    NONE = 0
+    OFFSET_DATA = 1
+    OFFSET_HOLE = 2
+    BLOCK_STATUS = 5
+    BLOCK_STATUS_EXT = 6
+    ERROR = _ERROR_TYPE | 1
+    ERROR_OFFSET = _ERROR_TYPE | 2
 
 
 # "Error values": the document fixes these numbers, which are Linux's own.
