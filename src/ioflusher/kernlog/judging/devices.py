@@ -1,16 +1,15 @@
 """Which device or file system a stack is about, as far as names in the log tell."""
 
-import re
-
 from ioflusher.kernlog.judging.findings import Case
+from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.stacks.roles import Role
 
-_NAMED = re.compile(
+_NAMED = LazyPattern(
     r"\b(nbd\d+|ublkb\d+|loop\d+|zram\d+|rbd\d+|drbd\d+|dm-\d+|md\d+|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?"
     r"|bcache\d+|sr\d+|(?:sd|vd|xvd|hd)[a-z]{1,3}\d*)\b"
 )
 # a flusher's worker carries major:minor (Documentation/admin-guide/devices.txt)
-_FLUSHER = re.compile(r"flush-(\d+):(\d+)")
+_FLUSHER = LazyPattern(r"flush-(\d+):(\d+)")
 _MAJORS = {7: "loop", 43: "nbd", 147: "drbd", 9: "md"}
 _KINDS = {
     "nbd": "an nbd device",

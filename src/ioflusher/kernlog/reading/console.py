@@ -16,6 +16,7 @@ from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, rep
 from ioflusher.kernlog.reading.heads import Head, parse_head
 from ioflusher.kernlog.reading.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
 from ioflusher.kernlog.reading.lockdep import LockdepText
+from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.reading.told import told_head
@@ -109,46 +110,46 @@ def _common_frame(data: bytes) -> Frame | None:
     return parse_frame(data.decode("ascii"))
 
 
-_TRACE_BEGINS = re.compile(
-    r"^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?|(?<!\S)Call [Tt]race:\s*$", re.A
+_TRACE_BEGINS = LazyPattern(
+    r"(?a)^\s*(?:Call [Tt]race|Backtrace|Stack [Tt]race|stack backtrace):?|(?<!\S)Call [Tt]race:\s*$"
 )
-_ANNOUNCES = re.compile(r"(?<!\S)Call [Tt]race:?\s*$")
+_ANNOUNCES = LazyPattern(r"(?<!\S)Call [Tt]race:?\s*$")
 # `journalctl -o export` writes its own fields around each message
-_JOURNAL_FIELD = re.compile(r"^_{0,2}[A-Z][A-Z0-9_]{2,63}=")
+_JOURNAL_FIELD = LazyPattern(r"^_{0,2}[A-Z][A-Z0-9_]{2,63}=")
 # `journalctl -o json-pretty`, a message with control characters in it: a number a line
-_NUMBERS_BEGIN = re.compile(r'^\s*"MESSAGE"\s*:\s*\[\s*(?P<numbers>[\d,\s]*)$')
-_NUMBERS = re.compile(r"^[\d,\s]*\]?,?\s*$")
-_KERNEL = re.compile(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
-_QUEUE = re.compile(r"(?<!\S)Workqueue: (.{1,120})$")
+_NUMBERS_BEGIN = LazyPattern(r'^\s*"MESSAGE"\s*:\s*\[\s*(?P<numbers>[\d,\s]*)$')
+_NUMBERS = LazyPattern(r"^[\d,\s]*\]?,?\s*$")
+_KERNEL = LazyPattern(r"(?:Not tainted|Tainted: .{1,80}?|Linux version) (\d{1,2}\.\d{1,3}[\w.+~-]*)")
+_QUEUE = LazyPattern(r"(?<!\S)Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
-_BLOCKER = re.compile(
+_BLOCKER = LazyPattern(
     r"\btask (?P<comm>.{1,64}?):\d+ (?:is )?(?:<(?P<mode>\w{1,8})> )?blocked on an? (?P<lock>[\w-]{1,16}?),?"
     r"(?: but the owner| ?(?:likely )?(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
     r"(?: <(?P<owner_mode>\w{1,8})>)?)"
 )
 # lines that a mail broke before they were whole: heads, and what names a lock's owner
-_TORN = re.compile(
+_TORN = LazyPattern(
     r"\btask .{1,64}?:\d+ (?:is )?(?:<\w{1,8}> )?(?:blocked|can't die)"
     r"(?: for(?: more)?| in I/O.{0,16}| on .{0,60})?$"
     r"|\btask:.{1,64}?$|\s[RSDTtXxZPIKWN]\s+(?:[0-9a-f]{8,16}\s+)?[\d\s]*$|\bPID: \d+$"
 )
 # an address behind it is a lock's or a register's, in whatever line it stands
-_LABELS_NEXT = re.compile(
+_LABELS_NEXT = LazyPattern(
     r"(?:\bat:|\bis at|\bat \S+\.[chS]:\d+|\blast +(?:en|dis)abled at \(\d+\):|\b[ER]IP:?(?: [0-9a-f]{4}:)?)"
     r"\s*(?:\[<[0-9a-f]+>\]\s*)?$"
 )
 # a mail broke the line behind the mark of doubt
-_DOUBT_NEXT = re.compile(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
+_DOUBT_NEXT = LazyPattern(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
 # a function's name and nothing else, as people write stacks down
-_NAME = re.compile(
+_NAME = LazyPattern(
     r"^\s*(?:[-=]+>\s*|[|*]\s*|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\(\))?"
     r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?\s*$"
 )
-_NAMED = re.compile(r"[A-Za-z_]\w*\+0x[0-9a-f]")
+_NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
 # the registers of an oops or a warning: whoever has its instruction pointer in the kernel runs
 _RAN = "RIP: 0010:"
 # what an oops or a warning begins with, where the registers are another architecture's or were cut out
-_OOPS = re.compile(
+_OOPS = LazyPattern(
     r"Unable to handle kernel|BUG: (?:unable to handle|kernel NULL pointer|KASAN:)|kernel BUG at "
     r"|Internal error: Oops|general protection fault|WARNING: (?:CPU: \d|at )"
 )

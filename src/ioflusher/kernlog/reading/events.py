@@ -3,6 +3,7 @@
 import re
 
 from ioflusher.kernlog.reading.lines import Line
+from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.reading.scan import RawLine
 from ioflusher.kernlog.records import Event, EventKind
 
@@ -12,7 +13,7 @@ _COMM = r"(?:^|(?<=\s)|(?<=[\]:>]))(?P<subject>\S.{0,14}?)"
 
 # (a word that must stand in the line, kind, form); the word spares most lines the expression
 _FORMS = tuple(
-    (word, kind, re.compile(form))
+    (word, kind, LazyPattern(form))
     for word, kind, form in (
         ("Kernel panic", EventKind.PANIC, r"Kernel panic - not syncing: (?P<subject>.*)"),
         (
@@ -78,9 +79,9 @@ _FORMS = tuple(
         ("task abort", EventKind.DEVICE_TROUBLE, r"(?P<subject>sd [\d:]{1,20}): .{0,80}?task abort"),
     )
 )
-_TRIGGER = re.compile("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))
-_ZONE = re.compile(r"\bNode (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
-_HELD = re.compile(r"(?<!\S)#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
+_TRIGGER = LazyPattern("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))
+_ZONE = LazyPattern(r"\bNode (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
+_HELD = LazyPattern(r"(?<!\S)#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
 
 
 def event_of(line: Line, raw: RawLine) -> Event | None:

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ioflusher.kernlog.reading.patterns import LazyPattern
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -38,7 +40,7 @@ class Frame:
 
 
 # Oracle's kernels rename static functions for DTrace: __dta_xfs_reclaim_inode_3357
-_RENAMED = re.compile(r"^__dta_(\w+?)_\d+$")
+_RENAMED = LazyPattern(r"^__dta_(\w+?)_\d+$")
 
 
 def plain_name(function: str) -> str:
@@ -56,8 +58,8 @@ _OFFSET = r"\+0x(?P<offset>[0-9a-f]{1,8})"
 _ADDRESS = r"(?:[0-9a-f]+|\.\.\.|\u2026)"  # "..." where an author cut it
 
 
-class _Form:
-    """How a source prints a frame; compiled when a line first may have it, since most logs have one form.
+class _Form(LazyPattern):
+    """How a source prints a frame.
 
     Args:
         needle: what stands in every such line; spares most lines the expression.
@@ -65,21 +67,16 @@ class _Form:
         alone: whether nothing but blanks and addresses may stand before it, since it looks like other things.
     """
 
-    __slots__ = ("_compiled", "_form", "alone", "needle")
+    __slots__ = ("alone", "needle")
 
     def __init__(self, needle: str, form: str, alone: bool = False) -> None:
+        super().__init__(form)
         self.needle = needle
         self.alone = alone
-        self._form = form
-        self._compiled: re.Pattern[str] | None = None
 
     def search(self, text: str) -> re.Match[str] | None:
         """Where the form is in the text."""
-        if self.needle not in text:
-            return None
-        if self._compiled is None:
-            self._compiled = re.compile(self._form)
-        return self._compiled.search(text)
+        return super().search(text) if self.needle in text else None
 
 
 _SOURCES = (".c:", ".h:", ".S:", ".s:")
@@ -139,23 +136,23 @@ _FORMS = (
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
 # what one of the forms needs; most lines of a log have none of it
-_MAYBE = re.compile(r"\+0x|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
+_MAYBE = LazyPattern(r"\+0x|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
-_ADDRESSES = re.compile(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
+_ADDRESSES = LazyPattern(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
 # labels behind which an address is no frame: registers, lockdep's "at:", interrupts, a warning's place
-_LABEL = re.compile(
+_LABEL = LazyPattern(
     r"(?:^|[\s,;({\[])(?:[ER]?IP|NIP|PC|pc|LR|lr|epc|ra|era|ERA|sepc|PSW|blink|ECR|TPC|RPC|sp|at|is|in|by|to|of|caller"
     r"|(?:EIP|PC|LR|NIP|RIP) is (?:at|in)|last +(?:enabled|disabled) at \(\d+\)|at \S+\.[chS]:\d+)"
     r"(?:\s*:)?(?:\s*[0-9a-f]{2,4}:)?\s*$"
 )
 # one ordinary word and one blank before a name: prose
-_PROSE = re.compile(r"(?:^|[\s(\"'`])[A-Za-z][a-z']*[,;]? $")
+_PROSE = LazyPattern(r"(?:^|[\s(\"'`])[A-Za-z][a-z']*[,;]? $")
 # words that stand before a place in prose, and are no functions
 _WORDS = frozenset({"at", "in", "from", "file", "line", "of", "by", "see", "and", "the", "to", "is", "with"})
 # what may stand behind a frame, an author's remark included: "<-- waits here", "# takes ->i_mutex", and
 # what tables and pages put around text
-_AFTER_SYMBOL = re.compile(
+_AFTER_SYMBOL = LazyPattern(
     r"^\s*\)?\s*(?:[\"',|\\]*\s*(?:</?\w[^>]{0,40}>)*\s*$|\(|\S+\.[chSs]:\d+|/0x|(?<=\s)(?:<[-=<]|#|//|/\*|--|[-=]+>|\*\*|;))"
 )
 
@@ -173,7 +170,7 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
         found = form.search(text)
         if found is None:
             continue
-        before = _ADDRESSES.sub("", text[: found.start()])
+        before = _ADDRESSES.compiled().sub("", text[: found.start()])
         if form.alone and before.strip():
             continue
         parts = found.groupdict()

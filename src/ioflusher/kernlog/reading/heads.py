@@ -6,6 +6,7 @@ A head is found wherever it stands in a line, as frames are: what stands before 
 import re
 from dataclasses import dataclass, fields
 
+from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.records import Source
 
 
@@ -50,41 +51,41 @@ class Head:
         return Head(**values)
 
 
-_HUNG = re.compile(
+_HUNG = LazyPattern(
     r"task (?P<comm>.{1,64}?):(?P<tid>\d+) (?:(?:is )?blocked (?:for|(?P<io>in I/O wait) for)|can't die for) "
     r"more than(?: (?P<seconds>\d+) seconds)?"
 )
-_NEW = re.compile(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
-_NEW_TID = re.compile(r"\bpid:\s*(\d+)")
-_NEW_TGID = re.compile(r"\btgid:\s*(\d+)")
-_NEW_FLAGS = re.compile(r"\btask_flags:\s*0x([0-9a-f]+)")
+_NEW = LazyPattern(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
+_NEW_TID = LazyPattern(r"\bpid:\s*(\d+)")
+_NEW_TGID = LazyPattern(r"\btgid:\s*(\d+)")
+_NEW_FLAGS = LazyPattern(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
-_OLD = re.compile(
+_OLD = LazyPattern(
     r"(?<=\s)(?P<state>[RSDTtXxZPIKWN?])\s*(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
     r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
 # a vendor's list of tasks: name, state, when it last ran, pid and more numbers
-_TIMED = re.compile(
+_TIMED = LazyPattern(
     r"^(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXZ])\s+\d+\.\d{6}\s+(?P<tid>\d+)(?: \d+){2} 0x[0-9a-f]+ 0x"
 )
 _COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
-_COMM = re.compile(
+_COMM = LazyPattern(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
     r"\s*(?:Not tainted|Tainted|Kdump|$)"
 )
-_OLD_COMM = re.compile(r"\bPid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not tainted|Tainted|$)")
-_LOCKUP = re.compile(
+_OLD_COMM = LazyPattern(r"\bPid: (?P<tid>\d+), comm: (?P<comm>.{1,64}?)\s*(?:Not tainted|Tainted|$)")
+_LOCKUP = LazyPattern(
     r"soft lockup - CPU#\d+ stuck for [^\[]{0,40}\[(?P<comm>[^\[\]]{1,64}):(?P<tid>\d{1,10})\]"
 )
-_CRASH = re.compile(
+_CRASH = LazyPattern(
     r'\bPID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
 )
 # where a mail program broke the line before the name
-_QUOTED = re.compile(r'^\s*"(?P<comm>[^"]{1,16})"$')
+_QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
-_DRGN = re.compile(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
-_NUMBERED = re.compile(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
-_PROC = re.compile(
+_DRGN = LazyPattern(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
+_NUMBERED = LazyPattern(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
+_PROC = LazyPattern(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
     r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>(?!\w?[pt]?g?id:)[^)]{1,32}?)\)?:?)?$"
 )
@@ -92,16 +93,16 @@ _PROC = re.compile(
 
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
-_HISTORY = re.compile(
+_HISTORY = LazyPattern(
     r"(?:(?:Allocated|Freed|(?:(?:race at unknown origin|read|write|read-write|assert no \w+)"
     r"(?: \(.{1,20}\))? to 0x[0-9a-f]+ of \d+ bytes)) by (?:task (?P<tid>\d+)|interrupt)"
     r"|(?:Last|Second to last) potentially related work|(?<!stack )\bbacktrace\b(?: \(crc \w+\))?:"
     r"|page last (?:allocated|free)|Uninit was (?:stored|created)|\[\d+/\d+\] (?:ALLOC|FREE): PFN)"
 )
 # crash's extension PyKdump
-_PYKDUMP = re.compile(r"\bPID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
-_VENDOR = re.compile(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
-_PROC_COMM = re.compile(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
+_PYKDUMP = LazyPattern(r"\bPID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
+_VENDOR = LazyPattern(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
+_PROC_COMM = LazyPattern(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
 def parse_head(text: str) -> Head | None:

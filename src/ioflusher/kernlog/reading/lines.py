@@ -9,6 +9,8 @@ they stand in the text.
 import re
 from typing import NamedTuple
 
+from ioflusher.kernlog.reading.patterns import LazyPattern
+
 # The kernel cuts its messages at 1,024 bytes; what stands behind that and a log's prefixes is cut here.
 MAX_LINE = 1280
 
@@ -31,7 +33,7 @@ class Line(NamedTuple):
 
 
 # a mail's blanks at the end of a line, and where it broke one
-_MAIL_END = re.compile(r"(?:=20|=C2=A0|=A0|=0D|=0A)*=?$")
+_MAIL_END = LazyPattern(r"(?:=20|=C2=A0|=A0|=0D|=0A)*=?$")
 # what quoted-printable writes for characters that frames and heads consist of; only codes with a letter in
 # them, which no decimal number can be
 _MAIL_CODES = {
@@ -39,9 +41,9 @@ _MAIL_CODES = {
     "=A0": " ",
     **{f"={code:02X}": chr(code) for code in b"*+,-./:;<=>?[\\]_{|}~" if f"{code:02X}"[1] in "ABCDEF"},
 }
-_MAIL_CODE = re.compile("|".join(_MAIL_CODES))
-_ENTITY = re.compile(r"&(?:[A-Za-z]{2,6}|#\d{1,5}|#x[0-9A-Fa-f]{1,4});")
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_MAIL_CODE = LazyPattern("|".join(_MAIL_CODES))
+_ENTITY = LazyPattern(r"&(?:[A-Za-z]{2,6}|#\d{1,5}|#x[0-9A-Fa-f]{1,4});")
+_ESCAPES = LazyPattern(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
 # every blank is a blank (U+DCA0 stands for Latin-1's byte), what has no width goes, bytes that are no UTF-8
 _ODD = {
@@ -86,9 +88,9 @@ _PREFIX = re.compile(
 )  # fmt: skip
 
 # whatever a syslog daemon's template writes before its name for the kernel
-_TEMPLATE = re.compile(r"[^<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )")
+_TEMPLATE = LazyPattern(r"[^<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )")
 # whatever stands before the kernel's own time stamp
-_STAMP = re.compile(r"\[ {0,11}\d{1,9}\.\d{6}(?:@\d+|,\d+| *< *\d+\.\d+>)?\]")
+_STAMP = LazyPattern(r"\[ {0,11}\d{1,9}\.\d{6}(?:@\d+|,\d+| *< *\d+\.\d+>)?\]")
 
 # a frame in the kernel's own format, with nothing else to take off: seconds, caller, the frame
 COMMON_FRAME = re.compile(
@@ -106,16 +108,16 @@ def clean(raw: bytes) -> str:
         text = html.unescape(text)
     if "=" in text:
         if text.endswith(("=", "=20", "=A0", "=0A", "=0D")):
-            text = _MAIL_END.sub("", text)
+            text = _MAIL_END.compiled().sub("", text)
         if text.startswith("=20") or text.count("=20") > 1:
             text = text.replace("=20", " ")
-        text = _MAIL_CODE.sub(lambda found: _MAIL_CODES[found[0]], text)
+        text = _MAIL_CODE.compiled().sub(lambda found: _MAIL_CODES[found[0]], text)
     if not text.isascii():
         text = text.translate(_ODD)
     if text.isprintable():
         return text
     if "\x1b" in text:
-        text = _ESCAPES.sub("", text)
+        text = _ESCAPES.compiled().sub("", text)
     return text.translate(_CONTROLS)
 
 
@@ -154,7 +156,7 @@ def parse_line(raw: bytes) -> Line:
             found = _TEMPLATE.match(text) if "kernel" in text else None
         if not found:
             # some other prefix: the kernel's own stamp ends it
-            stamped = _STAMP.search(text, 0, 200) if seconds is None and "." in text else None
+            stamped = _STAMP.search(text[:200]) if seconds is None and "." in text else None
             if not stamped:
                 break
             before, text = text[: stamped.start()].strip(), text[stamped.start() :]
@@ -171,7 +173,7 @@ def parse_line(raw: bytes) -> Line:
 
 
 # `journalctl -o json-pretty`
-_PRETTY = re.compile(r'^\s*"MESSAGE"\s*:\s*".*"(?=,?\s*$)')
+_PRETTY = LazyPattern(r'^\s*"MESSAGE"\s*:\s*".*"(?=,?\s*$)')
 
 
 # the journal's, containers', and what collectors of logs call it

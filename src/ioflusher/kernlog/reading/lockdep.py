@@ -6,27 +6,28 @@ a stack each, in reverse order, and "Chain exists of: A --> B --> C" (kernel/loc
 print_circular_bug()). Where some of them were cut, the others tell.
 """
 
-import re
 from dataclasses import dataclass, field
+
+from ioflusher.kernlog.reading.patterns import LazyPattern
 
 MAX_LOCKS = 64
 MAX_LINES = 600
 
-_OPENS = re.compile(
+_OPENS = LazyPattern(
     r"possible (?:circular locking|recursive locking|irq lock inversion|irq locking)|inconsistent lock state"
     r"|[\w-]+-safe -> [\w-]+-unsafe lock order detected"
 )
-_MIDDLE = re.compile(
+_MIDDLE = LazyPattern(
     r"Chain exists of:|-> #\d+ \(|existing dependency chain|Possible unsafe locking scenario"
 )
-_USAGE = re.compile(r"inconsistent \{.*\} usage")
-_LINK = re.compile(r"-> #(\d+) \(")
-_TASK = re.compile(
+_USAGE = LazyPattern(r"inconsistent \{.*\} usage")
+_LINK = LazyPattern(r"-> #(\d+) \(")
+_TASK = LazyPattern(
     r"(?:^|(?<=\s))(?P<comm>\S.{0,31}?)/(?P<tid>\d+) (?:is trying to acquire lock|\[HC|just changed)"
 )
 # what stands before the kernel's own word for a report
-_TITLE = re.compile(r"^.*?(?=\bWARNING: |\[ INFO: |\bINFO: )")
-_MARK = re.compile(r"RECLAIM_FS")
+_TITLE = LazyPattern(r"^.*?(?=\bWARNING: |\[ INFO: |\bINFO: )")
+_MARK = "RECLAIM_FS"
 LOST = "a report whose beginning is lost"
 
 
@@ -96,10 +97,10 @@ class LockdepText:
         self._lines += 1
         self._in_frames = False
         if _OPENS.search(text):
-            self.title = _TITLE.sub("", text).strip()
+            self.title = _TITLE.compiled().sub("", text).strip()
         elif _USAGE.search(text):
             self.title = text.strip() if self.title == LOST else f"{self.title}; {text.strip()}"
-        self._marks += _MARK.findall(text)[: MAX_LOCKS - len(self._marks)]
+        self._marks += [_MARK] * min(text.count(_MARK), MAX_LOCKS - len(self._marks))
         if found := _TASK.search(text):
             self.comm, self.tid = found["comm"], int(found["tid"])
         # what follows the cycle lists every lock that is held, whether it takes part or not

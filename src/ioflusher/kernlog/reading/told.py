@@ -5,22 +5,19 @@ ordinary program's name changes nothing. The name has to be the one whose stack 
 rclone:" counts, "the stack of a program on rclone's mount:" does not.
 """
 
-import re
-
 from ioflusher.kernlog.reading.heads import Head
+from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.records import Source
 from ioflusher.kernlog.stacks.askers import daemon_named, known_daemons
 
 _STACK = r"(?:call |back|stack )?trace|stack"
-_BEFORE = re.compile(
-    rf"^\s*(?:\d+[.)] )?(?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?(?:'s)?"
+_BEFORE = LazyPattern(
+    rf"(?i)^\s*(?:\d+[.)] )?(?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?(?:'s)?"
     rf"(?: (?:\w+ )?(?:task|thread|process|daemon))?(?:'s)? (?:kernel )?(?:{_STACK})\s*:\s*$",
-    re.I,
 )
-_BEHIND = re.compile(
-    rf"\b(?:{_STACK}) (?:of|from|for) (?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?"
+_BEHIND = LazyPattern(
+    rf"(?i)\b(?:{_STACK}) (?:of|from|for) (?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?"
     r"(?: (?:\w+ )?(?:task|thread|process|daemon))?\s*:\s*$",
-    re.I,
 )
 # patterns with a star fit words that are no task's name, such as functions
 _WHOLE_NAMES = frozenset(daemon.name for daemon in known_daemons() if "*" not in daemon.name)
