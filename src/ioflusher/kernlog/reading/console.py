@@ -14,8 +14,9 @@ from ioflusher.kernlog.reading import lockdep
 from ioflusher.kernlog.reading.events import event_of
 from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word
 from ioflusher.kernlog.reading.heads import Head, parse_head
-from ioflusher.kernlog.reading.lines import COMMON_FRAME, Line, breaks_softly, goes_on, parse_line
+from ioflusher.kernlog.reading.lines import Line, breaks_softly, goes_on, parse_line, stamped
 from ioflusher.kernlog.reading.lockdep import LockdepText
+from ioflusher.kernlog.reading.noise import Noise
 from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
@@ -51,7 +52,7 @@ def read_records(lines: Iterable[RawLine]) -> Iterator[Record]:
     reader = Reader()
     coming = iter(lines)
     for raw in chain(reader.look_ahead(coming), coming):
-        if not reader.continues_stack(raw.data):
+        if not reader.passes(raw.data):
             yield from reader.feed(raw)
     yield from reader.finish()
 
@@ -105,9 +106,13 @@ def _is_outermost(function: str) -> bool:
     return does(function, Verb.BEGINS, Thing.STACK)
 
 
-@lru_cache(maxsize=4096)
+# a frame as the kernel prints it, with nothing else to take off
+_COMMON_FRAME = re.compile(rb" (?:\? )?[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?\r?$")
+
+
+@lru_cache(maxsize=8192)  # tasks that wait for the same have the same frames
 def _common_frame(data: bytes) -> Frame | None:
-    return parse_frame(data.decode("ascii"))
+    return parse_frame(data.decode("ascii").rstrip()) if _COMMON_FRAME.match(data) else None
 
 
 _TRACE_BEGINS = LazyPattern(
@@ -169,20 +174,26 @@ class Reader:
         self._doubtful = False  # the last line ended with what makes the next frame one that is in doubt
         self._names: list[tuple[Frame, Line, RawLine]] = []  # names alone, which may become a stack
         self._message: list[str] | None = None  # the numbers of a journal's message, so far
+        self._noise = Noise()
         self._reports = 0
         self._odd: Event | None = None  # the first line with a function in it that is no frame
 
-    def continues_stack(self, data: bytes) -> bool:
-        """Take a line that is one more frame of a stack already begun; False for every other line.
+    def passes(self, data: bytes) -> bool:
+        """Take a line that is one more frame of a stack already begun, or noise; False for every other line.
 
-        `feed` would do the same. Most lines that matter are such frames: worth a short way.
+        `feed` would do the same. Most lines that are read are such ones: worth a short way.
         """
-        found = COMMON_FRAME.match(data) if b"+0x" in data else None
-        if found is None or self._names or self._labelled or self._doubtful or self._broken:
+        if self._names or self._broken or (found := stamped(data)) is None:
             return False
-        draft = self._drafts.get(found[2].decode("ascii") if found[2] else "")
-        frame = _common_frame(found[3]) if draft and not draft.complete else None
-        if draft is None or frame is None:
+        caller, rest = found
+        draft = self._drafts.get(caller)
+        if b"+0x" not in rest:
+            if self._torn or (draft and draft.lockdep) or self._prefix.known or not self._noise.knows(rest):
+                return False
+            self._doubtful = self._labelled = False
+            return True
+        frame = _common_frame(rest) if draft and not draft.complete else None
+        if draft is None or frame is None or self._labelled or self._doubtful:
             return False
         draft.add(frame)
         return True
@@ -267,6 +278,8 @@ class Reader:
             self._odd = _unread(line, raw)
         self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
         self._labelled = (text[-1] in ":]tP" or ".c:" in text) and _LABELS_NEXT.search(text) is not None
+        if line.seconds is not None and (plain := stamped(raw.data)):
+            self._noise.learn(plain[1], text)
         yield from self._take_text(line, raw)
 
     def finish(self) -> Iterator[Record]:

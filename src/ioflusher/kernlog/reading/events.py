@@ -80,6 +80,8 @@ _FORMS = tuple(
     )
 )
 _TRIGGER = LazyPattern("|".join(sorted({re.escape(word) for word, _, _ in _FORMS})))
+# what a line that reports something has in it
+WORDS = (*(word for word, _, _ in _FORMS), "free:", "){")
 _ZONE = LazyPattern(r"\bNode (\d+) (\w+) free:(\d+)kB(?: boost:\d+kB)? min:(\d+)kB")
 _HELD = LazyPattern(r"(?<!\S)#\d+:\s+(?:[0-9a-fx]+\s+)?\((?P<name>.{1,120}?)\)\{[^}]*\}")
 

@@ -23,6 +23,11 @@ class LearnedPrefix:
             self._form = re.compile(rf"\s*{form}(?=\s|$)")
         return known
 
+    @property
+    def known(self) -> bool:
+        """Whether there is one."""
+        return self._form is not None
+
     def taken_off(self, text: str) -> str | None:
         """The text without the prefix, None where that is not known or does not stand before it."""
         found = self._form.match(text) if self._form else None

@@ -1,0 +1,97 @@
+"""The short way for most lines changes nothing: the long way makes nothing of what it passes over."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.kernlog.benchmark import NOISE
+from tests.kernlog.test_fuzz import TRIGGERS
+
+from ioflusher.kernlog.reading.console import Reader
+from ioflusher.kernlog.reading.noise import MAX_SHAPES, is_noise
+from ioflusher.kernlog.reading.scan import RawLine
+from ioflusher.kernlog.records import Record
+
+LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.txt"))]
+LINES = sorted({line for log in LOGS for line in log.splitlines()})
+STAMP = b"[  120.000000] "
+
+
+def read(lines: list[bytes], short: bool) -> list[Record]:
+    reader = Reader()
+    records: list[Record] = []
+    for number, line in enumerate(lines, 1):
+        raw = RawLine(line, number, number)
+        if not (short and reader.passes(raw.data)):
+            records += reader.feed(raw)
+    return [*records, *reader.finish()]
+
+
+def test_every_log_is_read_alike_on_both_ways() -> None:
+    """All of them one after the other, as they are, and stamped as the kernel's own console."""
+    for log in LOGS:
+        lines = log.split(b"\n")
+        assert read(lines, True) == read(lines, False)
+    stamped = [STAMP + line for line in LINES]
+    assert read(stamped, True) == read(stamped, False)
+
+
+AROUND = ((b"", b""), (b"x ", b""), (b"", b" x"))
+# digits come and go, since those are what one shape may have or not
+numbered = st.builds(
+    lambda line, digits: STAMP + re.sub(rb"\d+", lambda _: digits, line),
+    st.sampled_from(
+        [*LINES, *TRIGGERS, *(b"x " + one for one in TRIGGERS), *(one + b" x" for one in TRIGGERS)]
+    ),
+    st.sampled_from([b"", b"0", b"12", b"0x", b"345678"]),
+)
+
+
+@given(st.lists(st.one_of(st.sampled_from([STAMP + line for line in LINES]), numbered), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_lines_that_differ_in_numbers_are_read_alike_on_both_ways(lines: list[bytes]) -> None:
+    """Also where the first of them said nothing, and whatever was open when they came."""
+    twice = [*lines, *lines]
+    assert read(twice, True) == read(twice, False)
+
+
+@pytest.mark.parametrize("kind", NOISE)
+def test_noise_is_known_by_its_shape(kind: bytes) -> None:
+    """Once one such line was read, others are passed over, between stacks and in one."""
+    reader = Reader()
+    lines = [(kind % (number, number, number, number)).rstrip() for number in (1, 23, 456)]
+    assert not reader.passes(lines[0])
+    assert list(reader.feed(RawLine(lines[0], 1, 0))) == []
+    assert reader.passes(lines[1])
+    list(reader.feed(RawLine(STAMP + b"INFO: task x:1 blocked for more than 120 seconds.", 2, 1)))
+    assert reader.passes(lines[2])
+
+
+def test_frames_of_an_open_stack_go_the_short_way() -> None:
+    """A stack's frames are most lines that are read at all."""
+    reader = Reader()
+    frame = STAMP + b" schedule+0x1/0x2"
+    assert not reader.passes(frame)
+    list(reader.feed(RawLine(STAMP + b"task:x state:D stack:0 pid:1", 1, 0)))
+    assert reader.passes(frame)
+
+
+@pytest.mark.parametrize(
+    "line", [b"Call Trace:", b"a D 1 2 3", b" ? foo+0x1/0x2", b"name", b'"swapper"', b"]:", b"?"]
+)
+def test_what_means_something_is_no_noise(line: bytes) -> None:
+    """Nor what would with other numbers."""
+    assert not is_noise(line.decode())
+    assert not is_noise(re.sub(rb"\d", b"", line).decode())
+
+
+def test_shapes_are_bounded() -> None:
+    """A log of nothing but different lines takes no more memory than any other."""
+    reader = Reader()
+    for number in range(MAX_SHAPES + 100):
+        word = "".join(chr(97 + int(digit)) for digit in str(number))
+        list(reader.feed(RawLine(STAMP + f"usb: some new {word} device was found".encode(), None, number)))
+    assert not reader.passes(STAMP + f"usb: some new {word} device was found".encode())
+    assert reader.passes(STAMP + b"usb: some new bc device was found")
