@@ -32,7 +32,7 @@ def main() -> int:
     backend = (
         FileBackend(options.store, direct=options.direct)
         if options.store is not None
-        else RemoteBackend(parse_uri(options.remote))
+        else RemoteBackend(parse_uri(options.remote), patience=0, journal=0)
     )
     with backend, Server(backend, max_payload=LONGEST_PAYLOAD) as server:
         take_rest(options)

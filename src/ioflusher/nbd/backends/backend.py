@@ -8,6 +8,7 @@ import errno
 import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Self
 
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.protocol.extents import Extent
@@ -129,7 +130,7 @@ class Backend(ABC):
     def close(self) -> None:  # noqa: B027
         """Give everything back. No request is under way or will come."""
 
-    def __enter__(self) -> "Backend":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,9 @@ MINIMUM_PREFERRED = 4096  # bytes: a page, the unit of page caches and swap
 
 def export_of(backend: Backend, name: str, max_payload: int) -> Export:
     """The export that a back end makes."""
-    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
+    flags = TransmissionFlag.HAS_FLAGS
+    if backend.can_multi_conn:
+        flags |= TransmissionFlag.CAN_MULTI_CONN
     if backend.can_flush:
         flags |= TransmissionFlag.SEND_FLUSH
     if not backend.can_write:
