@@ -15,7 +15,7 @@ import pytest
 from tests.cli.program import call
 
 from ioflusher import flag
-from ioflusher.cli.nbd import host_port, put_state
+from ioflusher.cli.nbd_serve import host_port, put_state
 from ioflusher.cli.size_parameter import size
 from ioflusher.flag import FlagError, StateUnreadableError
 from ioflusher.flag import state as flag_state
@@ -87,8 +87,11 @@ def test_hosts_and_ports() -> None:
     [
         (["--unix", "/tmp/x"], "one of --memory, --file and --remote"),
         (["--memory", "1M", "--file", "/tmp/y", "--unix", "/tmp/x"], "one of --memory, --file and --remote"),
-        (["--memory", "1M"], "one of --unix and --tcp"),
-        (["--memory", "1M", "--unix", "/tmp/x", "--tcp", "localhost:0"], "one of --unix and --tcp"),
+        (["--memory", "1M"], "give --unix or --tcp"),
+        (["a=memory:1M", "--memory", "1M", "--unix", "/tmp/x"], "or exports as NAME=KIND:VALUE"),
+        (["a=memory:1M", "--export", "b", "--unix", "/tmp/x"], "--export names what --memory"),
+        (["memory", "--unix", "/tmp/x"], "'memory' has no name; expected NAME=KIND:VALUE"),
+        (["a=memory:1M", "--describe", "b=text", "--unix", "/tmp/x"], "'b', which is no export here"),
         (["--memory", "1M", "--direct", "--unix", "/tmp/x"], "go with --file"),
         (["--memory", "1X", "--unix", "/tmp/x"], "not a size: '1X'"),
         (["--memory", "1M", "--tcp", "10809"], "expected HOST:PORT"),
@@ -251,12 +254,56 @@ def test_info_as_json(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         "uri": address.uri,
         "export": "",
+        "description": "",
         "size": 64 << 20,
         "flags": ["HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "CAN_MULTI_CONN"],
         "minimum_block_size": 1,
         "preferred_block_size": 4096,
         "maximum_payload": 1 << 20,
+        "contexts": [],
     }
+
+
+def test_several_exports(tmp_path: Path) -> None:
+    """Each by its name and kind, on two sockets; clients that name none get the first."""
+    image = tmp_path / "a,b=c:d"
+    image.write_bytes(bytes(8192))
+    options = ["--describe", "two=the \x1b[31msecond", "--unix", str(tmp_path / "s"), "--tcp", "127.0.0.1:0"]
+    exports = ["one=memory:1M", f"two=file,direct,readonly:{image}"]
+    with serving(*options, *exports) as (process, address):
+        assert process.stdout is not None
+        second = parse_uri(process.stdout.readline().removeprefix("listening on ").strip())
+        assert (address.path, second.path, second.export) == (str(tmp_path / "s"), None, "one")
+        assert describe(address.with_export("")).size == 1 << 20
+        assert describe(second.with_export("two")).size == 8192
+        listed = json.loads(ioflusher_nbd("info", "--list", "--json", address.uri).stdout)
+        shown = ioflusher_nbd("info", "--list", address.uri).stdout
+    found = [(each["export"], each["size"]) for each in listed["exports"]]
+    assert found == [("one", 1 << 20), ("two", 8192)]
+    assert "\n\nexport: two\ndescription: the \\x1b[31msecond\nsize: 8192\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a=tape:0", "'tape:0' is no back end; expected one of memory:SIZE, file"),
+        ("a=memory", "'memory' is no back end"),
+        ("a=file,fast:/x", "'fast' is not one of its options; expected file[,direct][,readonly]:PATH"),
+        ("a=file,direct,direct:/x", "'direct' is there twice"),
+        ("a=memory:1X", "not a size: '1X'"),
+        (f"{'a' * 4097}=memory:1M", "a name or text of 4097 bytes"),
+    ],
+)
+def test_exports_that_cannot_be(text: str, complaint: str) -> None:
+    """A sentence that says what was expected."""
+    ended = call("nbd", "serve", "--no-io-flusher", "--tcp", "localhost:0", text)
+    assert (ended.status, complaint in ended.stderr) == (2, True), ended.stderr
+
+
+def test_exports_of_one_name() -> None:
+    """Two exports of one name could not be told apart."""
+    ended = call("nbd", "serve", "--no-io-flusher", "--tcp", "localhost:0", "a=memory:1M", "a=memory:2M")
+    assert ended.stderr.startswith("ioflusher: two exports of the name 'a'")
 
 
 # Runs the command with the one system call replaced by a note, and lists the functions of this package

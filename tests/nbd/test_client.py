@@ -63,9 +63,9 @@ def test_a_lost_server_stays_lost(server: Server) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "\udcff", "x" * 4097])
 def test_names_that_cannot_be(server: Server, name: str) -> None:
     """An export name that the protocol cannot carry is refused on both ends, before anything is sent."""
-    with pytest.raises(MalformedData, match="export name"):
+    with pytest.raises(MalformedData, match="a name or text"):
         Client(server.listen_tcp().with_export(name))
-    with pytest.raises(MalformedData, match="export name"), MemoryBackend(1) as backend:
+    with pytest.raises(MalformedData, match="a name or text"), MemoryBackend(1) as backend:
         Server(backend, export=name)
 
 

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ioflusher.nbd.protocol import exports
-from ioflusher.nbd.protocol.exports import BlockSize, Export, ExportQuery, MalformedData
+from ioflusher.nbd.protocol.exports import (
+    BlockSize,
+    CanonicalName,
+    Description,
+    Export,
+    ExportFacts,
+    ExportQuery,
+    ListedExport,
+    MalformedData,
+)
+from ioflusher.nbd.protocol.wire import Info
 
 EXPORT = Export("disk", 1 << 20, 0x6D, BlockSize(512, 4096, 32 << 20))
 
@@ -26,21 +36,35 @@ def test_golden_information() -> None:
     """NBD_INFO_EXPORT and NBD_INFO_BLOCK_SIZE, both directions."""
     about_export = bytes.fromhex("00000000000000100000006d")
     about_blocks = bytes.fromhex("0003000002000000100002000000")
-    assert exports.pack_export_info(EXPORT) == about_export
+    assert exports.pack_export_info(EXPORT.size, EXPORT.flags) == about_export
     assert exports.pack_block_size_info(EXPORT.block_size) == about_blocks
-    assert exports.parse_info(about_export) == (1 << 20, 0x6D)
+    assert exports.parse_info(about_export) == ExportFacts(1 << 20, 0x6D)
     assert exports.parse_info(about_blocks) == EXPORT.block_size
 
 
 def test_other_information_is_passed_over() -> None:
-    """A description, and a type that does not exist yet, are no errors."""
-    assert exports.parse_info(bytes.fromhex("0002") + b"a disk") is None
+    """A type that does not exist yet is no error."""
     assert exports.parse_info(bytes.fromhex("7777")) is None
 
 
-def test_golden_server_entry() -> None:
-    """NBD_REP_SERVER's data is name length and name."""
-    assert exports.pack_server("disk") == bytes.fromhex("00000004") + b"disk"
+def test_golden_texts() -> None:
+    """NBD_INFO_NAME and NBD_INFO_DESCRIPTION, both directions."""
+    assert exports.pack_text_info(Info.NAME, "disk") == bytes.fromhex("0001") + b"disk"
+    assert exports.parse_info(bytes.fromhex("0001") + b"disk") == CanonicalName("disk")
+    assert exports.parse_info(bytes.fromhex("0002") + b"a disk") == Description("a disk")
+
+
+@pytest.mark.parametrize(
+    ("entry", "data"),
+    [
+        (ListedExport("disk"), bytes.fromhex("00000004") + b"disk"),
+        (ListedExport("", "a disk"), bytes.fromhex("00000000") + b"a disk"),
+    ],
+)
+def test_golden_server_entry(entry: ListedExport, data: bytes) -> None:
+    """NBD_REP_SERVER's data is name length, name, and a description that may be missing."""
+    assert entry.pack() == data
+    assert ListedExport.parse(data) == entry
 
 
 @given(NAMES, st.lists(st.integers(0, 0xFFFF), max_size=20))
@@ -78,6 +102,8 @@ def test_malformed_queries(data: bytes) -> None:
         b"",
         b"\0",
         bytes.fromhex("000000"),
+        bytes.fromhex("0001ff"),  # a name that is not UTF-8
+        bytes.fromhex("000200"),  # a description with a NUL
         bytes.fromhex("00030000020000001000"),
         bytes.fromhex("0003000000000000100002000000"),  # minimum 0
         bytes.fromhex("0003000003000000100002000000"),  # not a power of two
@@ -94,6 +120,6 @@ def test_malformed_information(data: bytes) -> None:
 @given(st.binary(max_size=64))
 def test_fuzz(data: bytes) -> None:
     """Invariant: any bytes parse to a value or raise MalformedData, nothing else."""
-    for parse in (ExportQuery.parse, exports.parse_info, exports.parse_name):
+    for parse in (ExportQuery.parse, exports.parse_info, exports.parse_string, ListedExport.parse):
         with contextlib.suppress(MalformedData):
             parse(data)

@@ -5,11 +5,12 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable
+from typing import TypeVar
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError, from_system
-from ioflusher.nbd.protocol import handshake
+from ioflusher.nbd.protocol import client_handshake
+from ioflusher.nbd.protocol.client_handshake import NO_WISHES, ListEntry, Plan, Wishes
 from ioflusher.nbd.protocol.connection import NbdConnection, Pause
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.messages import Message, Reply, Request
@@ -18,6 +19,8 @@ from ioflusher.nbd.protocol.wire import Cmd, wire_to_errno
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then sends nothing is an error, not a wait
 
+
+T = TypeVar("T")
 
 _SHORTEST = 1e-6  # seconds; a time-out of 0 would mean another thing: a socket that never waits
 
@@ -85,11 +88,9 @@ def next_message(
 
 
 def negotiate(
-    sock: socket.socket,
-    address: Address,
-    plan: Callable[[NbdConnection, str], handshake.Plan] = handshake.choose_export,
+    sock: socket.socket, address: Address, wishes: Wishes = NO_WISHES
 ) -> tuple[NbdConnection, Export]:
-    """Go through the handshake on a connected socket, by default into transmission with the address's export.
+    """Go through the handshake on a connected socket into transmission with the address's export.
 
     Raises:
         MalformedData: the export's name is none that the protocol can carry.
@@ -97,10 +98,17 @@ def negotiate(
         RemoteProtocolError: the server broke the protocol.
         ConnectionLost: the server closed, or did not finish within the socket's time-out.
     """
+    connection = NbdConnection(NbdRole.CLIENT)
+    plan = client_handshake.choose_export(connection, check_name(address.export), wishes)
+    entered = _converse(sock, address, connection, plan)
+    connection.negotiated = entered.negotiated
+    return connection, entered.export
+
+
+def _converse(sock: socket.socket, address: Address, connection: NbdConnection, steps: Plan[T]) -> T:
+    """Carry a plan out on a connected socket; raises as `negotiate` does."""
     timeout = sock.gettimeout()
     deadline = None if timeout is None else time.monotonic() + timeout
-    connection = NbdConnection(NbdRole.CLIENT)
-    steps = plan(connection, check_name(address.export))
     try:
         outgoing = next(steps)
         while True:
@@ -108,8 +116,8 @@ def negotiate(
             message = next_message(sock, connection, deadline)
             outgoing = steps.throw(_closed(address)) if message is None else steps.send(message)
     except StopIteration as done:
-        export: Export = done.value
-        return connection, export
+        result: T = done.value
+        return result
     except OSError as error:
         raise ConnectionLost(
             f"{address.uri!r} did not finish the handshake: {error}", errno=error.errno
@@ -126,9 +134,17 @@ def _closed(address: Address) -> ConnectionLost:
 
 def describe(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> Export:
     """What the server says of an export, without entering transmission; raises as `negotiate` does."""
+    connection = NbdConnection(NbdRole.CLIENT)
+    plan = client_handshake.describe_export(connection, check_name(address.export))
     with open_socket(address, timeout) as sock:
-        _, export = negotiate(sock, address, handshake.describe_export)
-    return export
+        return _converse(sock, address, connection, plan)
+
+
+def list_exports(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> tuple[ListEntry, ...]:
+    """All exports that the server names, whatever export the address has; raises as `negotiate` does."""
+    connection = NbdConnection(NbdRole.CLIENT)
+    with open_socket(address, timeout) as sock:
+        return _converse(sock, address, connection, client_handshake.list_exports(connection))
 
 
 class Client:

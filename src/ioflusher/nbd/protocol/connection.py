@@ -23,6 +23,7 @@ from ioflusher.nbd.protocol.messages import (
     Reply,
     Request,
 )
+from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
 from ioflusher.nbd.protocol.wire import Cmd, HandshakeFlag
 
@@ -63,6 +64,7 @@ class NbdConnection:
 
     Attributes:
         state: what the connection waits for.
+        negotiated: what options turned on; whoever leads the handshake puts it here.
         payload: page-aligned memory of at least `max_payload` bytes at a server. The data of a WRITE
             arrives here; a server may use it for its answer to a READ too.
     """
@@ -72,6 +74,8 @@ class NbdConnection:
         self.state = ConnectionState.GREETING
         self.max_payload = max_payload
         self.no_zeroes = False  # agreed by both ends
+        self.fixed_newstyle = False  # the client takes replies to options
+        self.negotiated = Negotiated()
         self.payload = aligned_memory(max(max_payload if role is NbdRole.SERVER else 0, MAX_OPTION_DATA))
         self._header = memoryview(bytearray(wire.REQUEST.size))  # the longest of the headers
         self._wanted = self._header[:0]
@@ -138,6 +142,16 @@ class NbdConnection:
             self._remember(message, into)
         return message.pack()
 
+    def encrypted(self) -> None:
+        """Go on with options after NBD_OPT_STARTTLS was granted: the caller encrypts from now on.
+
+        Raises:
+            LocalProtocolError: it was not granted, or the connection is encrypted already.
+        """
+        if self.state is not ConnectionState.TLS:
+            raise LocalProtocolError(f"TLS cannot begin in state {self.state.name}")
+        self.state = ConnectionState.OPTION
+
     def _remember(self, request: Request, into: memoryview | None) -> None:
         """Note a request in flight, and where its answer's data goes."""
         if request.cookie in self._in_flight:
@@ -196,6 +210,7 @@ class NbdConnection:
                 if flags & ~(KNOWN_CLIENT_FLAGS & self._greeting_flags):
                     raise error(f"client flags {flags:#x}; the server offered {self._greeting_flags:#x}")
                 self.no_zeroes = bool(flags & HandshakeFlag.NO_ZEROES)
+                self.fixed_newstyle = bool(flags & HandshakeFlag.FIXED_NEWSTYLE)
             case Option(option=option):
                 self._option = option
             case OptionReply(option=option) if option != self._option:

@@ -22,6 +22,7 @@ class MessageKind(Enum):
     LAST_REPLY = auto()
     GO_REPLY = auto()  # the NBD_REP_ACK that ends the handshake
     ABORT_REPLY = auto()
+    TLS_REPLY = auto()  # the NBD_REP_ACK behind which everything is encrypted
     EXPORT_REPLY = auto()
     REQUEST = auto()
     DISCONNECT = auto()
@@ -95,6 +96,8 @@ class OptionReply:
             return MessageKind.GO_REPLY
         if self.reply == Rep.ACK and self.option == Opt.ABORT:
             return MessageKind.ABORT_REPLY
+        if self.reply == Rep.ACK and self.option == Opt.STARTTLS:
+            return MessageKind.TLS_REPLY
         return MessageKind.LAST_REPLY
 
     def pack(self) -> bytes:

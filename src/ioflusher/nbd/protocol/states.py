@@ -22,6 +22,7 @@ class ConnectionState(Enum):
     CLIENT_FLAGS = auto()
     OPTION = auto()  # the client asks
     OPTION_REPLY = auto()  # the server answers
+    TLS = auto()  # nobody speaks plainly any more: `NbdConnection.encrypted` goes on
     EXPORT_REPLY = auto()  # the server answers NBD_OPT_EXPORT_NAME
     TRANSMISSION = auto()  # both send at will
     CLOSING = auto()  # after NBD_CMD_DISC: answers to what was asked before may still come
@@ -37,6 +38,7 @@ SPEAKER: dict[MessageKind, NbdRole] = {
     MessageKind.LAST_REPLY: NbdRole.SERVER,
     MessageKind.GO_REPLY: NbdRole.SERVER,
     MessageKind.ABORT_REPLY: NbdRole.SERVER,
+    MessageKind.TLS_REPLY: NbdRole.SERVER,
     MessageKind.EXPORT_REPLY: NbdRole.SERVER,
     MessageKind.REQUEST: NbdRole.CLIENT,
     MessageKind.DISCONNECT: NbdRole.CLIENT,
@@ -55,7 +57,9 @@ TRANSITIONS: dict[ConnectionState, dict[MessageKind, ConnectionState]] = {
         MessageKind.LAST_REPLY: ConnectionState.OPTION,
         MessageKind.GO_REPLY: ConnectionState.TRANSMISSION,
         MessageKind.ABORT_REPLY: ConnectionState.CLOSED,
+        MessageKind.TLS_REPLY: ConnectionState.TLS,
     },
+    ConnectionState.TLS: {},
     ConnectionState.EXPORT_REPLY: {MessageKind.EXPORT_REPLY: ConnectionState.TRANSMISSION},
     ConnectionState.TRANSMISSION: {
         MessageKind.REQUEST: ConnectionState.TRANSMISSION,

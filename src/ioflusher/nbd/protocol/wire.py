@@ -52,6 +52,8 @@ INFO_TYPE = Struct(">H")
 INFO_EXPORT = Struct(">HQH")  # NBD_INFO_EXPORT, size, transmission flags
 INFO_BLOCK_SIZE = Struct(">HIII")  # NBD_INFO_BLOCK_SIZE, minimum, preferred, maximum payload
 
+CONTEXT_NUMBER = Struct(">I")  # of a metadata context; its name follows
+
 MAX_STRING = 4096  # bytes of an export name or a message
 DEFAULT_PORT = 10809
 # What a client may send when nothing else was agreed ("Block size constraints").
@@ -116,6 +118,7 @@ class Rep(IntEnum):
     ERR_SHUTDOWN = _ERROR_BIT | 7
     ERR_BLOCK_SIZE_REQD = _ERROR_BIT | 8
     ERR_TOO_BIG = _ERROR_BIT | 9
+    ERR_EXT_HEADER_REQD = _ERROR_BIT | 10
 
 
 class Info(IntEnum):

@@ -1,4 +1,4 @@
-"""The NBD server: sockets and threads around the protocol and a back end.
+"""The NBD server: sockets and threads around the protocol and back ends.
 
 A thread a connection. A connection's memory is allocated when it begins; a request costs nothing but a few
 small objects. Threads inherit the IO_FLUSHER state of the thread that calls `serve_forever` or `start`, so
@@ -13,15 +13,19 @@ import selectors
 import socket
 import threading
 import time
+from dataclasses import replace
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.client import next_message, send_all
 from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
-from ioflusher.nbd.protocol import handshake, wire
+from ioflusher.nbd.protocol import wire
 from ioflusher.nbd.protocol.connection import NbdConnection
+from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export, check_name
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
 from ioflusher.nbd.protocol.messages import Greeting, Option, Reply, Request
+from ioflusher.nbd.protocol.server_handshake import SERVER_FLAGS, ServerHandshake
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
 from ioflusher.nbd.protocol.wire import Cmd
 from ioflusher.nbd.server.counters import Counters, Tally
@@ -35,11 +39,12 @@ SOCKET_MODE = 0o600  # a block device is its owner's business
 
 
 class Server:
-    """Serves one back end under one name until it is closed.
+    """Serves back ends, each under its name, until it is closed.
 
     Args:
-        backend: what is served; it stays the caller's, who closes it after the server.
-        export: the name; clients that ask for the empty name get it too.
+        backend: the first that is served; further ones with `add_export`.
+        export: its name; clients that ask for the empty name get it too.
+        description: a sentence about it for people.
         max_payload: bytes of the longest READ or WRITE, whole pages; each connection takes that much memory.
         max_connections: how many at once; further ones are closed at once.
 
@@ -47,7 +52,7 @@ class Server:
         NbdError: a payload limit or a name that the protocol cannot express.
 
     Attributes:
-        export: size, flags and block sizes as clients see them.
+        export: the first one: size, flags and block sizes as clients see them.
         refusing: whether new connections are closed at once.
     """
 
@@ -56,6 +61,7 @@ class Server:
         backend: Backend,
         *,
         export: str = "",
+        description: str = "",
         max_payload: int = wire.DEFAULT_MAX_PAYLOAD,
         max_connections: int = 16,
     ) -> None:
@@ -63,8 +69,10 @@ class Server:
             raise NbdError(
                 f"a payload limit of {max_payload}; expected a multiple of {PAGE}, at most {LARGEST_PAYLOAD}"
             )
-        self.export = export_of(backend, check_name(export), max_payload)
-        self._backend = backend
+        self._max_payload = max_payload
+        self._exports: dict[str, Export] = {}
+        self._backends: dict[str, Backend] = {}
+        self.export = self.add_export(export, backend, description=description)
         self._max_connections = max_connections
         self.refusing = False
         self._selector = selectors.DefaultSelector()
@@ -78,6 +86,29 @@ class Server:
         self._peers: set[_Peer] = set()
         self._past = Counters()  # of connections that are over
         self._accepter: threading.Thread | None = None
+
+    def add_export(self, name: str, backend: Backend, *, description: str = "") -> Export:
+        """Serve a further back end; new connections can ask for it from now on.
+
+        Args:
+            name: what clients ask for.
+            backend: it stays the caller's, who closes it after the server.
+            description: a sentence about it for people.
+
+        Raises:
+            NbdError: the name is taken, or name or description are none that the protocol can carry.
+        """
+        name, description = check_name(name), check_name(description)
+        if name in self._exports:
+            raise NbdError(f"two exports of the name {name!r}", hint="give each a name of its own")
+        contexts = (BASE_ALLOCATION, *backend.contexts)
+        export = replace(
+            export_of(backend, name, self._max_payload), description=description, contexts=contexts
+        )
+        # a connection's thread that reads meanwhile sees one dictionary or the other, whole
+        self._backends = {**self._backends, name: backend}
+        self._exports = {**self._exports, name: export}
+        return export
 
     def listen_unix(self, path: str) -> Address:
         """Listen on a Unix socket that only this user may connect to; it is removed at `close`.
@@ -176,7 +207,8 @@ class Server:
         for peer in peers:
             peer.hang_up(socket.SHUT_RD)  # nothing more is read, an answer can still go out
         if not _join(peers, CLOSE_GRACE):
-            self._backend.interrupt()
+            for backend in self._backends.values():
+                backend.interrupt()
             for peer in peers:
                 peer.hang_up(socket.SHUT_RDWR)
             _join(peers, CLOSE_GRACE)
@@ -223,8 +255,6 @@ class _Peer:
         self.thread = threading.Thread(target=self._run, name="nbd-connection", daemon=True)
         self._sock = sock
         self._server = server
-        self._backend = server._backend
-        self._export: Export = server.export
 
     def hang_up(self, how: int) -> None:
         with contextlib.suppress(OSError):  # not connected any more
@@ -235,33 +265,42 @@ class _Peer:
             with self._sock:
                 if self._sock.family != socket.AF_UNIX:
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection = NbdConnection(NbdRole.SERVER, max_payload=self._export.block_size.maximum)
-                if self._shake_hands(connection):
+                connection = NbdConnection(NbdRole.SERVER, max_payload=self._server._max_payload)
+                entered = self._shake_hands(connection)
+                if entered is not None:
                     self._sock.settimeout(None)
-                    self._transmit(connection)
+                    connection.negotiated = entered.negotiated
+                    backend = self._server._backends[entered.export.name]
+                    self._transmit(connection, entered.export, backend)
         except (OSError, ProtocolError):
             pass  # the peer went away or is no NBD client: its connection ends, the server goes on
         finally:
             self._server._forget(self)
 
-    def _shake_hands(self, connection: NbdConnection) -> bool:
-        """The handshake; returns whether the client went on to transmission."""
+    def _shake_hands(self, connection: NbdConnection) -> EnteredExport | None:
+        """The handshake; returns None when the client did not go on to transmission."""
+        # Simple replies only, until the transmission phase has others.
+        conduct = ServerHandshake(self._server._exports, self._server.export.name, structured_replies=False)
         deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         self._sock.settimeout(HANDSHAKE_TIMEOUT)
-        self._sock.sendall(connection.send(Greeting(handshake.SERVER_FLAGS)))
-        while connection.state not in (ConnectionState.TRANSMISSION, ConnectionState.CLOSED):
+        self._sock.sendall(connection.send(Greeting(SERVER_FLAGS)))
+        while connection.state is not ConnectionState.CLOSED:
             message = next_message(self._sock, connection, deadline)
             if message is None:
-                return False
-            if isinstance(message, Option):
-                answer = handshake.answer(message, self._export, zeroes=not connection.no_zeroes)
-                for reply in answer.messages:
-                    self._sock.sendall(connection.send(reply))
-                if answer.hang_up:
-                    return False
-        return connection.state is ConnectionState.TRANSMISSION
+                return None
+            if not isinstance(message, Option):
+                continue  # the client's flags
+            conduct.closing = self._server._stopping.is_set()
+            answer = conduct.answer(
+                message, fixed_newstyle=connection.fixed_newstyle, zeroes=not connection.no_zeroes
+            )
+            # in one piece: a client that waits for all of it sees it at once
+            self._sock.sendall(b"".join(connection.send(reply) for reply in answer.messages))
+            if answer.hang_up or answer.entered is not None:
+                return answer.entered
+        return None
 
-    def _transmit(self, connection: NbdConnection) -> None:
+    def _transmit(self, connection: NbdConnection, export: Export, backend: Backend) -> None:
         """Answer requests, one after the other, until the client leaves or the server closes."""
         sock, stopping = self._sock, self._server._stopping
         room = connection.payload
@@ -269,7 +308,7 @@ class _Peer:
             request = next_message(sock, connection)
             if not isinstance(request, Request) or request.command == Cmd.DISC:
                 return
-            error = execute(request, self._export, self._backend, room)
+            error = execute(request, export, backend, room)
             self.tally.count(request, error)
             data = room[: request.length] if request.command == Cmd.READ and not error else None
             send_all(sock, connection.send(Reply(error, request.cookie)), data)

@@ -1,0 +1,210 @@
+"""`ioflusher nbd serve`: an NBD server that keeps forward progress."""
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from ioflusher import harden
+from ioflusher.cli.hardening_options import hardening
+from ioflusher.cli.size_parameter import size
+from ioflusher.errors import IoflusherError
+
+if TYPE_CHECKING:
+    from ioflusher.nbd.address import Address
+
+# A connection's thread needs little of the 8 MiB that it gets by default, and locked memory has all of it.
+THREAD_STACK = 1 << 20  # bytes
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """A host and a TCP port, as 127.0.0.1:10809 or [::1]:10809; port 0 lets the system pick one."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
+        raise click.BadParameter(f"{text!r} is no address; expected HOST:PORT, such as 127.0.0.1:10809")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An export on the command line: its name, and its back end as `nbd.backends.specification` reads it."""
+
+    name: str
+    backend: str
+
+
+def _name_and_rest(text: str, form: str) -> tuple[str, str]:
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} has no name; expected {form}")
+    return name, rest
+
+
+def export(text: str) -> Offer:
+    """An export as NAME=KIND[,OPTION...]:VALUE; the name may be empty."""
+    return Offer(*_name_and_rest(text, "NAME=KIND:VALUE, such as disk=file:/var/lib/disk.img"))
+
+
+@click.command("serve")
+@click.argument("exports", metavar="[NAME=KIND:VALUE]...", nargs=-1, type=export)
+@click.option("--memory", type=size, metavar="SIZE", help="Serve memory of this size.")
+@click.option("--file", "path", type=click.Path(dir_okay=False), help="Serve a file or a block device.")
+@click.option("--remote", metavar="URI", help="Forward every request to another NBD server.")
+@click.option("--direct", is_flag=True, help="With --file: bypass the page cache (O_DIRECT).")
+@click.option("--readonly", is_flag=True, help="With --file: open for reading only.")
+@click.option("--unix", metavar="PATH", help="Listen on this Unix socket.")
+@click.option(
+    "--tcp", type=host_port, metavar="HOST:PORT", help="Listen on this TCP address; port 0: any that is free."
+)
+@click.option("--export", default="", metavar="NAME", help="The name of the single export.")
+@click.option(
+    "--describe",
+    "descriptions",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="A sentence about an export, for people.",
+)
+@click.option(
+    "--max-payload",
+    type=size,
+    metavar="SIZE",
+    default="32M",
+    show_default=True,
+    help="Longest READ or WRITE; every connection takes that much memory.",
+)
+@click.option(
+    "--io-flusher/--no-io-flusher",
+    default=True,
+    help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
+)
+@click.option("--lock-memory", is_flag=True, help="Lock all memory, present and future (mlockall).")
+@click.option(
+    "--ready-fd", type=int, metavar="N", help="Write the URI here when ready, not to standard output."
+)
+# what --policy fifo --priority N was called first
+@click.option("--realtime", type=click.IntRange(1, 99), metavar="N", hidden=True)
+@hardening
+def serve_command(
+    exports: tuple[Offer, ...],
+    memory: int | None,
+    path: str | None,
+    remote: str | None,
+    direct: bool,
+    readonly: bool,
+    unix: str | None,
+    tcp: tuple[str, int] | None,
+    export: str,
+    descriptions: tuple[str, ...],
+    max_payload: int,
+    io_flusher: bool,
+    lock_memory: bool,
+    ready_fd: int | None,
+    realtime: int | None,
+    settings: harden.Settings,
+) -> None:
+    """Serve block devices over NBD until SIGTERM or SIGINT.
+
+    One is described by --memory, --file or --remote; several by NAME=KIND:VALUE each, such as
+    disk=file,direct:/var/lib/disk.img or scratch=memory:1G. Clients that name none get the first.
+    Prints 'listening on URI' when clients may come.
+    """
+    single = sum(choice is not None for choice in (memory, path, remote))
+    if single > 1 or bool(single) is bool(exports):
+        raise click.UsageError("give one of --memory, --file and --remote, or exports as NAME=KIND:VALUE")
+    if exports and export:
+        raise click.UsageError("--export names what --memory, --file or --remote serves")
+    if unix is None and tcp is None:
+        raise click.UsageError("give --unix or --tcp, or both")
+    if path is None and (direct or readonly):
+        raise click.UsageError("--direct and --readonly go with --file")
+    if realtime is not None:
+        if settings.policy is not None:
+            raise click.UsageError("--realtime N is --policy fifo --priority N: give one of them")
+        settings = replace(settings, policy=harden.RealtimePolicy.FIFO, priority=realtime)
+    offers = exports or (Offer(export, _backend_text(memory, path, remote, direct, readonly)),)
+    about = dict(_name_and_rest(text, "NAME=TEXT") for text in descriptions)
+    unknown = about.keys() - {offer.name for offer in offers}
+    if unknown:
+        raise click.UsageError(f"--describe names {unknown.pop()!r}, which is no export here")
+    # First of all, before any thread exists: threads inherit the state of the one that starts them.
+    put_state(io_flusher)
+    from ioflusher.nbd.backends.specification import open_backend
+    from ioflusher.nbd.server import Server
+
+    settings.apply()
+    threading.stack_size(THREAD_STACK)
+    with contextlib.ExitStack() as stack:
+        served = [(offer, stack.enter_context(open_backend(offer.backend))) for offer in offers]
+        if lock_memory:
+            harden.lock_memory()
+        (first, backend), *further = served
+        text = about.get(first.name, "")
+        server = stack.enter_context(
+            Server(backend, export=first.name, description=text, max_payload=max_payload)
+        )
+        for offer, backend in further:
+            server.add_export(offer.name, backend, description=about.get(offer.name, ""))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        addresses = [server.listen_unix(unix)] if unix is not None else []
+        if tcp is not None:
+            addresses.append(server.listen_tcp(*tcp))
+        _say_ready(addresses, ready_fd)
+        server.serve_forever()
+
+
+def put_state(wanted: bool) -> None:
+    """Set the state of this thread, or clear one that was inherited; what already is so needs no privilege.
+
+    The call of set_io_flusher() is the one difference between --io-flusher and --no-io-flusher.
+
+    Raises:
+        FlagError: where that is refused.
+    """
+    from ioflusher import flag
+    from ioflusher.flag import state
+    from ioflusher.kernel.task_flags import PF_IO_FLUSHER
+
+    try:
+        carried: int | None = state.own_task_flags() & PF_IO_FLUSHER
+    except flag.StateUnreadableError:
+        carried = None
+    if carried == (PF_IO_FLUSHER if wanted else 0):
+        return
+    try:
+        flag.set_io_flusher(wanted)
+    except flag.FlagError as error:
+        without, other = ("without the state", "--no-io-flusher") if wanted else ("with it", "--io-flusher")
+        hint = f"or serve {without}: {other}"
+        error.hint = f"{error.hint}; {hint}" if error.hint else hint
+        raise
+
+
+def _backend_text(
+    memory: int | None, path: str | None, remote: str | None, direct: bool, readonly: bool
+) -> str:
+    """What `nbd.backends.specification` makes a back end of."""
+    if memory is not None:
+        return f"memory:{memory}"
+    if path is not None:
+        return f"file{',direct' * direct}{',readonly' * readonly}:{path}"
+    return f"remote:{remote}"
+
+
+def _say_ready(addresses: list["Address"], ready_fd: int | None) -> None:
+    """Tell who started us that clients may come."""
+    if ready_fd is None:
+        for address in addresses:
+            click.echo(f"listening on {address.uri}")
+        return
+    try:
+        os.write(ready_fd, "".join(f"{address.uri}\n" for address in addresses).encode())
+        os.close(ready_fd)
+    except OSError as error:
+        raise IoflusherError(
+            f"cannot write to file descriptor {ready_fd} of --ready-fd: {error.strerror}", errno=error.errno
+        ) from error
