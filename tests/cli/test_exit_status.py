@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import pytest
@@ -21,6 +21,7 @@ from ioflusher.machine.codec import dump_snapshot
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "command-line.md"
 LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
+RECORDING = Path(__file__).parent.parent / "watch" / "recordings" / "frozen-nbd.jsonl"
 NO_PROCESS = "4194305"  # above the kernel's limit for process numbers
 
 
@@ -31,7 +32,7 @@ def commands() -> dict[str, click.Command]:
         command = load(name)
         if isinstance(command, click.Group):
             found |= {f"{name} {below}": command.commands[below] for below in command.commands}
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             found[name] = command
     return found
 
@@ -64,6 +65,10 @@ WORDS = {
     "set": ["1"],
     "unit": ["x.service"],
     "unset": ["1"],
+    "watch": ["--once"],
+    "watch dump": ["x", "--openmetrics"],
+    "watch plot": ["x"],
+    "watch replay": ["x"],
 }
 
 
@@ -78,7 +83,10 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has every command raise an exception instead of doing its work."""
 
     def let(error: BaseException) -> None:
-        def callback(**_: object) -> NoReturn:
+        def callback(**_: object) -> None:
+            # a group that is a command itself goes on to the command below it
+            if click.get_current_context().invoked_subcommand is not None:
+                return
             raise error
 
         for command in COMMANDS.values():
@@ -196,6 +204,13 @@ CASES: dict[str, dict[int, list[str]]] = {
     "status": {0: ["{self}"], 2: [NO_PROCESS, "{self}"]},
     "unit": {0: ["--root", "{root}", "x.service"], 2: ["--root", "{root}", "y.service"]},
     "unset": {0: ["{self}"], 2: [NO_PROCESS, "{self}"]},
+    "watch": {
+        0: ["--once", "--interval", "0.1", "--no-trace"],
+        2: ["--once", "--record", "{well}"],
+    },
+    "watch dump": {0: ["{recording}", "--openmetrics"], 2: ["{none}", "--openmetrics"]},
+    "watch plot": {0: ["{recording}"], 2: ["{well}"]},
+    "watch replay": {0: ["{quiet}", "--json"], 1: ["{recording}", "--json"], 2: ["{none}"]},
 }
 # What takes a virtual machine, a terminal or a signal, and the test that has it.
 ELSEWHERE = {
@@ -232,6 +247,7 @@ ELSEWHERE = {
     ("set", 0): "flag/test_guest.py",
     ("set", 1): "cli/test_set.py",
     ("unset", 1): "flag/test_guest.py",
+    ("watch", 1): "watch/test_guest.py",
 }
 
 
@@ -245,9 +261,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     units = place / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
     (units / "x.service").write_text("[Service]\nExecStart=/bin/true\n")
+    recording = RECORDING.read_bytes()
+    (place / "quiet").write_bytes(b"".join(recording.splitlines(keepends=True)[:3]))
     logs = {"recursion": "pos_nbd_xfs_inode_write.txt", "neither": "neg_xfs_reclaim_queue.txt"}
     return {
-        **{name: str(place / name) for name in ("well", "bad", "none", "root")},
+        **{name: str(place / name) for name in ("well", "bad", "none", "root", "quiet")},
+        "recording": str(RECORDING),
         **{name: str(LOGS / file) for name, file in logs.items()},
         "self": str(os.getpid()),
     }
@@ -263,7 +282,7 @@ def test_on_real_input(
     monkeypatch.setenv("XDG_STATE_HOME", files["none"])
     words = [word.format(**files) for word in CASES[verb][status]]
     # these change the process that they run in
-    ended = (start if verb in ("run", "nbd serve", "set", "unset") else call)(*verb.split(), *words)
+    ended = (start if verb in ("run", "nbd serve", "set", "unset", "watch") else call)(*verb.split(), *words)
     assert ended.status == status, ended.output
     assert "internal error" not in ended.stderr
     assert status != 2 or ended.stderr or "could not be judged" in ended.stdout

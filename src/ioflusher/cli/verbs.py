@@ -38,6 +38,11 @@ VERBS = {
     "status": Verb("status", "status", "Show which threads carry the IO_FLUSHER state."),
     "unit": Verb("unit", "unit", "Have a systemd service start in the IO_FLUSHER state."),
     "unset": Verb("set_", "unset_state", "Take running processes out of the IO_FLUSHER state."),
+    "watch": Verb(
+        "watch",
+        "watch",
+        "Show live what storage daemons wait for, and warn.",
+    ),
 }
 
 

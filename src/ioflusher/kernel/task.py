@@ -94,8 +94,8 @@ _POLICIES = {
     b"7": Policy.EXT,
 }
 
-# Where _fields() has the fields that proc(5) numbers 3, 4, 6, 9, 19, 40 and 41.
-_STATE, _PPID, _SESSION, _FLAGS, _NICE, _RT_PRIORITY, _POLICY = 0, 1, 3, 6, 16, 37, 38
+# Where _fields() has the fields that proc(5) numbers 3, 4, 6, 9, 19, 22, 40 and 41.
+_STATE, _PPID, _SESSION, _FLAGS, _NICE, _START_TIME, _RT_PRIORITY, _POLICY = 0, 1, 3, 6, 16, 19, 37, 38
 
 
 def parse_stat(stat: bytes) -> Thread:
@@ -145,3 +145,15 @@ def parse_session(stat: bytes) -> int:
     if len(fields) <= _SESSION:
         raise ValueError(f"expected 'PID (comm) state PPID PGRP SESSION', found {stat[:80]!r}")
     return int(fields[_SESSION])
+
+
+def parse_start_time(stat: bytes) -> int:
+    """When the process started, in clock ticks since boot, field 22: with its number what tells it apart.
+
+    Raises:
+        ValueError: where the text is not such a line.
+    """
+    fields = stat[stat.rfind(b")") + 1 :].split(None, _START_TIME + 1)
+    if len(fields) <= _START_TIME:
+        raise ValueError(f"expected 'PID (comm) state' and 19 numbers or more, found {stat[:80]!r}")
+    return int(fields[_START_TIME])

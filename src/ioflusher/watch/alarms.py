@@ -96,10 +96,14 @@ def judge(
     for daemon in now.daemons:
         old = earlier.get((daemon.pid, daemon.started))
         known = {thread.tid: thread for thread in old.threads} if old else {}
-        for thread in daemon.threads:
-            near += _near_misses(daemon, thread, known.get(thread.tid), counted=before is not None)
         served = [devices[name] for name in daemon.devices if name in devices]
-        stalls += _stalls(daemon, served, stalled_s)
+        stalled = _stalls(daemon, served, stalled_s)
+        stalls += stalled
+        # whose stall is told, of that no near miss is: it has not come through
+        told = {alarm.tid for alarm in stalled}
+        for thread in daemon.threads:
+            if thread.tid not in told:
+                near += _near_misses(daemon, thread, known.get(thread.tid), counted=before is not None)
     return (*stalls, *near)
 
 

@@ -1,0 +1,238 @@
+"""The screen of `ioflusher watch`: memory, daemons and alarms of one look, for rich."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ioflusher.support.text import counted, printable
+from ioflusher.watch.alarms import AlarmKind
+from ioflusher.watch.record import Heading, ToldAlarm, WatchRecord
+from ioflusher.watch.sample import (
+    CountedBy,
+    DaemonSample,
+    DeviceSample,
+    MachineSample,
+    MemorySample,
+    ReclaimCount,
+)
+from ioflusher.watch.summary import DaemonSummary, summary
+
+UNKNOWN = "?"
+BAR = 24
+STACK_LINES = 12  # of a stalled thread's
+# an old request, before it is an alarm
+SLOW_S = 1.0
+
+
+def screen(heading: Heading, record: WatchRecord, told: Sequence[tuple[float, ToldAlarm]]) -> RenderableType:
+    """Everything. `told` are the alarms so far, each with when it was raised, the newest last."""
+    sample = record.sample
+    parts: list[RenderableType] = [_title(heading, sample), _memory(sample), Text()]
+    if sample.daemons:
+        parts.append(_daemons(sample))
+    else:
+        parts.append(Text("no daemon in the I/O path was found on this machine", style="dim"))
+    parts += [Text(printable(note), style="yellow") for note in sample.notes]
+    parts += [Text(), *_alarms(told)]
+    return Group(*parts)
+
+
+def _title(heading: Heading, sample: MachineSample) -> Text:
+    when = datetime.fromtimestamp(sample.time).strftime("%Y-%m-%d %H:%M:%S")
+    kernel = sample.counted_by is CountedBy.KERNEL
+    text = Text.assemble(
+        (printable(heading.hostname), "bold"),
+        f"  Linux {printable(heading.release)}  {when}  ",
+        ("counted by the kernel", "green") if kernel else ("sampled, not counted", "yellow"),
+    )
+    if sample.lost:
+        text.append(f", {counted(sample.lost, 'event')} lost", "bold red")
+    return text
+
+
+def _memory(sample: MachineSample) -> Table:
+    memory = sample.memory
+    grid = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    marks = ", ".join(
+        f"{name} {size(value)}"
+        for name, value in (("min", memory.min_kib), ("low", memory.low_kib), ("high", memory.high_kib))
+    )
+    below = _below(memory)
+    grid.add_row(
+        "memory free", _bar(memory.free_kib, memory.total_kib, below), f"{size(memory.free_kib)}  ({marks})"
+    )
+    held = _sum(memory.dirty_kib, memory.writeback_kib)
+    grid.add_row(
+        "dirty",
+        _bar(held, memory.dirty_limit_kib, _dirty_style(held, memory)),
+        f"{size(memory.dirty_kib)} and {size(memory.writeback_kib)} under writeback"
+        f"  (limit {size(memory.dirty_limit_kib)}, background {size(memory.dirty_background_kib)})",
+    )
+    if memory.swap_total_kib:
+        used = memory.swap_total_kib - (memory.swap_free_kib or 0)
+        full = used > memory.swap_total_kib * 0.9
+        grid.add_row(
+            "swap used",
+            _bar(used, memory.swap_total_kib, "red" if full else "green"),
+            f"{size(used)} of {size(memory.swap_total_kib)}",
+        )
+    lines = [
+        f"{line.resource} {line.kind} {line.avg10:.0f} %" for line in sample.pressure if line.avg10 >= 0.5
+    ]
+    if sample.pressure:
+        grid.add_row("pressure", "", ", ".join(lines) or "none")
+    else:
+        grid.add_row("pressure", "", UNKNOWN)
+    return grid
+
+
+def _below(memory: MemorySample) -> str:
+    if memory.free_kib is None:
+        return "green"
+    if memory.min_kib is not None and memory.free_kib < memory.min_kib:
+        return "bold red"
+    return "yellow" if memory.low_kib is not None and memory.free_kib < memory.low_kib else "green"
+
+
+def _dirty_style(held: int | None, memory: MemorySample) -> str:
+    # mm/page-writeback.c: who dirties pages is paused from the middle of the two limits on
+    limit, background = memory.dirty_limit_kib, memory.dirty_background_kib
+    if held is None or limit is None or background is None:
+        return "green"
+    if held >= limit:
+        return "bold red"
+    return "yellow" if held > (limit + background) // 2 else "green"
+
+
+def _bar(value: int | None, whole: int | None, style: str) -> Text:
+    if value is None or not whole:
+        return Text(UNKNOWN.ljust(BAR + 2), style="dim")
+    filled = min(BAR, round(BAR * value / whole))
+    return Text.assemble("[", ("#" * filled, style), ("." * (BAR - filled), "dim"), "]")
+
+
+COLUMNS = (
+    ("pid", "right"),
+    ("daemon", "left"),
+    ("state", "right"),
+    ("reclaim with I/O", "right"),
+    ("without", "right"),
+    ("reclaim s", "right"),
+    ("pauses", "right"),
+    ("paused s", "right"),
+    ("requests", "right"),
+    ("oldest", "right"),
+    ("locked", "right"),
+    ("swapped", "right"),
+    ("now", "left"),
+)
+
+
+def _daemons(sample: MachineSample) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1), header_style="dim", expand=False)
+    for name, side in COLUMNS:
+        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    for daemon in sample.daemons:
+        table.add_row(*_row(daemon, sample))
+    return table
+
+
+def _row(daemon: DaemonSample, sample: MachineSample) -> list[Text | str]:
+    total = summary(daemon, sample)
+    whole = total.covered == total.to_cover
+    requests, oldest = _requests(total.devices)
+    return [
+        str(daemon.pid),
+        Text.assemble((printable(daemon.comm), "bold"), f"\n{printable(daemon.serves)}"),
+        Text(f"{total.covered}/{total.to_cover}", "green" if whole else "yellow" if total.covered else "red"),
+        _entries(total.with_io, "bold red"),
+        _entries(total.without_io, ""),
+        seconds(total.reclaim_s),
+        _number(total.dirty_pauses, "bold red"),
+        seconds(total.dirty_paused_s),
+        requests,
+        oldest,
+        size(daemon.locked_kib),
+        Text(size(daemon.swapped_kib), "red" if daemon.swapped_kib else ""),
+        _now(total),
+    ]
+
+
+def _entries(counts: Sequence[ReclaimCount], style: str) -> Text:
+    text = Text(str(sum(count.entered for count in counts)), style if counts else "")
+    for count in counts:
+        where = " (cgroup)" if count.cgroup else ""
+        if count.gfp_flags:
+            text.append(f"\n{count.entered} {printable(count.gfp_flags)}{where}", "dim")
+    return text
+
+
+def _number(value: int | None, style: str) -> Text:
+    return Text(UNKNOWN if value is None else str(value), style if value else "")
+
+
+def _requests(devices: Sequence[DeviceSample]) -> tuple[Text, Text]:
+    requests, ages = Text(), Text()
+    for number, device in enumerate(devices):
+        end = "\n" if number + 1 < len(devices) else ""
+        name = f"{printable(device.name)} " if len(devices) > 1 else ""
+        requests.append(f"{name}{UNKNOWN if device.in_flight is None else device.in_flight}{end}")
+        old = device.oldest_s is not None and device.oldest_s > SLOW_S
+        ages.append(f"{seconds(device.oldest_s)}{end}", "bold red" if old else "")
+    return requests, ages
+
+
+def _now(total: DaemonSummary) -> Text:
+    text = Text()
+    for number, (wait, threads, longest) in enumerate(total.waits):
+        text.append("\n" if number else "")
+        text.append(f"{wait.value}, {counted(threads, 'thread')}, {longest:.0f} s", "bold red")
+    return text
+
+
+def _alarms(told: Sequence[tuple[float, ToldAlarm]]) -> list[RenderableType]:
+    if not told:
+        return [Text("no alarm so far", style="dim")]
+    lines: list[RenderableType] = []
+    for when, each in reversed(told):
+        clock = datetime.fromtimestamp(when).strftime("%H:%M:%S")
+        stall = each.alarm.kind is AlarmKind.STALL
+        lines.append(
+            Text.assemble(
+                f"{clock} ",
+                (each.alarm.kind.value.upper() if stall else each.alarm.kind.value, _style(stall)),
+                f": {printable(each.what)}",
+            )
+        )
+        lines.append(Text(f"         {printable(each.advice)}", style="cyan"))
+        if each.stack:
+            frames = each.stack.strip().splitlines()
+            lines += [Text(f"         {printable(frame)}", "dim") for frame in frames[:STACK_LINES]]
+    return lines
+
+
+def _style(stall: bool) -> str:
+    return "bold white on red" if stall else "bold yellow"
+
+
+def size(kib: int | None) -> str:
+    """As "1.5 GiB"; "?" for unknown."""
+    if kib is None:
+        return UNKNOWN
+    if kib < 1024:
+        return f"{kib} KiB" if kib else "0"
+    return f"{kib / 1024:.0f} MiB" if kib < 1 << 20 else f"{kib / (1 << 20):.1f} GiB"
+
+
+def seconds(value: float | None) -> str:
+    """As "1.25"; "?" for unknown."""
+    return UNKNOWN if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second

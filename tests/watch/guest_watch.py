@@ -1,0 +1,154 @@
+"""On the stage of ext4-on-nbd-throttled: a watch that sees a freeze come and go, and that leaves nothing.
+
+    ioflusher lab shell ext4-on-nbd-throttled < tests/watch/guest_watch.sh
+
+Prints one JSON object a line: what was checked, and what was found.
+"""
+
+import base64
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+INSTANCES = Path("/sys/kernel/tracing/instances")
+RECORD = Path("/run/watch.record")
+WATCH = [sys.executable, "-m", "ioflusher", "watch"]
+DEADLINE_S = 60.0
+
+
+def say(check: str, found: Any) -> None:
+    """One line for the test."""
+    print(json.dumps([check, found]), flush=True)
+
+
+def until(true: Callable[[], Any], deadline_s: float = DEADLINE_S) -> float:
+    """Wait for it; the seconds that it took, or -1."""
+    began = time.monotonic()
+    while time.monotonic() - began < deadline_s:
+        if true():
+            return round(time.monotonic() - began, 2)
+        time.sleep(0.05)
+    return -1.0
+
+
+def instances() -> list[str]:
+    """Those of watches."""
+    return sorted(path.name for path in INSTANCES.iterdir() if path.name.startswith("ioflusher-watch-"))
+
+
+def events_enabled() -> list[str]:
+    """Events that any instance but the lab's has enabled, by triggers too ("0*" or "1*")."""
+    places = [INSTANCES.parent, *INSTANCES.glob("ioflusher-watch-*")]
+    files = [place / "events" / system / "enable" for place in places for system in ("vmscan", "writeback")]
+    return [f"{file}: {file.read_text().strip()}" for file in files if file.read_text().strip() != "0"]
+
+
+def watch(*options: str, **how: Any) -> subprocess.Popen[bytes]:
+    """A watch that runs until it is ended."""
+    return subprocess.Popen([*WATCH, *options], **how)
+
+
+def keeper(pid: int) -> int:
+    """The child that removes the instance."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0])
+
+
+def on_terminal(screens: int) -> list[float]:
+    """Show so many screens on a terminal of 160 columns; when each was drawn."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.environ.update(TERM="xterm-256color", COLUMNS="160", LINES="45")
+        os.execv(sys.executable, [*WATCH, "--interval", "0.5"])
+    shown: list[float] = []
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(terminal, 1 << 16)
+            except OSError:
+                return
+            if b"memory free" in data:
+                shown.append(round(time.monotonic(), 2))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    until(lambda: len(shown) >= screens)
+    os.kill(pid, signal.SIGINT)
+    _, status = os.waitpid(pid, 0)
+    say("ended by Ctrl-C", os.waitstatus_to_exitcode(status))
+    return shown
+
+
+def main() -> None:
+    mount = next(
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.startswith(os.environ["IOFLUSHER_DEVICE"])
+    )
+    say("before", [instances(), events_enabled()])
+    recorder = watch("--json", "--interval", "0.5", "--stalled", "3", "--record", str(RECORD), stdout=-3)
+    until(lambda: RECORD.exists() and RECORD.read_bytes().count(b"\n") > 3)
+    say("while it counts", [len(instances()), len(events_enabled()) > 0])
+    program = f"f = open('{mount}/big', 'wb')\nfor _ in range(96): f.write(bytes(1 << 20))"
+    writer = subprocess.Popen([sys.executable, "-c", program])
+    say("stall seen after", until(lambda: b'"stall"' in RECORD.read_bytes()))
+    shown = on_terminal(8)
+    say("screens", [len(shown), round(max(b - a for a, b in pairwise(shown)), 2)])
+    sampled = subprocess.run(
+        [*WATCH, "--no-trace", "--json", "--count", "6", "--interval", "0.3", "--stalled", "1"],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    lines = [json.loads(line) for line in sampled.stdout.splitlines()]
+    say(
+        "sampled",
+        [sampled.returncode, sorted({a["alarm"]["wait"] for line in lines for a in line["alarms"]})],
+    )
+    say("sampled notes", lines[0]["sample"]["notes"])
+    Path("/proc/sys/vm/dirty_bytes").write_text(str(256 << 20))
+    say("written after", until(lambda: writer.poll() is not None))
+    recorder.send_signal(signal.SIGTERM)
+    say("ended by SIGTERM", recorder.wait())
+    say("after it", [instances(), events_enabled()])
+    say("record", base64.b64encode(zlib.compress(RECORD.read_bytes(), 9)).decode())
+    kill_one()
+    kill_both()
+
+
+def kill_one() -> None:
+    """kill -9: its child removes the instance."""
+    victim = watch("--json", stdout=subprocess.DEVNULL)
+    until(instances)
+    until(events_enabled)
+    victim.kill()
+    victim.wait()
+    say("gone after kill -9", [until(lambda: not instances(), 10), events_enabled()])
+
+
+def kill_both() -> None:
+    """kill -9 of both, as a control group's kill: the next one removes it."""
+    victim = watch("--json", stdout=subprocess.DEVNULL)
+    until(instances)
+    until(events_enabled)
+    os.kill(keeper(victim.pid), signal.SIGKILL)
+    victim.kill()
+    victim.wait()
+    time.sleep(0.3)
+    left = instances()
+    subprocess.run([*WATCH, "--once", "--json", "--interval", "0.1"], stdout=subprocess.DEVNULL, check=False)
+    say("swept", [len(left), instances(), events_enabled()])
+
+
+if __name__ == "__main__":
+    main()

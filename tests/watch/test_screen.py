@@ -1,0 +1,117 @@
+"""The screen: every number in its place, unknown said to be unknown, and nothing that steers a terminal."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from ioflusher.report.watch_screen import screen, seconds, size
+from ioflusher.watch.alarms import judge
+from ioflusher.watch.record import Heading, ToldAlarm, WatchRecord
+from ioflusher.watch.sample import (
+    CountedBy,
+    DeviceSample,
+    MachineSample,
+    MemorySample,
+    PressureSample,
+    Wait,
+)
+from tests.watch.samples import COVERED, KERNEL, NOIO, entries, sample, thread
+
+HEADING = Heading("ioflusher-watch", 1, "host", "6.12", "2026-11-30T00:00:00Z")
+
+
+def shown(now: MachineSample, *, before: MachineSample | None = None, stack: str | None = None) -> str:
+    """The screen as text, wide enough."""
+    told = [(now.time, ToldAlarm(each, each.what, each.advice, stack)) for each in judge(before, now)]
+    console = Console(file=io.StringIO(), width=200, color_system=None, highlight=False, markup=False)
+    console.print(screen(HEADING, WatchRecord(now), told))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def words(text: str, of: str) -> list[str]:
+    """The words of the first line that begins with it."""
+    return next(line for line in text.splitlines() if line.lstrip().startswith(of)).split()
+
+
+def test_a_daemon() -> None:
+    """Coverage, entries by flags, seconds, requests; without the threads that need no state."""
+    now = sample(
+        thread(11, reclaim=(entries(KERNEL, 3), entries(NOIO, 2)), reclaim_s=1.25, dirty_pauses=4),
+        thread(12, flags=COVERED, reclaim=(entries(KERNEL, 1),), reclaim_s=0.5, dirty_paused_s=0.75),
+        thread(13, aside=True),
+    )
+    daemon = replace(now.daemons[0], locked_kib=2048, swapped_kib=0)
+    text = shown(replace(now, daemons=(daemon,)))
+    assert words(text, "10 ") == [
+        "10", "nbd-server", "1/2", "4", "2", "1.75", "4", "0.75", "0", "0.00", "2", "MiB", "0",
+    ]  # fmt: skip
+    assert "4 GFP_KERNEL" in text
+    assert "2 GFP_NOIO" in text
+    assert "NBD server of /dev/nbd0" in text
+
+
+def test_memory() -> None:
+    """Against its watermarks and limits."""
+    memory = MemorySample(
+        total_kib=1 << 20, free_kib=2 << 10, min_kib=3 << 10, low_kib=4 << 10, high_kib=5 << 10,
+        dirty_kib=8 << 10, writeback_kib=0, dirty_limit_kib=8 << 10, dirty_background_kib=4 << 10,
+        swap_total_kib=1 << 10, swap_free_kib=1 << 9,
+    )  # fmt: skip
+    pressure = (PressureSample("memory", "some", 12.0, 1.0), PressureSample("io", "full", 0.1, 1.0))
+    text = shown(replace(sample(), memory=memory, pressure=pressure))
+    assert "2 MiB  (min 3 MiB, low 4 MiB, high 5 MiB)" in text
+    assert "[########################]  8 MiB and 0 under writeback  (limit 8 MiB, background 4 MiB)" in text
+    assert "512 KiB of 1 MiB" in text
+    assert "memory some 12 %" in text
+    assert "io full" not in text
+
+
+def test_unknown() -> None:
+    """A question mark, and the reason."""
+    bare = thread(reclaim_s=None, dirty_pauses=None, dirty_paused_s=None)
+    now = replace(
+        sample(bare),
+        counted_by=CountedBy.SAMPLED,
+        notes=("reclaim and throttling are only sampled: why",),
+        devices=(DeviceSample("nbd0", None, None, None),),
+    )
+    text = shown(now)
+    assert "sampled, not counted" in text
+    assert "only sampled: why" in text
+    assert words(text, "10 ")[3:] == ["0", "0", "?", "?", "?", "?", "?", "?", "?"]
+
+
+def test_alarms() -> None:
+    """The stall with its stack and what to do, what goes on in the row, and lost events."""
+    held = thread(wait=Wait.DIRTY_THROTTLING, wait_s=7.4, dirty_pauses=9)
+    now = replace(sample(held, oldest_s=8.0), lost=3)
+    text = shown(now, stack="[<0>] balance_dirty_pages+0x3e7/0x9d0\n")
+    assert "STALL: nbd-server (10), thread worker (11), is in dirty throttling while" in text
+    assert "ioflusher rescue --plan /dev/nbd0" in text
+    assert "[<0>] balance_dirty_pages+0x3e7/0x9d0" in text
+    assert "dirty throttling, 1 thread, 7 s" in text
+    assert "3 events lost" in text
+    assert "no alarm so far" in shown(sample())
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    """Names of processes and threads are anybody's."""
+    bad = "\x1b[2J\u202e"
+    now = sample(thread(comm=bad, wait=Wait.RECLAIM))
+    now = replace(now, daemons=(replace(now.daemons[0], comm=bad, serves=bad),), notes=(bad,))
+    text = shown(now, stack=bad)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\\x1b[2J\\u202e" in text
+
+
+def test_no_daemon() -> None:
+    """Is said."""
+    assert "no daemon in the I/O path was found" in shown(replace(sample(), daemons=()))
+
+
+def test_sizes() -> None:
+    """From KiB up."""
+    assert [size(kib) for kib in (None, 0, 7, 2048, 3 << 19)] == ["?", "0", "7 KiB", "2 MiB", "1.5 GiB"]
+    assert [seconds(value) for value in (None, 0.0, 1.256, 400.0)] == ["?", "0.00", "1.26", "400"]
