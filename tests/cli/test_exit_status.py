@@ -194,6 +194,11 @@ CASES: dict[str, dict[int, list[str]]] = {
     "nbd detach": {2: ["{none}"]},
     "nbd info": {2: ["nbd+unix:///?socket={none}"]},
     "nbd serve": {2: ["--no-io-flusher", "--file", "{none}", "--tcp", "localhost:0"]},
+    "rescue": {
+        0: ["--snapshot", "{well}"],
+        1: ["--snapshot", "{well}", "/dev/nbd0"],
+        2: ["--snapshot", "{none}"],
+    },
     "run": {
         0: ["--best-effort", "true"],
         1: ["--best-effort", "false"],

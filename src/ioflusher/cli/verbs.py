@@ -32,6 +32,7 @@ VERBS = {
     "map": Verb("map_", "map_", "Show what waits for what, and where that is a circle."),
     "model": Verb("model", "model", "Play the mechanism in a model, without a kernel."),
     "nbd": Verb("nbd", "nbd", "Serve a network block device, or attach one."),
+    "rescue": Verb("rescue", "rescue", "End a freeze."),
     "run": Verb("run", "run", "Run a command in the IO_FLUSHER state."),
     "set": Verb("set_", "set_state", "Put running processes into the IO_FLUSHER state."),
     "snapshot": Verb("snapshot", "snapshot", "Record this machine, to be judged elsewhere."),

@@ -1,15 +1,17 @@
-"""The device mapper's control device: which targets a table has.
+"""The device mapper's control device: which targets a table has, and messages to them.
 
 Source: include/uapi/linux/dm-ioctl.h (struct dm_ioctl, struct dm_target_spec), drivers/md/dm-ioctl.c
 (table_status, retrieve_status); the layout is the same since interface version 4.0 (2.6).
 """
 
+import os
 import struct
 
 DM_DIR_CONTROL = "dev/mapper/control"  # misc device 10:236
 
 # _IOWR(DM_IOCTL 0xfd, DM_TABLE_STATUS_CMD 12, struct dm_ioctl of 312 bytes)
 DM_TABLE_STATUS = 3 << 30 | 312 << 16 | 0xFD << 8 | 12
+DM_TARGET_MSG = 3 << 30 | 312 << 16 | 0xFD << 8 | 14
 
 # With it targets return their table. Without it they return their status, for which thin and cache pools take
 # locks that a commit holds while it waits for a device: a look at a frozen machine would freeze too.
@@ -57,3 +59,16 @@ def parse_table(answer: bytearray) -> tuple[str, ...] | None:
             raise ValueError(f"target {len(types)} of {count} points back to byte {following}")
         offset = start + following
     return tuple(types)
+
+
+def message_request(name: str, text: str) -> bytearray:
+    """A DM_TARGET_MSG request: `text` for the target at the beginning of the device of this name.
+
+    struct dm_target_msg: the sector, then the text with its NUL (drivers/md/dm-ioctl.c, target_message).
+    """
+    body = struct.pack("=Q", 0) + text.encode() + b"\0"
+    request = bytearray(_HEADER.size + len(body))
+    header = (4, 0, 0, len(request), _HEADER.size, 0, 0, 0, 0, 0, 0, os.fsencode(name), b"", b"")
+    _HEADER.pack_into(request, 0, *header)
+    request[_HEADER.size :] = body
+    return request

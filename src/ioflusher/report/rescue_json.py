@@ -1,0 +1,97 @@
+"""A rescue's plan and outcome as `--json` prints them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ioflusher.rescue.actions.action import RescueStep
+from ioflusher.rescue.freeze import DeviceFreeze
+from ioflusher.rescue.perform import RescueOutcome
+from ioflusher.rescue.plan import RescuePlan
+
+
+def plan_record(plans: Sequence[RescuePlan]) -> dict[str, Any]:
+    """The plans; keys are the attributes' names."""
+    return {
+        "frozen": bool(plans),
+        "freezes": [
+            {
+                **freeze_record(plan.freeze),
+                "steps": [step_record(step) for step in plan.steps],
+                "not_applicable": [{"action": other.action, "why": other.why} for other in plan.others],
+            }
+            for plan in plans
+        ],
+    }
+
+
+def freeze_record(freeze: DeviceFreeze) -> dict[str, Any]:
+    """One freeze."""
+    device = freeze.device
+    return {
+        "device": device.path,
+        "way": freeze.way.name.lower(),
+        "seen": freeze.seen.name.lower(),
+        "certain": freeze.certain,
+        "reason": freeze.reason,
+        "stalled_s": freeze.stalled_s,
+        "in_flight": device.in_flight,
+        "daemons": [
+            {"pid": d.pid, "comm": d.comm, "role": d.role, "io_flusher": d.covered} for d in device.daemons
+        ],
+        "missing": list(device.missing),
+        "mounts": list(device.mounts),
+        "swaps": list(device.swaps),
+        "fuse": [{"connection": mount.connection, "mount": mount.point} for mount in device.fuse],
+        "threads": [
+            {
+                "pid": thread.pid,
+                "tid": thread.tid,
+                "comm": thread.comm,
+                "state": thread.state,
+                "way": thread.way.name.lower() if thread.way else None,
+                "stack": list(thread.functions),
+            }
+            for thread in freeze.threads
+        ],
+    }
+
+
+def step_record(step: RescueStep) -> dict[str, Any]:
+    """One action."""
+    return {
+        "action": step.action,
+        "loss": step.loss.name.lower(),
+        "loses": step.loses,
+        "reason": step.reason,
+        "commands": list(step.commands),
+        "undo": list(step.undo),
+        "wait_s": step.wait_s,
+    }
+
+
+def outcome_record(outcomes: Sequence[RescueOutcome]) -> dict[str, Any]:
+    """What rescues came to."""
+    return {
+        "frozen": bool(outcomes),
+        "recovered": all(outcome.recovered for outcome in outcomes),
+        "freezes": [
+            {
+                **freeze_record(outcome.plan.freeze),
+                "recovered": outcome.recovered,
+                "seconds": outcome.seconds,
+                "actions": [
+                    {
+                        "action": step.step.action,
+                        "result": step.result.name.lower(),
+                        "detail": step.detail,
+                        "seconds": step.seconds,
+                    }
+                    for step in outcome.steps
+                ],
+                "put_back": list(outcome.put_back),
+                "left": list(outcome.left),
+                "stands_still_again": outcome.stands_still_again,
+            }
+            for outcome in outcomes
+        ],
+    }

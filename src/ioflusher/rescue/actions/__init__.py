@@ -1,0 +1,1 @@
+"""The ways to end a freeze, a module each."""

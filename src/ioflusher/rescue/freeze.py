@@ -1,0 +1,71 @@
+"""A freeze: which device, which daemon, by which way."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ioflusher.rescue.served import ServedDevice
+
+
+class FreezeWay(Enum):
+    """How the path came to stand still."""
+
+    DIRTY_THROTTLING = "dirty throttling"  # the daemon is paused until pages are clean that only it can clean
+    RECLAIM = (
+        "memory reclaim"  # an allocation of the daemon's waits for I/O: swap, inodes, pages of the device
+    )
+    PAGE_LOCK = "page lock"  # the daemon waits for a page or inode that the writer to its device holds
+    PATHS_LOST = "paths lost"  # multipath keeps requests because no path is left
+    DAEMON_GONE = "daemon gone"  # nobody serves the device
+    SENDING = "sending"  # the driver cannot send: the daemon does not take requests from its socket
+    UNKNOWN = "unknown"  # requests stand still, and nothing says why
+
+
+class SeenIn(Enum):
+    """Where a freeze was seen."""
+
+    LIVE = "this machine"
+    SNAPSHOT = "a snapshot"
+    DIAGNOSIS = "a diagnosis"
+    ALARM = "an alarm"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingThread:
+    """A thread of a daemon, and where in the kernel it stands.
+
+    Attributes:
+        pid, tid, comm, state: as in /proc/PID/task/TID/stat.
+        way: what its stack says, None where it waits for nothing that the device could hold up.
+        functions: of the kernel's stack, innermost first; empty where it could not be read.
+    """
+
+    pid: int
+    tid: int
+    comm: str
+    state: str
+    way: FreezeWay | None
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFreeze:
+    """One device that stands still, or may.
+
+    Attributes:
+        device: it, with what serves it and what lies on it.
+        way: how.
+        seen: where that was seen.
+        certain: whether requests were seen to stand still and a daemon to wait for itself; else it is
+            concluded from figures.
+        reason: one sentence on why it is taken for that.
+        stalled_s: seconds since a request completed last, at least; None for unknown.
+        threads: the daemons' threads that show it.
+    """
+
+    device: ServedDevice
+    way: FreezeWay
+    seen: SeenIn
+    certain: bool
+    reason: str
+    stalled_s: float | None = None
+    threads: tuple[WaitingThread, ...] = ()

@@ -1,0 +1,265 @@
+"""Doing a plan: one action after the other until a request completes, as far as allowed, and back again.
+
+All that is needed is loaded first (`Rescue`); `end` then allocates next to nothing. An action that fails or
+hangs is said, and the next one has its turn. What was changed is put back once the device has caught up.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ioflusher.errors import IoflusherError
+from ioflusher.rescue.actions.action import Loss, Prepared, RescueStep
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.live import DeviceRequests
+from ioflusher.rescue.plan import BY_NAME, RescuePlan
+from ioflusher.rescue.worker import Worker
+
+POLL_S = 0.05
+DO_S = 5.0  # for one action to be done; what takes longer hangs and goes on behind
+CAUGHT_UP_S = 2.0  # nothing in flight, or requests completing, for so long
+SETTLE_S = 60.0  # then what was changed is put back in any case
+
+
+class StepResult(Enum):
+    """What became of an action."""
+
+    ENDED_IT = "ended it"  # a request completed after it
+    NO_EFFECT = "no effect"
+    BEGUN = "begun"  # in the background
+    FAILED = "failed"
+    HANGS = "hangs"
+    NOT_ALLOWED = "not allowed"  # it loses more than was allowed
+    NOT_READY = "cannot be done here"
+    NOT_NEEDED = "not needed"
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """One action, and what became of it.
+
+    Attributes:
+        step, result: them.
+        detail: what was done, or why not; "" for nothing to tell.
+        seconds: from doing it to the first completed request; None without one.
+    """
+
+    step: RescueStep
+    result: StepResult
+    detail: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RescueOutcome:
+    """What a rescue came to.
+
+    Attributes:
+        plan: what was done.
+        steps: each action in its order.
+        recovered: whether requests complete again.
+        seconds: from the first action to the first completed request; None without one.
+        put_back: what was put back, in words.
+        left: what could not be put back, in words.
+        stands_still_again: whether requests stood still at the end, once all was put back.
+    """
+
+    plan: RescuePlan
+    steps: tuple[StepOutcome, ...]
+    recovered: bool
+    seconds: float | None
+    put_back: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    stands_still_again: bool = False
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A step with everything loaded."""
+
+    step: RescueStep
+    prepared: Prepared
+    worker: Worker
+    future: "Future[str] | None" = None
+
+
+class Rescue:
+    """A plan with everything loaded that doing it takes.
+
+    Args:
+        plan: it.
+        most: the most that an action may lose.
+        settle_s: seconds after which what was changed is put back in any case.
+        told: is called with each action's outcome as soon as it is known.
+        root: of the machine whose device is watched.
+
+    Raises:
+        RescueError: the device vanished.
+    """
+
+    def __init__(
+        self,
+        plan: RescuePlan,
+        *,
+        most: Loss = Loss.NOTHING,
+        settle_s: float = SETTLE_S,
+        told: Callable[[StepOutcome], None] = lambda outcome: None,
+        root: Path = Path("/"),
+    ) -> None:
+        self._plan = plan
+        self._settle_s = settle_s
+        self._told = told
+        self._outcomes: list[StepOutcome] = []
+        self._requests = DeviceRequests(plan.freeze.device.name, root)
+        self._ready: list[_Ready] = []
+        self._refused: list[StepOutcome] = []
+        for step in plan.steps:
+            if step.loss > most:
+                self._refused.append(StepOutcome(step, StepResult.NOT_ALLOWED, step.loses))
+                continue
+            try:
+                prepared = BY_NAME[step.action].prepare(plan.freeze, step)
+            except IoflusherError as error:
+                self._refused.append(StepOutcome(step, StepResult.NOT_READY, str(error)))
+                continue
+            self._ready.append(_Ready(step, prepared, Worker(step.action)))
+
+    def end(self) -> RescueOutcome:
+        """Do it; returns once the device has caught up and all is put back, or nothing more may be done."""
+        begun = time.monotonic()
+        before, _ = self._requests.read()
+        ended_after: float | None = None
+        done: list[_Ready] = []
+        for ready in sorted(self._ready, key=lambda ready: not ready.step.background):
+            if ended_after is not None:
+                self._tell(StepOutcome(ready.step, StepResult.NOT_NEEDED))
+                continue
+            done.append(ready)
+            acted = time.monotonic()
+            outcome = self._act(ready, before)
+            if outcome.result is StepResult.ENDED_IT:
+                assert outcome.seconds is not None
+                ended_after = acted - begun + outcome.seconds
+            self._tell(outcome)
+        for refused in self._refused if ended_after is None else ():
+            self._tell(refused)
+        if ended_after is not None:
+            self._settle(done)
+        put_back, left = self._put_back(done)
+        recovered = ended_after is not None
+        return RescueOutcome(
+            self._plan,
+            tuple(self._outcomes),
+            recovered,
+            ended_after,
+            tuple(put_back),
+            tuple(left),
+            recovered and self._stands_still(),
+        )
+
+    def close(self) -> None:
+        """Give up what was loaded."""
+        for ready in self._ready:
+            if ready.future is None or ready.future.done():  # what hangs uses its files still
+                ready.prepared.close()
+        self._requests.close()
+
+    def _tell(self, outcome: StepOutcome) -> None:
+        self._outcomes.append(outcome)
+        self._told(outcome)
+
+    def _act(self, ready: _Ready, before: int) -> StepOutcome:
+        """Do one action, and wait for a request that completes."""
+        acted = time.monotonic()
+        ready.future = future = ready.worker.begin(ready.prepared.do)
+        if ready.step.background:
+            try:
+                return StepOutcome(ready.step, StepResult.BEGUN, future.result(0.5))
+            except NotYet:
+                return StepOutcome(ready.step, StepResult.BEGUN)
+            except IoflusherError as error:
+                return StepOutcome(ready.step, StepResult.FAILED, str(error))
+        detail = ""
+        deadline = acted + DO_S
+        while time.monotonic() < deadline:
+            if (seconds := self._completed_since(before, acted)) is not None:
+                detail = future.result() if future.done() and not future.exception() else ""
+                return StepOutcome(ready.step, StepResult.ENDED_IT, detail, seconds)
+            if future.done():
+                try:
+                    detail = future.result()
+                except (IoflusherError, OSError) as error:
+                    return StepOutcome(ready.step, StepResult.FAILED, str(error))
+                break
+            time.sleep(POLL_S)
+        else:
+            return StepOutcome(ready.step, StepResult.HANGS, f"not done within {DO_S:g} s")
+        deadline = time.monotonic() + ready.step.wait_s
+        while time.monotonic() < deadline:
+            if (seconds := self._completed_since(before, acted)) is not None:
+                return StepOutcome(ready.step, StepResult.ENDED_IT, detail, seconds)
+            time.sleep(POLL_S)
+        return StepOutcome(ready.step, StepResult.NO_EFFECT, detail)
+
+    def _completed_since(self, before: int, acted: float) -> float | None:
+        """Seconds since `acted` if a request completed; a device that is gone has completed all."""
+        try:
+            completed, _ = self._requests.read()
+        except RescueError:
+            return time.monotonic() - acted
+        return time.monotonic() - acted if completed != before else None
+
+    def _settle(self, done: list[_Ready]) -> None:
+        """Wait until the device has caught up and what goes on in the background is over."""
+        deadline = time.monotonic() + self._settle_s
+        quiet_since = time.monotonic()
+        while time.monotonic() < deadline:
+            pending = [r for r in done if r.step.background and r.future and not r.future.done()]
+            try:
+                _, in_flight = self._requests.read()
+            except RescueError:
+                return
+            if in_flight:
+                quiet_since = time.monotonic()
+            if not pending and time.monotonic() - quiet_since >= CAUGHT_UP_S:
+                return
+            time.sleep(POLL_S)
+
+    def _put_back(self, done: list[_Ready]) -> tuple[list[str], list[str]]:
+        """Undo what was done, the last first; and what could not be undone."""
+        put_back: list[str] = []
+        left: list[str] = []
+        for ready in reversed(done):
+            if ready.future is None or ready.step.background:
+                continue
+            with contextlib.suppress(NotYet, IoflusherError, OSError):
+                ready.future.result(0)
+            if ready.future.done() and ready.future.exception() is not None:
+                continue  # it put itself back
+            try:
+                if words := ready.worker.begin(ready.prepared.undo).result(DO_S):
+                    put_back.append(words)
+            except NotYet:
+                left.append(f"{ready.step.action} hangs: {'; '.join(ready.step.undo) or 'nothing to undo'}")
+            except (IoflusherError, OSError) as error:
+                left.append(f"{ready.step.action}: {error}; put it back by: {'; '.join(ready.step.undo)}")
+        return put_back, left
+
+    def _stands_still(self) -> bool:
+        """Whether requests are in flight and none completes within the time that tells."""
+        try:
+            before, in_flight = self._requests.read()
+            deadline = time.monotonic() + CAUGHT_UP_S
+            while in_flight and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                now, in_flight = self._requests.read()
+                if now != before:
+                    return False
+        except RescueError:
+            return False
+        return bool(in_flight)

@@ -1,0 +1,140 @@
+"""Freezes in what was recorded: a snapshot, an answer of `ioflusher diagnose --json`, an alarm of `watch`."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ioflusher.kernlog.judging.findings import Kind
+from ioflusher.machine.snapshot import Memory
+from ioflusher.machine.storage import DeviceKind
+from ioflusher.rescue.actions.dirty_limits import dirty_limit
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn
+from ioflusher.rescue.served import ServedDevice, ServingDaemon
+
+_WAYS = {
+    Kind.SWAP_RECURSION: FreezeWay.RECLAIM,
+    Kind.INODE_RECURSION: FreezeWay.RECLAIM,
+    Kind.WRITEBACK_RECURSION: FreezeWay.RECLAIM,
+    Kind.SHRINKER_RECURSION: FreezeWay.RECLAIM,
+    Kind.USER_FS_RECURSION: FreezeWay.RECLAIM,
+    Kind.NETWORK_FS_RECURSION: FreezeWay.RECLAIM,
+    Kind.RECLAIM_BEHIND_DEVICE: FreezeWay.RECLAIM,
+    Kind.RECLAIM_BEHIND_LOCK: FreezeWay.RECLAIM,
+    Kind.RECLAIM_THROTTLED: FreezeWay.RECLAIM,
+    Kind.THROTTLED_DAEMON: FreezeWay.DIRTY_THROTTLING,
+    Kind.DIRTY_THROTTLED: FreezeWay.DIRTY_THROTTLING,
+}
+# the words of watch's alarms, watch/sample.py Wait
+_ALARM_WAYS = {"direct reclaim": FreezeWay.RECLAIM, "dirty throttling": FreezeWay.DIRTY_THROTTLING}
+
+
+def freezes_of_snapshot(
+    devices: Collection[ServedDevice], memory: Memory, names: Collection[str] = ()
+) -> tuple[DeviceFreeze, ...]:
+    """What may be frozen on a recorded machine: devices with requests in flight, or those of these names.
+
+    A snapshot is one moment without kernel stacks: nothing of this is certain.
+    """
+    found = []
+    for device in devices:
+        if device.name in names or (device.in_flight and not names):
+            way, reason = _guess(device, memory)
+            found.append(DeviceFreeze(device, way, SeenIn.SNAPSHOT, False, reason))
+    return tuple(found)
+
+
+def _guess(device: ServedDevice, memory: Memory) -> tuple[FreezeWay, str]:
+    """What speaks for which way."""
+    number = device.in_flight if device.in_flight is not None else "an unknown number of"
+    count = f"{number} requests of {device.path}"
+    if device.missing:
+        return FreezeWay.DAEMON_GONE, f"{count} in flight; missing: {', '.join(device.missing)}"
+    bare = [daemon.name for daemon in device.daemons if not daemon.covered]
+    limit = dirty_limit(memory)
+    if limit is not None and memory.dirty_kib is not None and memory.writeback_kib is not None and bare:
+        dirty = (memory.dirty_kib + memory.writeback_kib) << 10
+        if dirty * 4 >= limit * 3:
+            return FreezeWay.DIRTY_THROTTLING, (
+                f"{count} in flight, {dirty >> 20} of at most {limit >> 20} MiB dirty or under writeback, "
+                f"and {', '.join(bare)} without the IO_FLUSHER state"
+            )
+    if device.swaps and bare:
+        return (
+            FreezeWay.RECLAIM,
+            f"{count} in flight, swap on it, and {', '.join(bare)} without the IO_FLUSHER state",
+        )
+    if device.multipath is not None:
+        return FreezeWay.PATHS_LOST, f"{count} in flight, and multipath in its path"
+    return FreezeWay.UNKNOWN, f"{count} in flight; a snapshot has no kernel stacks that would say why"
+
+
+def freezes_of_diagnosis(
+    record: Mapping[str, Any], devices: Collection[ServedDevice] = ()
+) -> tuple[DeviceFreeze, ...]:
+    """The freezes in what `ioflusher diagnose --json` printed; `devices` are those of that machine, if known.
+
+    Raises:
+        RescueError: it is something else.
+    """
+    episodes = record.get("episodes") if isinstance(record, Mapping) else None
+    if not isinstance(episodes, list):
+        raise RescueError("expected the JSON of `ioflusher diagnose --json`: the key episodes is missing")
+    found: dict[tuple[str, FreezeWay], DeviceFreeze] = {}
+    for episode in episodes:
+        try:
+            way = _WAYS.get(Kind(episode["kind"]))
+            if way is None or not (episode["recursion"] or episode["daemon"]):
+                continue
+            name = (episode["device"] or "").removeprefix("/dev/")
+            name = name if re.fullmatch(r"[a-z][a-z0-9!-]*", name) else ""
+            tasks = [(task["pid"] or task["tid"], task) for task in episode["tasks"]]
+            daemons = tuple(
+                ServingDaemon(pid, task["comm"] or "?", "a task of the log", bool(task["io_flusher"]))
+                for pid, task in tasks
+                if pid is not None
+            )
+            reason = f"{episode['daemon'] or 'a task'}: {episode['sentence']}"
+        except (KeyError, TypeError, ValueError) as error:
+            raise RescueError(f"an episode of the diagnosis is not as expected: {error!r}") from error
+        device = _known(name, devices) or ServedDevice(name, _kind(name), daemons)
+        found.setdefault(
+            (name, way), DeviceFreeze(device, way, SeenIn.DIAGNOSIS, bool(episode["recursion"]), reason)
+        )
+    return tuple(found.values())
+
+
+def freezes_of_alarm(
+    record: Mapping[str, Any], devices: Collection[ServedDevice] = ()
+) -> tuple[DeviceFreeze, ...]:
+    """The freeze in an alarm of `ioflusher watch`, kind "stall".
+
+    Raises:
+        RescueError: it is something else.
+    """
+    try:
+        kind, name, wait = record["kind"], record["device"], record["wait"]
+        daemon = ServingDaemon(
+            int(record["pid"]), str(record["comm"]), str(record["serves"]), bool(record["covered"])
+        )
+        seconds = float(record["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RescueError(f"expected an alarm of `ioflusher watch`: {error!r}") from error
+    if kind != "stall" or not name:
+        raise RescueError(f"the alarm is a {kind}, not a stall: nothing stands still")
+    name = str(name).removeprefix("/dev/")
+    device = _known(name, devices) or ServedDevice(name, _kind(name), (daemon,))
+    way = next((way for word, way in _ALARM_WAYS.items() if word in str(wait)), FreezeWay.UNKNOWN)
+    reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
+    return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
+
+
+def _known(name: str, devices: Collection[ServedDevice]) -> ServedDevice | None:
+    return next((device for device in devices if device.name == name), None)
+
+
+def _kind(name: str) -> DeviceKind:
+    for prefix, kind in (("nbd", DeviceKind.NBD), ("ublk", DeviceKind.UBLK), ("dm-", DeviceKind.DM)):
+        if name.startswith(prefix):
+            return kind
+    return DeviceKind.OTHER

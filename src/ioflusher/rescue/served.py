@@ -1,0 +1,201 @@
+"""A device that user space must serve, with all that an action has to know of it. Pure."""
+
+from dataclasses import dataclass
+
+from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.machine.graph.layers import Layer, LayerKind, device_layer
+from ioflusher.machine.process import FileKind, Process
+from ioflusher.machine.serving.files import connection_number
+from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
+from ioflusher.machine.storage import BlockDevice, DeviceKind
+
+WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
+
+
+@dataclass(frozen=True, slots=True)
+class ServingDaemon:
+    """A process that must act so that the device's requests complete.
+
+    Attributes:
+        pid, comm: its number and name.
+        role: its part, in words (`machine.serving.service.StorageRole`).
+        covered: whether every one of its threads carries the IO_FLUSHER state.
+    """
+
+    pid: int
+    comm: str
+    role: str
+    covered: bool
+
+    @property
+    def name(self) -> str:
+        """As "nbdkit (812)"."""
+        return f"{self.comm} ({self.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class FuseMount:
+    """A FUSE file system in the path.
+
+    Attributes:
+        connection: its directory's name below /sys/fs/fuse/connections: the number of its st_dev
+            (fs/fuse/control.c, fuse_ctl_add_conn).
+        point: where it is mounted.
+    """
+
+    connection: int
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one backing device may have of the dirty limit: /sys/class/bdi/NUMBER.
+
+    Attributes:
+        number: "major:minor", the directory's name.
+        name: the device or mount in words.
+        max_ratio: percent.
+        strict_limit: whether its own share holds at any time (bdi/strict_limit, since 6.2); None for unknown.
+    """
+
+    number: str
+    name: str
+    max_ratio: int | None
+    strict_limit: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedDevice:
+    """A block device whose requests wait for processes of this machine.
+
+    Attributes:
+        name: as nbd0, dm-3; empty where a record does not tell.
+        kind: what drives it.
+        daemons: the processes in its path, those that each request needs first.
+        clients: processes that set an nbd device up and may hold the driver's sockets.
+        missing: roles that nobody has, in words: their daemon is gone.
+        mounts: where file systems on it are mounted.
+        swaps: swap areas on it.
+        stores: shares of what its daemons write into through the page cache.
+        fuse: FUSE file systems that it stands on.
+        multipath: name of the multipath map in its path.
+        in_flight: requests, when it was looked at.
+    """
+
+    name: str
+    kind: DeviceKind
+    daemons: tuple[ServingDaemon, ...] = ()
+    clients: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    swaps: tuple[str, ...] = ()
+    stores: tuple[Share, ...] = ()
+    fuse: tuple[FuseMount, ...] = ()
+    multipath: str | None = None
+    in_flight: int | None = None
+
+    @property
+    def path(self) -> str:
+        """As /dev/nbd0."""
+        return f"/dev/{self.name}" if self.name else "a device that the record does not name"
+
+
+def served_devices(analysis: Analysis) -> tuple[ServedDevice, ...]:
+    """The block devices of the machine that lie on something that a process serves, in a stable order."""
+    by_layer: dict[Layer, list[StorageService]] = {}
+    for service in analysis.services:
+        by_layer.setdefault(analysis.layers.of_service(service), []).append(service)
+    found = []
+    for device in analysis.snapshot.devices:
+        if device.kind is DeviceKind.PARTITION or not device.size:
+            continue
+        below = analysis.layers.below(device_layer(device.name))
+        services = [service for layer in sorted(below, key=_order) for service in by_layer.get(layer, ())]
+        if services:
+            found.append(_served(analysis, device, below, services))
+    return tuple(found)
+
+
+def _order(layer: Layer) -> tuple[str, str]:
+    return layer.kind.value, layer.name
+
+
+def _served(
+    analysis: Analysis, device: BlockDevice, below: frozenset[Layer], services: list[StorageService]
+) -> ServedDevice:
+    processes = {process.pid: process for process in analysis.snapshot.processes}
+    daemons: dict[int, ServingDaemon] = {}
+    missing = []
+    for service in sorted(services, key=lambda service: not service.essential):
+        process = processes.get(service.pid) if service.pid is not None else None
+        if process is not None and process.living and service.speaks_protocol:
+            held = (StorageRole.NBD_CLIENT,) if not service.essential else ()
+            if service.role not in held:
+                daemons.setdefault(
+                    process.pid,
+                    ServingDaemon(process.pid, process.comm, service.role.value, process.covered),
+                )
+        elif not service.kernel and service.essential:
+            missing.append(service.role.value)
+    above = analysis.layers.above(device_layer(device.name))
+    mounts = [
+        mount
+        for layer in sorted(above, key=_order)
+        if layer.kind is LayerKind.FILE_SYSTEM
+        for mount in analysis.layers.mounts.get(layer.name, ())
+    ]
+    return ServedDevice(
+        name=device.name,
+        kind=device.kind,
+        daemons=tuple(daemons.values()),
+        clients=tuple(
+            dict.fromkeys(s.pid for s in services if s.role is StorageRole.NBD_CLIENT and s.pid is not None)
+        ),
+        missing=tuple(missing),
+        mounts=tuple(dict.fromkeys(mount.point for mount in mounts)),
+        swaps=tuple(swap.path for swap in analysis.layers.swaps_on(above)),
+        stores=_stores(analysis, [processes[pid] for pid in daemons], device),
+        fuse=_fuse(analysis, services),
+        multipath=_multipath(analysis, below),
+        in_flight=device.in_flight,
+    )
+
+
+def _stores(analysis: Analysis, daemons: list[Process], served: BlockDevice) -> tuple[Share, ...]:
+    """The shares of the block devices that the daemons write to through the page cache."""
+    layers = analysis.layers
+    found: dict[str, Share] = {}
+    for process in daemons:
+        for file in process.files or ():
+            layer = layers.of_file(file) if file.kind in WRITTEN and not file.direct else None
+            device = layers.devices.get(layer.name) if layer and layer.kind is LayerKind.DEVICE else None
+            if layer is not None and device is None:
+                device = layers.by_number.get(layer.name)
+            if device is None or device.name == served.name:
+                continue
+            whole = layers.devices.get(device.parent or "", device)
+            queue = whole.queue
+            found[whole.name] = Share(
+                whole.number, whole.path and f"/dev/{whole.name}", queue.max_ratio, queue.strict_limit
+            )
+    return tuple(found.values())
+
+
+def _fuse(analysis: Analysis, services: list[StorageService]) -> tuple[FuseMount, ...]:
+    found: dict[int, FuseMount] = {}
+    for service in services:
+        if service.role is not StorageRole.FUSE_SERVER or service.kind is not TargetKind.MOUNT:
+            continue
+        mounts = analysis.layers.mounts.get(service.target, ())
+        connection = connection_number(service.target)
+        if mounts and connection is not None:
+            found.setdefault(connection, FuseMount(connection, mounts[0].point))
+    return tuple(found.values())
+
+
+def _multipath(analysis: Analysis, below: frozenset[Layer]) -> str | None:
+    for layer in sorted(below, key=_order):
+        device = analysis.layers.devices.get(layer.name)
+        if device is not None and device.dm is not None and "multipath" in device.dm.targets:
+            return device.dm.name
+    return None

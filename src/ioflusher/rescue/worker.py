@@ -1,0 +1,34 @@
+"""A thread that is there before it is needed: an action that hangs must not hang who watches for it."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+STACK = 1 << 18  # bytes; in locked memory a thread has all of its stack
+
+
+class Worker:
+    """Runs what it is given, one thing after another."""
+
+    def __init__(self, name: str) -> None:
+        self._work: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        before = threading.stack_size(STACK)
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        finally:
+            threading.stack_size(before)
+
+    def begin(self, action: Callable[[], str]) -> "Future[str]":
+        """Have it done; the future has what it returns or raises."""
+        future: Future[str] = Future()
+        self._work.put((action, future))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            action, future = self._work.get()
+            try:
+                future.set_result(action())
+            except Exception as error:  # handed on by the future
+                future.set_exception(error)

@@ -1,0 +1,1 @@
+"""Tests of `ioflusher rescue` and `ioflusher guard`."""

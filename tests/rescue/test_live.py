@@ -1,0 +1,100 @@
+"""Freezes of a machine, by its files: requests that stand still, and stacks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import FreezeWay
+from ioflusher.rescue.live import DeviceRequests, find_freezes, judge
+from ioflusher.rescue.stacks import read_threads
+from tests.rescue.freezes import NBD0
+
+THROTTLED = (
+    "[<0>] balance_dirty_pages+0x3c1/0xa50\n[<0>] balance_dirty_pages_ratelimited_flags+0x2a1/0x400\n"
+    "[<0>] generic_perform_write+0x134/0x220\n[<0>] ext4_buffered_write_iter+0x6b/0x130\n"
+    "[<0>] vfs_write+0x25a/0x450\n[<0>] __x64_sys_pwrite64+0x97/0xc0\n[<0>] do_syscall_64+0x82/0x190\n"
+)
+RECLAIM = (
+    "[<0>] mempool_alloc_noprof+0x1a2/0x1c0\n[<0>] bio_alloc_bioset+0x1dd/0x430\n"
+    "[<0>] __swap_writepage+0x11a/0x6b0\n[<0>] swap_writepage+0x3a/0x90\n[<0>] pageout+0xc6/0x270\n"
+    "[<0>] shrink_folio_list+0x5ed/0xbd0\n[<0>] shrink_lruvec+0x5dd/0xc60\n[<0>] shrink_node+0x2e6/0x480\n"
+    "[<0>] do_try_to_free_pages+0xd1/0x4c0\n[<0>] try_to_free_pages+0xdd/0x200\n"
+    "[<0>] __alloc_pages_slowpath.constprop.0+0x34d/0xdc0\n[<0>] skb_page_frag_refill+0x81/0x120\n"
+    "[<0>] tcp_sendmsg_locked+0x2a1/0xdd0\n[<0>] tcp_sendmsg+0x2c/0x50\n"
+)
+WAITS_FOR_WORK = "[<0>] do_epoll_wait+0x64c/0x7e0\n[<0>] __x64_sys_epoll_wait+0x6c/0x110\n"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Callable[..., Path]:
+    """A root with nbd0 and process 7, whose threads have these stacks."""
+
+    def make(*stacks: str, completed: int = 40, in_flight: int = 3) -> Path:
+        device = tmp_path / "sys/class/block/nbd0"
+        device.mkdir(parents=True, exist_ok=True)
+        (device / "stat").write_text(f"{completed} 0 0 0 2 0 0 0 0 0 0 0 0 0 0 5 0\n")
+        (device / "inflight").write_text(f"       1        {in_flight - 1}\n" if in_flight else "0 0\n")
+        for number, stack in enumerate(stacks):
+            task = tmp_path / f"proc/7/task/{7 + number}"
+            task.mkdir(parents=True, exist_ok=True)
+            (task / "stat").write_text(f"{7 + number} (server) D 1 7 7 0 -1 4194560 " + "0 " * 40)
+            (task / "stack").write_text(stack)
+        return tmp_path
+
+    return make
+
+
+def looked(root: Path, sleep: Callable[[float], None] = lambda _: None) -> list[tuple[FreezeWay, bool, str]]:
+    """What is found on this machine."""
+    return [(f.way, f.certain, f.reason) for f in find_freezes([NBD0], seconds=1.0, root=root, sleep=sleep)]
+
+
+def test_a_throttled_daemon(machine: Callable[..., Path]) -> None:
+    """The reason names the thread and where it stands."""
+    ((way, certain, reason),) = looked(machine(WAITS_FOR_WORK, THROTTLED))
+    assert (way, certain) == (FreezeWay.DIRTY_THROTTLING, True)
+    assert "no request of /dev/nbd0 completed for 1.0 s" in reason
+    assert "thread 8 (server) of its daemon 7 waits in balance_dirty_pages()" in reason
+
+
+def test_a_daemon_in_reclaim(machine: Callable[..., Path]) -> None:
+    """Its allocation waits."""
+    ((way, certain, reason),) = looked(machine(RECLAIM))
+    assert (way, certain) == (FreezeWay.RECLAIM, True)
+    assert "waits in mempool_alloc_noprof()" in reason
+
+
+def test_a_daemon_that_waits_for_work_may_only_be_slow(machine: Callable[..., Path]) -> None:
+    """Not certain, and nothing may be done about it by itself."""
+    ((way, certain, reason),) = looked(machine(WAITS_FOR_WORK))
+    assert (way, certain) == (FreezeWay.UNKNOWN, False)
+    assert reason.endswith("it may only be slow")
+
+
+def test_requests_that_complete_or_are_none(machine: Callable[..., Path]) -> None:
+    """No freeze, whatever the daemon does."""
+    assert looked(machine(THROTTLED, in_flight=0)) == []
+    root = machine(THROTTLED)
+    assert looked(root, lambda _: (machine(completed=41), None)[1]) == []
+    assert looked(machine(THROTTLED), lambda _: (machine(in_flight=0), None)[1]) == []
+
+
+def test_a_device_that_vanishes(machine: Callable[..., Path], tmp_path: Path) -> None:
+    """Before the look and meanwhile."""
+    assert looked(tmp_path) == []
+    root = machine(THROTTLED)
+    requests = DeviceRequests("nbd0", root)
+    assert requests.read() == (47, 3)
+    (root / "sys/class/block/nbd0/stat").write_text("")
+    with pytest.raises(RescueError, match="/dev/nbd0 vanished"):
+        requests.read()
+    assert looked(root) == []
+
+
+def test_a_daemon_that_is_gone() -> None:
+    """Its part is missing, and no thread is there to look at."""
+    found = judge(NBD0.__class__("nbd0", NBD0.kind, missing=("NBD server",)), 3.0, read_threads([4194305]))
+    assert found.way is FreezeWay.DAEMON_GONE
+    assert "missing: NBD server" in found.reason

@@ -1,0 +1,138 @@
+"""Which actions are planned for which freeze, with which commands."""
+
+from dataclasses import replace
+
+import pytest
+
+from ioflusher.machine.snapshot import Memory
+from ioflusher.machine.storage import DeviceKind
+from ioflusher.rescue.actions.action import Loss, RescueStep
+from ioflusher.rescue.freeze import FreezeWay
+from ioflusher.rescue.plan import ACTIONS, plan
+from ioflusher.rescue.served import FuseMount, Share
+from tests.rescue.freezes import THROTTLED, freeze
+
+
+def steps(way: FreezeWay, memory: Memory = THROTTLED, **changes: object) -> dict[str, RescueStep]:
+    """What is planned, by the action's name, in its order."""
+    return {step.action: step for step in plan(freeze(way, **changes), memory).steps}
+
+
+def why_not(way: FreezeWay, action: str, memory: Memory = THROTTLED, **changes: object) -> str:
+    """Why an action does not apply."""
+    return next(o.why for o in plan(freeze(way, **changes), memory).others if o.action == action)
+
+
+def test_a_throttled_daemon_gets_room_for_dirty_pages_and_the_limits_come_back() -> None:
+    """Enough that what is dirty lies below three quarters of it; undone to the bytes that held."""
+    step = steps(FreezeWay.DIRTY_THROTTLING)["dirty-limits"]
+    assert step.loss is Loss.NOTHING
+    raised = 2 * (7680 << 10) + (64 << 20)
+    assert step.commands == (
+        f"echo {raised} > /proc/sys/vm/dirty_bytes",
+        f"echo {raised // 2} > /proc/sys/vm/dirty_background_bytes",
+    )
+    assert step.undo == (
+        f"echo {4 << 20} > /proc/sys/vm/dirty_background_bytes",
+        f"echo {8 << 20} > /proc/sys/vm/dirty_bytes",
+    )
+    assert [write.command for write in (*step.writes, *step.restores)] == [*step.commands, *step.undo]
+
+
+def test_ratios_come_back_as_ratios() -> None:
+    """Writing the bytes clears the ratio: it is the ratio that has to be written again."""
+    memory = replace(
+        THROTTLED, dirty_bytes=0, dirty_background_bytes=0, dirty_ratio=20, dirty_background_ratio=10
+    )
+    assert steps(FreezeWay.DIRTY_THROTTLING, memory)["dirty-limits"].undo == (
+        "echo 10 > /proc/sys/vm/dirty_background_ratio",
+        "echo 20 > /proc/sys/vm/dirty_ratio",
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "why"),
+    [
+        (replace(THROTTLED, available_kib=14 << 10), "is the most that this machine's memory bears"),
+        (replace(THROTTLED, writeback_kib=None), "are not known"),
+        (replace(THROTTLED, dirty_bytes=None, dirty_ratio=None), "are not known"),
+    ],
+)
+def test_limits_that_cannot_be_raised(memory: Memory, why: str) -> None:
+    """Too little memory, or figures that are missing: said."""
+    assert why in why_not(FreezeWay.DIRTY_THROTTLING, "dirty-limits", memory)
+
+
+def test_what_loses_least_comes_first() -> None:
+    """And every action has its say, one way or the other."""
+    planned = plan(freeze(), THROTTLED)
+    losses = [step.loss for step in planned.steps]
+    assert losses == sorted(losses)
+    assert [step.action for step in planned.steps] == ["dirty-limits", "daemon-state", "nbd-disconnect"]
+    assert len(planned.steps) + len(planned.others) == len(ACTIONS)
+
+
+def test_a_daemon_in_reclaim_gets_memory_and_the_driver_room_to_send() -> None:
+    """A quarter of the reserve stays."""
+    planned = steps(FreezeWay.RECLAIM, swaps=("/dev/nbd0",))
+    assert list(planned) == ["daemon-state", "min-free", "nbd-send-buffer", "nbd-disconnect"]
+    assert planned["min-free"].commands == ("echo 2048 > /proc/sys/vm/min_free_kbytes",)
+    assert planned["min-free"].undo == ("echo 8192 > /proc/sys/vm/min_free_kbytes",)
+    assert planned["nbd-send-buffer"].commands == ("ioflusher rescue --now --only nbd-send-buffer /dev/nbd0",)
+    assert "processes whose pages lie in its swap are killed (/dev/nbd0)" in planned["nbd-disconnect"].loses
+
+
+def test_the_send_buffer_needs_who_holds_the_socket() -> None:
+    """A device that was set up over netlink has nobody."""
+    assert "no process is known" in why_not(FreezeWay.RECLAIM, "nbd-send-buffer", clients=())
+
+
+def test_the_state_is_for_daemons_that_lack_it() -> None:
+    """One that has it is left alone."""
+    planned = steps(FreezeWay.RECLAIM)["daemon-state"]
+    assert planned.commands == ("ioflusher set --timeout 60 7",)
+    assert planned.background
+    covered = replace(freeze().device.daemons[0], covered=True)
+    assert "carries the state" in why_not(FreezeWay.RECLAIM, "daemon-state", daemons=(covered,))
+
+
+def test_the_connection_of_the_mount_in_the_path_is_aborted() -> None:
+    """That one and no other, and what is lost with it is said."""
+    step = steps(
+        FreezeWay.DIRTY_THROTTLING, kind=DeviceKind.LOOP, name="loop0", fuse=(FuseMount(38, "/photos"),)
+    )["fuse-abort"]
+    assert step.commands == ("echo 1 > /sys/fs/fuse/connections/38/abort",)
+    assert step.loss is Loss.DEVICE
+    assert "/photos (connection 38)" in step.loses
+    assert "(/data)" in step.loses
+
+
+def test_a_store_with_a_share_of_its_own() -> None:
+    """Its limits are lifted and put back; one that has none is passed over."""
+    stores = (Share("8:0", "/dev/sda", 100, False), Share("0:50", "/photos", 1, True))
+    step = steps(FreezeWay.DIRTY_THROTTLING, stores=stores)["store-share"]
+    assert step.commands == (
+        "echo 100 > /sys/class/bdi/0:50/max_ratio",
+        "echo 0 > /sys/class/bdi/0:50/strict_limit",
+    )
+    assert step.undo == (
+        "echo 1 > /sys/class/bdi/0:50/max_ratio",
+        "echo 1 > /sys/class/bdi/0:50/strict_limit",
+    )
+    assert "no store" in why_not(FreezeWay.DIRTY_THROTTLING, "store-share", stores=stores[:1])
+
+
+def test_multipath_is_told_to_fail_and_to_queue_again() -> None:
+    """The map of that name."""
+    step = steps(FreezeWay.PATHS_LOST, kind=DeviceKind.DM, name="dm-3", multipath="mpatha")[
+        "multipath-queueing"
+    ]
+    assert step.commands == ("dmsetup message mpatha 0 fail_if_no_path",)
+    assert step.undo == ("dmsetup message mpatha 0 queue_if_no_path",)
+
+
+def test_only_those_that_are_named() -> None:
+    """Nothing else is looked at."""
+    planned = plan(freeze(), THROTTLED, only=("daemon-state",))
+    assert [step.action for step in planned.steps] == ["daemon-state"]
+    assert planned.others == ()

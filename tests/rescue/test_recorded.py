@@ -1,0 +1,122 @@
+"""Freezes in a snapshot, a diagnosis, an alarm."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ioflusher.machine.codec import dump_snapshot
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import FreezeWay, SeenIn
+from ioflusher.rescue.recorded import freezes_of_alarm, freezes_of_diagnosis, freezes_of_snapshot
+from tests.audit.machines import BARE, DEVICE, SWAP_ON_NBD, WELL, machine, threads
+from tests.cli.program import call
+from tests.rescue.freezes import NBD0, THROTTLED
+
+LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
+ALARM = {
+    "kind": "stall",
+    "device": "nbd0",
+    "wait": "dirty throttling",
+    "pid": 7,
+    "comm": "server",
+    "serves": "NBD server of /dev/nbd0",
+    "covered": False,
+    "seconds": 6.5,
+}
+
+
+def test_a_snapshot_at_its_dirty_limit() -> None:
+    """The figures speak for it, and it is not certain."""
+    (found,) = freezes_of_snapshot([NBD0], THROTTLED)
+    assert (found.way, found.certain, found.seen) == (
+        FreezeWay.DIRTY_THROTTLING,
+        False,
+        SeenIn.SNAPSHOT,
+    )
+    assert "4 requests of /dev/nbd0 in flight, 7 of at most 8 MiB dirty" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        ({"missing": ("NBD server",)}, FreezeWay.DAEMON_GONE),
+        ({"swaps": ("/dev/nbd0",)}, FreezeWay.RECLAIM),
+        ({"multipath": "mpatha"}, FreezeWay.PATHS_LOST),
+        ({}, FreezeWay.UNKNOWN),
+    ],
+)
+def test_what_else_a_snapshot_shows(changes: dict[str, object], way: FreezeWay) -> None:
+    """Far from the limit."""
+    memory = replace(THROTTLED, writeback_kib=100)
+    (found,) = freezes_of_snapshot([replace(NBD0, **changes)], memory)  # type: ignore[arg-type]
+    assert found.way is way
+
+
+def test_nothing_in_flight_is_no_freeze_unless_it_is_asked_for() -> None:
+    """By its name."""
+    quiet = replace(NBD0, in_flight=0)
+    assert freezes_of_snapshot([quiet], THROTTLED) == ()
+    assert len(freezes_of_snapshot([quiet], THROTTLED, ["nbd0"])) == 1
+
+
+def test_the_program_plans_for_a_recorded_machine(tmp_path: Path) -> None:
+    """With the exact command; status 1, since something may be frozen."""
+    snapshot = machine(
+        {"threads": threads(BARE)},
+        memory=THROTTLED,
+        devices=(replace(DEVICE, in_flight=3), *WELL.devices[1:]),
+        swaps=(SWAP_ON_NBD,),
+    )
+    file = tmp_path / "host.json"
+    file.write_bytes(dump_snapshot(snapshot))
+    # the snapshot's own sockets do not say who serves it: the pid of the device does
+    ended = call("rescue", "--plan", "--snapshot", file)
+    assert ended.status == 1, ended.output
+    assert "/dev/nbd0: perhaps frozen by dirty throttling, as seen in a snapshot" in ended.stdout
+    assert "do:   echo 82837504 > /proc/sys/vm/dirty_bytes" in ended.stdout
+    record = json.loads(call("rescue", "--plan", "--snapshot", file, "--json").stdout)
+    (found,) = record["freezes"]
+    assert found["device"] == "/dev/nbd0"
+    assert found["steps"][0]["action"] == "dirty-limits"
+    assert found["steps"][0]["loss"] == "nothing"
+
+
+def test_a_diagnosis_is_planned_for(tmp_path: Path) -> None:
+    """What `diagnose --json` printed of a real log, without a snapshot: the daemon's number is in it."""
+    answer = call("diagnose", "--json", LOGS / "pos_nbd_xfs_inode_write.txt")
+    (found, *_) = freezes_of_diagnosis(json.loads(answer.stdout))
+    assert (found.way, found.certain, found.seen) == (FreezeWay.RECLAIM, True, SeenIn.DIAGNOSIS)
+    assert found.device.path == "a device that the record does not name"
+    assert found.device.daemons
+    file = tmp_path / "answer.json"
+    file.write_text(answer.stdout)
+    ended = call("rescue", "--diagnosis", file)
+    assert ended.status == 1
+    assert f"ioflusher set --timeout 60 {found.device.daemons[0].pid}" in ended.stdout
+    assert "without --snapshot" in ended.stderr
+
+
+def test_an_alarm_is_planned_for() -> None:
+    """A stall, with the device of the snapshot where there is one."""
+    (found,) = freezes_of_alarm(ALARM, [NBD0])
+    assert found.device is NBD0
+    assert (found.way, found.stalled_s) == (FreezeWay.DIRTY_THROTTLING, 6.5)
+    assert found.reason.startswith("server (7) was in dirty throttling while a request of /dev/nbd0")
+    (alone,) = freezes_of_alarm({**ALARM, "wait": "direct reclaim"})
+    assert (alone.way, alone.device.daemons[0].pid) == (FreezeWay.RECLAIM, 7)
+
+
+@pytest.mark.parametrize("record", [{}, {**ALARM, "kind": "near miss"}, {**ALARM, "pid": "x"}])
+def test_what_is_no_stall(record: dict[str, object]) -> None:
+    """Said."""
+    with pytest.raises(RescueError, match=r"expected an alarm|not a stall"):
+        freezes_of_alarm(record)
+
+
+@pytest.mark.parametrize("record", [{}, {"episodes": 1}, {"episodes": [{}]}, {"episodes": [1]}])
+def test_what_is_no_diagnosis(record: dict[str, object]) -> None:
+    """Said."""
+    with pytest.raises(RescueError, match="diagnos"):
+        freezes_of_diagnosis(record)
