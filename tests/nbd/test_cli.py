@@ -161,7 +161,7 @@ def test_a_read_only_file(tmp_path: Path) -> None:
     with serving("--file", str(image), "--readonly", "--tcp", "127.0.0.1:0") as (_, address):
         done = ioflusher_nbd("info", address.uri)
     assert done.returncode == 0
-    assert "flags: HAS_FLAGS, READ_ONLY, SEND_FLUSH, CAN_MULTI_CONN\n" in done.stdout
+    assert "flags: HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_DF, CAN_MULTI_CONN\n" in done.stdout
 
 
 def test_ready_fd(tmp_path: Path) -> None:
@@ -256,11 +256,11 @@ def test_info_as_json(tmp_path: Path) -> None:
         "export": "",
         "description": "",
         "size": 64 << 20,
-        "flags": ["HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "CAN_MULTI_CONN"],
+        "flags": ["HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "SEND_DF", "CAN_MULTI_CONN"],
         "minimum_block_size": 1,
         "preferred_block_size": 4096,
         "maximum_payload": 1 << 20,
-        "contexts": [],
+        "contexts": ["base:allocation"],
     }
 
 

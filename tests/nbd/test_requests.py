@@ -7,9 +7,10 @@ import pytest
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend, MemoryBackend
 from ioflusher.nbd.protocol.exports import BlockSize, Export
-from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.messages import Reply, Request
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
-from ioflusher.nbd.server.requests import check, execute, export_of
+from ioflusher.nbd.server import requests
+from ioflusher.nbd.server.requests import Service, check, export_of
 
 SIZE = 64 << 10
 MAX_PAYLOAD = 8 << 10
@@ -58,6 +59,18 @@ class Pages(Recording):
     minimum_block = 64 << 10
 
 
+def service(backend: Backend) -> Service:
+    return Service(export_of(backend, "", MAX_PAYLOAD), backend)
+
+
+def execute(request: Request, backend: Backend, room: memoryview) -> int:
+    """The error with which a request is answered; the answer itself must say the same."""
+    error, views = requests.answer(request, service(backend), room)
+    assert views[0] == Reply(error, request.cookie).pack()
+    assert views[1:] == ([room[: request.length]] if request.command == Cmd.READ and not error else [])
+    return error
+
+
 def ask(command: int, offset: int, length: int, flags: int = 0) -> Request:
     data = memoryview(bytes(length)) if command == Cmd.WRITE and length <= MAX_PAYLOAD else None
     return Request(command, flags, 1, offset, length, data)
@@ -94,8 +107,7 @@ REFUSED = [
 def test_refused(kind: type[Backend], request_: Request, expected: int) -> None:
     """Out of range, above the limit, not aligned, not writable, unknown: an errno, and nothing is done."""
     backend = MemoryBackend(SIZE) if kind is MemoryBackend else kind()
-    export = export_of(backend, "", MAX_PAYLOAD)
-    assert execute(request_, export, backend, memoryview(bytearray(MAX_PAYLOAD))) == expected
+    assert execute(request_, backend, memoryview(bytearray(MAX_PAYLOAD))) == expected
     assert not getattr(backend, "log", [])
 
 
@@ -103,7 +115,7 @@ def test_a_read_fills_the_room() -> None:
     """A READ up to the very end works and touches no more of the room than it needs."""
     room = memoryview(bytearray(b"\xee" * 8))
     backend = ReadOnly()
-    assert execute(ask(Cmd.READ, SIZE - 4, 4), export_of(backend, "", MAX_PAYLOAD), backend, room) == 0
+    assert execute(ask(Cmd.READ, SIZE - 4, 4), backend, room) == 0
     assert bytes(room) == b"\xfc\xfd\xfe\xff" + b"\xee" * 4
 
 
@@ -125,8 +137,7 @@ def test_a_read_fills_the_room() -> None:
 def test_done(request_: Request, log: list[tuple[object, ...]]) -> None:
     """Each command reaches the back end once; FUA is a flush after a change, and nothing after a READ."""
     backend = Recording()
-    export = export_of(backend, "", MAX_PAYLOAD)
-    assert execute(request_, export, backend, memoryview(bytearray(MAX_PAYLOAD))) == 0
+    assert execute(request_, backend, memoryview(bytearray(MAX_PAYLOAD))) == 0
     assert backend.log == log
 
 
@@ -151,7 +162,7 @@ def test_a_back_ends_failure_reaches_the_client(failure: Exception, expected: in
 
     backend = Failing()
     room = memoryview(bytearray(8))
-    assert execute(ask(Cmd.READ, 0, 8), export_of(backend, "", MAX_PAYLOAD), backend, room) == expected
+    assert execute(ask(Cmd.READ, 0, 8), backend, room) == expected
 
 
 def test_a_programming_error_is_not_hidden() -> None:
@@ -163,21 +174,20 @@ def test_a_programming_error_is_not_hidden() -> None:
 
     backend = Buggy()
     with pytest.raises(KeyError):
-        execute(ask(Cmd.READ, 0, 8), export_of(backend, "", MAX_PAYLOAD), backend, memoryview(bytearray(8)))
+        execute(ask(Cmd.READ, 0, 8), backend, memoryview(bytearray(8)))
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 512), (512, 512), (SIZE - 1024, 1024)])
 def test_whole_sectors_are_taken(offset: int, length: int) -> None:
     """What is aligned to the back end's smallest block is done."""
-    export = export_of(Sectors(), "", MAX_PAYLOAD)
-    assert check(ask(Cmd.READ, offset, length), export) == 0
+    assert check(ask(Cmd.READ, offset, length), service(Sectors())) == 0
 
 
 def test_a_read_needs_nothing_of_the_export() -> None:
     """Not even that the server speaks of its flags."""
-    export = Export("", SIZE, 0, BlockSize(1, 4096, MAX_PAYLOAD))
-    assert check(ask(Cmd.READ, 0, 1), export) == 0
-    assert check(ask(Cmd.WRITE, 0, 1), export) == 0
+    bare = Service(Export("", SIZE, 0, BlockSize(1, 4096, MAX_PAYLOAD)), Recording())
+    assert check(ask(Cmd.READ, 0, 1), bare) == 0
+    assert check(ask(Cmd.WRITE, 0, 1), bare) == 0
 
 
 @pytest.mark.parametrize(("backend", "minimum"), [(Recording, 1), (Sectors, 512), (Pages, 64 << 10)])
@@ -191,7 +201,7 @@ def test_block_sizes_of_an_export(backend: type[Recording], minimum: int) -> Non
 def test_what_an_export_promises() -> None:
     """The flags tell what the back end can do, and FUA goes with flush."""
     flag = TransmissionFlag
-    always = flag.HAS_FLAGS | flag.CAN_MULTI_CONN
+    always = flag.HAS_FLAGS | flag.SEND_DF | flag.CAN_MULTI_CONN
     assert export_of(ReadOnly(), "", MAX_PAYLOAD).flags == always | flag.READ_ONLY
     memory = always | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_WRITE_ZEROES
     assert export_of(MemoryBackend(1), "", MAX_PAYLOAD).flags == memory
@@ -201,8 +211,8 @@ def test_what_an_export_promises() -> None:
 def test_a_dropped_payload_is_refused_whatever_else_holds() -> None:
     """A WRITE whose payload was dropped never reaches the back end as if it had data."""
     backend = Recording()
-    export = export_of(backend, "", MAX_PAYLOAD)
-    assert check(Request(Cmd.WRITE, 0, 1, 0, MAX_PAYLOAD + 1, None), export) == errno.EINVAL
+    too_long = Request(Cmd.WRITE, 0, 1, 0, MAX_PAYLOAD + 1, None)
+    assert check(too_long, service(backend)) == errno.EINVAL
 
 
 def test_error_values_both_ways() -> None:

@@ -43,8 +43,9 @@ class Backend(ABC):
         preferred_block: the size from which on requests are done well, a power of two.
         contexts: metadata contexts of its own that `context_extents` knows, as NAMESPACE:LEAF.
         waits: whether a request may wait, for a network or a disk. Then several are done at once, by threads
-            that exist beforehand, and answered in the order in which they are done. Else each connection's
-            requests are done one after the other by its own thread, which is faster.
+            that exist beforehand, and answered in the order in which they are done; their memory is aligned
+            to pages, as O_DIRECT needs. Else each connection's requests are done one after the other by
+            its own thread, which is faster, and the views that it is given lie anywhere.
     """
 
     can_write = False
@@ -147,3 +148,8 @@ def write_zeroes(backend: Backend, offset: int, length: int) -> None:
         piece = _ZEROES[: min(length, len(_ZEROES))]
         backend.write(offset, piece)
         offset, length = offset + len(piece), length - len(piece)
+
+
+def has_own(backend: Backend, method: str) -> bool:
+    """Whether the back end defines this optional method itself."""
+    return getattr(type(backend), method, None) is not getattr(Backend, method)

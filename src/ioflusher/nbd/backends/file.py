@@ -36,6 +36,7 @@ class FileBackend(Backend):
             ) from error
         try:
             self._size, self._is_block, sector = _measure(self._fd, path)
+            self.waits = direct
             if direct:
                 self.minimum_block = _direct_alignment(self._size, sector, path)
         except BaseException:

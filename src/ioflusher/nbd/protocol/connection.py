@@ -48,10 +48,16 @@ PEER_CLOSED: Final = Pause.PEER_CLOSED
 Parser: TypeAlias = Generator[memoryview, None, Message]
 
 
-def aligned_memory(size: int) -> memoryview:
-    """Page-aligned memory of `size` bytes, present from the start: no page fault waits in the hot path."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    return memoryview(mmap.mmap(-1, size, flags=flags))
+def aligned_memory(size: int, *, present: int | None = None) -> memoryview:
+    """Page-aligned memory of `size` bytes, present from the start: no page fault waits in the hot path.
+
+    With `present` only that many bytes are, as long as the process does not lock its memory.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (mmap.MAP_POPULATE if present is None else 0)
+    memory = memoryview(mmap.mmap(-1, size, flags=flags))
+    for page in range(0, min(present or 0, size), mmap.PAGESIZE):
+        memory[page] = 0
+    return memory
 
 
 class NbdConnection:

@@ -1,8 +1,7 @@
 """What a server has done, countable while it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.wire import Cmd
 
 
@@ -17,40 +16,36 @@ class Counters:
     writes: int = 0
     flushes: int = 0
     trims: int = 0
+    caches: int = 0
     zeroes: int = 0
+    statuses: int = 0
     errors: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
 
     def __add__(self, other: "Counters") -> "Counters":
-        return Counters(
-            self.reads + other.reads,
-            self.writes + other.writes,
-            self.flushes + other.flushes,
-            self.trims + other.trims,
-            self.zeroes + other.zeroes,
-            self.errors + other.errors,
-            self.bytes_read + other.bytes_read,
-            self.bytes_written + other.bytes_written,
-        )
+        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Tally:
-    """The counts of one connection: written by its own thread alone, read by any."""
+    """The counts of one thread of a connection: written by that thread alone, read by any."""
 
     def __init__(self) -> None:
-        self._done: dict[int, int] = dict.fromkeys(Cmd, 0)
-        self._bytes: dict[int, int] = {Cmd.READ: 0, Cmd.WRITE: 0}
+        self._done: dict[int, int] = dict.fromkeys(map(int, Cmd), 0)
+        self._bytes: dict[int, int] = dict.fromkeys(map(int, Cmd), 0)
         self._errors = 0
 
-    def count(self, request: Request, error: int) -> None:
-        """Note that a request was answered."""
+    def count(self, command: int, length: int, error: int) -> None:
+        """Note that a request of `length` bytes was answered."""
         if error:
             self._errors += 1
-            return
-        self._done[request.command] += 1
-        if request.command in self._bytes:
-            self._bytes[request.command] += request.length
+        else:
+            self.count_done(command, 1, length)
+
+    def count_done(self, command: int, number: int, length: int) -> None:
+        """Note that `number` requests were done, of `length` bytes together."""
+        self._done[command] += number
+        self._bytes[command] += length
 
     def read(self) -> Counters:
         """The counts as they are now."""
@@ -59,7 +54,9 @@ class Tally:
             writes=self._done[Cmd.WRITE],
             flushes=self._done[Cmd.FLUSH],
             trims=self._done[Cmd.TRIM],
+            caches=self._done[Cmd.CACHE],
             zeroes=self._done[Cmd.WRITE_ZEROES],
+            statuses=self._done[Cmd.BLOCK_STATUS],
             errors=self._errors,
             bytes_read=self._bytes[Cmd.READ],
             bytes_written=self._bytes[Cmd.WRITE],

@@ -1,45 +1,73 @@
-"""One request: checked against the export, done by the back end. No sockets here."""
+"""One request: checked against the export, done by the back end, its answer put together. No sockets here."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend
+from ioflusher.nbd.backends.backend import has_own
+from ioflusher.nbd.protocol import replies
 from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, BlockState, Extent, joined
 from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire
 
-MINIMUM_PREFERRED = 4096  # bytes: a page, the unit of page caches and swap
+# What is sent, piece after piece.
+Views: TypeAlias = list[bytes | memoryview]
+
+MOST_EXTENTS = 4096  # in one answer; the client asks again behind the last one
+HOLE_WORTH_A_CHUNK = 64 << 10  # bytes: shorter READs are answered in one chunk without asking where holes are
 
 
 def export_of(backend: Backend, name: str, max_payload: int) -> Export:
     """The export that a back end makes."""
-    flags = TransmissionFlag.HAS_FLAGS
-    if backend.can_multi_conn:
-        flags |= TransmissionFlag.CAN_MULTI_CONN
-    if backend.can_flush:
-        flags |= TransmissionFlag.SEND_FLUSH
-    if not backend.can_write:
-        flags |= TransmissionFlag.READ_ONLY
-    else:
-        if backend.can_flush:
-            flags |= TransmissionFlag.SEND_FUA  # done as a write and a flush
-        if backend.can_trim:
-            flags |= TransmissionFlag.SEND_TRIM
-        if backend.can_zero:
-            flags |= TransmissionFlag.SEND_WRITE_ZEROES
+    flag = TransmissionFlag
+    flags = int(flag.HAS_FLAGS | flag.SEND_DF)  # DF goes with structured replies, as the handshake sees to
+    can = [
+        (backend.can_multi_conn, flag.CAN_MULTI_CONN),
+        (backend.can_flush, flag.SEND_FLUSH),
+        (not backend.can_write, flag.READ_ONLY),
+        (backend.can_write and backend.can_flush, flag.SEND_FUA),
+        (backend.can_write and backend.can_trim, flag.SEND_TRIM),
+        (backend.can_write and backend.can_zero, flag.SEND_WRITE_ZEROES),
+        (backend.can_write and backend.can_zero and backend.can_fast_zero, flag.SEND_FAST_ZERO),
+        (backend.can_cache, flag.SEND_CACHE),
+    ]
+    for is_so, its_flag in can:
+        if is_so:
+            flags |= its_flag
     minimum = backend.minimum_block
     return Export(
-        name, backend.size, int(flags), BlockSize(minimum, max(minimum, MINIMUM_PREFERRED), max_payload)
+        name, backend.size, flags, BlockSize(minimum, max(minimum, backend.preferred_block), max_payload)
     )
 
 
-# Plain integers: arithmetic on enum members costs a microsecond each, and this is the hot path.
+_NOTHING = Negotiated()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one connection is about: its export, who does the requests, what was agreed on."""
+
+    export: Export
+    backend: Backend
+    negotiated: Negotiated = _NOTHING
+
+
+# Plain integers: arithmetic on enum members costs a microsecond each.
 _READ_ONLY = int(TransmissionFlag.READ_ONLY)
-_SEND_FUA = int(TransmissionFlag.SEND_FUA)
 _FUA = int(CmdFlag.FUA)
 _NO_HOLE = int(CmdFlag.NO_HOLE)
+_DF = int(CmdFlag.DF)
+_REQ_ONE = int(CmdFlag.REQ_ONE)
+_FAST_ZERO = int(CmdFlag.FAST_ZERO)
+
+# NBD_CMD_FLAG_* that need an NBD_FLAG_*.
+_FLAG_NEEDS = {_FUA: int(TransmissionFlag.SEND_FUA), _FAST_ZERO: int(TransmissionFlag.SEND_FAST_ZERO)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +93,37 @@ class CommandRule:
 
 
 RULES: dict[int, CommandRule] = {
-    Cmd.READ: CommandRule(moves_data=True),
+    Cmd.READ: CommandRule(may=_FUA | _DF, moves_data=True),
     Cmd.WRITE: CommandRule(moves_data=True, changes=True, beyond_end=errno.ENOSPC),
     Cmd.FLUSH: CommandRule(needs=int(TransmissionFlag.SEND_FLUSH), ranged=False),
     Cmd.TRIM: CommandRule(needs=int(TransmissionFlag.SEND_TRIM), changes=True),
+    Cmd.CACHE: CommandRule(needs=int(TransmissionFlag.SEND_CACHE)),
     Cmd.WRITE_ZEROES: CommandRule(
         needs=int(TransmissionFlag.SEND_WRITE_ZEROES),
-        may=_FUA | _NO_HOLE,
+        may=_FUA | _NO_HOLE | _FAST_ZERO,
         changes=True,
         beyond_end=errno.ENOSPC,
     ),
+    Cmd.BLOCK_STATUS: CommandRule(may=_FUA | _REQ_ONE),
 }
 
 
-def check(request: Request, export: Export) -> int:
+def check(request: Request, service: Service) -> int:
     """The errno with which a request must be refused, or 0."""
     rule = RULES.get(request.command)
     if rule is None:
         return errno.EINVAL
+    export, negotiated = service.export, service.negotiated
     flags = export.flags
     if rule.changes and flags & _READ_ONLY:
         return errno.EPERM
     if rule.needs & ~flags or request.flags & ~rule.may:
         return errno.EINVAL
-    if request.flags & _FUA and not flags & _SEND_FUA:
+    if any(request.flags & flag and not flags & needed for flag, needed in _FLAG_NEEDS.items()):
+        return errno.EINVAL
+    if request.flags & _DF and not negotiated.structured_replies:
+        return errno.EINVAL
+    if request.command == Cmd.BLOCK_STATUS and not (negotiated.contexts and request.length):
         return errno.EINVAL
     if not rule.ranged:
         return 0
@@ -101,48 +136,144 @@ def check(request: Request, export: Export) -> int:
     return 0
 
 
-def execute(request: Request, export: Export, backend: Backend, room: memoryview) -> int:
-    """Do a request; returns 0 or the protocol's error value.
+def answer(request: Request, service: Service, room: memoryview) -> tuple[int, Views]:
+    """Do a request; returns 0 or the protocol's error value, and what to send.
 
-    A READ's data is in the first `length` bytes of `room` afterwards.
+    `room` takes a READ's data, `request.length` bytes at least.
     """
-    error = check(request, export)
+    error = check(request, service)
     if error:
-        return error
+        return error, [_error(request.cookie, service, error, "the export takes no such request")]
+    do = _DO[request.command]
     try:
-        _DO[request.command](request, backend, room)
-        if request.flags & _FUA and RULES[request.command].changes:
-            backend.flush()
+        return 0, do(request, service, room)
+    except _ReadInPart as part:
+        error = errno_to_wire(part.failure.errno)
+        what_failed = replies.failure(request.cookie, error, str(part.failure), part.offset)
+        return error, [*part.views, what_failed]
     except (OSError, IoflusherError) as failure:
-        return errno_to_wire(failure.errno)
-    return 0
+        error, reply = failed(request.cookie, service, failure)
+        return error, [reply]
 
 
-def _read(request: Request, backend: Backend, room: memoryview) -> None:
-    backend.read_into(request.offset, room[: request.length])
+def failed(cookie: int, service: Service, failure: OSError | IoflusherError) -> tuple[int, bytes]:
+    """The protocol's error value for a back end's failure, and the answer that says so."""
+    error = errno_to_wire(failure.errno)
+    return error, _error(cookie, service, error, str(failure))
 
 
-def _write(request: Request, backend: Backend, room: memoryview) -> None:
+def _error(cookie: int, service: Service, error: int, why: str) -> bytes:
+    if service.negotiated.structured_replies:
+        return replies.failure(cookie, error, why)
+    return replies.simple(error, cookie)
+
+
+class _ReadInPart(Exception):
+    """A READ in chunks that failed at `offset`, behind what `views` has."""
+
+    def __init__(self, views: Views, offset: int, failure: OSError | IoflusherError) -> None:
+        self.views, self.offset, self.failure = views, offset, failure
+
+
+def _read(request: Request, service: Service, room: memoryview) -> Views:
+    offset, length, cookie = request.offset, request.length, request.cookie
+    backend, room = service.backend, room[:length]
+    if not service.negotiated.structured_replies:
+        backend.read_into(offset, room)
+        return [replies.done(cookie), room]
+    if length < HOLE_WORTH_A_CHUNK or request.flags & _DF or not has_own(backend, "extents"):
+        backend.read_into(offset, room)
+        return [replies.whole_data(cookie, offset, length), room]
+    return _read_around_holes(request, backend, room)
+
+
+def _read_around_holes(request: Request, backend: Backend, room: memoryview) -> Views:
+    """The answer in a chunk for each piece, without the zeroes of those that the back end knows."""
+    views: Views = []
+    offset, end = request.offset, request.offset + request.length
+    zeroes = (
+        Extent(extent.length, extent.flags & BlockState.ZERO)
+        for extent in backend.extents(offset, request.length)
+    )
+    pieces = [*islice(joined(zeroes, request.length), MOST_EXTENTS)]
+    rest = request.length - sum(piece.length for piece in pieces)
+    if rest:  # of which the back end said nothing
+        pieces.append(Extent(rest))
+    for piece in pieces:
+        last = offset + piece.length == end
+        if piece.flags:
+            views.append(replies.hole(request.cookie, offset, piece.length, last=last))
+        else:
+            begin = offset - request.offset
+            part = room[begin : begin + piece.length]
+            try:
+                backend.read_into(offset, part)
+            except (OSError, IoflusherError) as failure:
+                raise _ReadInPart(views, offset, failure) from failure
+            views += (replies.data(request.cookie, offset, piece.length, last=last), part)
+        offset += piece.length
+    return views
+
+
+def _write(request: Request, service: Service, room: memoryview) -> Views:
     assert request.data is not None  # only a payload above the limit is dropped, and `check` refused that
-    backend.write(request.offset, request.data)
+    if request.flags & _FUA:
+        service.backend.write_through(request.offset, request.data)
+    else:
+        service.backend.write(request.offset, request.data)
+    return [replies.done(request.cookie)]
 
 
-def _flush(request: Request, backend: Backend, room: memoryview) -> None:
-    backend.flush()
+def _flush(request: Request, service: Service, room: memoryview) -> Views:
+    service.backend.flush()
+    return [replies.done(request.cookie)]
 
 
-def _trim(request: Request, backend: Backend, room: memoryview) -> None:
-    backend.trim(request.offset, request.length)
+def _trim(request: Request, service: Service, room: memoryview) -> Views:
+    service.backend.trim(request.offset, request.length)
+    if request.flags & _FUA:
+        service.backend.flush()
+    return [replies.done(request.cookie)]
 
 
-def _zero(request: Request, backend: Backend, room: memoryview) -> None:
-    backend.zero(request.offset, request.length, may_trim=not request.flags & _NO_HOLE)
+def _zero(request: Request, service: Service, room: memoryview) -> Views:
+    backend = service.backend
+    zero = backend.fast_zero if request.flags & _FAST_ZERO else backend.zero
+    zero(request.offset, request.length, may_trim=not request.flags & _NO_HOLE)
+    if request.flags & _FUA:
+        backend.flush()
+    return [replies.done(request.cookie)]
 
 
-_DO: dict[int, Callable[[Request, Backend, memoryview], None]] = {
+def _cache(request: Request, service: Service, room: memoryview) -> Views:
+    service.backend.cache(request.offset, request.length)
+    return [replies.done(request.cookie)]
+
+
+def _block_status(request: Request, service: Service, room: memoryview) -> Views:
+    backend, contexts = service.backend, service.negotiated.contexts
+    most = 1 if request.flags & _REQ_ONE else MOST_EXTENTS
+    views: Views = []
+    for context in contexts:
+        found: Iterable[Extent]
+        if context.name == BASE_ALLOCATION:
+            found = backend.extents(request.offset, request.length)
+        else:
+            found = backend.context_extents(context.name, request.offset, request.length)
+        extents = [*islice(joined(found, request.length), most)]
+        if not extents:
+            raise OSError(errno.EIO, f"the back end knows nothing of {context.name} there")
+        last = context is contexts[-1]
+        views.append(replies.block_status(request.cookie, context.number, extents, last=last))
+    return views
+
+
+_DO: dict[int, Callable[[Request, Service, memoryview], Views]] = {
     Cmd.READ: _read,
     Cmd.WRITE: _write,
     Cmd.FLUSH: _flush,
     Cmd.TRIM: _trim,
+    Cmd.CACHE: _cache,
     Cmd.WRITE_ZEROES: _zero,
+    Cmd.BLOCK_STATUS: _block_status,
 }

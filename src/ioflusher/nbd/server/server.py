@@ -17,19 +17,21 @@ from dataclasses import replace
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
-from ioflusher.nbd.client import next_message, send_all
+from ioflusher.nbd.client import next_message
 from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
 from ioflusher.nbd.protocol import wire
 from ioflusher.nbd.protocol.connection import NbdConnection
 from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
-from ioflusher.nbd.protocol.messages import Greeting, Option, Reply, Request
+from ioflusher.nbd.protocol.messages import Greeting, Option
 from ioflusher.nbd.protocol.server_handshake import SERVER_FLAGS, ServerHandshake
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
-from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.server.at_once import AtOnce
 from ioflusher.nbd.server.counters import Counters, Tally
-from ioflusher.nbd.server.requests import execute, export_of
+from ioflusher.nbd.server.in_turn import InTurn
+from ioflusher.nbd.server.requests import Service, export_of
+from ioflusher.nbd.server.transfer import hang_up
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
@@ -47,6 +49,8 @@ class Server:
         description: a sentence about it for people.
         max_payload: bytes of the longest READ or WRITE, whole pages; each connection takes that much memory.
         max_connections: how many at once; further ones are closed at once.
+        depth: requests of one connection that are done at once where the back end waits; each has a thread
+            and memory for the longest payload.
 
     Raises:
         NbdError: a payload limit or a name that the protocol cannot express.
@@ -64,6 +68,7 @@ class Server:
         description: str = "",
         max_payload: int = wire.DEFAULT_MAX_PAYLOAD,
         max_connections: int = 16,
+        depth: int = 16,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
@@ -74,6 +79,7 @@ class Server:
         self._backends: dict[str, Backend] = {}
         self.export = self.add_export(export, backend, description=description)
         self._max_connections = max_connections
+        self._depth = depth
         self.refusing = False
         self._selector = selectors.DefaultSelector()
         self._listeners: list[socket.socket] = []
@@ -183,7 +189,7 @@ class Server:
         with self._lock:
             total = self._past
             for peer in self._peers:
-                total = total + peer.tally.read()
+                total = total + peer.counters()
         return total
 
     def close(self) -> None:
@@ -244,21 +250,23 @@ class Server:
     def _forget(self, peer: "_Peer") -> None:
         with self._lock:
             self._peers.discard(peer)
-            self._past = self._past + peer.tally.read()
+            self._past = self._past + peer.counters()
 
 
 class _Peer:
     """One connection and its thread."""
 
     def __init__(self, sock: socket.socket, server: Server) -> None:
-        self.tally = Tally()
+        self.tallies = [Tally()]
         self.thread = threading.Thread(target=self._run, name="nbd-connection", daemon=True)
         self._sock = sock
         self._server = server
 
+    def counters(self) -> Counters:
+        return sum((tally.read() for tally in self.tallies), Counters())
+
     def hang_up(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # not connected any more
-            self._sock.shutdown(how)
+        hang_up(self._sock, how)
 
     def _run(self) -> None:
         try:
@@ -279,8 +287,7 @@ class _Peer:
 
     def _shake_hands(self, connection: NbdConnection) -> EnteredExport | None:
         """The handshake; returns None when the client did not go on to transmission."""
-        # Simple replies only, until the transmission phase has others.
-        conduct = ServerHandshake(self._server._exports, self._server.export.name, structured_replies=False)
+        conduct = ServerHandshake(self._server._exports, self._server.export.name)
         deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         self._sock.settimeout(HANDSHAKE_TIMEOUT)
         self._sock.sendall(connection.send(Greeting(SERVER_FLAGS)))
@@ -301,17 +308,14 @@ class _Peer:
         return None
 
     def _transmit(self, connection: NbdConnection, export: Export, backend: Backend) -> None:
-        """Answer requests, one after the other, until the client leaves or the server closes."""
-        sock, stopping = self._sock, self._server._stopping
-        room = connection.payload
-        while not stopping.is_set():
-            request = next_message(sock, connection)
-            if not isinstance(request, Request) or request.command == Cmd.DISC:
-                return
-            error = execute(request, export, backend, room)
-            self.tally.count(request, error)
-            data = room[: request.length] if request.command == Cmd.READ and not error else None
-            send_all(sock, connection.send(Reply(error, request.cookie)), data)
+        """Answer requests until the client leaves or the server closes."""
+        service = Service(export, backend, connection.negotiated)
+        stopping = self._server._stopping
+        if backend.waits:
+            self.tallies = [Tally() for _ in range(self._server._depth)]
+            AtOnce(self._sock, service, self.tallies, stopping).run()
+        else:
+            InTurn(self._sock, service, connection.payload, self.tallies[0], stopping).run()
 
 
 def _join(peers: list[_Peer], seconds: float) -> bool:

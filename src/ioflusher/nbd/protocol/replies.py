@@ -1,0 +1,73 @@
+"""How a server answers a request, without I/O: simple replies, or structured ones in chunks.
+
+Each function returns the bytes of one message or chunk without its bulk data, which is sent right behind it.
+"""
+
+import errno
+from collections.abc import Iterable
+from struct import Struct
+from typing import Final
+
+from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol.extents import Extent
+from ioflusher.nbd.protocol.wire import ReplyFlag, ReplyType
+
+# wire.SIMPLE_REPLY of a request that was done, and a chunk with data that is the whole answer, whose first
+# fields never change: one number.
+_DONE: Final = Struct(">QQ")
+_DONE_HEAD: Final = wire.SIMPLE_REPLY_MAGIC << 32
+_DATA: Final = Struct(">QQIQ")
+_LAST_DATA_HEAD: Final = (
+    wire.STRUCTURED_REPLY_MAGIC << 32 | int(ReplyFlag.DONE) << 16 | int(ReplyType.OFFSET_DATA)
+)
+_OFFSET_SIZE: Final = wire.CHUNK_OFFSET.size
+
+
+def simple(error: int, cookie: int) -> bytes:
+    """A simple reply; the data of a READ that was done follows."""
+    return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, error, cookie)
+
+
+def done(cookie: int) -> bytes:
+    """`simple` without an error, quickly."""
+    return _DONE.pack(_DONE_HEAD, cookie)
+
+
+def whole_data(cookie: int, offset: int, length: int) -> bytes:
+    """NBD_REPLY_TYPE_OFFSET_DATA as the only chunk, quickly; `length` bytes of data follow."""
+    return _DATA.pack(_LAST_DATA_HEAD, cookie, length + _OFFSET_SIZE, offset)
+
+
+def data(cookie: int, offset: int, length: int, *, last: bool) -> bytes:
+    """NBD_REPLY_TYPE_OFFSET_DATA; `length` bytes of data follow."""
+    return _chunk(ReplyType.OFFSET_DATA, cookie, _OFFSET_SIZE + length, last) + wire.CHUNK_OFFSET.pack(offset)
+
+
+def hole(cookie: int, offset: int, length: int, *, last: bool) -> bytes:
+    """NBD_REPLY_TYPE_OFFSET_HOLE: these bytes are zeroes."""
+    return _chunk(ReplyType.OFFSET_HOLE, cookie, wire.CHUNK_HOLE.size, last) + wire.CHUNK_HOLE.pack(
+        offset, length
+    )
+
+
+def block_status(cookie: int, context: int, extents: Iterable[Extent], *, last: bool) -> bytes:
+    """NBD_REPLY_TYPE_BLOCK_STATUS; no extent may be longer than 32 bits."""
+    payload = wire.CHUNK_CONTEXT.pack(context) + b"".join(
+        wire.CHUNK_EXTENT.pack(extent.length, extent.flags) for extent in extents
+    )
+    return _chunk(ReplyType.BLOCK_STATUS, cookie, len(payload), last) + payload
+
+
+def failure(cookie: int, error: int, message: str, offset: int | None = None) -> bytes:
+    """NBD_REPLY_TYPE_ERROR or, with the `offset` where it happened, ERROR_OFFSET; the last chunk."""
+    text = message.encode(errors="replace")[: wire.MAX_STRING]
+    kind, where = ReplyType.ERROR, b""
+    if offset is not None:
+        kind, where = ReplyType.ERROR_OFFSET, wire.CHUNK_OFFSET.pack(offset)
+    payload = wire.CHUNK_ERROR.pack(error or errno.EIO, len(text)) + text + where
+    return _chunk(kind, cookie, len(payload), True) + payload
+
+
+def _chunk(kind: ReplyType, cookie: int, length: int, last: bool) -> bytes:
+    flags = ReplyFlag.DONE if last else 0
+    return wire.STRUCTURED_REPLY.pack(wire.STRUCTURED_REPLY_MAGIC, flags, kind, cookie, length)

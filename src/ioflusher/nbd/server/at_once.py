@@ -1,0 +1,125 @@
+"""A connection's requests done several at once, for back ends that wait for a network or a disk.
+
+The connection's thread receives; workers, one for each request that may be under way, do requests and send
+each answer as soon as it is there. They and their memory exist before the first request, and they are the
+connection's own: a client that does not take its answers, or stops within a payload, holds up itself alone.
+When all are busy, nothing more is received.
+"""
+
+import logging
+import socket
+import threading
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Final
+
+from ioflusher.nbd.protocol.connection import aligned_memory
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.request_stream import RequestHead, RequestStream, command_of, flags_of
+from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.server.counters import Tally
+from ioflusher.nbd.server.requests import Service, answer, check
+from ioflusher.nbd.server.transfer import drop, hang_up, receive_all, send_all
+
+RECEIVE: Final = 64 << 10  # bytes that one receive may bring
+PRESENT: Final = 1 << 20  # bytes of a worker's memory that are there from the start; most requests need less
+
+_log = logging.getLogger(__name__)
+
+
+class AtOnce:
+    """One connection in transmission.
+
+    Args:
+        sock: connected and blocking.
+        service: what is served.
+        tallies: where requests are counted; as many requests are done at once as there are.
+        stopping: when set, no further request is begun.
+    """
+
+    def __init__(
+        self, sock: socket.socket, service: Service, tallies: list[Tally], stopping: threading.Event
+    ) -> None:
+        self._sock = sock
+        self._service = service
+        self._stopping = stopping
+        self._stream = RequestStream(aligned_memory(RECEIVE))
+        self._sending = threading.Lock()
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._workers = [_Worker(self, tally) for tally in tallies]
+
+    def run(self) -> None:
+        """Answer requests until the client leaves or the server stops; those under way are finished.
+
+        Raises:
+            RemoteProtocolError: the client sent something else.
+            OSError: the connection failed.
+        """
+        stream = self._stream
+        try:
+            for worker in self._workers:
+                worker.thread.start()
+                self._idle.put(worker)
+            while not self._stopping.is_set():
+                count = self._sock.recv_into(stream.wanted())
+                if not count:
+                    return
+                stream.received(count)
+                for request in stream.requests():
+                    if not self._hand_on(request):
+                        return
+        finally:
+            for worker in self._workers:
+                if worker.thread.ident is not None:
+                    worker.jobs.put(None)
+            for worker in self._workers:
+                if worker.thread.ident is not None:
+                    worker.thread.join()
+
+    def _hand_on(self, head: RequestHead) -> bool:
+        """Give a request to the next idle worker; returns whether more can come."""
+        word, cookie, offset, length = head
+        request = Request(command_of(word), flags_of(word), cookie, offset, length)
+        if request.command == Cmd.DISC:
+            return False
+        worker = self._idle.get()
+        if self._stopping.is_set():
+            return False
+        if request.command == Cmd.WRITE:
+            if check(request, self._service):  # which the worker will find, too
+                if not drop(self._sock, self._stream.skip(length), worker.memory):
+                    return False
+            else:
+                payload = worker.memory[:length]
+                if not receive_all(self._sock, self._stream.split(payload)):
+                    return False
+                request = replace(request, data=payload)
+        worker.jobs.put(request)
+        return True
+
+
+class _Worker:
+    """A thread that does one request after the other, and the memory for one."""
+
+    def __init__(self, connection: AtOnce, tally: Tally) -> None:
+        self.jobs: SimpleQueue[Request | None] = SimpleQueue()
+        self.memory = aligned_memory(connection._service.export.block_size.maximum, present=PRESENT)
+        self.thread = threading.Thread(target=self._run, name="nbd-worker", daemon=True)
+        self._connection = connection
+        self._tally = tally
+
+    def _run(self) -> None:
+        connection = self._connection
+        while (request := self.jobs.get()) is not None:
+            try:
+                error, views = answer(request, connection._service, self.memory)
+                self._tally.count(request.command, request.length, error)
+                with connection._sending:
+                    send_all(connection._sock, views)
+            except OSError:  # of the socket: the client is gone
+                hang_up(connection._sock, socket.SHUT_RDWR)
+            except Exception:
+                _log.exception("a mistake in the back end; its connection ends")
+                hang_up(connection._sock, socket.SHUT_RDWR)
+            finally:
+                connection._idle.put(self)

@@ -1,0 +1,176 @@
+"""The hot path: a connection's requests done in turn by its own thread, for back ends that do not wait.
+
+One receive brings as many requests as the client has sent, one `sendmsg` takes all their answers: under load
+the system calls are shared by dozens of requests, and what remains of each is a microsecond of Python and the
+copy. A READ is answered from the back end's own memory where it has some, else by way of the connection's; a
+WRITE is stored from where it was received, or received where it is stored. All that is allocated are small
+objects that die with their batch: after the first requests the process asks the kernel for no memory any
+more.
+
+Plain READs and WRITEs, which is what devices send, are checked and done in `_do`; all others by
+`requests.answer`.
+"""
+
+import socket
+import threading
+from dataclasses import replace
+from typing import Final
+
+from ioflusher.errors import IoflusherError
+from ioflusher.nbd.backends.backend import has_own
+from ioflusher.nbd.protocol import replies
+from ioflusher.nbd.protocol.connection import aligned_memory
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.request_stream import READ, WRITE, RequestStream, command_of, flags_of
+from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.server.counters import Tally
+from ioflusher.nbd.server.requests import HOLE_WORTH_A_CHUNK, Service, Views, answer, check, failed
+from ioflusher.nbd.server.transfer import drop, receive_all, send_all
+
+RECEIVE: Final = 256 << 10  # bytes that one receive may bring
+SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
+
+
+class InTurn:
+    """One connection in transmission.
+
+    Args:
+        sock: connected and blocking.
+        service: what is served.
+        memory: for payloads that the back end has no memory for, page-aligned, at least the longest one.
+        tally: where requests are counted.
+        stopping: when set, no further request is begun that could take time.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        service: Service,
+        memory: memoryview,
+        tally: Tally,
+        stopping: threading.Event,
+    ) -> None:
+        self._sock = sock
+        self._service = service
+        self._memory = memory
+        self._tally = tally
+        self._stopping = stopping
+        self._stream = RequestStream(aligned_memory(RECEIVE))
+        self._answers: Views = []  # not sent yet; the data of READs may lie in `memory`
+
+    def run(self) -> None:
+        """Answer requests until the client leaves or the server stops.
+
+        Raises:
+            RemoteProtocolError: the client sent something else; what it asked before is answered.
+            OSError: the connection failed.
+        """
+        stream, receive, stopping = self._stream, self._sock.recv_into, self._stopping.is_set
+        go_on = True
+        while go_on and not stopping():
+            count = receive(stream.wanted())
+            if not count:
+                return
+            stream.received(count)
+            try:
+                go_on = self._do()
+            finally:
+                self._send()
+
+    def _do(self) -> bool:
+        """Do the requests that are here; returns whether more can come."""
+        stream, append, memory = self._stream, self._answers.append, self._memory
+        backend, export = self._service.backend, self._service.export
+        stopping, structured = self._stopping.is_set, self._service.negotiated.structured_replies
+        done, whole_data = replies.done, replies.whole_data
+        size, longest, unaligned = export.size, export.block_size.maximum, export.block_size.minimum - 1
+        # A READ that may be answered with holes and a WRITE to what is read-only need another look.
+        may_have_holes = structured and has_own(backend, "extents")
+        longest_read = min(longest, HOLE_WORTH_A_CHUNK - 1) if may_have_holes else longest
+        longest_write = longest if backend.can_write else -1
+        memory_at, read_into = backend.memory_at, backend.read_into
+        memory_for, write = backend.memory_for, backend.write
+        reads = bytes_read = writes = bytes_written = 0
+        waiting = used = 0  # bytes of data to be sent, and of `memory` that has some of them
+        try:
+            for head, cookie, offset, length in stream.requests():
+                fits = offset + length <= size and not (offset | length) & unaligned
+                if head == READ and fits and length <= longest_read:
+                    data = memory_at(offset, length)
+                    if data is None:
+                        if used + length > len(memory):
+                            waiting = used = self._send()
+                        data = memory[used : used + length]
+                        try:
+                            read_into(offset, data)
+                        except (OSError, IoflusherError) as error:
+                            self._fail(cookie, error)
+                            continue
+                        used += length
+                    append(whole_data(cookie, offset, length) if structured else done(cookie))
+                    append(data)
+                    reads += 1
+                    bytes_read += length
+                    waiting += length
+                    if waiting >= SEND_AT:
+                        waiting = used = self._send()
+                elif head == WRITE and fits and length <= longest_write:
+                    stored = None
+                    payload = stream.take(length)
+                    if payload is None:  # the rest of it is still to come
+                        waiting = used = self._send()
+                        stored = memory_for(offset, length)
+                        payload = memory[:length] if stored is None else stored
+                        if not receive_all(self._sock, stream.split(payload)):
+                            return False
+                    if stopping():
+                        return False
+                    try:
+                        if stored is None:
+                            write(offset, payload)
+                    except (OSError, IoflusherError) as error:
+                        self._fail(cookie, error)
+                        continue
+                    append(done(cookie))
+                    writes += 1
+                    bytes_written += length
+                else:
+                    waiting = used = self._send()
+                    if not self._do_other(Request(command_of(head), flags_of(head), cookie, offset, length)):
+                        return False
+        finally:
+            self._tally.count_done(Cmd.READ, reads, bytes_read)
+            self._tally.count_done(Cmd.WRITE, writes, bytes_written)
+        return True
+
+    def _do_other(self, request: Request) -> bool:
+        """Do a request that is no plain READ or WRITE, or that will be refused; as `_do`."""
+        if request.command == Cmd.DISC or self._stopping.is_set():
+            return False
+        if request.command == Cmd.WRITE:
+            if check(request, self._service):
+                if not drop(self._sock, self._stream.skip(request.length), self._memory):
+                    return False
+            else:
+                payload = self._memory[: request.length]
+                if not receive_all(self._sock, self._stream.split(payload)):
+                    return False
+                request = replace(request, data=payload)
+        error, views = answer(request, self._service, self._memory)
+        self._answers += views
+        self._tally.count(request.command, request.length, error)
+        self._send()
+        return True
+
+    def _fail(self, cookie: int, error: OSError | IoflusherError) -> None:
+        """Answer a plain READ or WRITE that the back end failed to do."""
+        number, reply = failed(cookie, self._service, error)
+        self._answers.append(reply)
+        self._tally.count(Cmd.READ, 0, number)
+
+    def _send(self) -> int:
+        """Send what is gathered; returns how much is left, which is nothing."""
+        if self._answers:
+            send_all(self._sock, self._answers)
+            self._answers.clear()
+        return 0
