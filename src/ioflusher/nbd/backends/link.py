@@ -15,6 +15,7 @@ import logging
 import socket
 import threading
 import time
+from collections import deque
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends.journal import Change, Journal, JournalEntry
@@ -43,6 +44,39 @@ class _InFlight:
         self.entry: JournalEntry | None = None
         self.error = 0
         self.lost = False
+
+
+class _Records:
+    """A fixed number of records, given out in the order in which they are asked for.
+
+    A semaphore would let a thread that just gave one back take it again before those that wait for it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = [_InFlight() for _ in range(count)]
+        self._waiting: deque[tuple[threading.Lock, list[_InFlight]]] = deque()
+
+    def take(self) -> _InFlight:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            given: list[_InFlight] = []
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append((turn, given))
+        turn.acquire()
+        return given.pop()
+
+    def give_back(self, record: _InFlight) -> None:
+        record.into = record.entry = None
+        with self._lock:
+            if not self._waiting:
+                self._free.append(record)
+                return
+            turn, given = self._waiting.popleft()
+        given.append(record)
+        turn.release()
 
 
 class _Lane:
@@ -102,8 +136,7 @@ class Link:
         self._lost_at = 0.0
         self._why = "not connected"
         self._next_cookie = 0
-        self._records = [_InFlight() for _ in range(depth)]
-        self._free = threading.Semaphore(depth)
+        self._records = _Records(depth)
         self._endpoint = Endpoint(address, spares=connections)
         try:
             first, self.export = self._enter()
@@ -145,8 +178,7 @@ class Link:
         Raises:
             ConnectionLost: no server within the patience, or this link was closed.
         """
-        self._free.acquire()
-        record = self._records.pop()
+        record = self._records.take()
         try:
             record.into, record.entry = into, entry
             while True:
@@ -171,9 +203,7 @@ class Link:
                 if not record.lost:
                     return record.error
         finally:
-            record.into = record.entry = None
-            self._records.append(record)
-            self._free.release()
+            self._records.give_back(record)
 
     def interrupt(self) -> None:
         """Let requests under way in other threads, and all later ones, fail at once."""
