@@ -85,8 +85,11 @@ def test_hosts_and_ports() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--unix", "/tmp/x"], "one of --memory, --file and --remote"),
-        (["--memory", "1M", "--file", "/tmp/y", "--unix", "/tmp/x"], "one of --memory, --file and --remote"),
+        (["--unix", "/tmp/x"], "one of --memory, --file, --remote, --backend and --python"),
+        (
+            ["--memory", "1M", "--file", "/tmp/y", "--unix", "/tmp/x"],
+            "one of --memory, --file, --remote, --backend and --python",
+        ),
         (["--memory", "1M"], "give --unix or --tcp"),
         (["a=memory:1M", "--memory", "1M", "--unix", "/tmp/x"], "or exports as NAME=KIND:VALUE"),
         (["a=memory:1M", "--export", "b", "--unix", "/tmp/x"], "--export names what --memory"),
@@ -161,7 +164,7 @@ def test_a_read_only_file(tmp_path: Path) -> None:
     with serving("--file", str(image), "--readonly", "--tcp", "127.0.0.1:0") as (_, address):
         done = ioflusher_nbd("info", address.uri)
     assert done.returncode == 0
-    assert "flags: HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_DF, CAN_MULTI_CONN\n" in done.stdout
+    assert "flags: HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_DF, CAN_MULTI_CONN, SEND_CACHE\n" in done.stdout
 
 
 def test_ready_fd(tmp_path: Path) -> None:
@@ -256,7 +259,10 @@ def test_info_as_json(tmp_path: Path) -> None:
         "export": "",
         "description": "",
         "size": 64 << 20,
-        "flags": ["HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "SEND_DF", "CAN_MULTI_CONN"],
+        "flags": [
+            *("HAS_FLAGS", "SEND_FLUSH", "SEND_FUA", "SEND_WRITE_ZEROES", "SEND_DF", "CAN_MULTI_CONN"),
+            "SEND_FAST_ZERO",
+        ],
         "minimum_block_size": 1,
         "preferred_block_size": 4096,
         "maximum_payload": 1 << 20,
@@ -286,7 +292,7 @@ def test_several_exports(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("a=tape:0", "'tape:0' is no back end; expected one of memory:SIZE, file"),
+        ("a=tape:0", "'tape:0' is no back end; expected one of memory[,give_back]:SIZE, file"),
         ("a=memory", "'memory' is no back end"),
         ("a=file,fast:/x", "'fast' is not one of its options; expected file[,direct][,readonly]:PATH"),
         ("a=file,direct,direct:/x", "'direct' is there twice"),
@@ -426,3 +432,36 @@ def test_serving_loads_nothing_heavy() -> None:
         "http",
         "json",
     }
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """The class of docs/nbd.md is served from a file of its own, by the command that stands there."""
+    document = (Path(__file__).parents[2] / "docs" / "nbd.md").read_text()
+    example = next(part for part in document.split("```python\n")[1:] if "class Disk" in part)
+    code = example.partition("set_io_flusher(True)")[0]
+    (tmp_path / "disk.py").write_text(code)
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4096))
+    command = next(line for line in document.splitlines() if "disk.img:disk.py" in line)
+    described = command.split()[command.split().index("--backend") + 1]
+    described = described.replace("disk.img", str(image)).replace("disk.py", str(tmp_path / "disk.py"))
+    with (
+        serving("--backend", described, "--unix", str(tmp_path / "socket")) as (_, address),
+        Client(address) as client,
+    ):
+        client.write(100, memoryview(b"hello"))
+    assert image.read_bytes()[100:105] == b"hello"
+    assert 20 <= len([line for line in example.partition("```")[0].splitlines() if line]) <= 26
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    """--python serves the class that a file defines."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from ioflusher.nbd.backends import MemoryBackend\n"
+        "class Small(MemoryBackend):\n"
+        "    def __init__(self) -> None:\n"
+        "        super().__init__(12345)\n"
+    )
+    with serving("--python", str(path), "--unix", str(tmp_path / "socket")) as (_, address):
+        assert describe(address).size == 12345

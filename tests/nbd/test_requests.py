@@ -203,7 +203,7 @@ def test_what_an_export_promises() -> None:
     flag = TransmissionFlag
     always = flag.HAS_FLAGS | flag.SEND_DF | flag.CAN_MULTI_CONN
     assert export_of(ReadOnly(), "", MAX_PAYLOAD).flags == always | flag.READ_ONLY
-    memory = always | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_WRITE_ZEROES
+    memory = always | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_WRITE_ZEROES | flag.SEND_FAST_ZERO
     assert export_of(MemoryBackend(1), "", MAX_PAYLOAD).flags == memory
     assert export_of(Recording(), "", MAX_PAYLOAD).flags == memory | flag.SEND_TRIM
 

@@ -54,6 +54,15 @@ def export(text: str) -> Offer:
 @click.option("--memory", type=size, metavar="SIZE", help="Serve memory of this size.")
 @click.option("--file", "path", type=click.Path(dir_okay=False), help="Serve a file or a block device.")
 @click.option("--remote", metavar="URI", help="Forward every request to another NBD server.")
+@click.option(
+    "--backend",
+    "described",
+    metavar="KIND:VALUE|MODULE:CLASS",
+    help="Serve any back end, one of your own among them.",
+)
+@click.option(
+    "--python", type=click.Path(dir_okay=False), metavar="FILE", help="Serve the back end that FILE defines."
+)
 @click.option("--direct", is_flag=True, help="With --file: bypass the page cache (O_DIRECT).")
 @click.option("--readonly", is_flag=True, help="With --file: open for reading only.")
 @click.option("--unix", metavar="PATH", help="Listen on this Unix socket.")
@@ -93,6 +102,8 @@ def serve_command(
     memory: int | None,
     path: str | None,
     remote: str | None,
+    described: str | None,
+    python: str | None,
     direct: bool,
     readonly: bool,
     unix: str | None,
@@ -108,15 +119,17 @@ def serve_command(
 ) -> None:
     """Serve block devices over NBD until SIGTERM or SIGINT.
 
-    One is described by --memory, --file or --remote; several by NAME=KIND:VALUE each, such as
-    disk=file,direct:/var/lib/disk.img or scratch=memory:1G. Clients that name none get the first.
-    Prints 'listening on URI' when clients may come.
+    One is described by --memory, --file, --remote, --backend or --python; several by NAME=KIND:VALUE
+    each, such as disk=file,direct:/var/lib/disk.img or scratch=memory:1G. Clients that name none get
+    the first. Prints 'listening on URI' when clients may come.
     """
-    single = sum(choice is not None for choice in (memory, path, remote))
+    single = sum(choice is not None for choice in (memory, path, remote, described, python))
     if single > 1 or bool(single) is bool(exports):
-        raise click.UsageError("give one of --memory, --file and --remote, or exports as NAME=KIND:VALUE")
+        raise click.UsageError(
+            "give one of --memory, --file, --remote, --backend and --python, or exports as NAME=KIND:VALUE"
+        )
     if exports and export:
-        raise click.UsageError("--export names what --memory, --file or --remote serves")
+        raise click.UsageError("--export names what --memory, --file, --remote, --backend or --python serves")
     if unix is None and tcp is None:
         raise click.UsageError("give --unix or --tcp, or both")
     if path is None and (direct or readonly):
@@ -125,7 +138,9 @@ def serve_command(
         if settings.policy is not None:
             raise click.UsageError("--realtime N is --policy fifo --priority N: give one of them")
         settings = replace(settings, policy=harden.RealtimePolicy.FIFO, priority=realtime)
-    offers = exports or (Offer(export, _backend_text(memory, path, remote, direct, readonly)),)
+    if python is not None:
+        described = f"python:{python}"
+    offers = exports or (Offer(export, described or _backend_text(memory, path, remote, direct, readonly)),)
     about = dict(_name_and_rest(text, "NAME=TEXT") for text in descriptions)
     unknown = about.keys() - {offer.name for offer in offers}
     if unknown:

@@ -12,6 +12,11 @@ SPACE_RESV = Struct("@hhqqiI16x")
 FS_IOC_UNRESVSP64 = 0x4030582B  # _IOW('X', 43, struct space_resv): punch a hole, keep the size
 FS_IOC_ZERO_RANGE = 0x40305839  # _IOW('X', 57, struct space_resv): zeroes without writing them
 
+# Modes of fallocate(2). On a block device FALLOC_FL_PUNCH_HOLE zeroes without writing, or fails with
+# EOPNOTSUPP (block/fops.c, blkdev_fallocate, BLKDEV_ZERO_NOFALLBACK), which no ioctl does.
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+
 # uint64_t range[2]: start and length in bytes
 BLOCK_RANGE = Struct("@QQ")
 BLKDISCARD = 0x1277  # _IO(0x12, 119)

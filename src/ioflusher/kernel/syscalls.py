@@ -77,6 +77,7 @@ _process_vm_readv = _function(
 _mlockall = _function(ctypes.CDLL, "mlockall", ctypes.c_int)
 _mount = _function(ctypes.CDLL, "mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = _function(ctypes.CDLL, "umount2", ctypes.c_char_p, ctypes.c_int)
+_fallocate = _function(ctypes.CDLL, "fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _syscall_6 = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 7)
 
 
@@ -208,6 +209,12 @@ def umount(target: str, flags: int = 0) -> None:
         OSError: with the kernel's errno.
     """
     if _umount2(os.fsencode(target), flags) == -1:
+        raise _last_error()
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with a mode, FALLOC_FL_* of `kernel.falloc`, which os.posix_fallocate does not take."""
+    if _fallocate(fd, mode, offset, length) != 0:
         raise _last_error()
 
 

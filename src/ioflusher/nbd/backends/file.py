@@ -5,9 +5,15 @@ import fcntl
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 
-from ioflusher.kernel import falloc
+from ioflusher.kernel import falloc, syscalls
 from ioflusher.nbd.backends.backend import Backend, BackendError, write_zeroes
+from ioflusher.nbd.protocol.extents import BlockState, Extent
+
+_NOTHING = int(BlockState.HOLE | BlockState.ZERO)
+# EINVAL: a block device's range must be aligned to its sectors, a client's need not be.
+_UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL)
 
 
 class FileBackend(Backend):
@@ -17,6 +23,7 @@ class FileBackend(Backend):
         path: of a file that exists; its size is the export's.
         readonly: open for reading only.
         direct: bypass the page cache (O_DIRECT). A buffered daemon dirties pages that may wait for itself.
+            Several requests are done at once then.
 
     Raises:
         BackendError: it cannot be opened so.
@@ -42,7 +49,11 @@ class FileBackend(Backend):
         except BaseException:
             os.close(self._fd)
             raise
-        self.can_write = self.can_trim = self.can_zero = not readonly
+        self.can_write = self.can_trim = self.can_zero = self.can_fast_zero = not readonly
+        self.can_cache = not direct
+        self.waits = direct
+        self._has_holes = not self._is_block
+        self._failed: OSError | None = None
 
     @property
     def size(self) -> int:
@@ -60,16 +71,73 @@ class FileBackend(Backend):
             count = os.pwrite(self._fd, view, offset)
             view, offset = view[count:], offset + count
 
+    def write_through(self, offset: int, view: memoryview) -> None:
+        while view:
+            count = os.pwritev(self._fd, [view], offset, os.RWF_DSYNC)
+            view, offset = view[count:], offset + count
+
     def flush(self) -> None:
-        os.fdatasync(self._fd)
+        """fdatasync(2), which tells of an error once and forgets the pages; this back end does not forget."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                self._failed = error
+            raise
+
+    def cache(self, offset: int, length: int) -> None:
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Holes by lseek(2), SEEK_DATA and SEEK_HOLE; a block device tells of none."""
+        end = offset + length
+        while self._has_holes and offset < end:
+            try:
+                data = min(os.lseek(self._fd, offset, os.SEEK_DATA), end)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # a file system without SEEK_DATA
+                    self._has_holes = False
+                    break
+                if error.errno != errno.ENXIO:  # which means that only a hole follows
+                    raise
+                data = end
+            if data > offset:
+                yield Extent(data - offset, _NOTHING)
+            if data < end:
+                hole = min(os.lseek(self._fd, data, os.SEEK_HOLE), end)
+                if hole <= data:  # it was data a moment ago; another thread made a hole of it
+                    hole = data
+                else:
+                    yield Extent(hole - data)
+                offset = hole
+            else:
+                return
+        if offset < end:
+            yield Extent(end - offset)
 
     def trim(self, offset: int, length: int) -> None:
         self._range_ioctl(falloc.BLKDISCARD, falloc.FS_IOC_UNRESVSP64, offset, length)
 
     def zero(self, offset: int, length: int, *, may_trim: bool) -> None:
-        of_file = falloc.FS_IOC_UNRESVSP64 if may_trim else falloc.FS_IOC_ZERO_RANGE
-        if not self._range_ioctl(falloc.BLKZEROOUT, of_file, offset, length):
+        if not self._range_ioctl(falloc.BLKZEROOUT, _zeroing(may_trim), offset, length):
             write_zeroes(self, offset, length)
+
+    def fast_zero(self, offset: int, length: int, *, may_trim: bool) -> None:
+        if self._is_block:
+            if not may_trim:
+                raise OSError(errno.EOPNOTSUPP, "a block device zeroes fast by giving its blocks back only")
+            mode = falloc.FALLOC_FL_PUNCH_HOLE | falloc.FALLOC_FL_KEEP_SIZE
+            try:
+                syscalls.fallocate(self._fd, mode, offset, length)
+            except OSError as error:
+                if error.errno not in _UNABLE:
+                    raise
+                raise OSError(errno.EOPNOTSUPP, "the block device zeroes by writing") from error
+            return
+        if not self._range_ioctl(0, _zeroing(may_trim), offset, length):
+            raise OSError(errno.EOPNOTSUPP, "the file system zeroes by writing")
 
     def _range_ioctl(self, of_block: int, of_file: int, offset: int, length: int) -> bool:
         """Let the kernel trim or zero a range; False where the file or device cannot."""
@@ -79,8 +147,7 @@ class FileBackend(Backend):
             else:
                 fcntl.ioctl(self._fd, of_file, falloc.SPACE_RESV.pack(0, os.SEEK_SET, offset, length, 0, 0))
         except OSError as error:
-            # EINVAL: a block device's range must be aligned to its sectors, a client's need not be.
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL):
+            if error.errno in _UNABLE:
                 return False
             raise
         return True
@@ -89,6 +156,10 @@ class FileBackend(Backend):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _zeroing(may_trim: bool) -> int:
+    return falloc.FS_IOC_UNRESVSP64 if may_trim else falloc.FS_IOC_ZERO_RANGE
 
 
 def _measure(fd: int, path: str | os.PathLike[str]) -> tuple[int, bool, int]:
