@@ -39,6 +39,7 @@ PACKAGES = {
     "nbdinfo": "libnbd-bin",
     "nbdkit": "nbdkit",
     "node": "nodejs",
+    "promtool": "prometheus",
     "ps": "procps",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",

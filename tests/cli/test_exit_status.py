@@ -209,6 +209,7 @@ CASES: dict[str, dict[int, list[str]]] = {
     "status": {0: ["{self}"], 2: [NO_PROCESS, "{self}"]},
     "unit": {0: ["--root", "{root}", "x.service"], 2: ["--root", "{root}", "y.service"]},
     "unset": {0: ["{self}"], 2: [NO_PROCESS, "{self}"]},
+    "export": {0: ["--once", "--no-trace"], 2: ["--textfile", "{well}"]},
     "watch": {
         0: ["--once", "--interval", "0.1", "--no-trace"],
         2: ["--once", "--record", "{well}"],
@@ -287,7 +288,9 @@ def test_on_real_input(
     monkeypatch.setenv("XDG_STATE_HOME", files["none"])
     words = [word.format(**files) for word in CASES[verb][status]]
     # these change the process that they run in
-    ended = (start if verb in ("run", "nbd serve", "set", "unset", "watch") else call)(*verb.split(), *words)
+    ended = (start if verb in ("run", "nbd serve", "set", "unset", "watch", "export") else call)(
+        *verb.split(), *words
+    )
     assert ended.status == status, ended.output
     assert "internal error" not in ended.stderr
     assert status != 2 or ended.stderr or "could not be judged" in ended.stdout

@@ -28,6 +28,7 @@ VERBS = {
     "completion": Verb("completion", "completion", "Print the completion script of a shell."),
     "container": Verb("container", "container", "Print what a container needs for the IO_FLUSHER state."),
     "diagnose": Verb("diagnose", "diagnose", "Explain a frozen machine from its kernel log."),
+    "export": Verb("export", "export", "Export what storage daemons wait for to Prometheus."),
     "lab": Verb("lab", "lab", "Boot real kernels in virtual machines."),
     "map": Verb("map_", "map_", "Show what waits for what, and where that is a circle."),
     "model": Verb("model", "model", "Play the mechanism in a model, without a kernel."),

@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from ioflusher.cli.file_parameters import InputFile
 from ioflusher.cli.interruption import heed_signals
 from ioflusher.cli.messages import remark
 from ioflusher.cli.watch_files import dump_command, plot_command, recording_from
+from ioflusher.cli.watching import prepare
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ioflusher.watch.record import Heading, ToldAlarm, WatchRecord, WatchRecorder
 
 MOST_TOLD = 8  # alarms on the screen
-STACK_BYTES = 512 << 10  # of a thread: locked memory is there as a whole
 
 
 @click.group(invoke_without_command=True)
@@ -92,7 +91,7 @@ def _looks(interval: float, count: int | None, stalled_s: float, *, trace: bool)
     from ioflusher.watch.sampler import make_sampler
     from ioflusher.watch.watcher import PressureTrigger, Watcher
 
-    for note in _prepare():
+    for note in prepare():
         remark(note)
     watcher = Watcher(make_sampler(trace=trace), Discovery(), stalled_s=stalled_s)
     trigger = PressureTrigger()
@@ -113,30 +112,6 @@ def _looks(interval: float, count: int | None, stalled_s: float, *, trace: bool)
     finally:
         trigger.close()
         watcher.close()
-
-
-def _prepare() -> list[str]:
-    """Have this program go on in a machine without memory, as far as it may; what it may not."""
-    from ioflusher.flag import FlagError, set_io_flusher
-    from ioflusher.harden import HardenError, lock_memory
-
-    notes = []
-    threading.stack_size(STACK_BYTES)
-    # what is loaded late would be read from a disk when it is needed
-    import rich.live
-    import rich.table  # noqa: F401
-
-    import ioflusher.report.watch_screen  # noqa: F401
-
-    try:
-        set_io_flusher(True)
-    except FlagError as error:
-        notes.append(f"this program itself goes on unprotected: {error}")
-    try:
-        lock_memory()
-    except HardenError as error:
-        notes.append(f"memory of this program is not locked: {error}")
-    return notes
 
 
 def _recorded(looks: "Iterable[WatchRecord]", recorder: "WatchRecorder | None") -> "Iterator[WatchRecord]":

@@ -8,6 +8,8 @@ its name and what it serves, not by its number, so that restarts make no new ser
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from threading import Lock
 
 from ioflusher.errors import IoflusherError
 from ioflusher.watch.record import WatchRecording
@@ -15,6 +17,7 @@ from ioflusher.watch.sample import CountedBy, DaemonSample, MachineSample, Wait
 from ioflusher.watch.summary import summary
 
 try:
+    from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 except ImportError as missing:  # pragma: no cover
@@ -59,6 +62,9 @@ class Totals:
         now: dict[tuple[object, ...], float] = {}
         for daemon in sample.daemons:
             who = labels(daemon)
+            # a series that began with the first entry would have no increase
+            for io, cgroup in product(("false", "true"), repeat=2):
+                self._sums["reclaim", *who.values, io, cgroup] += 0.0
             for thread in daemon.threads:
                 one = (daemon.pid, daemon.started, thread.tid)
                 for count in thread.reclaim:
@@ -93,6 +99,11 @@ def families(sample: MachineSample, totals: Totals, *, at: float | None = None) 
     )
     counted.add_metric([], float(sample.counted_by is CountedBy.KERNEL), timestamp=at)
     yield counted
+    looked = GaugeMetricFamily(
+        "ioflusher_last_look_timestamp_seconds", "When the machine was last looked at."
+    )
+    looked.add_metric([], sample.time, timestamp=at)
+    yield looked
     lost = CounterMetricFamily("ioflusher_lost_events", "Events that the kernel could not count.")
     lost.add_metric([], sample.lost, timestamp=at)
     yield lost
@@ -195,6 +206,32 @@ def _alike(daemons: Iterable[DaemonSample]) -> dict[DaemonLabels, list[DaemonSam
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+class MetricsCollector:
+    """The newest sample as metrics; taken by one thread, asked for by others. One of prometheus_client's."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._totals = Totals()
+        self._sample: MachineSample | None = None
+
+    def take(self, sample: MachineSample) -> None:
+        """This is the newest."""
+        with self._lock:
+            self._totals.take(sample)
+            self._sample = sample
+
+    def collect(self) -> Iterable[Metric]:
+        """Its metrics; none before the first."""
+        with self._lock:
+            return [] if self._sample is None else list(families(self._sample, self._totals))
+
+    def text(self) -> str:
+        """As Prometheus' text format has them."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry).decode()
 
 
 def openmetrics_of(recording: WatchRecording) -> str:

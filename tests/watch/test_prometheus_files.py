@@ -1,0 +1,127 @@
+"""The files of examples/prometheus, judged by Prometheus' and systemd's tools, and held to our metrics."""
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ioflusher.report.metrics import MetricsCollector
+from tests.watch.samples import KERNEL, sample, thread
+
+PLACE = Path(__file__).parent.parent.parent / "examples" / "prometheus"
+RULES = PLACE / "ioflusher.rules.yml"
+# of node_exporter: collectors pressure and kernel_hung
+FOREIGN = {
+    "node_pressure_memory_waiting_seconds_total",
+    "node_pressure_io_stalled_seconds_total",
+    "node_kernel_hung_tasks_total",
+}
+
+
+def promtool(*words: str | Path, stdin: str = "") -> str:
+    """What it says of files that it takes; its complaints where it does not."""
+    done = subprocess.run(
+        ["promtool", *map(str, words)], input=stdin, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def metrics() -> str:
+    """Every metric that there is, as Prometheus' text."""
+    held = thread(reclaim=(KERNEL,), reclaim_s=0.5)
+    now = sample(held, oldest_s=3.0)
+    collector = MetricsCollector()
+    collector.take(replace(now, daemons=(replace(now.daemons[0], locked_kib=8, swapped_kib=4),)))
+    return collector.text()
+
+
+def names_in(text: str) -> set[str]:
+    """Names of metrics, without those of recording rules."""
+    return set(re.findall(r"\b(?:ioflusher|node)_[a-z_]+", text)) - {"node_exporter"}
+
+
+def known() -> set[str]:
+    """Names that a query may have."""
+    return FOREIGN | {line.split("{")[0].split()[0] for line in metrics().splitlines() if line[0] != "#"}
+
+
+@pytest.mark.needs("promtool")
+def test_names_and_types_of_metrics() -> None:
+    """Prometheus' conventions, as its linter knows them."""
+    assert promtool("check", "metrics", stdin=metrics()) == ""
+
+
+@pytest.mark.needs("promtool")
+def test_rules(tmp_path: Path) -> None:
+    """They are rules, and fire on what they are for."""
+    assert "10 rules found" in promtool("check", "rules", RULES)
+    cases = tmp_path / "cases.yml"
+    cases.write_text(Path(__file__).with_name("rules_test.yml").read_text().replace("RULES", str(RULES)))
+    assert "SUCCESS" in promtool("test", "rules", cases)
+
+
+@pytest.mark.parametrize("file", [RULES, PLACE / "dashboard.json"], ids=lambda path: path.name)
+def test_queries_ask_for_metrics_that_there_are(file: Path) -> None:
+    """A name that nobody exports would never fire."""
+    text = re.sub(r"^ *#.*", "", file.read_text(), flags=re.MULTILINE)
+    assert len(names_in(text)) > 5
+    assert names_in(text) <= known()
+
+
+@pytest.mark.needs("promtool")
+def test_the_dashboard(tmp_path: Path) -> None:
+    """Its queries are PromQL, its panels do not lie on each other, its data source is the reader's."""
+    dashboard: dict[str, Any] = json.loads((PLACE / "dashboard.json").read_text())
+    panels = dashboard["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    rules = [
+        {"record": f"x:{number}", "expr": query.replace("$__rate_interval", "1m").replace("$instance", ".*")}
+        for number, query in enumerate(queries)
+    ]
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))  # JSON is YAML, too
+    assert f"{len(queries)} rules found" in promtool("check", "rules", file)
+    cells = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in panels)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_the_unit(tmp_path: Path) -> None:
+    """systemd takes every line; what kills the whole group is swept after."""
+    text = (PLACE / "ioflusher-export.service").read_text()
+    unit = tmp_path / "ioflusher-export.service"
+    unit.write_text(text.replace("/usr/local/bin/ioflusher", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ExecStopPost=/usr/local/bin/ioflusher export --sweep" in text
+
+
+def test_the_daemonset() -> None:
+    """What the exporter cannot do without: the node's processes, its tracefs, and the right to use both."""
+    found = yaml.safe_load((PLACE / "daemonset.yaml").read_text())
+    pod = found["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["hostPID"]
+    assert container["command"][:2] == ["ioflusher", "export"]
+    assert {"SYS_PTRACE", "SYS_RESOURCE", "DAC_OVERRIDE"} <= set(
+        container["securityContext"]["capabilities"]["add"]
+    )
+    (mount,) = container["volumeMounts"]
+    (volume,) = pod["volumes"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], volume["hostPath"]["path"])
+    assert found["spec"]["selector"]["matchLabels"] == found["spec"]["template"]["metadata"]["labels"]
