@@ -10,6 +10,7 @@ from tests.kernlog.benchmark import NOISE
 from tests.kernlog.test_fuzz import TRIGGERS
 
 from ioflusher.kernlog.reading.console import Reader
+from ioflusher.kernlog.reading.lines import parse_line
 from ioflusher.kernlog.reading.noise import MAX_SHAPES, is_noise
 from ioflusher.kernlog.reading.scan import RawLine
 from ioflusher.kernlog.records import Record
@@ -36,6 +37,33 @@ def test_every_log_is_read_alike_on_both_ways() -> None:
         assert read(lines, True) == read(lines, False)
     stamped = [STAMP + line for line in LINES]
     assert read(stamped, True) == read(stamped, False)
+
+
+# what a line may change: it stands alone, in a stack, or before one
+CONTEXTS = (
+    ((), ()),
+    ((b"INFO: task a:1 blocked for more than 9 seconds.", b" schedule+0x1/0x2"), (b" down_read+0x1/0x2",)),
+    ((b"task:a state:D stack:0 pid:1",), (b" schedule+0x1/0x2", b" down_read+0x1/0x2")),
+)
+INERT = STAMP + b"usb: some new device was found"
+
+
+def changes(line: bytes) -> bool:
+    """Whether a line makes a difference in one of the contexts, read the long way."""
+    for before, after in CONTEXTS:
+        around = ([STAMP + one for one in before], [STAMP + one for one in after])
+        if read([*around[0], line, *around[1]], False) != read([*around[0], INERT, *around[1]], False):
+            return True
+    return False
+
+
+def test_a_line_that_changes_something_is_no_noise() -> None:
+    """Every line of every log, with its numbers and without."""
+    for line in {re.sub(rb"\d+", b"12", line) for line in LINES}:
+        text = parse_line(STAMP + line).text
+        if changes(STAMP + line):
+            assert not is_noise(text), line
+            assert not is_noise(re.sub(r"\d", "", text)), line
 
 
 AROUND = ((b"", b""), (b"x ", b""), (b"", b" x"))
