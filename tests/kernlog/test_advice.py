@@ -105,3 +105,11 @@ def test_a_sleep_in_reclaim_is_not_memory_high(names: str, says: str) -> None:
     """Only the function that slows a task over memory.high down says so."""
     (episode,) = diagnose_log(log("app", DEFINED["SLEEP"] + " " + names)).episodes
     assert says in episode.sentence
+
+
+@pytest.mark.parametrize("name", ["pos_xfs_dquot_pin_drop_caches", "pos_xfs_ifree_cluster_drop_caches"])
+def test_where_nobody_allocates_no_memory_is_to_be_kept_free(name: str) -> None:
+    """Reclaim that somebody asked for is not prevented by free memory, nor by another way to allocate."""
+    order, meanwhile = first(name).remedies
+    assert order.startswith("this is a lock order fault of the kernel")
+    assert meanwhile == "do not write to /proc/sys/vm/drop_caches meanwhile"

@@ -2,7 +2,7 @@
 
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.judging.findings import Case, Finding, Kind
-from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Wait
 from ioflusher.kernlog.stacks.askers import Service
 from ioflusher.kernlog.stacks.subsystems import families
 from ioflusher.kernlog.stacks.things import Thing
@@ -30,6 +30,7 @@ _SERVERS = {
     "ceph": f"look at the cluster and the network to it; what waits for it: {CEPH_STATE}",
     "cifs": f"look at the server and the network to it; what waits for it: {CIFS_STATE}",
 }
+_ORDER = "this is a lock order fault of the kernel: use a kernel with the fix, or report it"
 _OF_A_SERVER = "look at the file system's servers and the network to them"
 _NETWORKED = frozenset({*_SERVERS, "9p", "kafs", "lustre", "gfs2", "ocfs2"})
 _STATE_CAME = (5, 6)
@@ -48,11 +49,12 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
     if daemon is not None:
         return _for_a_daemon(daemon, finding)
     if things & {Thing.SHRINKERS, Thing.S_UMOUNT, Thing.THAW}:
-        order = "this is a lock order fault of the kernel: use a kernel with the fix, or report it"
         version = case.kernel_version
         older = version is None or version < _ONE_SHRINKER_LOCK_WENT
         newer = "from Linux 6.7 on nobody waits for running shrinkers with a global lock"
-        return (order, newer) if Thing.SHRINKERS in things and older else (order,)
+        return (_ORDER, newer) if Thing.SHRINKERS in things and older else (_ORDER,)
+    if not any(_allocates(member) for member in members):
+        return (_ORDER, "do not write to /proc/sys/vm/drop_caches meanwhile")
     if any(member.asker.service is Service.FLUSHER for member in members):
         group = "move the writers out of small memory cgroups (version 1) meanwhile"
         fix = "this is the kernel's to solve: use a kernel with the fix"
@@ -88,6 +90,12 @@ def _for_a_daemon(daemon: Case, finding: Finding) -> tuple[str, ...]:
     if carries:
         return (_LOCKED, _MORE_FREE, *throttled)
     return (*before, *state, _LOCKED, *throttled)
+
+
+def _allocates(case: Case) -> bool:
+    """Whether a task waits on behalf of an allocation of its own, or of kswapd's, or for dirty pages."""
+    forced = case.body.reclaim is Reclaim.FORCED
+    return not forced and (case.body.reclaim is not None or case.body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE))
 
 
 def _charged(case: Case) -> bool:

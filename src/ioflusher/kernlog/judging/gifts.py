@@ -15,7 +15,7 @@ from ioflusher.kernlog.stacks.things import Thing, Verb
 
 _CERTAIN, _PROBABLE, _POSSIBLE = Confidence.CERTAIN, Confidence.PROBABLE, Confidence.POSSIBLE
 # what reclaim itself has in hand while it calls others; all else was taken before the allocation
-_RECLAIMS_OWN = frozenset({Thing.S_UMOUNT, Thing.INODE, Thing.PAGE})
+_RECLAIMS_OWN = frozenset({Thing.S_UMOUNT, Thing.INODE, Thing.PAGE, Thing.HELD})
 _OWN_SERVER = "the log does not say that the mount is of this machine itself"
 # what waits for a daemon that serves so (daemons.txt); what is no file system is a device
 _FILE_SYSTEMS = {
@@ -91,9 +91,9 @@ def _tagged(case: Case) -> Iterator[End]:
             if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
                 # compaction has some pages locked while it waits for another
                 whose = Meets.OTHERS if step.role is Role.COMPACTION else Meets.EVERYBODYS
-                yield End(
-                    thing, None, _CERTAIN, f"its reclaim is in {step.frame.name}() ({reason})", None, whose
-                )
+                scope = family(step.part) if thing is Thing.HELD else None
+                because = f"its reclaim is in {step.frame.name}() ({reason})"
+                yield End(thing, scope, _CERTAIN, because, None, whose)
 
 
 _UNSENT = (
@@ -115,7 +115,7 @@ def _by_function(case: Case, step: Step, thing: Thing, reason: str) -> Iterator[
     elif thing is Thing.QUEUE:
         why = f"it is in the middle of a change to a block device's queue ({name})"
         yield End(thing, None, _PROBABLE, why, "the log does not show that both are the same queue")
-    elif thing is Thing.TRANSACTION:
+    elif thing in (Thing.TRANSACTION, Thing.HELD):
         if part:
             yield End(thing, part, _PROBABLE, f"it is in {name} ({reason})")
     elif thing is Thing.INODE_LOCK:

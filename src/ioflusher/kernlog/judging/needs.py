@@ -85,12 +85,13 @@ def _tagged(case: Case) -> Iterator[End]:
     inside = body.inner if body.reclaim is not None else body.steps
     for step in _innermost(inside):
         for verb, thing, _ in step.things():
-            scope = family(step.part) if thing is Thing.TRANSACTION else None
+            scope = family(step.part) if thing in (Thing.TRANSACTION, Thing.HELD) else None
             if verb is Verb.WAITS and thing is Thing.RECLAIM and body.reclaim is None:
                 missing = "whether memory came free later"
                 yield End(thing, None, _POSSIBLE, f"{thing.words} ({step.frame.name}())", missing)
             elif verb is Verb.WAITS and thing not in (Thing.SWAPPED, Thing.RECLAIM):
-                yield End(thing, scope, _CERTAIN, f"{thing.words} ({step.frame.name}())")
+                words = f"something of {scope}" if thing is Thing.HELD else thing.words
+                yield End(thing, scope, _CERTAIN, f"{words} ({step.frame.name}())")
     speaking = next((step for step in body.steps if step.role not in SILENT - {None}), None)
     if speaking is not None and body.wait in (Wait.LOCK, Wait.UNKNOWN):
         for verb, thing, _ in speaking.things():
