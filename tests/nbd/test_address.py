@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ioflusher.nbd.address import Address, AddressError, parse_uri
+from ioflusher.nbd.tls import ClientTls
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,20 @@ from ioflusher.nbd.address import Address, AddressError, parse_uri
         ("nbd://[::1]:4711/x", Address(host="::1", port=4711, export="x")),
         ("nbd+unix:///?socket=/run/nbd.sock", Address(path="/run/nbd.sock")),
         ("nbd+unix:///a%2Fb?socket=/tmp/a%20%26b%2Bc", Address(path="/tmp/a &b+c", export="a/b")),
+        ("nbds://example.org:10809/x", Address(host="example.org", export="x", tls=ClientTls())),
+        (
+            "nbds://me%40here@[::1]:1/?tls-psk-file=/etc/a%20key",
+            Address(host="::1", port=1, tls=ClientTls(psk="/etc/a key", user="me@here")),
+        ),
+        (
+            "nbds+unix:///x?socket=/s&tls-certificates=/etc/pki&tls-hostname=example.org&tls-verify-peer=0",
+            Address(
+                path="/s",
+                export="x",
+                tls=ClientTls(certificates="/etc/pki", hostname="example.org", verify=False),
+            ),
+        ),
+        ("nbds+unix://me@/?socket=/s", Address(path="/s", tls=ClientTls(user="me"))),
     ],
 )
 def test_golden(uri: str, address: Address) -> None:
@@ -44,7 +59,7 @@ def test_other_forms(uri: str, address: Address) -> None:
         "",
         "/dev/nbd0",
         "http://example.org/",
-        "nbds://example.org/",
+        "nbds+vsock://2/",
         "nbd:///x",
         "nbd://example.org:0/x",
         "nbd+unix:///x",
@@ -60,6 +75,30 @@ def test_what_is_no_address(uri: str) -> None:
     with pytest.raises(AddressError) as caught:
         parse_uri(uri)
     assert "nbd+unix:///" in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "complaint"),
+    [
+        ("nbd://example.org/?tls-certificates=/etc/pki", "TLS parameters without TLS"),
+        ("nbds://example.org/?tls-certificate=/etc/pki", "unknown parameter 'tls-certificate'"),
+        ("nbds://example.org/?tls-verify-peer=maybe", "tls-verify-peer is 0 or 1"),
+        ("nbds://example.org/?tls-type=anon", "nobody is authenticated"),
+        ("nbds://example.org/?tls-type=psk", "psk with tls-psk-file"),
+        ("nbds://example.org/?tls-type=x509&tls-psk-file=/k", "tls-type is x509"),
+        ("nbds://example.org/?tls-certificates=/c&tls-psk-file=/k", "both certificates and pre-shared keys"),
+    ],
+)
+def test_encryption_that_cannot_be(uri: str, complaint: str) -> None:
+    """A parameter that was meant to make a connection safe is never passed over."""
+    with pytest.raises(AddressError, match=complaint):
+        parse_uri(uri)
+
+
+def test_parameters_that_others_ignore() -> None:
+    """tls-type where it says what is said anyway, and experiments (x-) of others."""
+    address = parse_uri("nbds://example.org/?tls-type=x509&x-other=1&tls-verify-peer=true")
+    assert address.tls == ClientTls()
 
 
 def test_paths_need_not_be_text() -> None:

@@ -95,6 +95,8 @@ def test_hosts_and_ports() -> None:
         (["a=memory:1M", "--export", "b", "--unix", "/tmp/x"], "--export names what --memory"),
         (["memory", "--unix", "/tmp/x"], "'memory' has no name; expected NAME=KIND:VALUE"),
         (["a=memory:1M", "--describe", "b=text", "--unix", "/tmp/x"], "'b', which is no export here"),
+        (["--memory", "1M", "--unix", "/tmp/x", "--tls-optional"], "go with --tls-certificates"),
+        (["--memory", "1M", "--unix", "/tmp/x", "--tls-psk", "k", "--tls-verify-peer"], "instead of cert"),
         (["--memory", "1M", "--direct", "--unix", "/tmp/x"], "go with --file"),
         (["--memory", "1X", "--unix", "/tmp/x"], "not a size: '1X'"),
         (["--memory", "1M", "--tcp", "10809"], "expected HOST:PORT"),

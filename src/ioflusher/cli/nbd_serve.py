@@ -16,6 +16,7 @@ from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
     from ioflusher.nbd.address import Address
+    from ioflusher.nbd.tls import ServerTls
 
 # A connection's thread needs little of the 8 MiB that it gets by default, and locked memory has all of it.
 THREAD_STACK = 1 << 20  # bytes
@@ -78,6 +79,18 @@ def export(text: str) -> Offer:
     help="A sentence about an export, for people.",
 )
 @click.option(
+    "--tls-certificates", metavar="DIR", help="Encrypt with the certificates in this directory, as QEMU's."
+)
+@click.option(
+    "--tls-psk", metavar="FILE", help="Encrypt with the pre-shared keys in this file (Python 3.13)."
+)
+@click.option(
+    "--tls-verify-peer",
+    is_flag=True,
+    help="Serve only clients with a certificate of that authority.",
+)
+@click.option("--tls-optional", is_flag=True, help="Serve clients that do not encrypt, too.")
+@click.option(
     "--max-payload",
     type=size,
     metavar="SIZE",
@@ -110,6 +123,10 @@ def serve_command(
     tcp: tuple[str, int] | None,
     export: str,
     descriptions: tuple[str, ...],
+    tls_certificates: str | None,
+    tls_psk: str | None,
+    tls_verify_peer: bool,
+    tls_optional: bool,
     max_payload: int,
     io_flusher: bool,
     lock_memory: bool,
@@ -145,6 +162,7 @@ def serve_command(
     unknown = about.keys() - {offer.name for offer in offers}
     if unknown:
         raise click.UsageError(f"--describe names {unknown.pop()!r}, which is no export here")
+    tls = _tls(tls_certificates, tls_psk, tls_verify_peer, tls_optional)
     # First of all, before any thread exists: threads inherit the state of the one that starts them.
     put_state(io_flusher)
     from ioflusher.nbd.backends.specification import open_backend
@@ -159,7 +177,7 @@ def serve_command(
         (first, backend), *further = served
         text = about.get(first.name, "")
         server = stack.enter_context(
-            Server(backend, export=first.name, description=text, max_payload=max_payload)
+            Server(backend, export=first.name, description=text, max_payload=max_payload, tls=tls)
         )
         for offer, backend in further:
             server.add_export(offer.name, backend, description=about.get(offer.name, ""))
@@ -197,6 +215,20 @@ def put_state(wanted: bool) -> None:
         hint = f"or serve {without}: {other}"
         error.hint = f"{error.hint}; {hint}" if error.hint else hint
         raise
+
+
+def _tls(certificates: str | None, psk: str | None, verify_peer: bool, optional: bool) -> "ServerTls | None":
+    if certificates is None and psk is None:
+        if verify_peer or optional:
+            raise click.UsageError(
+                "--tls-verify-peer and --tls-optional go with --tls-certificates or --tls-psk"
+            )
+        return None
+    if psk is not None and (certificates is not None or verify_peer):
+        raise click.UsageError("--tls-psk is instead of certificates: both ends are who has the key")
+    from ioflusher.nbd.tls import ServerTls
+
+    return ServerTls(certificates, psk, verify=verify_peer, required=not optional)
 
 
 def _backend_text(

@@ -5,6 +5,7 @@ import errno
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TypeVar
 
 from ioflusher.nbd.address import Address
@@ -33,12 +34,12 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
     """
     try:
         if address.path is None:
-            sock = socket.create_connection((address.host, address.port), timeout)
+            sock = encryptable(socket.create_connection((address.host, address.port), timeout), address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Keepalive finds a server that vanished without closing its connection.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = encryptable(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address)
         try:
             sock.settimeout(timeout)
             sock.connect(address.path)
@@ -49,6 +50,33 @@ def open_socket(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> socket.
     except (OSError, UnicodeError) as error:
         hint = "start the server first, and compare this address with the one that it listens on"
         raise from_system(f"cannot connect to {address.uri!r}", error, hint=hint) from error
+
+
+def encryptable(sock: socket.socket, address: Address) -> socket.socket:
+    """The socket, or in its place one that `negotiate` can encrypt, where the address says so."""
+    if address.tls is None:
+        return sock
+    from ioflusher.nbd.tls.stream import TlsSocket  # who does not encrypt does not load OpenSSL
+
+    timeout = sock.gettimeout()
+    encrypting = TlsSocket(sock.detach())
+    encrypting.settimeout(timeout)
+    return encrypting
+
+
+def _begin_tls(sock: socket.socket, address: Address, deadline: float | None) -> None:
+    """Encrypt from here on; raises TlsError."""
+    from ioflusher.nbd.tls.contexts import client_context
+    from ioflusher.nbd.tls.stream import TlsSocket
+
+    assert isinstance(sock, TlsSocket)  # what `encryptable` returned
+    assert address.tls is not None  # nobody else asked for it
+    context = client_context(address.tls)
+    name = address.tls.hostname or (address.host if address.path is None else None)
+    if name is None:
+        context.check_hostname = False  # a Unix socket has no name; the authority still counts
+    seconds = None if deadline is None else max(deadline - time.monotonic(), _SHORTEST)
+    sock.begin(context, server=False, hostname=name, seconds=seconds)
 
 
 def send_all(sock: socket.socket, head: bytes, data: memoryview | None = None) -> None:
@@ -96,9 +124,11 @@ def negotiate(
         MalformedData: the export's name is none that the protocol can carry.
         NegotiationError: the server refused.
         RemoteProtocolError: the server broke the protocol.
+        TlsError: the server could not be trusted, or does not trust us.
         ConnectionLost: the server closed, or did not finish within the socket's time-out.
     """
     connection = NbdConnection(NbdRole.CLIENT)
+    wishes = replace(wishes, tls=address.tls is not None)
     plan = client_handshake.choose_export(connection, check_name(address.export), wishes)
     entered = _converse(sock, address, connection, plan)
     connection.negotiated = entered.negotiated
@@ -114,6 +144,9 @@ def _converse(sock: socket.socket, address: Address, connection: NbdConnection, 
         while True:
             sock.sendall(outgoing)
             message = next_message(sock, connection, deadline)
+            if connection.state is ConnectionState.TLS:
+                _begin_tls(sock, address, deadline)
+                connection.encrypted()
             outgoing = steps.throw(_closed(address)) if message is None else steps.send(message)
     except StopIteration as done:
         result: T = done.value
@@ -135,7 +168,8 @@ def _closed(address: Address) -> ConnectionLost:
 def describe(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> Export:
     """What the server says of an export, without entering transmission; raises as `negotiate` does."""
     connection = NbdConnection(NbdRole.CLIENT)
-    plan = client_handshake.describe_export(connection, check_name(address.export))
+    wishes = Wishes(tls=address.tls is not None)
+    plan = client_handshake.describe_export(connection, check_name(address.export), wishes)
     with open_socket(address, timeout) as sock:
         return _converse(sock, address, connection, plan)
 
@@ -144,7 +178,8 @@ def list_exports(address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> tuple[
     """All exports that the server names, whatever export the address has; raises as `negotiate` does."""
     connection = NbdConnection(NbdRole.CLIENT)
     with open_socket(address, timeout) as sock:
-        return _converse(sock, address, connection, client_handshake.list_exports(connection))
+        wishes = Wishes(tls=address.tls is not None)
+        return _converse(sock, address, connection, client_handshake.list_exports(connection, wishes))
 
 
 class Client:

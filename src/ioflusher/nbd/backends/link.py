@@ -19,7 +19,7 @@ from collections import deque
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends.journal import Change, Journal, JournalEntry
-from ioflusher.nbd.client import negotiate, send_all
+from ioflusher.nbd.client import encryptable, negotiate, send_all
 from ioflusher.nbd.endpoint import Endpoint
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RemoteProtocolError
 from ioflusher.nbd.protocol import wire
@@ -378,7 +378,7 @@ class Link:
         return sockets
 
     def _enter(self) -> tuple[socket.socket, Export]:
-        sock = self._endpoint.connect(self._timeout)
+        sock = encryptable(self._endpoint.connect(self._timeout), self.address)
         try:
             _, export = negotiate(sock, self.address)
         except BaseException:

@@ -212,6 +212,11 @@ def connect_sockets(
     address: Address, block_size: int, connections: int
 ) -> tuple[Export, list[socket.socket]]:
     """Sockets in transmission, ready for the kernel; raises as `attach` does."""
+    if address.tls is not None:
+        raise AttachError(
+            f"{address.uri!r} wants TLS, which the kernel's client cannot speak",
+            hint="serve --remote with that address on a Unix socket, and attach to this",
+        )
     sockets: list[socket.socket] = []
     try:
         for _ in range(connections):

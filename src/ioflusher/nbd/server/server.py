@@ -17,21 +17,20 @@ from dataclasses import replace
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
-from ioflusher.nbd.client import next_message
-from ioflusher.nbd.errors import NbdError, ProtocolError, from_system
+from ioflusher.nbd.errors import NbdError, from_system
 from ioflusher.nbd.protocol import wire
 from ioflusher.nbd.protocol.connection import NbdConnection
-from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
-from ioflusher.nbd.protocol.messages import Greeting, Option
-from ioflusher.nbd.protocol.server_handshake import SERVER_FLAGS, ServerHandshake
-from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
+from ioflusher.nbd.protocol.server_handshake import TlsMode
+from ioflusher.nbd.protocol.states import NbdRole
 from ioflusher.nbd.server.at_once import AtOnce
 from ioflusher.nbd.server.counters import Counters, Tally
 from ioflusher.nbd.server.in_turn import InTurn
+from ioflusher.nbd.server.reception import Reception
 from ioflusher.nbd.server.requests import Service, export_of
 from ioflusher.nbd.server.transfer import hang_up
+from ioflusher.nbd.tls.settings import ClientTls, ServerTls
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
@@ -51,9 +50,11 @@ class Server:
         max_connections: how many at once; further ones are closed at once.
         depth: requests of one connection that are done at once where the back end waits; each has a thread
             and memory for the longest payload.
+        tls: credentials, and whether clients must encrypt; None: they cannot.
+        handshake_timeout: seconds that a client may take until it has an export.
 
     Raises:
-        NbdError: a payload limit or a name that the protocol cannot express.
+        NbdError: a payload limit or a name that the protocol cannot express, or credentials that are none.
 
     Attributes:
         export: the first one: size, flags and block sizes as clients see them.
@@ -69,12 +70,21 @@ class Server:
         max_payload: int = wire.DEFAULT_MAX_PAYLOAD,
         max_connections: int = 16,
         depth: int = 16,
+        tls: ServerTls | None = None,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
                 f"a payload limit of {max_payload}; expected a multiple of {PAGE}, at most {LARGEST_PAYLOAD}"
             )
         self._max_payload = max_payload
+        self._handshake_timeout = handshake_timeout
+        self._tls_mode, self._tls_context = TlsMode.OFF, None
+        if tls is not None:
+            from ioflusher.nbd.tls.contexts import server_context  # who does not encrypt loads no OpenSSL
+
+            self._tls_context = server_context(tls)
+            self._tls_mode = TlsMode.REQUIRE if tls.required else TlsMode.ON
         self._exports: dict[str, Export] = {}
         self._backends: dict[str, Backend] = {}
         self.export = self.add_export(export, backend, description=description)
@@ -134,12 +144,12 @@ class Server:
             in_use = error.errno == errno.EADDRINUSE
             hint = "a server uses it, or left it behind: if none runs, remove it" if in_use else None
             raise from_system(f"cannot listen on {path!r}", error, hint=hint) from error
-        return Address(path=os.path.abspath(path), export=self.export.name)
+        return Address(path=os.path.abspath(path), export=self.export.name, tls=self._clients_tls())
 
     def listen_tcp(self, host: str = "127.0.0.1", port: int = 0) -> Address:
         """Listen on TCP, on the loopback unless another host is given; port 0: the system picks one.
 
-        The protocol as spoken here has neither encryption nor authentication.
+        Without TLS there is neither encryption nor authentication.
 
         Raises:
             NbdError: the address is in use or not this machine's.
@@ -151,7 +161,7 @@ class Server:
         except (OSError, UnicodeError) as error:
             raise from_system(f"cannot listen on {host!r} port {port}", error) from error
         bound = listener.getsockname()
-        return Address(host=bound[0], port=bound[1], export=self.export.name)
+        return Address(host=bound[0], port=bound[1], export=self.export.name, tls=self._clients_tls())
 
     def _listen(self, listener: socket.socket) -> None:
         listener.listen()
@@ -228,6 +238,20 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _clients_tls(self) -> ClientTls | None:
+        """What an address says of TLS; the client's credentials are its own business."""
+        return ClientTls() if self._tls_mode is TlsMode.REQUIRE else None
+
+    def _reception(self) -> Reception:
+        return Reception(
+            exports=self._exports,
+            default=self.export.name,
+            context=self._tls_context,
+            tls=self._tls_mode,
+            seconds=self._handshake_timeout,
+            closing=self._stopping.is_set,
+        )
+
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
@@ -274,48 +298,29 @@ class _Peer:
                 if self._sock.family != socket.AF_UNIX:
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection = NbdConnection(NbdRole.SERVER, max_payload=self._server._max_payload)
-                entered = self._shake_hands(connection)
-                if entered is not None:
-                    self._sock.settimeout(None)
-                    connection.negotiated = entered.negotiated
-                    backend = self._server._backends[entered.export.name]
-                    self._transmit(connection, entered.export, backend)
-        except (OSError, ProtocolError):
+                entered, sock = self._server._reception().receive(self._sock, connection)
+                with sock:
+                    if entered is not None:
+                        sock.settimeout(None)
+                        connection.negotiated = entered.negotiated
+                        backend = self._server._backends[entered.export.name]
+                        self._transmit(sock, connection, entered.export, backend)
+        except (OSError, NbdError):
             pass  # the peer went away or is no NBD client: its connection ends, the server goes on
         finally:
             self._server._forget(self)
 
-    def _shake_hands(self, connection: NbdConnection) -> EnteredExport | None:
-        """The handshake; returns None when the client did not go on to transmission."""
-        conduct = ServerHandshake(self._server._exports, self._server.export.name)
-        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
-        self._sock.settimeout(HANDSHAKE_TIMEOUT)
-        self._sock.sendall(connection.send(Greeting(SERVER_FLAGS)))
-        while connection.state is not ConnectionState.CLOSED:
-            message = next_message(self._sock, connection, deadline)
-            if message is None:
-                return None
-            if not isinstance(message, Option):
-                continue  # the client's flags
-            conduct.closing = self._server._stopping.is_set()
-            answer = conduct.answer(
-                message, fixed_newstyle=connection.fixed_newstyle, zeroes=not connection.no_zeroes
-            )
-            # in one piece: a client that waits for all of it sees it at once
-            self._sock.sendall(b"".join(connection.send(reply) for reply in answer.messages))
-            if answer.hang_up or answer.entered is not None:
-                return answer.entered
-        return None
-
-    def _transmit(self, connection: NbdConnection, export: Export, backend: Backend) -> None:
+    def _transmit(
+        self, sock: socket.socket, connection: NbdConnection, export: Export, backend: Backend
+    ) -> None:
         """Answer requests until the client leaves or the server closes."""
         service = Service(export, backend, connection.negotiated)
         stopping = self._server._stopping
         if backend.waits:
             self.tallies = [Tally() for _ in range(self._server._depth)]
-            AtOnce(self._sock, service, self.tallies, stopping).run()
+            AtOnce(sock, service, self.tallies, stopping).run()
         else:
-            InTurn(self._sock, service, connection.payload, self.tallies[0], stopping).run()
+            InTurn(sock, service, connection.payload, self.tallies[0], stopping).run()
 
 
 def _join(peers: list[_Peer], seconds: float) -> bool:
