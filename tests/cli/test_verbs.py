@@ -15,7 +15,6 @@ HEAVY = {
     "msgspec",
     "jinja2",
     "matplotlib",
-    "pyroute2",
     "tempfile",
     "subprocess",
     "asyncio",

@@ -90,7 +90,7 @@ def test_unprivileged() -> None:
     """Another user gets a snapshot too; what it could not read is said once a kind."""
     # loaded first: this installation may lie where only root may read
     code = (
-        "import os, sys, pyroute2; from ioflusher.machine.serving.infer import services;"
+        "import os, sys; from ioflusher.machine.serving.infer import services;"
         "from ioflusher.machine.collect.machine import collect; services(collect());"
         "from ioflusher.machine.codec import dump_snapshot;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"

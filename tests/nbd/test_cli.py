@@ -241,6 +241,10 @@ def test_real_time_scheduling_is_asked_for(
         (["attach", "--netlink", "/dev/nbd-none", "nbd://localhost/"], "expected /dev/nbdN"),
         (["attach", "/dev/null", "nbd://localhost/"], "no device of the nbd driver"),
         (["detach", "/dev/nbd-none"], "modprobe nbd"),
+        (["attach", "--ioctl", "--backend", "x", "/dev/nbd0", "nbd://localhost/"], "need --netlink"),
+        (["reconnect", "/dev/null", "nbd://localhost/"], "expected /dev/nbdN"),
+        (["reconnect", "/dev/nbd4000", "nbd://localhost/"], "not attached to any server"),
+        (["status", "/dev/nbd4000"], "modprobe nbd"),
     ],
 )
 def test_failures_are_told(arguments: list[str], complaint: str) -> None:
@@ -425,7 +429,6 @@ def test_serving_loads_nothing_heavy() -> None:
     assert "ioflusher" in loaded
     assert not loaded & {
         "rich",
-        "pyroute2",
         "jinja2",
         "matplotlib",
         "numpy",

@@ -1,12 +1,14 @@
 """What the kernel's client is refused before the kernel is asked; the rest needs a guest (test_guest.py)."""
 
 import errno
-import sys
 
 import pytest
 
+from ioflusher.nbd.address import Address
 from ioflusher.nbd.kernel_client import attachment, netlink
-from ioflusher.nbd.kernel_client.attachment import AttachError, check_export
+from ioflusher.nbd.kernel_client.connections import check_connections, check_export
+from ioflusher.nbd.kernel_client.device import AttachError, device_index, open_device
+from ioflusher.nbd.kernel_client.options import ClientOptions
 from ioflusher.nbd.protocol.exports import BlockSize, Export
 from ioflusher.nbd.protocol.wire import TransmissionFlag
 
@@ -30,19 +32,26 @@ def test_what_does_not_fit(
 ) -> None:
     """Block sizes that the kernel or the server cannot have, and connections that the server forbids."""
     export = Export("", size, 1, BlockSize(minimum, 4096, 1 << 20))
+
+    def check() -> None:
+        check_export(export, block_size)
+        check_connections(export, connections)
+
     with pytest.raises(AttachError, match=complaint):
-        check_export(export, block_size, connections)
+        check()
 
 
 def test_what_fits() -> None:
     """Small blocks for an odd size, and several connections where the server allows them."""
-    check_export(Export("", (1 << 20) + 512, MULTI), 512, 4)
+    export = Export("", (1 << 20) + 512, MULTI)
+    check_export(export, 512)
+    check_connections(export, 4)
 
 
 def test_a_missing_device_names_the_module() -> None:
     """Without /dev/nbdN the hint says what to load."""
     with pytest.raises(AttachError, match="/dev/nbd-none") as caught:
-        attachment.open_device("/dev/nbd-none")
+        open_device("/dev/nbd-none")
     assert caught.value.errno == errno.ENOENT
     assert "modprobe nbd" in (caught.value.hint or "")
 
@@ -57,13 +66,29 @@ def test_another_drivers_device_is_refused() -> None:
 def test_netlink_wants_a_number(device: str) -> None:
     """Netlink knows devices by number, which the name must give."""
     with pytest.raises(AttachError, match="expected /dev/nbdN"):
-        netlink.device_index(device)
-    assert netlink.device_index("/dev/nbd15") == 15
+        device_index(device)
+    assert device_index("/dev/nbd15") == 15
 
 
-def test_netlink_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The optional package is named, and the way that does without it."""
-    monkeypatch.setitem(sys.modules, "pyroute2.netlink", None)
-    with pytest.raises(AttachError, match="pyroute2 is missing") as caught:
-        netlink.detach("/dev/nbd0")
-    assert "--ioctl" in (caught.value.hint or "")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ClientOptions(dead_connection_timeout=1),
+        ClientOptions(backend="x"),
+        ClientOptions(disconnect_on_close=True),
+        ClientOptions(destroy_on_disconnect=True),
+    ],
+)
+def test_what_the_ioctls_lack(options: ClientOptions) -> None:
+    """It is refused before the device is touched, not passed over."""
+    with pytest.raises(AttachError, match="no such option") as caught:
+        attachment.attach("/dev/nbd-none", Address(), options)
+    assert caught.value.hint == "use netlink"
+
+
+def test_netlink_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel has no such family the hint says what to load."""
+    monkeypatch.setattr(netlink, "NBD_GENL_FAMILY_NAME", "no-driver")
+    with pytest.raises(AttachError, match="no netlink family 'no-driver'") as caught:
+        netlink.NbdNetlink()
+    assert (caught.value.errno, caught.value.hint) == (errno.ENOENT, "load the driver: modprobe nbd")

@@ -22,7 +22,8 @@ from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import MemoryBackend, RemoteBackend
 from ioflusher.nbd.client import Client, describe, list_exports
 from ioflusher.nbd.errors import ConnectionLost, NbdError, NegotiationError
-from ioflusher.nbd.kernel_client.attachment import AttachError, connect_sockets
+from ioflusher.nbd.kernel_client.connections import connect_sockets
+from ioflusher.nbd.kernel_client.device import AttachError
 from ioflusher.nbd.protocol.messages import ClientFlags, Option
 from ioflusher.nbd.protocol.wire import Opt
 from ioflusher.nbd.server import Server
@@ -413,7 +414,7 @@ def test_the_kernel_cannot_encrypt(pki: Path) -> None:
     """Handing it an encrypted socket would send plain requests into it: refused, with the way around."""
     with serving(of(pki)) as (_, address):
         with pytest.raises(AttachError, match="cannot speak") as caught:
-            connect_sockets(replace(address, tls=trusting(pki)), 4096, 1)
+            connect_sockets(replace(address, tls=trusting(pki)), 1)
         assert "--remote" in (caught.value.hint or "")
 
 

@@ -1,9 +1,7 @@
-"""The kernel's NBD client as its two interfaces name it: ioctls and generic netlink.
+"""The ioctls of the kernel's NBD client.
 
-Source: include/uapi/linux/nbd.h, include/uapi/linux/nbd-netlink.h, drivers/block/nbd.c (6.1, 6.12).
+Source: include/uapi/linux/nbd.h, drivers/block/nbd.c (6.1, 6.12).
 """
-
-from enum import IntEnum
 
 # include/uapi/linux/nbd.h: _IO(0xab, n)
 NBD_SET_SOCK = 0xAB00  # takes over one connected socket; call it once a connection
@@ -19,36 +17,3 @@ NBD_SET_FLAGS = 0xAB0A  # the server's transmission flags
 
 NBD_MIN_BLKSIZE = 512
 NBD_MAJOR = 43  # include/uapi/linux/major.h
-
-# include/uapi/linux/nbd-netlink.h
-NBD_GENL_FAMILY_NAME = "nbd"
-NBD_GENL_VERSION = 1
-
-
-class NbdGenlCommand(IntEnum):
-    """Generic netlink commands, NBD_CMD_* of nbd-netlink.h."""
-
-    CONNECT = 1
-    DISCONNECT = 2
-    RECONFIGURE = 3
-    LINK_DEAD = 4
-    STATUS = 5
-
-
-class NbdAttr(IntEnum):
-    """Attributes of those commands, NBD_ATTR_*."""
-
-    INDEX = 1
-    SIZE_BYTES = 2
-    BLOCK_SIZE_BYTES = 3
-    TIMEOUT = 4
-    SERVER_FLAGS = 5
-    CLIENT_FLAGS = 6
-    SOCKETS = 7  # nest of NBD_SOCK_ITEM, each a nest of NBD_SOCK_FD
-    DEAD_CONN_TIMEOUT = 8
-    DEVICE_LIST = 9
-    BACKEND_IDENTIFIER = 10  # since 5.14
-
-
-NBD_SOCK_ITEM = 1
-NBD_SOCK_FD = 1

@@ -4,23 +4,22 @@ include/uapi/linux/{netlink,sock_diag,unix_diag,inet_diag,tcp}.h, net/unix/diag.
 numbers are in the machine's order.
 """
 
-import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ioflusher.kernel.netlink import (
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    attributes,
+    message,
+    messages,
+)
 from ioflusher.kernel.sockets import TCP_ESTABLISHED, TCP_LISTEN, UnixSocket
 
 AF_UNIX = 1
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-
-NLMSG_NOOP = 1
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x01
-NLM_F_DUMP_INTR = 0x10  # the list changed while it was written
-NLM_F_DUMP = 0x300
 
 UDIAG_SHOW_NAME = 0x01
 UDIAG_SHOW_PEER = 0x04
@@ -32,14 +31,9 @@ ALL_STATES = 0xFFFFFFFF
 IPPROTO_TCP = 6
 INET_DIAG_INFO = 2  # struct tcp_info
 
-_MAX_ERRNO = 4095  # include/linux/err.h
-
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBHIIIII")  # struct unix_diag_req
 _MESSAGE = struct.Struct("=BBBBIII")  # struct unix_diag_msg: family, type, state, pad, ino, cookie[2]
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _NUMBER = struct.Struct("=I")
-_ERROR = struct.Struct("=i")
 _LONG = struct.Struct("=Q")
 _SOCKET_ID_BYTES = 48  # struct inet_diag_sockid: ports, addresses, interface, cookie
 _INET_REQUEST = struct.Struct(f"=BBBxI{_SOCKET_ID_BYTES}s")  # struct inet_diag_req_v2
@@ -80,8 +74,7 @@ def unix_request(sequence: int) -> bytes:
     """The datagram that asks for all Unix sockets of the network namespace, with names and peers."""
     show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER
     body = _REQUEST.pack(AF_UNIX, 0, 0, ALL_STATES, 0, show, 0xFFFFFFFF, 0xFFFFFFFF)
-    length = _HEADER.size + len(body)
-    return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
+    return message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, body)
 
 
 def parse_unix_answer(data: bytes) -> UnixDiagAnswer:
@@ -93,7 +86,7 @@ def parse_unix_answer(data: bytes) -> UnixDiagAnswer:
     """
     sockets: list[UnixSocket] = []
     done = interrupted = False
-    for kind, at, end, flags in _messages(data):
+    for kind, at, end, flags in messages(data, SOCK_DIAG_BY_FAMILY):
         interrupted |= bool(flags & NLM_F_DUMP_INTR)
         if kind != SOCK_DIAG_BY_FAMILY:
             done = True
@@ -110,7 +103,7 @@ def _socket(data: bytes, at: int, end: int) -> UnixSocket:
         raise ValueError(f"expected a socket of {_MESSAGE.size} bytes, found {end - at}")
     _, _, state, _, inode, _, _ = _MESSAGE.unpack_from(data, at)
     name, peer = b"", 0
-    for kind, begin, stop in _attributes(data, at + _MESSAGE.size, end):
+    for kind, begin, stop in attributes(data, at + _MESSAGE.size, end):
         if kind == UNIX_DIAG_NAME:
             name = data[begin:stop]
         elif kind == UNIX_DIAG_PEER and stop - begin >= _NUMBER.size:
@@ -127,8 +120,7 @@ def tcp_request(family: int, sequence: int) -> bytes:
     """
     extensions = 1 << (INET_DIAG_INFO - 1)
     body = _INET_REQUEST.pack(family, IPPROTO_TCP, extensions, 1 << TCP_ESTABLISHED, bytes(_SOCKET_ID_BYTES))
-    length = _HEADER.size + len(body)
-    return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
+    return message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, body)
 
 
 def parse_tcp_answer(data: bytes) -> ReceivedAnswer:
@@ -140,50 +132,15 @@ def parse_tcp_answer(data: bytes) -> ReceivedAnswer:
     """
     received: dict[int, int] = {}
     done = False
-    for kind, at, end, _ in _messages(data):
+    for kind, at, end, _ in messages(data, SOCK_DIAG_BY_FAMILY):
         if kind != SOCK_DIAG_BY_FAMILY:
             done = True
             continue
         if end - at < _INET_MESSAGE.size:
             raise ValueError(f"expected a socket of {_INET_MESSAGE.size} bytes, found {end - at}")
         inode = _INET_MESSAGE.unpack_from(data, at)[-1]
-        for attribute, begin, stop in _attributes(data, at + _INET_MESSAGE.size, end):
+        for attribute, begin, stop in attributes(data, at + _INET_MESSAGE.size, end):
             # a kernel older than 4.1 has no such counter: its structure is shorter
             if attribute == INET_DIAG_INFO and stop - begin >= _RECEIVED_AT + _LONG.size and inode:
                 received[inode] = _LONG.unpack_from(data, begin + _RECEIVED_AT)[0]
     return ReceivedAnswer(received, done)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Kind, beginning and end of the content, and flags of each netlink message.
-
-    An error that one carries is raised. NLMSG_NOOP is left out.
-    """
-    at = 0
-    while at < len(data):
-        if len(data) - at < _HEADER.size:
-            raise ValueError(f"expected a netlink header of {_HEADER.size} bytes, found {len(data) - at}")
-        length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
-        if not _HEADER.size <= length <= len(data) - at:
-            raise ValueError(f"expected a message of {length} bytes, found {len(data) - at}")
-        if kind in (NLMSG_ERROR, NLMSG_DONE):
-            error = _ERROR.unpack_from(data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
-            if not -_MAX_ERRNO <= error <= 0:
-                raise ValueError(f"expected an error number or 0, found {error}")
-            if error:
-                raise OSError(-error, os.strerror(-error))
-        elif kind not in (SOCK_DIAG_BY_FAMILY, NLMSG_NOOP):
-            raise ValueError(f"expected messages of type {SOCK_DIAG_BY_FAMILY}, found {kind}")
-        if kind != NLMSG_NOOP:
-            yield kind, at + _HEADER.size, at + length, flags
-        at += (length + 3) & ~3
-
-
-def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Kind, beginning and end of each attribute between two places of the datagram."""
-    while end - at >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if not _ATTRIBUTE.size <= length <= end - at:
-            raise ValueError(f"expected an attribute of {length} bytes, found {end - at}")
-        yield kind, at + _ATTRIBUTE.size, at + length
-        at += (length + 3) & ~3

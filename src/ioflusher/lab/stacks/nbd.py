@@ -9,18 +9,15 @@ The device is set up by ioctl; over netlink where its connection is to be cut.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ioflusher.lab.guest.network import listens, listens_at
 from ioflusher.lab.guest.processes import Process, SetupFailed, await_ready_line, await_true, family
 from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks.base import Fault, Stack, filled_in, own_daemon
+from ioflusher.lab.stacks.nbd_cut import CuttableConnection
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernel_client.attachment import Attachment, attach
-
-if TYPE_CHECKING:
-    from ioflusher.lab.stacks.nbd_cut import CuttableConnection
 
 DEVICE = "/dev/nbd0"
 SOCKET = "/run/lab/nbd.sock"
@@ -36,7 +33,7 @@ class NbdStack(Stack):
     _server: Process
     # the agent holds the device, by a thread that sleeps in the kernel: one program less that has to start
     _attachment: Attachment
-    _cuttable: "CuttableConnection"
+    _cuttable: CuttableConnection
 
     def start(self) -> None:
         daemon = self.scenario.daemon
@@ -60,9 +57,6 @@ class NbdStack(Stack):
         if all(fault.kind != "connection-cut" for fault in self.scenario.fault):
             self._attachment = attach(DEVICE, parse_uri(uri))
             return
-        # only now: the netlink library takes a guest seconds to load
-        from ioflusher.lab.stacks.nbd_cut import CuttableConnection
-
         self._cuttable = CuttableConnection(DEVICE, parse_uri(uri))
 
     def faults(self) -> Mapping[str, Fault]:

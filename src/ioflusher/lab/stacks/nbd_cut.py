@@ -12,7 +12,9 @@ import time
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import NbdError
-from ioflusher.nbd.kernel_client.netlink import connect, reconnect
+from ioflusher.nbd.kernel_client.netlink import connect
+from ioflusher.nbd.kernel_client.options import ClientOptions
+from ioflusher.nbd.kernel_client.reconnect import reconnect
 
 REQUEST_TIMEOUT_S = 10  # seconds after which a request that was under way is sent again
 PATIENCE_S = 3600  # seconds that requests wait for a connection: longer than any half
@@ -30,9 +32,8 @@ class CuttableConnection:
         self._device = device
         self._address = address
         self._changing = threading.Lock()
-        _, self._sockets = connect(
-            device, address, timeout=REQUEST_TIMEOUT_S, dead_connection_timeout=PATIENCE_S
-        )
+        options = ClientOptions(timeout=REQUEST_TIMEOUT_S, dead_connection_timeout=PATIENCE_S)
+        _, self._sockets = connect(device, address, options)
         # by a thread that is there already: a server that is frozen takes nobody, and who asks it waits
         self._wanted = threading.Event()
         threading.Thread(target=self._keep_reconnecting, name="reconnect", daemon=True).start()
@@ -52,7 +53,7 @@ class CuttableConnection:
         while True:
             self._wanted.wait()
             try:
-                made = reconnect(self._device, self._address)
+                made = reconnect(self._device, self._address).sockets
             except NbdError:
                 time.sleep(RETRY_S)
                 continue

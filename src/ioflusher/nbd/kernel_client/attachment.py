@@ -6,29 +6,33 @@ lives; generic netlink (module `netlink`) needs nobody to stay.
 
 import errno
 import fcntl
-import mmap
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 from ioflusher.kernel import nbd
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.client import negotiate, open_socket
-from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.kernel_client.connections import check_export, close, connect_sockets
+from ioflusher.nbd.kernel_client.device import (
+    DETACH_TIMEOUT,
+    POLL,
+    AttachError,
+    await_end,
+    check_free,
+    check_running,
+    has_size,
+    is_running,
+    limit_requests,
+    open_device,
+)
+from ioflusher.nbd.kernel_client.options import ClientOptions
 from ioflusher.nbd.protocol.exports import Export
 from ioflusher.nbd.protocol.wire import TransmissionFlag
 
+DEFAULTS = ClientOptions()
 START_TIMEOUT = 30.0  # seconds from NBD_DO_IT until the kernel shows the device as running
-DETACH_TIMEOUT = 30.0  # seconds from NBD_DISCONNECT until NBD_DO_IT returns
-_POLL = 0.01  # seconds
-
-
-class AttachError(NbdError):
-    """The kernel's client could not be set up or taken down."""
 
 
 class Attachment:
@@ -39,7 +43,7 @@ class Attachment:
         export: what the server said.
     """
 
-    def __init__(self, device: str, export: Export, fd: int, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, device: str, export: Export, fd: int, sockets: list[socket.socket]) -> None:
         self.device = device
         self.export = export
         self._fd = fd
@@ -104,8 +108,7 @@ class Attachment:
             fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
         finally:
             os.close(fd)
-            for sock in self._sockets:
-                sock.close()
+            close(self._sockets)
 
     def __enter__(self) -> "Attachment":
         return self
@@ -114,37 +117,26 @@ class Attachment:
         self.detach()
 
 
-def attach(
-    device: str,
-    address: Address,
-    *,
-    block_size: int = 4096,
-    timeout: int = 0,
-    connections: int = 1,
-) -> Attachment:
-    """Connect the kernel's client to a server by ioctl; returns when the device is ready.
-
-    Args:
-        device: such as /dev/nbd0.
-        block_size: bytes; the device's logical block size, a power of two from 512 to the page size.
-        timeout: seconds that the kernel waits for an answer; 0: for ever.
-        connections: how many to share the load over; more than one where the server allows it.
+def attach(device: str, address: Address, options: ClientOptions = DEFAULTS) -> Attachment:
+    """Connect the kernel's client to a server by ioctl; returns when the device, /dev/nbdN, is ready.
 
     Raises:
-        AttachError: the device is missing, in use, or the kernel refuses.
-        NbdError: the server cannot be reached, refuses, or does not fit the block size.
+        AttachError: the device is missing, in use, or the kernel refuses; or the options need netlink.
+        NbdError: the server cannot be reached, refuses, or does not fit the options.
     """
+    if options.need_netlink:
+        raise AttachError("the ioctls of the kernel's client have no such option", hint="use netlink")
     fd = open_device(device)
     try:
         check_free(device)
-        export, sockets = connect_sockets(address, block_size, connections)
+        export, sockets = connect_sockets(address, options.connections)
         try:
+            check_export(export, options.block_size)
             limit_requests(device, export.block_size.maximum)
-            configure(fd, device, export, sockets, block_size, timeout)
+            configure(fd, device, export, sockets, options)
             attachment = Attachment(device, export, fd, sockets)
         except BaseException:
-            for sock in sockets:
-                sock.close()
+            close(sockets)
             raise
     except BaseException:
         os.close(fd)
@@ -161,8 +153,7 @@ def detach(device: str) -> None:
     """
     fd = open_device(device)
     try:
-        if not is_running(device):
-            raise AttachError(f"{device!r} is not attached to any server", errno=errno.ENOTCONN)
+        check_running(device)
         fcntl.ioctl(fd, nbd.NBD_DISCONNECT)
         fcntl.ioctl(fd, nbd.NBD_CLEAR_SOCK)
     except OSError as error:
@@ -172,95 +163,17 @@ def detach(device: str) -> None:
     await_end(device)
 
 
-def await_end(device: str) -> None:
-    """Wait until the kernel's client of this device has ended; AttachError when it does not."""
-    deadline = time.monotonic() + DETACH_TIMEOUT
-    while is_running(device):
-        if time.monotonic() > deadline:
-            raise AttachError(
-                f"{device!r} did not disconnect within {DETACH_TIMEOUT:.0f} s",
-                errno=errno.EBUSY,
-                hint="something has it open still (a mount, swap), or a request is stuck in the server",
-            )
-        time.sleep(_POLL)
-
-
-def open_device(device: str) -> int:
-    """An open file descriptor of a /dev/nbdN; AttachError says what is missing."""
-    try:
-        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        if os.major(os.fstat(fd).st_rdev) == nbd.NBD_MAJOR:
-            return fd
-        os.close(fd)
-    except OSError as error:
-        raise AttachError(
-            f"cannot open {device!r}: {error.strerror}",
-            errno=error.errno,
-            hint=_OPEN_HINTS.get(error.errno or 0),
-        ) from error
-    raise AttachError(f"{device!r} is no device of the nbd driver; expected /dev/nbdN", errno=errno.ENODEV)
-
-
-_OPEN_HINTS = {
-    errno.ENOENT: "load the driver: modprobe nbd",
-    errno.ENXIO: "load the driver: modprobe nbd",
-    errno.EACCES: "it needs root",
-}
-
-
-def connect_sockets(
-    address: Address, block_size: int, connections: int
-) -> tuple[Export, list[socket.socket]]:
-    """Sockets in transmission, ready for the kernel; raises as `attach` does."""
-    if address.tls is not None:
-        raise AttachError(
-            f"{address.uri!r} wants TLS, which the kernel's client cannot speak",
-            hint="serve --remote with that address on a Unix socket, and attach to this",
-        )
-    sockets: list[socket.socket] = []
-    try:
-        for _ in range(connections):
-            sock = open_socket(address)
-            sockets.append(sock)
-            _, export = negotiate(sock, address)
-            check_export(export, block_size, connections)
-            sock.settimeout(None)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return export, sockets
-
-
-def check_export(export: Export, block_size: int, connections: int) -> None:
-    """Raise AttachError when the kernel could not use the export so."""
-    smallest, largest = nbd.NBD_MIN_BLKSIZE, mmap.PAGESIZE
-    if not smallest <= block_size <= largest or block_size & (block_size - 1):
-        raise AttachError(f"a block size of {block_size}; expected a power of two, {smallest} to {largest}")
-    if block_size < export.block_size.minimum:
-        raise AttachError(
-            f"a block size of {block_size}; the server takes multiples of {export.block_size.minimum}"
-        )
-    if export.size % block_size:
-        raise AttachError(
-            f"the export has {export.size} bytes, which is no multiple of the block size {block_size}",
-            hint=f"a smaller block size, down to {smallest}, may fit",
-        )
-    if connections < 1 or (connections > 1 and not export.has(TransmissionFlag.CAN_MULTI_CONN)):
-        raise AttachError(f"{connections} connections; the server allows one")
-
-
 def configure(
-    fd: int, device: str, export: Export, sockets: list[socket.socket], block_size: int, timeout: int
+    fd: int, device: str, export: Export, sockets: list[socket.socket], options: ClientOptions
 ) -> None:
     """Tell the kernel everything it needs before NBD_DO_IT."""
     try:
         for sock in sockets:
             fcntl.ioctl(fd, nbd.NBD_SET_SOCK, sock.fileno())
-        fcntl.ioctl(fd, nbd.NBD_SET_BLKSIZE, block_size)
-        fcntl.ioctl(fd, nbd.NBD_SET_SIZE_BLOCKS, export.size // block_size)
-        fcntl.ioctl(fd, nbd.NBD_SET_TIMEOUT, timeout)
-        fcntl.ioctl(fd, nbd.NBD_SET_FLAGS, export.flags)
+        fcntl.ioctl(fd, nbd.NBD_SET_BLKSIZE, options.block_size)
+        fcntl.ioctl(fd, nbd.NBD_SET_SIZE_BLOCKS, export.size // options.block_size)
+        fcntl.ioctl(fd, nbd.NBD_SET_TIMEOUT, options.timeout)
+        fcntl.ioctl(fd, nbd.NBD_SET_FLAGS, device_flags(export, options))
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else errno.EFBIG
         hint = (
@@ -271,51 +184,9 @@ def configure(
         ) from error
 
 
-def limit_requests(device: str, maximum: int) -> None:
-    """Keep the kernel from sending payloads above `maximum` bytes, which the server would refuse.
-
-    The driver knows nothing of NBD_INFO_BLOCK_SIZE; the queue's max_sectors_kb is what holds it back.
-
-    Raises:
-        AttachError: the limit is below a page, which no queue can keep to.
-    """
-    limit = _sysfs(device) / "queue" / "max_sectors_kb"
-    try:
-        if int(limit.read_text()) << 10 > maximum:
-            limit.write_text(f"{maximum >> 10}\n")
-    except OSError as error:
-        raise AttachError(
-            f"cannot hold the requests of {device!r} to the server's {maximum} bytes: {error.strerror}",
-            errno=error.errno,
-            hint="the server must take payloads of a page at least",
-        ) from error
-
-
-def check_free(device: str) -> None:
-    """Raise AttachError when the device serves somebody already.
-
-    The kernel looks at this too, but lets one thread add a socket to a device that it has running.
-    """
-    if is_running(device):
-        raise AttachError(
-            f"{device!r} is attached already",
-            errno=errno.EBUSY,
-            hint=f"take another device, or: ioflusher nbd detach {device}",
-        )
-
-
-def is_running(device: str) -> bool:
-    """Whether the kernel's client of this device is at work (drivers/block/nbd.c, pid_show)."""
-    return (_sysfs(device) / "pid").exists()
-
-
-def has_size(device: str) -> bool:
-    """Whether the device holds anything, so that it can be read."""
-    return int((_sysfs(device) / "size").read_text()) > 0
-
-
-def _sysfs(device: str) -> Path:
-    return Path("/sys/block") / Path(device).name
+def device_flags(export: Export, options: ClientOptions) -> int:
+    """The transmission flags that the kernel is told."""
+    return export.flags | (TransmissionFlag.READ_ONLY if options.read_only else 0)
 
 
 def _await_start(attachment: Attachment) -> None:
@@ -323,6 +194,6 @@ def _await_start(attachment: Attachment) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     empty = attachment.export.size == 0
     while not (is_running(attachment.device) and (empty or has_size(attachment.device))):
-        if attachment.wait(_POLL) or time.monotonic() > deadline:
+        if attachment.wait(POLL) or time.monotonic() > deadline:
             attachment.detach()
             raise AttachError(f"{attachment.device!r} did not start within {START_TIMEOUT:.0f} s")

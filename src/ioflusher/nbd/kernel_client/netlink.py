@@ -1,192 +1,211 @@
 """The kernel's NBD client set up over generic netlink: nobody has to stay for the device to live.
 
-Source: drivers/block/nbd.c (nbd_genl_connect), include/uapi/linux/nbd-netlink.h; since 4.12. Needs the
-package pyroute2 (the extra `netlink`).
+Source: drivers/block/nbd.c (nbd_genl_connect), include/uapi/linux/nbd-netlink.h; since 4.12.
 """
 
 import errno
 import os
-import re
 import socket
-from collections.abc import Sequence
-from typing import Any
 
-from ioflusher.kernel.nbd import (
+from ioflusher.kernel.genetlink import (
+    GENL_ID_CTRL,
+    NETLINK_GENERIC,
+    GenericAnswer,
+    command,
+    find_family,
+    parse_answers,
+    parse_family,
+)
+from ioflusher.kernel.nbd_netlink import (
     NBD_GENL_FAMILY_NAME,
     NBD_GENL_VERSION,
     NbdAttr,
+    NbdClientFlag,
     NbdGenlCommand,
+    backend_attribute,
+    number_attribute,
+    parse_device_list,
+    sockets_attribute,
 )
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.kernel_client.attachment import (
+from ioflusher.nbd.kernel_client.attachment import DEFAULTS, device_flags
+from ioflusher.nbd.kernel_client.connections import check_export, close, connect_sockets
+from ioflusher.nbd.kernel_client.device import (
     AttachError,
     await_end,
     check_free,
-    connect_sockets,
+    device_index,
+    exists,
     limit_requests,
     open_device,
 )
+from ioflusher.nbd.kernel_client.options import ClientOptions
 from ioflusher.nbd.protocol.exports import Export
 
+_ANSWER_BYTES = 1 << 16  # above what the kernel writes into one datagram, net/netlink/af_netlink.c
 
-def attach(
-    device: str, address: Address, *, block_size: int = 4096, timeout: int = 0, connections: int = 1
-) -> Export:
-    """Connect the kernel's client to a server; returns when the device is ready. Arguments as by ioctl.
+
+class NbdNetlink:
+    """A netlink socket that speaks to the driver.
+
+    `send` does not allocate in this process what it could have before, so that it may be used while memory is
+    short; in the kernel each command takes some small blocks (docs/nbd.md).
 
     Raises:
-        AttachError: pyroute2 or the device is missing, it is in use, or the kernel refuses.
-        NbdError: the server cannot be reached, refuses, or does not fit the block size.
+        AttachError: the driver is not loaded.
     """
-    export, sockets = connect(
-        device, address, block_size=block_size, timeout=timeout, connections=connections
-    )
-    _close(sockets)  # the kernel holds its own references
+
+    def __init__(self) -> None:
+        self._answer = bytearray(_ANSWER_BYTES)
+        self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
+        try:
+            (family,) = self._exchange(find_family(NBD_GENL_FAMILY_NAME), GENL_ID_CTRL)
+            self._family = parse_family(family)
+        except OSError as error:
+            self._sock.close()
+            raise AttachError(
+                f"the kernel has no netlink family {NBD_GENL_FAMILY_NAME!r}: {error.strerror}",
+                errno=error.errno,
+                hint="load the driver: modprobe nbd",
+            ) from error
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def prepare(self, number: NbdGenlCommand, attributes: bytes) -> bytes:
+        """The datagram for `send`."""
+        return command(self._family, number, NBD_GENL_VERSION, attributes)
+
+    def send(self, datagram: bytes) -> tuple[GenericAnswer, ...]:
+        """Have the kernel carry out a command; what it answers.
+
+        Raises:
+            OSError: it refused.
+        """
+        return self._exchange(datagram, self._family)
+
+    def _exchange(self, datagram: bytes, family: int) -> tuple[GenericAnswer, ...]:
+        self._sock.send(datagram)
+        answers: tuple[GenericAnswer, ...] = ()
+        acknowledged = False
+        while not acknowledged:
+            length = self._sock.recv_into(self._answer)
+            found, acknowledged = parse_answers(bytes(self._answer[:length]), family)
+            answers += found
+        return answers
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def __enter__(self) -> "NbdNetlink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def attach(device: str, address: Address, options: ClientOptions = DEFAULTS) -> Export:
+    """Connect the kernel's client to a server; returns when the device, /dev/nbdN, is ready.
+
+    Raises:
+        AttachError: the device or the driver is missing, it is in use, or the kernel refuses.
+        NbdError: the server cannot be reached, refuses, or does not fit the options.
+    """
+    export, sockets = connect(device, address, options)
+    close(sockets)  # the kernel holds its own references
     return export
 
 
 def connect(
-    device: str,
-    address: Address,
-    *,
-    block_size: int = 4096,
-    timeout: int = 0,
-    connections: int = 1,
-    dead_connection_timeout: int = 0,
+    device: str, address: Address, options: ClientOptions = DEFAULTS
 ) -> tuple[Export, list[socket.socket]]:
-    """As `attach`; the sockets that the kernel uses are the caller's to close.
-
-    Args:
-        device, address, block_size, timeout, connections: as of `attach`.
-        dead_connection_timeout: seconds that requests wait for `reconnect` once no connection is left; 0:
-            they fail at once.
-    """
+    """As `attach`; the sockets that the kernel uses are the caller's to close."""
     index = device_index(device)
-    os.close(open_device(device))  # its errors are clearer than those of netlink
-    check_free(device)
-    export, sockets = connect_sockets(address, block_size, connections)
-    try:
-        limit_requests(device, export.block_size.maximum)
-        attributes: list[tuple[NbdAttr, object]] = [
-            (NbdAttr.INDEX, index),
-            (NbdAttr.SIZE_BYTES, export.size),
-            (NbdAttr.BLOCK_SIZE_BYTES, block_size),
-            (NbdAttr.SERVER_FLAGS, export.flags),
-            _sockets_attribute(sockets),
-        ]
-        if timeout:
-            attributes.append((NbdAttr.TIMEOUT, timeout))
-        if dead_connection_timeout:
-            attributes.append((NbdAttr.DEAD_CONN_TIMEOUT, dead_connection_timeout))
-        _request(NbdGenlCommand.CONNECT, attributes, f"attach {device}")
-    except BaseException:
-        _close(sockets)
-        raise
+    with NbdNetlink() as netlink:
+        there = exists(device)  # the driver makes one that is not
+        if there:
+            os.close(open_device(device))  # its errors are clearer than those of netlink
+            check_free(device)
+        export, sockets = connect_sockets(address, options.connections)
+        try:
+            check_export(export, options.block_size)
+            if there:
+                limit_requests(device, export.block_size.maximum)
+            _request(
+                netlink, NbdGenlCommand.CONNECT, _connect(index, export, sockets, options), "attach", device
+            )
+            if not there:
+                limit_requests(device, export.block_size.maximum)
+        except BaseException:
+            close(sockets)
+            raise
     return export, sockets
 
 
-def reconnect(device: str, address: Address, *, block_size: int = 4096) -> list[socket.socket]:
-    """Give the kernel a connection in place of one that was lost; its socket is the caller's to close.
-
-    Requests that were on their way over the lost one are sent again after the device's time-out. Where none
-    was lost the kernel does not take the new one, and says nothing (nbd_genl_reconfigure).
-
-    Raises:
-        AttachError: pyroute2 is missing, or the kernel refuses: the device was set up by ioctl, or is down.
-        NbdError: the server cannot be reached, or refuses.
-    """
-    _, sockets = connect_sockets(address, block_size, 1)
-    try:
-        attributes: list[tuple[NbdAttr, object]] = [
-            (NbdAttr.INDEX, device_index(device)),
-            _sockets_attribute(sockets),
-        ]
-        _request(NbdGenlCommand.RECONFIGURE, attributes, f"reconnect {device}")
-    except BaseException:
-        _close(sockets)
-        raise
-    return sockets
-
-
-def _sockets_attribute(sockets: Sequence[socket.socket]) -> tuple[NbdAttr, object]:
-    items = [("NBD_SOCK_ITEM", {"attrs": [("NBD_SOCK_FD", sock.fileno())]}) for sock in sockets]
-    return NbdAttr.SOCKETS, {"attrs": items}
-
-
-def _close(sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
+def _connect(index: int, export: Export, sockets: list[socket.socket], options: ClientOptions) -> bytes:
+    """The attributes of NBD_CMD_CONNECT."""
+    flags = NbdClientFlag.DISCONNECT_ON_CLOSE * options.disconnect_on_close
+    flags |= NbdClientFlag.DESTROY_ON_DISCONNECT * options.destroy_on_disconnect
+    numbers = {
+        NbdAttr.INDEX: index,
+        NbdAttr.SIZE_BYTES: export.size,
+        NbdAttr.BLOCK_SIZE_BYTES: options.block_size,
+        NbdAttr.SERVER_FLAGS: device_flags(export, options),
+        NbdAttr.CLIENT_FLAGS: flags,
+        NbdAttr.TIMEOUT: options.timeout,
+        NbdAttr.DEAD_CONN_TIMEOUT: options.dead_connection_timeout,
+    }
+    # one list of sockets only, and it last: the kernel reads the times before it takes the sockets
+    body = b"".join(number_attribute(kind, value) for kind, value in numbers.items())
+    if options.backend:
+        body += backend_attribute(options.backend)
+    return body + sockets_attribute([sock.fileno() for sock in sockets])
 
 
 def detach(device: str) -> None:
     """Disconnect a device and wait until it is down.
 
+    The kernel holds the lock of all generic netlink meanwhile, and waits for the server to take its farewell:
+    for a device whose server hangs `attachment.detach` keeps clear of the former.
+
     Raises:
-        AttachError: pyroute2 is missing, the kernel refuses, or the device does not end in time.
+        AttachError: the kernel refuses, or the device does not end in time.
     """
-    _request(NbdGenlCommand.DISCONNECT, [(NbdAttr.INDEX, device_index(device))], f"detach {device}")
+    index = device_index(device)
+    with NbdNetlink() as netlink:
+        _request(netlink, NbdGenlCommand.DISCONNECT, number_attribute(NbdAttr.INDEX, index), "detach", device)
     await_end(device)
 
 
-def device_index(device: str) -> int:
-    """N of /dev/nbdN."""
-    match = re.fullmatch(r"(?:/dev/)?nbd(\d+)", device)
-    if match is None:
-        raise AttachError(f"{device!r} is no device of the nbd driver; expected /dev/nbdN")
-    return int(match[1])
+def configured_devices() -> dict[int, bool]:
+    """By index, whether the kernel has a configuration for the device: it is attached, or open.
+
+    Raises:
+        AttachError: the driver is not loaded, or does not say.
+    """
+    with NbdNetlink() as netlink:
+        answers = _request(netlink, NbdGenlCommand.STATUS, b"", "ask for the state of", "the devices")
+    found: dict[int, bool] = {}
+    for answer in answers:
+        found |= parse_device_list(answer.attributes.get(NbdAttr.DEVICE_LIST, b""))
+    return found
 
 
-def _request(command: NbdGenlCommand, attributes: list[tuple[NbdAttr, object]], what: str) -> None:
-    """Send one request and take the kernel's acknowledgement."""
+def _request(
+    netlink: NbdNetlink, number: NbdGenlCommand, attributes: bytes, verb: str, device: str
+) -> tuple[GenericAnswer, ...]:
     try:
-        from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
-        from pyroute2.netlink.exceptions import NetlinkError
-        from pyroute2.netlink.generic import GenericNetlinkSocket
-    except ImportError as error:
+        return netlink.send(netlink.prepare(number, attributes))
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        code = error.errno if isinstance(error, OSError) else None
         raise AttachError(
-            f"cannot {what} over netlink: the package pyroute2 is missing",
-            hint="pip install 'ioflusher[netlink]', or use --ioctl, which needs nothing",
-        ) from error
-    layout = _message_layout()
-    message = layout()
-    message["cmd"] = command
-    message["version"] = NBD_GENL_VERSION
-    message["attrs"] = [(f"NBD_ATTR_{attribute.name}", value) for attribute, value in attributes]
-    try:
-        with GenericNetlinkSocket() as netlink:
-            netlink.bind(NBD_GENL_FAMILY_NAME, layout)
-            netlink.nlm_request(message, netlink.prid, msg_flags=NLM_F_REQUEST | NLM_F_ACK)
-    except (NetlinkError, OSError) as error:
-        number = error.code if isinstance(error, NetlinkError) else error.errno
-        hint = "another client uses it: ioflusher nbd detach" if number == errno.EBUSY else None
-        raise AttachError(
-            f"cannot {what} over netlink: {os.strerror(number or 0)}", errno=number, hint=hint
+            f"cannot {verb} {device} over netlink: {what}", errno=code, hint=_HINTS.get(code or 0)
         ) from error
 
 
-def _message_layout() -> Any:
-    """The driver's netlink message as pyroute2 describes messages; made here, since pyroute2 loads slowly."""
-    from pyroute2.netlink import genlmsg, nla
-
-    class Socket(nla):  # type: ignore[misc]
-        nla_map = (("NBD_SOCK_UNSPEC", "none"), ("NBD_SOCK_FD", "uint32"))
-
-    class Sockets(nla):  # type: ignore[misc]
-        nla_map = (("NBD_SOCK_ITEM_UNSPEC", "none"), ("NBD_SOCK_ITEM", "socket"))
-        socket = Socket
-
-    class Message(genlmsg):  # type: ignore[misc]
-        nla_map = (
-            ("NBD_ATTR_UNSPEC", "none"),
-            ("NBD_ATTR_INDEX", "uint32"),
-            ("NBD_ATTR_SIZE_BYTES", "uint64"),
-            ("NBD_ATTR_BLOCK_SIZE_BYTES", "uint64"),
-            ("NBD_ATTR_TIMEOUT", "uint64"),
-            ("NBD_ATTR_SERVER_FLAGS", "uint64"),
-            ("NBD_ATTR_CLIENT_FLAGS", "uint64"),
-            ("NBD_ATTR_SOCKETS", "sockets"),
-            ("NBD_ATTR_DEAD_CONN_TIMEOUT", "uint64"),
-        )
-        sockets = Sockets
-
-    return Message
+_HINTS = {
+    errno.EBUSY: "another client uses it: ioflusher nbd detach",
+    errno.EPERM: "it needs root",
+}
