@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tests.nbd import guest_reconnect
+
 from ioflusher.flag import thread_states
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
 from ioflusher.nbd.kernel_client import attachment, netlink
-from ioflusher.nbd.kernel_client.attachment import AttachError
+from ioflusher.nbd.kernel_client.device import AttachError, is_running
 from ioflusher.nbd.protocol.connection import aligned_memory
 from ioflusher.nbd.server import Server
 
@@ -82,7 +84,7 @@ def file_system_survives(kind: str, address: Address, first: Attach, second: Att
         with mounted(), open(MOUNT / "data", "wb") as file:
             file.write(data)
             os.fsync(file.fileno())  # an error of the device is told here
-    running = attachment.is_running(DEVICE)
+    running = is_running(DEVICE)
     with second(address), mounted():
         same = (MOUNT / "data").read_bytes() == data
     say(
@@ -125,7 +127,7 @@ def the_daemon(path: Path) -> None:
         with program("attach", DEVICE, address.uri) as (client, line):
             say("attached by command", line=line, size=int(Path("/sys/block/nbd0/size").read_text()) * 512)
             client.send_signal(signal.SIGTERM)
-            say("detached by signal", status=client.wait(60), running=attachment.is_running(DEVICE))
+            say("detached by signal", status=client.wait(60), running=is_running(DEVICE))
         server.terminate()
         say("daemon ended", status=server.wait(60), socket_left=path.exists())
 
@@ -179,7 +181,7 @@ def failures() -> None:
             "server gone",
             outcome=outcome,
             prompt=time.monotonic() - begin < 20,
-            running=attachment.is_running(DEVICE),
+            running=is_running(DEVICE),
         )
 
 
@@ -195,6 +197,7 @@ def main() -> None:
         file_system_survives("file", address, by_netlink, by_ioctl)
     without_the_state(HERE / "without")
     failures()
+    guest_reconnect.checks(say)
     say("end")
 
 

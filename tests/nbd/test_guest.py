@@ -18,9 +18,24 @@ Found = dict[str, dict[str, object]]
 @pytest.fixture(scope="module")
 def found() -> Found:
     """What guest_kernel_client.py found in the guest, by check; file systems by back end."""
-    command = [sys.executable, "-m", "ioflusher", "lab", "exec", "--load", "nbd", "--timeout", "500", "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "ioflusher",
+        "lab",
+        "exec",
+        "--load",
+        "nbd nbds_max=2",
+        "--load",
+        "xfs",
+        "--load",
+        "btrfs",
+        "--timeout",
+        "500",
+        "--",
+    ]
     done = subprocess.run(
-        [*command, sys.executable, str(Path(__file__).with_name("guest_kernel_client.py"))],
+        [*command, sys.executable, "-m", "tests.nbd.guest_kernel_client"],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -93,3 +108,61 @@ def test_a_server_that_dies_leaves_no_hanging_device(found: Found) -> None:
     """Requests fail with EIO soon, and the device can be detached."""
     gone = found["server gone"]
     assert (gone["outcome"], gone["prompt"], gone["running"]) == ("EIO", True, False)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_each_file_system(found: Found, kind: str) -> None:
+    """A tree is copied, its file system's own check finds nothing, and every checksum is right."""
+    assert found[kind] == {"check": "kind of file system", "checked": 0, "same": True}
+    assert found["detached by command"]["said"] == ""
+
+
+def test_reconnect_loses_nothing(found: Found) -> None:
+    """A server killed while four threads write past the cache, another in its place: no block is wrong."""
+    done = found["reconnected"]
+    assert (done["status"], done["errors"], done["wrong"], done["went_on"]) == (0, [], 0, True), done
+    assert "connections taken: 1 of 1 offered" in str(done["said"])
+
+
+def test_reconnect_says_what_it_cannot(found: Found) -> None:
+    """Where no connection is dead none is taken, status 1; another back-end identifier is refused."""
+    alive, wrong = found["none is dead"], found["another name"]
+    assert (alive["status"], "no connection is dead" in str(alive["said"])) == (1, True), alive
+    assert (wrong["errno"], "back-end identifier 'disk'" in str(wrong["hint"])) == (22, True), wrong
+
+
+def test_the_status(found: Found) -> None:
+    """What the kernel tells of a device that was attached over netlink by a command that has ended."""
+    assert found["attached with options"]["status"] == 0, found["attached with options"]
+    told = found["status of the device"]["told"]
+    assert isinstance(told, dict)
+    assert told | {"attached_by": 0} == {
+        "device": "/dev/nbd0",
+        "attached": True,
+        "configured": True,
+        "attached_by": 0,
+        "alive": False,
+        "backend": "disk",
+        "size": 320 << 20,
+        "read_only": False,
+        "block_size": 4096,
+        "queues": 1,
+        "reads": 0,
+        "writes": 0,
+        "timeout_ms": 2000,
+    }
+    assert "/dev/nbd0  320 MiB" in str(found["list"]["said"])
+    assert found["status afterwards"]["code"] == 1
+
+
+def test_detach_when_the_attacher_has_died(found: Found) -> None:
+    """By ioctl the device ends with it and is free again; over netlink it lives on and is detached."""
+    died = found["attacher died"]
+    assert (died["ended"], died["alive"], died["running"]) == (True, False, False)
+
+
+def test_flags(found: Found) -> None:
+    """Read-only, detached by the last close; and a device made for this and removed again."""
+    closed, vanished = found["closed"], found["vanished"]
+    assert (closed["refused"], closed["ended"]) == ("Operation not permitted", True)
+    assert (vanished["there"], vanished["gone"]) == (True, True)
