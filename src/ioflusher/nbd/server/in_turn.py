@@ -7,7 +7,7 @@ WRITE is stored from where it was received, or received where it is stored. All 
 objects that die with their batch: after the first requests the process asks the kernel for no memory any
 more.
 
-Plain READs and WRITEs, which is what devices send, are checked and done in `_do`; all others by
+Plain READs and WRITEs, which is what devices send, are checked and done in `_run`; all others by
 `requests.answer`.
 """
 
@@ -29,6 +29,7 @@ from ioflusher.nbd.server.transfer import drop, receive_all, send_all
 
 RECEIVE: Final = 256 << 10  # bytes that one receive may bring
 SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
+_READ, _WRITE = int(Cmd.READ), int(Cmd.WRITE)  # members of an enumeration are slower keys
 
 
 class InTurn:
@@ -65,86 +66,89 @@ class InTurn:
             RemoteProtocolError: the client sent something else; what it asked before is answered.
             OSError: the connection failed.
         """
-        stream, receive, stopping = self._stream, self._sock.recv_into, self._stopping.is_set
-        go_on = True
-        while go_on and not stopping():
-            count = receive(stream.wanted())
-            if not count:
-                return
-            stream.received(count)
-            try:
-                go_on = self._do()
-            finally:
-                self._send()
+        try:
+            self._run()
+        finally:
+            self._send()
 
-    def _do(self) -> bool:
-        """Do the requests that are here; returns whether more can come."""
-        stream, append, memory = self._stream, self._answers.append, self._memory
-        backend, export = self._service.backend, self._service.export
-        stopping, structured = self._stopping.is_set, self._service.negotiated.structured_replies
-        done, whole_data = replies.done, replies.whole_data
-        size, longest, unaligned = export.size, export.block_size.maximum, export.block_size.minimum - 1
-        # A READ that may be answered with holes and a WRITE to what is read-only need another look.
-        may_have_holes = structured and has_own(backend, "extents")
-        longest_read = min(longest, HOLE_WORTH_A_CHUNK - 1) if may_have_holes else longest
-        longest_write = longest if backend.can_write else -1
+    def _run(self) -> None:
+        stream, receive, stopping = self._stream, self._sock.recv_into, self._stopping.is_set
+        append, memory, count_done = self._answers.append, self._memory, self._tally.count_done
+        backend, size = self._service.backend, self._service.export.size
         memory_at, read_into = backend.memory_at, backend.read_into
         memory_for, write = backend.memory_for, backend.write
-        reads = bytes_read = writes = bytes_written = 0
-        waiting = used = 0  # bytes of data to be sent, and of `memory` that has some of them
-        try:
-            for head, cookie, offset, length in stream.requests():
-                fits = offset + length <= size and not (offset | length) & unaligned
-                if head == READ and fits and length <= longest_read:
-                    data = memory_at(offset, length)
-                    if data is None:
-                        if used + length > len(memory):
+        structured = self._service.negotiated.structured_replies
+        done, whole_data = replies.done, replies.whole_data
+        longest_read, longest_write = self._plain_lengths()
+
+        while not stopping():
+            received = receive(stream.wanted())
+            if not received:
+                return
+            stream.received(received)
+            reads = bytes_read = writes = bytes_written = 0
+            waiting = used = 0  # bytes of data to be sent, and of `memory` that has some of them
+            try:
+                for head, cookie, offset, length in stream.requests():
+                    if head == READ and length <= longest_read and offset + length <= size:
+                        data = memory_at(offset, length)
+                        if data is None:
+                            if used + length > len(memory):
+                                waiting = used = self._send()
+                            data = memory[used : used + length]
+                            try:
+                                read_into(offset, data)
+                            except (OSError, IoflusherError) as error:
+                                self._fail(cookie, error)
+                                continue
+                            used += length
+                        append(whole_data(cookie, offset, length) if structured else done(cookie))
+                        append(data)
+                        reads += 1
+                        bytes_read += length
+                        waiting += length
+                        if waiting >= SEND_AT:
                             waiting = used = self._send()
-                        data = memory[used : used + length]
+                    elif head == WRITE and length <= longest_write and offset + length <= size:
+                        stored = None
+                        payload = stream.take(length)
+                        if payload is None:  # the rest of it is still to come
+                            waiting = used = self._send()
+                            stored = memory_for(offset, length)
+                            payload = memory[:length] if stored is None else stored
+                            if not receive_all(self._sock, stream.split(payload)):
+                                return
+                        if stopping():
+                            return
                         try:
-                            read_into(offset, data)
+                            if stored is None:
+                                write(offset, payload)
                         except (OSError, IoflusherError) as error:
                             self._fail(cookie, error)
                             continue
-                        used += length
-                    append(whole_data(cookie, offset, length) if structured else done(cookie))
-                    append(data)
-                    reads += 1
-                    bytes_read += length
-                    waiting += length
-                    if waiting >= SEND_AT:
+                        append(done(cookie))
+                        writes += 1
+                        bytes_written += length
+                    else:
                         waiting = used = self._send()
-                elif head == WRITE and fits and length <= longest_write:
-                    stored = None
-                    payload = stream.take(length)
-                    if payload is None:  # the rest of it is still to come
-                        waiting = used = self._send()
-                        stored = memory_for(offset, length)
-                        payload = memory[:length] if stored is None else stored
-                        if not receive_all(self._sock, stream.split(payload)):
-                            return False
-                    if stopping():
-                        return False
-                    try:
-                        if stored is None:
-                            write(offset, payload)
-                    except (OSError, IoflusherError) as error:
-                        self._fail(cookie, error)
-                        continue
-                    append(done(cookie))
-                    writes += 1
-                    bytes_written += length
-                else:
-                    waiting = used = self._send()
-                    if not self._do_other(Request(command_of(head), flags_of(head), cookie, offset, length)):
-                        return False
-        finally:
-            self._tally.count_done(Cmd.READ, reads, bytes_read)
-            self._tally.count_done(Cmd.WRITE, writes, bytes_written)
-        return True
+                        request = Request(command_of(head), flags_of(head), cookie, offset, length)
+                        if not self._do_other(request):
+                            return
+            finally:
+                count_done(_READ, reads, bytes_read)
+                count_done(_WRITE, writes, bytes_written)
+            self._send()
+
+    def _plain_lengths(self) -> tuple[int, int]:
+        """Up to which length a READ and a WRITE without flags need no look but at the export's end."""
+        service, block_size = self._service, self._service.export.block_size
+        read = write = block_size.maximum if block_size.minimum == 1 else -1
+        if service.negotiated.structured_replies and has_own(service.backend, "extents"):
+            read = min(read, HOLE_WORTH_A_CHUNK - 1)  # a longer one may have holes
+        return read, write if service.backend.can_write else -1
 
     def _do_other(self, request: Request) -> bool:
-        """Do a request that is no plain READ or WRITE, or that will be refused; as `_do`."""
+        """Do a request that is no plain READ or WRITE; returns whether more can come."""
         if request.command == Cmd.DISC or self._stopping.is_set():
             return False
         if request.command == Cmd.WRITE:
