@@ -167,6 +167,7 @@ CASES: dict[str, dict[int, list[str]]] = {
     "completion": {0: ["fish"], 2: ["tcsh"]},
     "container": {0: ["docker"], 2: ["rocket"]},
     "diagnose": {0: ["{neither}"], 1: ["{none}", "{recursion}"], 2: ["{none}", "{neither}"]},
+    "guard": {0: ["--unit"], 2: ["--allow-loss", "nbd0"]},
     "lab exec": {2: ["--kernel", "{none}", "true"]},
     "lab explain": {2: ["999999999"]},
     "lab kernels": {0: [], 2: ["fetch", "six"]},

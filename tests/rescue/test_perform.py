@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.machine.snapshot import Memory
 from ioflusher.rescue import perform
 from ioflusher.rescue.actions.action import (
     FileWrite,
@@ -17,8 +18,9 @@ from ioflusher.rescue.actions.action import (
     RescueStep,
 )
 from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.perform import Rescue, RescueOutcome, StepResult
-from ioflusher.rescue.plan import BY_NAME, RescuePlan
+from ioflusher.rescue.plan import RescuePlan
 from tests.rescue.freezes import freeze
 
 
@@ -52,6 +54,20 @@ class Trick(Prepared):
         return f"{self._name} undone"
 
 
+class Played(RescueAction):
+    """An action that has its trick ready."""
+
+    def __init__(self, name: str, prepared: Prepared) -> None:
+        self.name = name
+        self._prepared = prepared
+
+    def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep:
+        raise AssertionError("the plan is the test's own")
+
+    def prepare(self, freeze: DeviceFreeze, step: RescueStep) -> Prepared:
+        return self._prepared
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     return Device(tmp_path)
@@ -72,6 +88,7 @@ def end(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     ) -> tuple[RescueOutcome, list[str]]:
         log: list[str] = []
         steps = []
+        actions: list[RescueAction] = []
         for name, do in tricks:
             steps.append(
                 RescueStep(
@@ -86,18 +103,14 @@ def end(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
                 )
             )
 
-            class Played(RescueAction):
-                def __init__(self, prepared: Prepared) -> None:
-                    self._prepared = prepared
-
-                def plan(self, freeze: object, memory: object) -> RescueStep:
-                    raise AssertionError
-
-                def prepare(self, freeze: object, step: RescueStep) -> Prepared:
-                    return self._prepared
-
-            monkeypatch.setitem(BY_NAME, name, Played(Trick(do, log, name)))
-        rescue = Rescue(RescuePlan(freeze(), tuple(steps), ()), most=most, settle_s=1.0, root=device.root)
+            actions.append(Played(name, Trick(do, log, name)))
+        rescue = Rescue(
+            RescuePlan(freeze(), tuple(steps), ()),
+            most=most,
+            settle_s=1.0,
+            actions=tuple(actions),
+            root=device.root,
+        )
         return rescue.end(), log
 
     return run
@@ -173,7 +186,11 @@ def test_the_one_in_the_background_is_begun_first(
         ("a", lambda: device.set(11, 0)), ("state", lambda: time.sleep(0.6)), background="state"
     )
     assert log == ["do state", "do a", "undo a"]
-    assert results(outcome) == {"state": StepResult.BEGUN, "a": StepResult.ENDED_IT}
+    assert [(step.step.action, step.result) for step in outcome.steps] == [
+        ("state", StepResult.BEGUN),
+        ("a", StepResult.ENDED_IT),
+        ("state", StepResult.DONE),
+    ]
 
 
 def test_a_device_that_stands_still_again_is_said(

@@ -7,6 +7,7 @@ import pytest
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.actions.action import Loss, RescueStep
+from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.plan import ACTIONS, plan
 from ioflusher.rescue.served import FuseMount, Share
@@ -75,11 +76,24 @@ def test_what_loses_least_comes_first() -> None:
 def test_a_daemon_in_reclaim_gets_memory_and_the_driver_room_to_send() -> None:
     """A quarter of the reserve stays."""
     planned = steps(FreezeWay.RECLAIM, swaps=("/dev/nbd0",))
-    assert list(planned) == ["daemon-state", "min-free", "nbd-send-buffer", "nbd-disconnect"]
+    assert list(planned) == ["daemon-state", "nbd-send-buffer", "min-free", "nbd-disconnect"]
     assert planned["min-free"].commands == ("echo 2048 > /proc/sys/vm/min_free_kbytes",)
     assert planned["min-free"].undo == ("echo 8192 > /proc/sys/vm/min_free_kbytes",)
     assert planned["nbd-send-buffer"].commands == ("ioflusher rescue --now --only nbd-send-buffer /dev/nbd0",)
     assert "processes whose pages lie in its swap are killed (/dev/nbd0)" in planned["nbd-disconnect"].loses
+
+
+def test_memory_that_is_held_is_given_back_before_the_kernels_reserve() -> None:
+    """Who holds none says who could."""
+    held = Reserve(1 << 20)
+    actions = tuple(held if action.name == "reserve" else action for action in ACTIONS)
+    planned = plan(freeze(FreezeWay.RECLAIM), THROTTLED, actions=actions)
+    names = [step.action for step in planned.steps]
+    assert names.index("reserve") == names.index("min-free") - 1
+    step = planned.steps[names.index("reserve")]
+    assert held.prepare(planned.freeze, step).do() == "1 MiB are given back"
+    assert not held.held
+    assert "ioflusher guard --reserve SIZE" in why_not(FreezeWay.RECLAIM, "reserve")
 
 
 def test_the_send_buffer_needs_who_holds_the_socket() -> None:

@@ -76,11 +76,11 @@ def rescue(
 
     Exit status: 0 nothing is frozen, or it goes on again, 1 something is frozen, 2 it could not be done.
     """
-    from ioflusher.rescue.plan import BY_NAME
+    from ioflusher.rescue.plan import NAMES
 
     for name in only:
-        if name not in BY_NAME:
-            raise click.UsageError(f"there is no action {name!r}{did_you_mean(name, BY_NAME)}")
+        if name not in NAMES:
+            raise click.UsageError(f"there is no action {name!r}{did_you_mean(name, NAMES)}")
     names = tuple(name.removeprefix("/dev/") for name in devices)
     allowed = frozenset(name.removeprefix("/dev/") for name in allow_loss)
     if mode == "now":

@@ -29,6 +29,7 @@ VERBS = {
     "container": Verb("container", "container", "Print what a container needs for the IO_FLUSHER state."),
     "diagnose": Verb("diagnose", "diagnose", "Explain a frozen machine from its kernel log."),
     "export": Verb("export", "export", "Export what storage daemons wait for to Prometheus."),
+    "guard": Verb("guard", "guard", "Watch for freezes and end them."),
     "lab": Verb("lab", "lab", "Boot real kernels in virtual machines."),
     "map": Verb("map_", "map_", "Show what waits for what, and where that is a circle."),
     "model": Verb("model", "model", "Play the mechanism in a model, without a kernel."),

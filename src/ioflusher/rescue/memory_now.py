@@ -7,7 +7,14 @@ from ioflusher.kernel.meminfo import parse_meminfo
 from ioflusher.machine.snapshot import Memory
 from ioflusher.rescue.errors import RescueError
 
-_SYSCTLS = ("dirty_bytes", "dirty_background_bytes", "dirty_ratio", "dirty_background_ratio")
+# Memory's field -> /proc/sys/vm
+_SYSCTLS = {
+    "dirty_bytes": "dirty_bytes",
+    "dirty_background_bytes": "dirty_background_bytes",
+    "dirty_ratio": "dirty_ratio",
+    "dirty_background_ratio": "dirty_background_ratio",
+    "min_free_kib": "min_free_kbytes",
+}
 
 
 class MemoryFiles:
@@ -21,14 +28,14 @@ class MemoryFiles:
         self._files: dict[str, int] = {}
         try:
             self._meminfo = os.open(root / "proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
-            for name in _SYSCTLS:
-                self._files[name] = os.open(root / "proc/sys/vm" / name, os.O_RDONLY | os.O_CLOEXEC)
+            for name, file in _SYSCTLS.items():
+                self._files[name] = os.open(root / "proc/sys/vm" / file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             self.close()
             raise RescueError(f"cannot read {error.filename}: {error.strerror}", errno=error.errno) from error
 
     def read(self) -> Memory:
-        """The figures now; those of swap and watermarks are left unknown."""
+        """The figures now; those of swap and the other marks are left unknown."""
         info = parse_meminfo(os.pread(self._meminfo, 8192, 0))
         numbers = {name: int(os.pread(file, 64, 0)) for name, file in self._files.items()}
         return Memory(

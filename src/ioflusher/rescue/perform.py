@@ -14,10 +14,10 @@ from enum import Enum
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
-from ioflusher.rescue.actions.action import Loss, Prepared, RescueStep
+from ioflusher.rescue.actions.action import Loss, Prepared, RescueAction, RescueStep
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.live import DeviceRequests
-from ioflusher.rescue.plan import BY_NAME, RescuePlan
+from ioflusher.rescue.plan import ACTIONS, RescuePlan
 from ioflusher.rescue.worker import Worker
 
 POLL_S = 0.05
@@ -32,6 +32,7 @@ class StepResult(Enum):
     ENDED_IT = "ended it"  # a request completed after it
     NO_EFFECT = "no effect"
     BEGUN = "begun"  # in the background
+    DONE = "done"
     FAILED = "failed"
     HANGS = "hangs"
     NOT_ALLOWED = "not allowed"  # it loses more than was allowed
@@ -95,6 +96,7 @@ class Rescue:
         plan: it.
         most: the most that an action may lose.
         settle_s: seconds after which what was changed is put back in any case.
+        actions: those that the plan was made of.
         told: is called with each action's outcome as soon as it is known.
         root: of the machine whose device is watched.
 
@@ -108,6 +110,7 @@ class Rescue:
         *,
         most: Loss = Loss.NOTHING,
         settle_s: float = SETTLE_S,
+        actions: tuple[RescueAction, ...] = ACTIONS,
         told: Callable[[StepOutcome], None] = lambda outcome: None,
         root: Path = Path("/"),
     ) -> None:
@@ -118,12 +121,13 @@ class Rescue:
         self._requests = DeviceRequests(plan.freeze.device.name, root)
         self._ready: list[_Ready] = []
         self._refused: list[StepOutcome] = []
+        by_name = {action.name: action for action in actions}
         for step in plan.steps:
             if step.loss > most:
                 self._refused.append(StepOutcome(step, StepResult.NOT_ALLOWED, step.loses))
                 continue
             try:
-                prepared = BY_NAME[step.action].prepare(plan.freeze, step)
+                prepared = by_name[step.action].prepare(plan.freeze, step)
             except IoflusherError as error:
                 self._refused.append(StepOutcome(step, StepResult.NOT_READY, str(error)))
                 continue
@@ -150,6 +154,7 @@ class Rescue:
             self._tell(refused)
         if ended_after is not None:
             self._settle(done)
+        self._tell_of_background(done)
         put_back, left = self._put_back(done)
         recovered = ended_after is not None
         return RescueOutcome(
@@ -179,11 +184,12 @@ class Rescue:
         ready.future = future = ready.worker.begin(ready.prepared.do)
         if ready.step.background:
             try:
-                return StepOutcome(ready.step, StepResult.BEGUN, future.result(0.5))
+                future.result(0.5)
             except NotYet:
-                return StepOutcome(ready.step, StepResult.BEGUN)
-            except IoflusherError as error:
-                return StepOutcome(ready.step, StepResult.FAILED, str(error))
+                pass
+            except IoflusherError:
+                pass  # told at the end
+            return StepOutcome(ready.step, StepResult.BEGUN)
         detail = ""
         deadline = acted + DO_S
         while time.monotonic() < deadline:
@@ -229,6 +235,18 @@ class Rescue:
             if not pending and time.monotonic() - quiet_since >= CAUGHT_UP_S:
                 return
             time.sleep(POLL_S)
+
+    def _tell_of_background(self, done: list[_Ready]) -> None:
+        """What became of what went on in the background."""
+        for ready in done:
+            if not ready.step.background or ready.future is None:
+                continue
+            try:
+                self._tell(StepOutcome(ready.step, StepResult.DONE, ready.future.result(0)))
+            except NotYet:
+                self._tell(StepOutcome(ready.step, StepResult.HANGS, "not done yet, and goes on"))
+            except (IoflusherError, OSError) as error:
+                self._tell(StepOutcome(ready.step, StepResult.FAILED, str(error)))
 
     def _put_back(self, done: list[_Ready]) -> tuple[list[str], list[str]]:
         """Undo what was done, the last first; and what could not be undone."""

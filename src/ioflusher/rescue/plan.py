@@ -12,6 +12,7 @@ from ioflusher.rescue.actions.min_free import MinFree
 from ioflusher.rescue.actions.multipath_queueing import MultipathQueueing
 from ioflusher.rescue.actions.nbd_disconnect import NbdDisconnect
 from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
+from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.freeze import DeviceFreeze
 
 # In the order in which those that lose the same are done: docs/rescue.md has what was measured.
@@ -19,13 +20,14 @@ ACTIONS: tuple[RescueAction, ...] = (
     DirtyLimits(),
     StoreShare(),
     DaemonState(),
-    MinFree(),
     NbdSendBuffer(),
+    Reserve(),
+    MinFree(),
     MultipathQueueing(),
     FuseAbort(),
     NbdDisconnect(),
 )
-BY_NAME = {action.name: action for action in ACTIONS}
+NAMES = tuple(action.name for action in ACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,15 @@ class RescuePlan:
     others: tuple[NotApplicable, ...]
 
 
-def plan(freeze: DeviceFreeze, memory: Memory, *, only: tuple[str, ...] = ()) -> RescuePlan:
-    """The plan for this freeze; `only` names the actions to look at, none for all."""
-    looked = [action.plan(freeze, memory) for action in ACTIONS if not only or action.name in only]
+def plan(
+    freeze: DeviceFreeze,
+    memory: Memory,
+    *,
+    only: tuple[str, ...] = (),
+    actions: tuple[RescueAction, ...] = ACTIONS,
+) -> RescuePlan:
+    """The plan for this freeze; `only` names those of `actions` to look at, none for all."""
+    looked = [action.plan(freeze, memory) for action in actions if not only or action.name in only]
     steps = [found for found in looked if isinstance(found, RescueStep)]
     return RescuePlan(
         freeze,

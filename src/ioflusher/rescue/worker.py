@@ -4,6 +4,9 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeVar, cast
+
+Result = TypeVar("Result")
 
 STACK = 1 << 18  # bytes; in locked memory a thread has all of its stack
 
@@ -12,17 +15,17 @@ class Worker:
     """Runs what it is given, one thing after another."""
 
     def __init__(self, name: str) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], str], Future[str]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], object], Future[object]]] = queue.SimpleQueue()
         before = threading.stack_size(STACK)
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         finally:
             threading.stack_size(before)
 
-    def begin(self, action: Callable[[], str]) -> "Future[str]":
+    def begin(self, action: Callable[[], Result]) -> "Future[Result]":
         """Have it done; the future has what it returns or raises."""
-        future: Future[str] = Future()
-        self._work.put((action, future))
+        future: Future[Result] = Future()
+        self._work.put((action, cast("Future[object]", future)))
         return future
 
     def _run(self) -> None:

@@ -32,7 +32,7 @@ class MinFree(RescueAction):
             "reserve are free for it at once",
             commands=(write.command,),
             undo=(restore.command,),
-            wait_s=8.0,
+            wait_s=12.0,
             writes=(write,),
             restores=(restore,),
         )

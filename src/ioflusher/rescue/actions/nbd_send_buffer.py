@@ -39,7 +39,7 @@ class NbdSendBuffer(RescueAction):
             reason="where the driver waits for the daemon to take bytes from its socket, the daemon waits "
             "for the driver's lock; with room the driver has sent, and the lock is free",
             commands=(f"ioflusher rescue --now --only {self.name} {device.path}",),
-            wait_s=12.0,
+            wait_s=1.0,
         )
 
     def prepare(self, freeze: DeviceFreeze, step: RescueStep) -> Prepared:

@@ -1,0 +1,306 @@
+"""The guard: watches served devices, and acts by its policy.
+
+Everything is loaded and locked before the first look. A look allocates a few hundred bytes, which come from
+memory that the process has; the whole machine is looked at by a scout, a process of its own, and only while
+nothing stands still.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from ioflusher.errors import IoflusherError
+from ioflusher.rescue.actions.action import Loss
+from ioflusher.rescue.actions.reserve import Reserve
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import DeviceFreeze
+from ioflusher.rescue.guard.keeping import Keeping
+from ioflusher.rescue.guard.pressure import PressureTriggers
+from ioflusher.rescue.guard.scout import Scouted, load_scouted
+from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
+from ioflusher.rescue.live import DeviceRequests, judge
+from ioflusher.rescue.memory_now import MemoryFiles
+from ioflusher.rescue.perform import Rescue, RescueOutcome, StepOutcome
+from ioflusher.rescue.plan import ACTIONS, plan
+from ioflusher.rescue.served import ServedDevice
+from ioflusher.rescue.stacks import read_threads, way_of
+from ioflusher.rescue.worker import Worker
+
+QUIET_S = 1.0  # between two looks while every device completes its requests
+NEAR_S = 0.25  # while one stands still
+SCOUT_DEADLINE_S = 60.0
+HISTORY = 120  # samples
+AGAIN_S = 30.0  # after a freeze that could not be ended, until the next try
+MOST_FUNCTIONS = 24
+
+
+def run_scout(files: tuple[str, ...]) -> Scouted:
+    """Have a scout look at this machine.
+
+    Raises:
+        OSError, SubprocessError, ValueError, KeyError, TypeError: it could not.
+    """
+    argv = [sys.executable, "-m", "ioflusher.rescue.guard.scout", *files]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        try:
+            text, _ = process.communicate(timeout=SCOUT_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, "the scout")
+    return load_scouted(text)
+
+
+class WatchedDevice:
+    """A served device, and since when it stands still.
+
+    Raises:
+        RescueError: it is gone.
+    """
+
+    def __init__(self, served: ServedDevice, root: Path) -> None:
+        self.served = served
+        self.requests = DeviceRequests(served.name, root)
+        self.completed, self.in_flight = self.requests.read()
+        self.moved_at = time.monotonic()
+        self.quiet_until = 0.0
+
+    def look(self, now: float) -> float:
+        """Seconds for which no request has completed, with some in flight.
+
+        Raises:
+            RescueError: it is gone.
+        """
+        completed, self.in_flight = self.requests.read()
+        if completed != self.completed or not self.in_flight:
+            self.completed, self.moved_at = completed, now
+        return now - self.moved_at
+
+
+class Guard:
+    """The service, with everything loaded.
+
+    Args:
+        settings: how it works.
+        say: where it tells what it does, a line each.
+        scout: looks at the whole machine, and for files that lie on what is served.
+        keeping: where what was seen is kept; None: as the settings say.
+        root: of the machine.
+
+    Raises:
+        RescueError: what it keeps would lie on what it watches, or cannot be kept.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        say: Callable[[str], None],
+        *,
+        scout: Callable[[tuple[str, ...]], Scouted] = run_scout,
+        keeping: Keeping | None = None,
+        root: Path = Path("/"),
+    ) -> None:
+        self._settings = settings
+        self._say = say
+        self._scout = scout
+        self._root = root
+        self._devices: dict[str, WatchedDevice] = {}
+        self._history: deque[str] = deque(maxlen=HISTORY)
+        self._memory = MemoryFiles(root)
+        self._keeping = keeping or Keeping(settings.history)
+        self._pressure = PressureTriggers(root)
+        self._reserve = Reserve(settings.reserve)
+        self._actions = tuple(self._reserve if action.name == "reserve" else action for action in ACTIONS)
+        self._scouts = Worker("scouts")  # one that hangs in a frozen machine hangs nobody else
+        self._scouting: Future[Scouted] | None = None
+        self._scouted_at = 0.0
+        self.begin_scouting()
+        self.end_scouting(SCOUT_DEADLINE_S)
+
+    def run(self) -> None:
+        """Watch for ever."""
+        watched = " and ".join(self._pressure.watched) or "no"
+        self._say(
+            f"watching {len(self._devices)} devices, policy {self._settings.policy.value}, "
+            f"{self._settings.reserve >> 20} MiB in reserve, {watched} pressure, "
+            f"kept in {', '.join(self._keeping.places) or 'no place'}"
+        )
+        while True:
+            nearest = self.look()
+            self._pressure.wait(NEAR_S if nearest > 0.5 else QUIET_S)
+            self.end_scouting()
+            if nearest == 0.0 and time.monotonic() - self._scouted_at > self._settings.scout_s:
+                self.begin_scouting()
+
+    def look(self) -> float:
+        """One look at every device, and what is to be done; for how long one has stood still, at most."""
+        now = time.monotonic()
+        nearest = 0.0
+        for name, device in list(self._devices.items()):
+            try:
+                stalled_s = device.look(now)
+            except RescueError as error:
+                self._say(f"{error}: no longer watched")
+                device.requests.close()
+                del self._devices[name]
+                continue
+            self._remember(device, now)
+            nearest = max(nearest, stalled_s)
+            if stalled_s >= self._settings.stalled_s and now >= device.quiet_until:
+                self._stalled(device, stalled_s)
+        return nearest
+
+    def begin_scouting(self) -> None:
+        """Have the whole machine looked at: devices that are new, daemons that were started again."""
+        if self._scouting is not None:
+            return  # the last one hangs
+        self._scouted_at = time.monotonic()
+        with contextlib.suppress(RescueError):
+            self._restore_reserve()
+        own = [sys.executable, __file__, *([self._settings.history] if self._settings.history else [])]
+        self._scouting = self._scouts.begin(partial(self._scout, tuple(own)))
+
+    def end_scouting(self, seconds: float = 0.0) -> None:
+        """Take what the scout saw, if it is back within so many seconds.
+
+        Raises:
+            RescueError: what the guard keeps lies on a device that it watches.
+        """
+        if self._scouting is None:
+            return
+        try:
+            scouted = self._scouting.result(seconds)
+        except NotYet:
+            return
+        except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+            self._scouting = None
+            self._say(f"cannot look at the machine: {error}")
+            return
+        self._scouting = None
+        self._take(scouted)
+
+    def _take(self, scouted: Scouted) -> None:
+        for file, name in scouted.on_served:
+            if file == self._settings.history:
+                raise RescueError(
+                    f"{file} lies on /dev/{name}, which is watched: it would freeze with it",
+                    hint="keep the history on another disk, or in memory (/run)",
+                )
+            self._say(
+                f"{file} lies on /dev/{name}, which is watched: what is not loaded yet may freeze with it"
+            )
+        served = {device.name: device for device in scouted.devices}
+        for name in self._devices.keys() - served.keys():
+            self._devices.pop(name).requests.close()
+        for name, device in served.items():
+            if name in self._devices:
+                self._devices[name].served = device
+                continue
+            with contextlib.suppress(RescueError):  # it went away again
+                self._devices[name] = WatchedDevice(device, self._root)
+                self._say(f"watching {device.path}, served by {', '.join(d.name for d in device.daemons)}")
+
+    def _restore_reserve(self) -> None:
+        """Hold the reserve again, once twice of it is free and nothing stands still."""
+        if self._reserve.size and not self._reserve.held:
+            available = self._memory.read().available_kib or 0
+            if available << 10 > 4 * self._reserve.size:
+                self._reserve.hold()
+                self._say(f"{self._reserve.size >> 20} MiB are in reserve again")
+
+    def _remember(self, device: WatchedDevice, now: float) -> None:
+        self._history.append(
+            f"{now:.2f} {device.served.name}: {device.completed} completed, {device.in_flight} in flight"
+        )
+
+    def _stalled(self, device: WatchedDevice, stalled_s: float) -> None:
+        """A device stands still: keep what is seen, act."""
+        served = device.served
+        freeze = judge(served, stalled_s, read_threads([d.pid for d in served.daemons], self._root))
+        memory = self._memory.read()
+        allowed = self._settings.policy is GuardPolicy.MORE and served.name in self._settings.allow_loss
+        # what is only slow gets the actions that lose nothing if it was allowed more
+        acts = self._settings.policy is not GuardPolicy.REPORT and (freeze.certain or allowed)
+        planned = plan(freeze, memory, actions=self._actions)
+        lines = [
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {freeze.reason}",
+            *_thread_lines(freeze),
+            f"memory: {memory.free_kib} KiB free, {memory.dirty_kib} KiB dirty, "
+            f"{memory.writeback_kib} KiB under writeback, {memory.available_kib} KiB available",
+            *(f"could be done: {step.action}: {'; '.join(step.commands)}" for step in planned.steps),
+            *(f"before: {sample}" for sample in self._history),
+        ]
+        head = [freeze.reason, *_thread_lines(freeze)[:3], "acts" if acts else "does nothing about it"]
+        for late in self._keeping.keep(lines, head):
+            self._say(f"not kept in {late}")
+        self._say(freeze.reason)
+        if not acts:
+            device.quiet_until = time.monotonic() + AGAIN_S
+            return
+        try:
+            rescue = Rescue(
+                planned,
+                most=Loss.DEVICE if allowed else Loss.NOTHING,
+                settle_s=self._settings.settle_s,
+                actions=self._actions,
+                told=self._told,
+                root=self._root,
+            )
+            outcome = rescue.end()
+            rescue.close()
+        except RescueError as error:
+            self._say(str(error))
+            return
+        self._ended(device, outcome)
+
+    def _told(self, outcome: StepOutcome) -> None:
+        words = f"{outcome.step.action}: {outcome.result.value}"
+        self._say(f"{words}: {outcome.detail}" if outcome.detail else words)
+
+    def _ended(self, device: WatchedDevice, outcome: RescueOutcome) -> None:
+        path = device.served.path
+        words = (
+            f"{path} goes on, {outcome.seconds:.2f} s after the first action"
+            if outcome.seconds is not None
+            else f"{path} still stands still"
+        )
+        lines = [
+            words,
+            *(f"put back: {t}" for t in outcome.put_back),
+            *(f"NOT put back: {t}" for t in outcome.left),
+        ]
+        for line in lines:
+            self._say(line)
+        self._keeping.keep(lines, lines)
+        now = time.monotonic()
+        device.moved_at = now
+        device.quiet_until = 0.0 if outcome.recovered else now + AGAIN_S
+        self._scouted_at = now  # the next one finds what became of the daemons
+
+
+def _thread_lines(freeze: DeviceFreeze) -> list[str]:
+    """A line for each thread that waits."""
+    return [
+        f"{t.comm} {t.pid}/{t.tid} {t.state}: {' < '.join(t.functions[:MOST_FUNCTIONS])}"
+        for t in freeze.threads
+    ]
+
+
+def warm_up() -> None:
+    """Load what a first freeze would load: the tables of kernel functions, the code for `daemon-state`."""
+    from ioflusher.flag.attach.arch import architecture
+
+    read_threads([os.getpid()])
+    way_of("[<0>] balance_dirty_pages+0x3c1/0xa50\n", "warm-up")
+    with contextlib.suppress(IoflusherError):  # a processor without a row: the action says so then
+        architecture()

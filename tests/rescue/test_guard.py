@@ -1,0 +1,239 @@
+"""The guard on recorded trees: what it watches, keeps and says. It acts on nothing of this machine."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.guard.keeping import Keeping
+from ioflusher.rescue.guard.scout import Scouted, dump_scouted, load_scouted
+from ioflusher.rescue.guard.service import Guard
+from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings, load_settings
+from ioflusher.rescue.guard.unit import CAPABILITIES, options
+from ioflusher.rescue.served import FuseMount, Share
+from tests.cli.program import call
+from tests.rescue.freezes import NBD0
+from tests.rescue.test_live import THROTTLED
+
+REPORT = GuardSettings(GuardPolicy.REPORT, stalled_s=0.01)
+FULL = GuardSettings(GuardPolicy.MORE, ("nbd0",), 3.0, 10.0, 1 << 25, "/run/guard", 60.0, 20)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine whose nbd0 stands still, with its daemon throttled."""
+    device = tmp_path / "sys/class/block/nbd0"
+    device.mkdir(parents=True)
+    (device / "stat").write_text("10 0 0 0 2 0 0 0 0 0 0\n")
+    (device / "inflight").write_text("0 3\n")
+    vm = tmp_path / "proc/sys/vm"
+    vm.mkdir(parents=True)
+    for name, value in {
+        "dirty_bytes": 8 << 20,
+        "dirty_background_bytes": 4 << 20,
+        "dirty_ratio": 0,
+        "dirty_background_ratio": 0,
+        "min_free_kbytes": 8192,
+    }.items():
+        (vm / name).write_text(f"{value}\n")
+    lines = {"MemTotal": 400 << 10, "MemFree": 99, "MemAvailable": 300 << 10, "Dirty": 4, "Writeback": 7680}
+    (tmp_path / "proc/meminfo").write_text("".join(f"{n}: {v} kB\n" for n, v in lines.items()))
+    task = tmp_path / "proc/7/task/8"
+    task.mkdir(parents=True)
+    (task / "stat").write_text("8 (server) D 1 7 7 0 -1 4194560 " + "0 " * 40)
+    (task / "stack").write_text(THROTTLED)
+    return tmp_path
+
+
+@pytest.fixture
+def guard(root: Path) -> Callable[..., tuple[Guard, list[str]]]:
+    """A guard of that machine, and what it says."""
+
+    def make(settings: GuardSettings = REPORT, scouted: Scouted | None = None) -> tuple[Guard, list[str]]:
+        said: list[str] = []
+        found = scouted or Scouted((NBD0,), ())
+        keeping = Keeping(str(root / "kept"), kmsg=str(root / "kmsg"), pmsg=str(root / "none"))
+        return Guard(settings, said.append, scout=lambda _: found, keeping=keeping, root=root), said
+
+    return make
+
+
+def scout(watcher: Guard) -> None:
+    """Have the machine looked at, to the end."""
+    watcher.begin_scouting()
+    watcher.end_scouting(5.0)
+
+
+def test_a_freeze_is_kept_with_stacks_memory_and_history(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]]
+) -> None:
+    """By the policy report nothing is done, and that is said; it is not told again at once."""
+    (root / "kmsg").touch()
+    watcher, said = guard()
+    assert said == ["watching /dev/nbd0, served by server (7)"]
+    while watcher.look() < 0.01:
+        pass
+    kept = (root / "kept").read_text()
+    assert "thread 8 (server) of its daemon 7 waits in balance_dirty_pages(): dirty throttling" in kept
+    assert "server 7/8 D: balance_dirty_pages < balance_dirty_pages_ratelimited_flags < " in kept
+    assert "memory: 99 KiB free, 4 KiB dirty, 7680 KiB under writeback" in kept
+    assert "could be done: dirty-limits: echo 82845696 > /proc/sys/vm/dirty_bytes" in kept
+    assert re.search(r"before: \d+\.\d+ nbd0: 12 completed, 3 in flight\n", kept)
+    log = (root / "kmsg").read_text()
+    assert log.startswith("<4>ioflusher guard: no request of /dev/nbd0 completed for 0.0 s")
+    assert "does nothing about it" in log
+    told = len(said)
+    watcher.look()
+    assert len(said) == told
+
+
+def test_a_device_that_goes_on_is_left_alone(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]]
+) -> None:
+    """Its requests complete between two looks, or none are in flight."""
+    watcher, _ = guard()
+    for number in range(11, 15):
+        (root / "sys/class/block/nbd0/stat").write_text(f"{number} 0 0 0 2 0 0 0 0 0 0\n")
+        assert watcher.look() == 0.0
+    (root / "sys/class/block/nbd0/inflight").write_text("0 0\n")
+    assert watcher.look() == 0.0
+    assert (root / "kept").read_text() == ""
+
+
+def test_a_device_that_vanishes_is_watched_no_longer(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]]
+) -> None:
+    """Said once."""
+    watcher, said = guard()
+    (root / "sys/class/block/nbd0/stat").write_text("")
+    assert watcher.look() == 0.0
+    assert said[-1].startswith("/dev/nbd0 vanished: ")
+    assert said[-1].endswith("no longer watched")
+    told = len(said)
+    watcher.look()
+    assert len(said) == told
+
+
+def test_a_daemon_that_was_started_again_is_known(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next scout brings its number; a scout that fails leaves what is known."""
+    watcher, said = guard()
+    again = NBD0.__class__("nbd0", NBD0.kind, (NBD0.daemons[0].__class__(9, "server", "NBD server", True),))
+    monkeypatch.setattr(watcher, "_scout", lambda _: Scouted((again,), ()))
+    scout(watcher)
+    assert watcher._devices["nbd0"].served is again
+
+    def fail(_: object) -> Scouted:
+        raise subprocess.TimeoutExpired("scout", 60)
+
+    monkeypatch.setattr(watcher, "_scout", fail)
+    scout(watcher)
+    assert said[-1].startswith("cannot look at the machine: ")
+    assert watcher._devices["nbd0"].served is again
+    monkeypatch.setattr(watcher, "_scout", lambda _: Scouted((), ()))
+    scout(watcher)
+    assert watcher._devices == {}
+
+
+def test_it_keeps_nothing_on_what_it_watches(guard: Callable[..., tuple[Guard, list[str]]]) -> None:
+    """Its history may not; its own program is warned of."""
+    settings = GuardSettings(history="/mnt/x")
+    with pytest.raises(RescueError, match="/mnt/x lies on /dev/nbd0, which is watched"):
+        guard(settings, Scouted((NBD0,), (("/mnt/x", "nbd0"),)))
+    _, said = guard(settings, Scouted((NBD0,), (("/usr/bin/python3", "nbd0"),)))
+    assert "/usr/bin/python3 lies on /dev/nbd0" in said[0]
+
+
+def test_a_place_that_takes_nothing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, and the others have it."""
+    monkeypatch.setattr("ioflusher.rescue.guard.keeping.WRITE_S", 0.1)
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    keeping = Keeping(str(tmp_path / "kept"), kmsg=str(tmp_path / "none"), pmsg=str(tmp_path / "fifo"))
+    assert keeping.places == (str(tmp_path / "kept"), str(tmp_path / "fifo"))
+    late = keeping.keep(["x" * (1 << 20)], [])
+    assert late == (f"{tmp_path / 'fifo'}: not within 0.1 s",)
+    assert (tmp_path / "kept").stat().st_size == (1 << 20) + 1
+    os.close(reader)
+
+
+def test_settings_and_what_a_scout_saw_go_to_another_process_and_back() -> None:
+    """As they were."""
+    assert load_settings(FULL.dump()) == FULL
+    scouted = Scouted(
+        (
+            NBD0.__class__(
+                "nbd0",
+                NBD0.kind,
+                NBD0.daemons,
+                (9,),
+                ("NBD server",),
+                ("/data",),
+                ("/dev/nbd0",),
+                (Share("8:0", "/dev/sda", 100, None),),
+                (FuseMount(38, "/p"),),
+                "mpatha",
+                4,
+            ),
+        ),
+        (("/x", "nbd0"),),
+    )
+    assert load_scouted(dump_scouted(scouted)) == scouted
+
+
+def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
+    """Hardened: few capabilities, no new ones, a read-only system; protected: locked, real time."""
+    words = [
+        "--policy",
+        "more",
+        "--allow-loss",
+        "/dev/nbd0",
+        "--reserve",
+        "32M",
+        "--stalled",
+        "3",
+        "--priority",
+        "20",
+    ]
+    unit = call("guard", *words, "--history", "/var/lib/ioflusher/guard.log", "--unit").stdout
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    assert command.endswith(
+        " guard --policy more --stalled 3 --priority 20 --allow-loss nbd0 --reserve 33554432"
+        " --history /var/lib/ioflusher/guard.log"
+    )
+    assert command.startswith("/")
+    for line in (
+        f"CapabilityBoundingSet={' '.join(CAPABILITIES)}",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "RestrictNamespaces=yes",
+        "LimitMEMLOCK=infinity",
+        "CPUSchedulingPolicy=rr",
+        "CPUSchedulingPriority=20",
+        "OOMScoreAdjust=-1000",
+    ):
+        assert line in unit.splitlines()
+    assert options(GuardSettings()) == ["--policy", "lossless", "--stalled", "5", "--priority", "10"]
+
+
+def test_loss_is_allowed_to_the_policy_more_alone() -> None:
+    """Else it is a mistake of who asks."""
+    ended = call("guard", "--allow-loss", "nbd0")
+    assert (ended.status, "goes with --policy more" in ended.stderr) == (2, True)
+
+
+def test_it_is_of_the_standard_library_alone() -> None:
+    """Whatever it loads before it watches, actions included."""
+    code = (
+        "import sys; before = set(sys.modules); import ioflusher.rescue.guard.__main__ as m; m.warm_up();"
+        "print(*(set(sys.modules) - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    names = {name.split(".")[0] for name in out.stdout.split()}
+    assert {name for name in names if name not in sys.stdlib_module_names} == {"ioflusher"}
