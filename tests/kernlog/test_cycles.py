@@ -336,3 +336,91 @@ def test_a_subsystem_without_rows_is_known_by_its_first_word(word: str, recursio
     """Three letters are too few: as many names begin with them by chance."""
     names = f"{SLEEP} mutex_lock {word}_shrink_scan do_shrink_slab {SLAB} kmalloc {word}_alloc vfs_ioctl"
     assert bool(cycles(("x", names))) is recursion
+
+
+BLOCKED = (
+    "INFO: task nbd-server:7 blocked for more than 120 seconds.\n"
+    "task:nbd-server state:D stack:0 pid:7 tgid:7 ppid:1 task_flags:0x400000 flags:0x0\n"
+    "Call Trace:\n schedule+0x1/0x2\n {lock}+0x1/0x2\n xfs_x+0x1/0x2\n do_syscall_64+0x1/0x2\n"
+    "INFO: task nbd-server:7 {blocked} task hog:9{mode}\n"
+)
+OWNER = "task:{name} state:D stack:0 pid:{tid} tgid:{tid} ppid:1 flags:0x0\n{frames}"
+FAULTS = "".join(
+    f" {name}+0x1/0x2\n" for name in (SLEEP + " __swap_writepage pageout" + PAGES + FAULT).split()
+)
+
+
+def owned(lock: str, blocked: str, mode: str, *owners: tuple[str, int]) -> list[Episode]:
+    """A daemon that the kernel says is blocked behind hog (9), and tasks that swap out in a page fault."""
+    tasks = "".join(OWNER.format(name=name, tid=tid, frames=FAULTS) for name, tid in owners)
+    text = BLOCKED.format(lock=lock, blocked=blocked, mode=mode) + tasks
+    return [episode for episode in diagnose_log(text.encode()).episodes if episode.recursion]
+
+
+@pytest.mark.parametrize(
+    ("lock", "blocked", "mode", "known", "waits", "missing"),
+    [
+        ("mutex_lock", "is blocked on a mutex likely owned by", ".", "certain", "a mutex", None),
+        (
+            *("down_read", "<reader> blocked on an rw-semaphore likely owned by", " <writer>"),
+            *("certain", "an rw-semaphore, as a reader", None),
+        ),
+        (
+            *("down_write", "<writer> blocked on an rw-semaphore likely owned by", " <reader>"),
+            *("probable", "an rw-semaphore, as a writer"),
+            "whether hog (9) still has the lock, or another reader",
+        ),
+        (
+            *("down", "blocked on a semaphore likely last held by", ""),
+            *("probable", "a semaphore"),
+            "whether hog (9), which had the semaphore last, still has it",
+        ),
+    ],
+)
+def test_an_edge_to_an_owner_is_as_sure_as_the_kernel_is(
+    lock: str, blocked: str, mode: str, known: str, waits: str, missing: str | None
+) -> None:
+    """A mutex and a writer have one owner; of readers, and of a semaphore, the kernel knows the last one."""
+    first, _ = owned(lock, blocked, mode, ("hog", 9))
+    edge = next(link for link in first.edges if link.thing == "owned-lock")
+    assert (edge.waiter, edge.giver, edge.known.value) == ("nbd-server (7)", "hog (9)", known)
+    assert (edge.waits, edge.gives) == (waits, "the kernel names it as the lock's owner")
+    assert edge.missing == missing
+
+
+def test_an_owner_among_tasks_that_are_alike_is_found() -> None:
+    """Tasks with the same stack are one episode; the owner may be any of them."""
+    found = owned("mutex_lock", "is blocked on a mutex likely owned by", ".", ("hog", 8), ("hog", 9))
+    assert {link.thing for episode in found for link in episode.edges} == {"owned-lock", "io"}
+
+
+def test_where_the_owner_is_named_nobody_else_is_guessed() -> None:
+    """kswapd behind a driver's lock, and a task that allocates in that driver: the kernel says who has it."""
+    waits = log("kswapd0", SLEEP + " mutex_lock msm_gem_shrinker_scan do_shrink_slab" + KSWAPD)
+    allocates = SLEEP + " congestion_wait shrink_inactive_list shrink_node try_to_free_pages"
+    allocates += " __alloc_pages_slowpath kmalloc msm_gem_new msm_ioctl_gem_new drm_ioctl vfs_ioctl"
+    blocked = b"INFO: task kswapd0:100 is blocked on a mutex, but the owner is not found.\n"
+    named = b"INFO: task kswapd0:100 is blocked on a mutex likely owned by task bash:5.\n"
+    found = [diagnose_log(waits + line + log("Xorg", allocates)).recursion for line in (blocked, named)]
+    assert found == [True, False]
+
+
+def test_tasks_behind_different_owners_are_told_apart() -> None:
+    """The same stack twice, behind two locks: only one of the owners waits for the daemon."""
+    second = BLOCKED.replace("nbd-server", "nbd-other").replace(":7", ":6").replace("pid:7", "pid:6")
+    words = {"lock": "mutex_lock", "blocked": "is blocked on a mutex likely owned by", "mode": "."}
+    text = BLOCKED.format(**words) + OWNER.format(name="hog", tid=9, frames=FAULTS)
+    text += second.format(**words).replace("hog:9", "bash:5")
+    (waits,) = (e for e in diagnose_log(text.encode()).episodes if e.tasks[0].comm == "nbd-other")
+    assert not any(link.thing == "owned-lock" for link in waits.edges)
+
+
+def test_a_sleep_that_the_kernel_calls_io_is_io() -> None:
+    """ "blocked in I/O wait" (Linux 6.18) says more than a function that no table has."""
+    text = (
+        "INFO: task cp:7 blocked{} for more than 120 seconds.\n"
+        "task:cp state:D stack:0 pid:7 tgid:7 ppid:1 flags:0x0\n"
+        "Call Trace:\n schedule+0x1/0x2\n some_driver_waits+0x1/0x2 [some]\n do_syscall_64+0x1/0x2\n"
+    )
+    kinds = [diagnose_log(text.format(io).encode()).episodes[0].kind for io in ("", " in I/O wait")]
+    assert kinds == [Kind.OTHER, Kind.SLOW_STORAGE]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioflusher.kernlog.reading.console import parse_console
+from ioflusher.kernlog.reading.console import parse_console, task_reports
 from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.records import LockdepReport, TaskReport
 
@@ -102,3 +102,16 @@ def test_a_prefix_is_known_once_it_was_seen_twice() -> None:
     assert prefix.taken_off("box1 9:") == ""
     assert prefix.taken_off("rack1 123: hello") is None
     assert not prefix.learn("x" * 500)
+
+
+def test_one_line_that_is_read_twice_is_no_prefix() -> None:
+    """The first lines are looked at ahead: an interrupt's mark before the first frame stands there once."""
+    text = (
+        b"[    1.000000] drbd_s_r0       R  running task        0 17569      2 0x00000080\n"
+        b"[    1.000000]  <IRQ>  [<ffffffffb64d5dc8>] sched_show_task+0xa8/0x110\n"
+        b"[    1.000000]  [<ffffffffb64d5eb2>] show_state_filter+0x82/0xd0\n"
+        b"[    1.000000]  <EOI>  [<ffffffffb65cba9f>] ? shrink_inactive_list+0x21f/0x5d0\n"
+        b"[    1.000000]  [<ffffffffb65cc655>] shrink_lruvec+0x385/0x730\n"
+    )
+    (report,) = task_reports(text)
+    assert [frame.name for frame in report.frames] == ["shrink_inactive_list", "shrink_lruvec"]

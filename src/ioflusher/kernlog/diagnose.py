@@ -103,12 +103,14 @@ class Diagnoser:
     def _take_report(self, report: TaskReport) -> None:
         self._reports += 1
         body = dissect(report.frames, report.comm)
+        if report.io_wait and body.wait is Wait.UNKNOWN:
+            body = replace(body, wait=Wait.IO)
         served = self._facts.served_by(report.pid)
         case = Case(report, body, asker_of(report, body, self._daemons, served))
         self._facts.learn_case(case)
         if not self._everything and not _matters(case):
             return
-        key = (*_likeness(report, body), served)
+        key = (*_likeness(report, body), served, report.owner)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MAX_GROUPS:
@@ -126,7 +128,9 @@ class Diagnoser:
         groups = tuple(self._groups.values())
         for group in groups:
             group.case = self._known_server(group.case)
-        graph = WaitGraph([group.case for group in groups], self._facts)
+        tids = ((task.tid, number) for number, group in enumerate(groups) for task in group.tasks)
+        places = {tid: number for tid, number in tids if tid is not None}
+        graph = WaitGraph([group.case for group in groups], self._facts, places)
         for number, (group, cycle) in enumerate(zip(groups, graph.cycles(), strict=True)):
             finding = recursion(cycle) if cycle else plain_finding(group.case, self._facts)
             waits, gives = graph.ends(number)

@@ -95,9 +95,10 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
     if body.wait is Wait.SHRINKERS:
         missing = "the task whose shrinker does not end: its stack is not in the log"
         return Finding(kind, False, Confidence.POSSIBLE, f"it waits for {what}, outside reclaim", missing)
-    return Finding(
-        kind, False, Confidence.PROBABLE, f"it waits for {what}; no allocation of its own is involved"
-    )
+    why = f"it waits for {what}; no allocation of its own is involved"
+    owner = case.report.owner
+    lacks = f"what {owner[0]} ({owner[1]}), the lock's owner, waits for" if owner else None
+    return Finding(kind, False, Confidence.PROBABLE, why, lacks)
 
 
 def _behind_anothers_device(case: Case, facts: Facts) -> Finding | None:

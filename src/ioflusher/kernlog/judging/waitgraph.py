@@ -5,7 +5,7 @@ waits for itself is a cycle of one edge. networkx finds the others; it is loaded
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,9 @@ from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge
 from ioflusher.kernlog.judging.gifts import gifts
 from ioflusher.kernlog.judging.needs import needs
+from ioflusher.kernlog.records import TaskReport
 from ioflusher.kernlog.stacks.anatomy import Wait
+from ioflusher.kernlog.stacks.things import Thing
 
 # tasks of one component that are looked at: beyond, a log is a flood
 MAX_MEMBERS = 256
@@ -41,10 +43,14 @@ class WaitGraph:
     Args:
         cases: the tasks, each known by its place here.
         facts: what the log tells besides.
+        places: which of them a thread is, by its number; those of the cases themselves where not given.
     """
 
-    def __init__(self, cases: Sequence[Case], facts: Facts) -> None:
-        self._tasks = _tasks(cases, facts)
+    def __init__(self, cases: Sequence[Case], facts: Facts, places: Mapping[int, int] | None = None) -> None:
+        if places is None:
+            tids = ((case.report.tid, number) for number, case in enumerate(cases))
+            places = {tid: number for tid, number in tids if tid is not None}
+        self._tasks = _tasks(cases, facts, places)
 
     def cycles(self) -> list[Cycle | None]:
         """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
@@ -74,17 +80,24 @@ def _shown(cycle: Cycle) -> bool:
     return doubts <= MAX_DOUBTS
 
 
-def _tasks(cases: Sequence[Case], facts: Facts) -> list[_Task]:
-    by_tid = {case.report.tid: number for number, case in enumerate(cases) if case.report.tid is not None}
-    return [
-        _Task(
-            case,
-            needs(case, facts),
-            gifts(case, facts),
-            by_tid.get(case.report.owner[1]) if case.report.owner else None,
-        )
-        for case in cases
-    ]
+def _tasks(cases: Sequence[Case], facts: Facts, places: Mapping[int, int]) -> list[_Task]:
+    tasks = []
+    for case in cases:
+        owner = places.get(case.report.owner[1]) if case.report.owner else None
+        wanted = needs(case, facts)
+        if _is_anothers(case.report):
+            # it waits for that one lock: whose it might be need not be guessed
+            wanted = tuple(end for end in wanted if end.thing not in _LOCKS)
+        tasks.append(_Task(case, wanted, gifts(case, facts), owner))
+    return tasks
+
+
+def _is_anothers(report: TaskReport) -> bool:
+    """Whether the kernel is sure that another task has the lock."""
+    return report.owner is not None and report.owner[1] != report.tid and not _doubt(report)
+
+
+_LOCKS = frozenset({Thing.HELD, Thing.INODE_LOCK})
 
 
 def allocates(case: Case) -> bool:
@@ -222,13 +235,29 @@ def _edge(waiter: Case, need: End, giver: Case, gift: End) -> Edge:
 
 
 def _owner_edge(waiter: Case, owner: Case) -> Edge:
+    doubt = _doubt(waiter.report)
     return Edge(
         waiter,
         owner,
         None,
         None,
-        Confidence.CERTAIN,
-        "a lock",
+        Confidence.PROBABLE if doubt else Confidence.CERTAIN,
+        _lock_in_words(waiter.report),
         "the kernel names it as the lock's owner",
-        None,
+        doubt and doubt.format(owner=owner.name),
     )
+
+
+def _doubt(report: TaskReport) -> str | None:
+    """What the kernel is not sure of, of the owner that it names (hung_task.c); None for nothing."""
+    if report.lock == "semaphore":
+        return "whether {owner}, which had the semaphore last, still has it"
+    if report.owner_mode == "reader":
+        return "whether {owner} still has the lock, or another reader"
+    return None
+
+
+def _lock_in_words(report: TaskReport) -> str:
+    kind = report.lock or "lock"
+    article = "an" if kind.startswith("rw-") else "a"
+    return f"{article} {kind}" + (f", as a {report.mode}" if report.mode else "")

@@ -129,7 +129,8 @@ _QUEUE = LazyPattern(r"(?<!\S)Workqueue: (.{1,120})$")
 # hung_task.c, debug_show_blocker(), Linux 6.16: printed behind the task's stack, before its owner's
 _BLOCKER = LazyPattern(
     r"\btask (?P<comm>.{1,64}?):\d+ (?:is )?(?:<(?P<mode>\w{1,8})> )?blocked on an? (?P<lock>[\w-]{1,16}?),?"
-    r"(?: but the owner| ?(?:likely )?(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
+    r"(?: but the (?:owner|last holder)"
+    r"| ?(?:likely )?(?:owned|last held) by task (?P<owner>.{1,64}?):(?P<tid>\d+)"
     r"(?: <(?P<owner_mode>\w{1,8})>)?)"
 )
 # lines that a mail broke before they were whole: heads, and what names a lock's owner
@@ -209,6 +210,7 @@ class Reader:
                 break
             if found and (not (before := line.before or found[1]) or self._prefix.learn(before)):
                 break
+        self._prefix.forget_half()
         return seen
 
     def feed(self, raw: RawLine) -> Iterator[Record]:

@@ -23,6 +23,10 @@ class LearnedPrefix:
             self._form = re.compile(rf"\s*{form}(?=\s|$)")
         return known
 
+    def forget_half(self) -> None:
+        """Forget what stood before one frame only: that line will come once more."""
+        self._candidate = ""
+
     @property
     def known(self) -> bool:
         """Whether there is one."""
