@@ -15,6 +15,7 @@ from tests.cli.program import call
 from tests.rescue.freezes import NBD0, THROTTLED
 
 LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
+RECORDING = Path(__file__).parent.parent / "watch" / "recordings" / "frozen-nbd.jsonl"
 ALARM = {
     "kind": "stall",
     "device": "nbd0",
@@ -106,6 +107,17 @@ def test_an_alarm_is_planned_for() -> None:
     assert found.reason.startswith("server (7) was in dirty throttling while a request of /dev/nbd0")
     (alone,) = freezes_of_alarm({**ALARM, "wait": "direct reclaim"})
     assert (alone.way, alone.device.daemons[0].pid) == (FreezeWay.RECLAIM, 7)
+
+
+def test_what_watch_prints_is_an_alarm() -> None:
+    """A line of a real `watch --json`, and one alarm of it with its words and stack; without alarms it is none."""
+    lines = [json.loads(line) for line in RECORDING.read_text().splitlines()[1:]]
+    stalled = next(line for line in lines for told in line["alarms"] if told["alarm"]["kind"] == "stall")
+    for record in (stalled, stalled["alarms"][0], stalled["alarms"][0]["alarm"]):
+        (found,) = freezes_of_alarm(record)
+        assert (found.device.name, found.way) == ("nbd0", FreezeWay.DIRTY_THROTTLING)
+    with pytest.raises(RescueError, match="expected an alarm"):
+        freezes_of_alarm(lines[0])
 
 
 @pytest.mark.parametrize("record", [{}, {**ALARM, "kind": "near miss"}, {**ALARM, "pid": "x"}])

@@ -107,12 +107,13 @@ def freezes_of_diagnosis(
 def freezes_of_alarm(
     record: Mapping[str, Any], devices: Collection[ServedDevice] = ()
 ) -> tuple[DeviceFreeze, ...]:
-    """The freeze in an alarm of `ioflusher watch`, kind "stall".
+    """The freeze in an alarm of `ioflusher watch`, kind "stall", or in a line of its `--json`.
 
     Raises:
         RescueError: it is something else.
     """
     try:
+        record = _stall_in(record)
         kind, name, wait = record["kind"], record["device"], record["wait"]
         daemon = ServingDaemon(
             int(record["pid"]), str(record["comm"]), str(record["serves"]), bool(record["covered"])
@@ -127,6 +128,12 @@ def freezes_of_alarm(
     way = next((way for word, way in _ALARM_WAYS.items() if word in str(wait)), FreezeWay.UNKNOWN)
     reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
     return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
+
+
+def _stall_in(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The alarm itself: a line of `watch --json` has several, each with its words and stack beside it."""
+    told = [each["alarm"] for each in record.get("alarms", ())] or [record.get("alarm", record)]
+    return next((alarm for alarm in told if alarm["kind"] == "stall"), told[0])
 
 
 def _known(name: str, devices: Collection[ServedDevice]) -> ServedDevice | None:
