@@ -6,6 +6,7 @@ Prints one JSON object a line: what was checked, and what was found.
 """
 
 import base64
+import contextlib
 import json
 import os
 import pty
@@ -18,11 +19,13 @@ import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from ioflusher.cli.main import main as program
 
 INSTANCES = Path("/sys/kernel/tracing/instances")
 RECORD = Path("/run/watch.record")
-WATCH = [sys.executable, "-m", "ioflusher", "watch"]
+SAMPLED = Path("/run/watch.sampled")
 DEADLINE_S = 60.0
 
 
@@ -53,9 +56,31 @@ def events_enabled() -> list[str]:
     return [f"{file}: {file.read_text().strip()}" for file in files if file.read_text().strip() != "0"]
 
 
-def watch(*options: str, **how: Any) -> subprocess.Popen[bytes]:
-    """A watch that runs until it is ended."""
-    return subprocess.Popen([*WATCH, *options], **how)
+def become_watch(*options: str) -> NoReturn:
+    """Be the program, in a child of this process: everything is loaded already."""
+    try:
+        program(["watch", "--quiet", *options])
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(99)
+
+
+def watch(*options: str, output: Path = Path(os.devnull)) -> int:
+    """A watch that runs until it is ended; its number."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        become_watch(*options)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """Wait for its end; the exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def keeper(pid: int) -> int:
@@ -66,27 +91,23 @@ def keeper(pid: int) -> int:
 
 def on_terminal(screens: int) -> list[float]:
     """Show so many screens on a terminal of 160 columns; when each was drawn."""
+    sys.stdout.flush()
     pid, terminal = pty.fork()
     if not pid:
         os.environ.update(TERM="xterm-256color", COLUMNS="160", LINES="45")
-        os.execv(sys.executable, [*WATCH, "--interval", "0.5"])
+        become_watch("--interval", "0.5")
     shown: list[float] = []
 
     def read() -> None:
-        while True:
-            try:
-                data = os.read(terminal, 1 << 16)
-            except OSError:
-                return
-            if b"memory free" in data:
-                shown.append(round(time.monotonic(), 2))
+        with contextlib.suppress(OSError):
+            while True:
+                if b"memory free" in os.read(terminal, 1 << 16):
+                    shown.append(round(time.monotonic(), 2))
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    threading.Thread(target=read, daemon=True).start()
     until(lambda: len(shown) >= screens)
     os.kill(pid, signal.SIGINT)
-    _, status = os.waitpid(pid, 0)
-    say("ended by Ctrl-C", os.waitstatus_to_exitcode(status))
+    say("ended by Ctrl-C", ended(pid))
     return shown
 
 
@@ -97,56 +118,51 @@ def main() -> None:
         if line.startswith(os.environ["IOFLUSHER_DEVICE"])
     )
     say("before", [instances(), events_enabled()])
-    recorder = watch("--json", "--interval", "0.5", "--stalled", "3", "--record", str(RECORD), stdout=-3)
+    kill_one()
+    kill_both()
+    recorder = watch("--json", "--interval", "0.5", "--stalled", "3", "--record", str(RECORD))
     until(lambda: RECORD.exists() and RECORD.read_bytes().count(b"\n") > 3)
     say("while it counts", [len(instances()), len(events_enabled()) > 0])
-    program = f"f = open('{mount}/big', 'wb')\nfor _ in range(96): f.write(bytes(1 << 20))"
-    writer = subprocess.Popen([sys.executable, "-c", program])
+    writing = f"f = open('{mount}/big', 'wb')\nfor _ in range(96): f.write(bytes(1 << 20))"
+    writer = subprocess.Popen([sys.executable, "-c", writing])
     say("stall seen after", until(lambda: b'"stall"' in RECORD.read_bytes()))
+    sampler = watch(
+        "--no-trace", "--json", "--count", "6", "--interval", "0.3", "--stalled", "1", output=SAMPLED
+    )
     shown = on_terminal(8)
     say("screens", [len(shown), round(max(b - a for a, b in pairwise(shown)), 2)])
-    sampled = subprocess.run(
-        [*WATCH, "--no-trace", "--json", "--count", "6", "--interval", "0.3", "--stalled", "1"],
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    lines = [json.loads(line) for line in sampled.stdout.splitlines()]
-    say(
-        "sampled",
-        [sampled.returncode, sorted({a["alarm"]["wait"] for line in lines for a in line["alarms"]})],
-    )
+    status = ended(sampler)
+    lines = [json.loads(line) for line in SAMPLED.read_bytes().splitlines()]
+    waits = sorted({each["alarm"]["wait"] for line in lines for each in line["alarms"]})
+    say("sampled", [status, waits])
     say("sampled notes", lines[0]["sample"]["notes"])
     Path("/proc/sys/vm/dirty_bytes").write_text(str(256 << 20))
     say("written after", until(lambda: writer.poll() is not None))
-    recorder.send_signal(signal.SIGTERM)
-    say("ended by SIGTERM", recorder.wait())
+    os.kill(recorder, signal.SIGTERM)
+    say("ended by SIGTERM", ended(recorder))
     say("after it", [instances(), events_enabled()])
     say("record", base64.b64encode(zlib.compress(RECORD.read_bytes(), 9)).decode())
-    kill_one()
-    kill_both()
 
 
 def kill_one() -> None:
     """kill -9: its child removes the instance."""
-    victim = watch("--json", stdout=subprocess.DEVNULL)
-    until(instances)
+    victim = watch("--json")
     until(events_enabled)
-    victim.kill()
-    victim.wait()
+    os.kill(victim, signal.SIGKILL)
+    ended(victim)
     say("gone after kill -9", [until(lambda: not instances(), 10), events_enabled()])
 
 
 def kill_both() -> None:
     """kill -9 of both, as a control group's kill: the next one removes it."""
-    victim = watch("--json", stdout=subprocess.DEVNULL)
-    until(instances)
+    victim = watch("--json")
     until(events_enabled)
-    os.kill(keeper(victim.pid), signal.SIGKILL)
-    victim.kill()
-    victim.wait()
+    os.kill(keeper(victim), signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
+    ended(victim)
     time.sleep(0.3)
     left = instances()
-    subprocess.run([*WATCH, "--once", "--json", "--interval", "0.1"], stdout=subprocess.DEVNULL, check=False)
+    ended(watch("--once", "--json", "--interval", "0.1"))
     say("swept", [len(left), instances(), events_enabled()])
 
 
