@@ -110,7 +110,7 @@ def test_an_alarm_is_planned_for() -> None:
 
 
 def test_what_watch_prints_is_an_alarm() -> None:
-    """A line of a real `watch --json`, and one alarm of it with its words and stack; without alarms it is none."""
+    """A line of a real `watch --json`, and one alarm of it; one without alarms is none."""
     lines = [json.loads(line) for line in RECORDING.read_text().splitlines()[1:]]
     stalled = next(line for line in lines for told in line["alarms"] if told["alarm"]["kind"] == "stall")
     for record in (stalled, stalled["alarms"][0], stalled["alarms"][0]["alarm"]):
