@@ -14,9 +14,11 @@ from ioflusher.nbd.protocol import client_handshake
 from ioflusher.nbd.protocol.client_handshake import NO_WISHES, ListEntry, Plan, Wishes
 from ioflusher.nbd.protocol.connection import NbdConnection, Pause
 from ioflusher.nbd.protocol.exports import Export, check_name
-from ioflusher.nbd.protocol.messages import Message, Reply, Request
+from ioflusher.nbd.protocol.extents import Extent
+from ioflusher.nbd.protocol.messages import Chunk, Message, Reply, Request, StatusOf
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
 from ioflusher.nbd.protocol.wire import Cmd, wire_to_errno
+from ioflusher.support.text import printable
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then sends nothing is an error, not a wait
 
@@ -192,12 +194,14 @@ class Client:
         export: what the server said of the export.
     """
 
-    def __init__(self, address: Address, timeout: float = HANDSHAKE_TIMEOUT) -> None:
+    def __init__(
+        self, address: Address, timeout: float = HANDSHAKE_TIMEOUT, wishes: Wishes = NO_WISHES
+    ) -> None:
         """Connect and enter transmission; raises as `open_socket` and `negotiate` do."""
         self.address = address
         self._sock = open_socket(address, timeout)
         try:
-            self._connection, self.export = negotiate(self._sock, address)
+            self._connection, self.export = negotiate(self._sock, address, wishes)
         except BaseException:
             self._sock.close()
             raise
@@ -213,6 +217,15 @@ class Client:
     def write(self, offset: int, view: memoryview, flags: int = 0) -> None:
         """Store `view` at `offset`; `flags` are wire.CmdFlag bits."""
         self._request(Cmd.WRITE, offset, len(view), flags, data=view)
+
+    def block_status(self, offset: int, length: int, flags: int = 0) -> dict[str, tuple[Extent, ...]]:
+        """What the server says of a range, by the name of each context that was agreed on.
+
+        The extents begin at `offset`; they may end before the range does.
+        """
+        names = {context.number: context.name for context in self._connection.negotiated.contexts}
+        found = self._request(Cmd.BLOCK_STATUS, offset, length, flags)
+        return {names[status.context]: status.extents for status in found if status.context in names}
 
     def command(self, command: Cmd, offset: int = 0, length: int = 0, flags: int = 0) -> None:
         """A request without bulk data: FLUSH, TRIM, WRITE_ZEROES, CACHE.
@@ -233,7 +246,7 @@ class Client:
         *,
         data: memoryview | None = None,
         into: memoryview | None = None,
-    ) -> None:
+    ) -> list[StatusOf]:
         with self._lock:
             if self._lost is not None:
                 raise ConnectionLost(self._lost, errno=errno.EIO)
@@ -241,19 +254,35 @@ class Client:
             request = Request(command, flags, self._cookie, offset, length)
             try:
                 send_all(self._sock, self._connection.send(request, into=into), data)
-                reply = next_message(self._sock, self._connection)
-            except (OSError, NbdError) as error:
+                error, text, found = self._answer()
+            except (OSError, NbdError) as failure:
                 # Bytes of this conversation are missing or wrong: nothing after them can be trusted.
-                raise self._lose(str(error)) from error
-            if reply is None:
-                raise self._lose("it closed the connection")
-        assert isinstance(reply, Reply)  # the state table lets nothing else through
-        if reply.error:
+                raise self._lose(str(failure)) from failure
+        if error:
+            said = f": {printable(text)}" if text else ""
             raise RequestError(
                 f"{self.address.uri!r} answered {command.name} at {offset}, {length} bytes, "
-                f"with error {reply.error} ({errno.errorcode.get(reply.error, 'unknown')})",
-                errno=wire_to_errno(reply.error),
+                f"with error {error} ({errno.errorcode.get(error, 'unknown')}){said}",
+                errno=wire_to_errno(error),
             )
+        return found
+
+    def _answer(self) -> tuple[int, str, list[StatusOf]]:
+        """The answer to the request in flight, all chunks of it: an error with its text, block status."""
+        error, text, found, last = 0, "", [], False
+        while not last:
+            match next_message(self._sock, self._connection):
+                case Reply() as reply:
+                    return reply.error, "", []
+                case Chunk() as chunk:
+                    last = chunk.last
+                    if chunk.status is not None:
+                        found.append(chunk.status)
+                    if chunk.error is not None:
+                        error, text = chunk.error.error, chunk.error.text
+                case _:
+                    raise ConnectionLost("it closed the connection")
+        return error, text, found
 
     def _lose(self, why: str) -> ConnectionLost:
         self._lost = f"the connection to {self.address.uri!r} is lost: {why}"

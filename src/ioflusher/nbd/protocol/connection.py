@@ -12,8 +12,10 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from ioflusher.nbd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol import chunks, wire
+from ioflusher.nbd.protocol.chunks import Awaited
 from ioflusher.nbd.protocol.messages import (
+    Chunk,
     ClientFlags,
     ExportReply,
     Greeting,
@@ -91,7 +93,7 @@ class NbdConnection:
         self._failure: RemoteProtocolError | None = None
         self._greeting_flags = 0
         self._option: int | None = None  # what the client asked last
-        self._in_flight: dict[int, memoryview | None] = {}  # a client's cookies -> where READ's data goes
+        self._in_flight: dict[int, Awaited] = {}  # a client's requests by cookie
 
     def wanted(self) -> memoryview:
         """The memory to be filled next; empty when an event waits or this end is to speak."""
@@ -168,7 +170,7 @@ class NbdConnection:
             into = memoryview(bytearray(request.length)) if into is None else into
             if len(into) != request.length:
                 raise LocalProtocolError(f"a READ of {request.length} bytes into {len(into)} bytes of memory")
-        self._in_flight[request.cookie] = into
+        self._in_flight[request.cookie] = Awaited(request, into)
 
     def _start(self) -> None:
         """Begin with the next message, if one may come now."""
@@ -300,15 +302,50 @@ class NbdConnection:
         head = self._header[: wire.SIMPLE_REPLY.size]
         yield head
         magic, error, cookie = wire.SIMPLE_REPLY.unpack(head)
+        structured = self.negotiated.structured_replies
+        if magic == wire.STRUCTURED_REPLY_MAGIC and structured:
+            return (yield from self._read_chunk())
         if magic != wire.SIMPLE_REPLY_MAGIC:
             raise RemoteProtocolError(f"expected a reply ({wire.SIMPLE_REPLY_MAGIC:#x}), found {magic:#010x}")
-        if cookie not in self._in_flight:
-            raise RemoteProtocolError(f"a reply with cookie {cookie:#x}, which is not in flight")
-        data = self._in_flight.pop(cookie)
+        awaited = self._awaited(cookie)
+        if structured and awaited.request.command in (Cmd.READ, Cmd.BLOCK_STATUS):
+            raise RemoteProtocolError("a simple reply to a request whose answer must be structured")
+        del self._in_flight[cookie]
+        data = awaited.into
         if error or data is None:
             return Reply(error, cookie)
         yield data
         return Reply(error, cookie, data)
+
+    def _read_chunk(self) -> Parser:
+        """A chunk of a structured reply, whose header begins like a simple one that is here already."""
+        head = self._header[: wire.STRUCTURED_REPLY.size]
+        yield head[wire.SIMPLE_REPLY.size :]
+        _, flags, kind, cookie, length = wire.STRUCTURED_REPLY.unpack(head)
+        awaited = self._awaited(cookie)
+        fields = flags, kind, cookie, length
+        chunks.check_head(fields, awaited)
+        if kind == wire.ReplyType.OFFSET_DATA:
+            where = self._header[: wire.CHUNK_OFFSET.size]
+            yield where
+            (offset,) = wire.CHUNK_OFFSET.unpack(where)
+            size = length - wire.CHUNK_OFFSET.size
+            yield awaited.place(offset, size)
+            chunk = Chunk(kind, cookie, bool(flags), offset, size)
+        else:
+            payload = memoryview(bytearray(length))
+            yield payload
+            chunk = chunks.parse_payload(fields, bytes(payload), awaited)
+        if chunk.last:
+            del self._in_flight[cookie]
+            awaited.finish()
+        return chunk
+
+    def _awaited(self, cookie: int) -> Awaited:
+        awaited = self._in_flight.get(cookie)
+        if awaited is None:
+            raise RemoteProtocolError(f"a reply with cookie {cookie:#x}, which is not in flight")
+        return awaited
 
     def _drop(self, length: int) -> Generator[memoryview, None, None]:
         """Read bytes that nobody wants, in pieces, so that no peer's number makes us allocate."""

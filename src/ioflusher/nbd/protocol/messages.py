@@ -7,8 +7,9 @@ sent right behind it, uncopied. The other direction, bytes to messages, is `conn
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ioflusher.nbd.protocol import wire
-from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep
+from ioflusher.nbd.protocol import replies, wire
+from ioflusher.nbd.protocol.extents import Extent
+from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep, ReplyType
 
 
 class MessageKind(Enum):
@@ -169,4 +170,55 @@ class Reply:
         return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, self.error, self.cookie)
 
 
-Message = Greeting | ClientFlags | Option | OptionReply | ExportReply | Request | Reply
+@dataclass(frozen=True, slots=True)
+class StatusOf:
+    """What a chunk says of one metadata context: the number that was agreed on for it, and extents."""
+
+    context: int
+    extents: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """What a chunk says of an error: one of wire.WIRE_ERRORS, words for people, and where, if it says so."""
+
+    error: int
+    text: str = ""
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk of the structured reply to the request with this `cookie`; `type` is NBD_REPLY_TYPE_*.
+
+    `offset` and `length` are of its data or zeroes, which, received, are in the memory that the READ named.
+    No more chunks follow the `last` one.
+    """
+
+    type: int
+    cookie: int
+    last: bool
+    offset: int = 0
+    length: int = 0
+    status: StatusOf | None = None
+    error: ErrorText | None = None
+
+    @property
+    def kind(self) -> MessageKind:
+        return MessageKind.REPLY
+
+    def pack(self) -> bytes:
+        """Its bytes but for the data of NBD_REPLY_TYPE_OFFSET_DATA."""
+        if self.error is not None:
+            return replies.failure(self.cookie, self.error.error, self.error.text, self.error.offset)
+        if self.status is not None:
+            context, extents = self.status.context, self.status.extents
+            return replies.block_status(self.cookie, context, extents, last=self.last)
+        if self.type == ReplyType.OFFSET_DATA:
+            return replies.data(self.cookie, self.offset, self.length, last=self.last)
+        if self.type == ReplyType.OFFSET_HOLE:
+            return replies.hole(self.cookie, self.offset, self.length, last=self.last)
+        return replies.nothing(self.cookie)
+
+
+Message = Greeting | ClientFlags | Option | OptionReply | ExportReply | Request | Reply | Chunk

@@ -58,6 +58,11 @@ def block_status(cookie: int, context: int, extents: Iterable[Extent], *, last: 
     return _chunk(ReplyType.BLOCK_STATUS, cookie, len(payload), last) + payload
 
 
+def nothing(cookie: int) -> bytes:
+    """NBD_REPLY_TYPE_NONE: the last chunk, which says that the request was done."""
+    return _chunk(ReplyType.NONE, cookie, 0, True)
+
+
 def failure(cookie: int, error: int, message: str, offset: int | None = None) -> bytes:
     """NBD_REPLY_TYPE_ERROR or, with the `offset` where it happened, ERROR_OFFSET; the last chunk."""
     text = message.encode(errors="replace")[: wire.MAX_STRING]

@@ -206,6 +206,11 @@ def is_error(reply: int) -> bool:
     return bool(reply & _ERROR_BIT)
 
 
+def is_error_chunk(kind: int) -> bool:
+    """Whether a chunk's type is one of NBD_REPLY_TYPE_ERROR*, known or not."""
+    return bool(kind & _ERROR_TYPE)
+
+
 def errno_to_wire(number: int | None) -> int:
     """The protocol's error value for a Linux error number; EIO where it has none."""
     if number is None:

@@ -149,7 +149,7 @@ def answer(request: Request, service: Service, room: memoryview) -> tuple[int, V
         return 0, do(request, service, room)
     except _ReadInPart as part:
         error = errno_to_wire(part.failure.errno)
-        what_failed = replies.failure(request.cookie, error, str(part.failure), part.offset)
+        what_failed = replies.failure(request.cookie, error, _words(part.failure), part.offset)
         return error, [*part.views, what_failed]
     except (OSError, IoflusherError) as failure:
         error, reply = failed(request.cookie, service, failure)
@@ -159,7 +159,11 @@ def answer(request: Request, service: Service, room: memoryview) -> tuple[int, V
 def failed(cookie: int, service: Service, failure: OSError | IoflusherError) -> tuple[int, bytes]:
     """The protocol's error value for a back end's failure, and the answer that says so."""
     error = errno_to_wire(failure.errno)
-    return error, _error(cookie, service, error, str(failure))
+    return error, _error(cookie, service, error, _words(failure))
+
+
+def _words(failure: OSError | IoflusherError) -> str:
+    return failure.strerror or str(failure) if isinstance(failure, OSError) else str(failure)
 
 
 def _error(cookie: int, service: Service, error: int, why: str) -> bytes:
