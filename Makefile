@@ -4,6 +4,7 @@
 # make test     everything set up, then every test, those in virtual machines included
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
+# make faults   servers killed and connections cut 1,000 times under a write load (10 minutes)
 # make hundred  100 runs in a row, played, interrupted and failed, leave nothing behind (10 minutes under emulation)
 # make matrix   every stack that freezes, ten runs of each half, and over the kernels (hours under emulation)
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo check test aarch64 thousand hundred matrix mutants setup lint clean
+.PHONY: demo check test aarch64 faults thousand hundred matrix mutants setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -49,6 +50,9 @@ thousand: setup
 	$(BIN)/python tests/flag/benchmark.py threads build/waits --rounds 100
 	$(BIN)/ioflusher lab exec --timeout 7200 -- $(CURDIR)/$(BIN)/python tests/flag/benchmark.py \
 		threads build/waits --rounds 100 --wait-ms 3000 --feed-ms 1500
+
+faults: setup
+	$(BIN)/python -m tests.nbd.faults --kills 1000
 
 lint: setup
 	$(BIN)/ruff check

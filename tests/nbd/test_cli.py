@@ -23,6 +23,7 @@ from ioflusher.harden import HardenError, RealtimePolicy
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.client import Client, describe
+from ioflusher.nbd.protocol.wire import Cmd
 
 pytestmark = pytest.mark.live
 
@@ -470,3 +471,35 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     )
     with serving("--python", str(path), "--unix", str(tmp_path / "socket")) as (_, address):
         assert describe(address).size == 12345
+
+
+def test_an_overlay_is_committed(tmp_path: Path) -> None:
+    """What was written over a base is in it afterwards, and not before; the layer is empty then."""
+    base, layer = tmp_path / "base", tmp_path / "layer"
+    base.write_bytes(bytes(1 << 20))
+    described = f"overlay,layer={layer},block=8K:file,readonly:{base}"
+    with (
+        serving("--backend", described, "--unix", str(tmp_path / "socket")) as (_, address),
+        Client(address) as client,
+    ):
+        client.write(100, memoryview(b"hello"))
+        client.command(Cmd.FLUSH)
+    assert not any(base.read_bytes())
+    done = ioflusher_nbd("commit", f"file:{base}", str(layer))
+    assert (done.returncode, done.stdout) == (0, f"8 KiB written into file:{base}\n")
+    assert base.read_bytes()[100:105] == b"hello"
+    assert ioflusher_nbd("commit", f"file:{base}", str(layer)).stdout.startswith("0 B written")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "there is no layer"), (b"x" * 8192, "is no layer of an overlay")]
+)
+def test_what_is_no_layer(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    """It is told, and neither made nor changed."""
+    layer = tmp_path / "layer"
+    if content is not None:
+        layer.write_bytes(content)
+    done = ioflusher_nbd("commit", "memory:1M", str(layer))
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert layer.exists() is (content is not None)

@@ -2,6 +2,7 @@
 
 import click
 
+from ioflusher.cli.nbd_commit import commit_command
 from ioflusher.cli.nbd_device import (
     attach_command,
     detach_command,
@@ -24,6 +25,7 @@ def nbd() -> None:
 for command in (
     serve_command,
     info_command,
+    commit_command,
     attach_command,
     detach_command,
     reconnect_command,

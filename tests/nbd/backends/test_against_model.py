@@ -13,6 +13,7 @@ from ioflusher.nbd.backends import (
     ConcatenatedBackend,
     FileBackend,
     MemoryBackend,
+    OverlayBackend,
     PartBackend,
     RemoteBackend,
     SlowBackend,
@@ -87,6 +88,34 @@ def test_a_part(path: Callable[[], Path]) -> None:
 
     hold(make, examples=15)
     make()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_an_overlay(path: Callable[[], Path], tmp_path: Path, direct: bool) -> None:
+    """Over a file, into a file that is closed and opened again; the base stays as it was."""
+    base, layer = tmp_path / "base", tmp_path / "layer"
+
+    def open_both() -> Backend:
+        below = FileBackend(base, readonly=True, direct=direct)
+        return OverlayBackend(below, layer, block=2 * PAGE, direct=direct)
+
+    def make() -> tuple[Backend, bytes]:
+        layer.unlink(missing_ok=True)
+        base.write_bytes(path().read_bytes())
+        return open_both(), base.read_bytes()
+
+    def reopen(backend: Backend) -> Backend:
+        backend.close()
+        return open_both()
+
+    hold(make, examples=8, reopen=reopen)
+
+
+def test_an_overlay_in_memory() -> None:
+    """The last block is a short one."""
+    hold(
+        lambda: (OverlayBackend(MemoryBackend(SIZE - 1000), block=2 * PAGE), bytes(SIZE - 1000)), examples=10
+    )
 
 
 def test_what_is_only_slower() -> None:

@@ -5,6 +5,7 @@ from ioflusher.nbd.backends.concatenation import ConcatenatedBackend
 from ioflusher.nbd.backends.file import FileBackend
 from ioflusher.nbd.backends.filter import Filter
 from ioflusher.nbd.backends.memory import MemoryBackend
+from ioflusher.nbd.backends.overlay import OverlayBackend
 from ioflusher.nbd.backends.part import PartBackend
 from ioflusher.nbd.backends.remote import RemoteBackend
 from ioflusher.nbd.backends.specification import open_backend
@@ -21,6 +22,7 @@ __all__ = [
     "FileBackend",
     "Filter",
     "MemoryBackend",
+    "OverlayBackend",
     "PartBackend",
     "RemoteBackend",
     "SlowBackend",

@@ -71,6 +71,9 @@ KINDS = {
     "remote": BackendKind("remote[,connections=N][,patience=SECONDS]:URI", "remote", "RemoteBackend", _text),
     "concat": BackendKind("concat:BACKEND + BACKEND...", "concatenation", "ConcatenatedBackend", _several),
     "part": BackendKind("part,offset=SIZE[,size=SIZE]:BACKEND", "part", "PartBackend", _another),
+    "overlay": BackendKind(
+        "overlay[,layer=PATH][,block=SIZE][,direct]:BACKEND", "overlay", "OverlayBackend", _another
+    ),
     "slow": BackendKind(
         "slow[,seconds=SECONDS][,read=SECONDS]...:BACKEND", "trouble", "SlowBackend", _another
     ),
