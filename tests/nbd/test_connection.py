@@ -22,7 +22,7 @@ from ioflusher.nbd.protocol.messages import (
     Request,
 )
 from ioflusher.nbd.protocol.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
-from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep
+from ioflusher.nbd.protocol.wire import Cmd, HandshakeFlag, Opt, Rep
 
 MAX_PAYLOAD = 64 << 10
 
@@ -269,7 +269,7 @@ def test_a_peer_that_breaks_the_protocol(end: object, data: bytes, complaint: st
 def test_unknown_client_flags_end_the_connection(flags: int) -> None:
     """The document makes the server close when a client sets a flag that was not offered."""
     end = NbdConnection(NbdRole.SERVER, max_payload=MAX_PAYLOAD)
-    end.send(Greeting(3))
+    end.send(Greeting(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES))
     with pytest.raises(RemoteProtocolError, match="client flags"):
         feed(end, flags.to_bytes(4, "big"), 4)
 

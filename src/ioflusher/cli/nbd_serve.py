@@ -4,7 +4,9 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,10 +18,12 @@ from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
     from ioflusher.nbd.address import Address
+    from ioflusher.nbd.server import Server
     from ioflusher.nbd.tls import ServerTls
 
 # A connection's thread needs little of the 8 MiB that it gets by default, and locked memory has all of it.
 THREAD_STACK = 1 << 20  # bytes
+STANDARD_ERROR = 2  # file descriptor
 
 
 def host_port(text: str) -> tuple[str, int]:
@@ -91,6 +95,31 @@ def export(text: str) -> Offer:
 )
 @click.option("--tls-optional", is_flag=True, help="Serve clients that do not encrypt, too.")
 @click.option(
+    "--max-connections", type=click.IntRange(min=1), default=16, show_default=True, help="How many at once."
+)
+@click.option(
+    "--handshake-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long a client may take until it has an export.",
+)
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(min=0.001),
+    metavar="SECONDS",
+    help="Cut clients off that send nothing for so long.",
+)
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(["text", "json"]),
+    help="Log connections to standard error.",
+)
+@click.option("--metrics", type=host_port, metavar="HOST:PORT", help="Serve Prometheus metrics here.")
+@click.option("--pidfile", metavar="FILE", help="Write the process number here when ready.")
+@click.option(
     "--max-payload",
     type=size,
     metavar="SIZE",
@@ -127,6 +156,12 @@ def serve_command(
     tls_psk: str | None,
     tls_verify_peer: bool,
     tls_optional: bool,
+    max_connections: int,
+    handshake_timeout: float,
+    idle_timeout: float | None,
+    form: str | None,
+    metrics: tuple[str, int] | None,
+    pidfile: str | None,
     max_payload: int,
     io_flusher: bool,
     lock_memory: bool,
@@ -147,7 +182,7 @@ def serve_command(
         )
     if exports and export:
         raise click.UsageError("--export names what --memory, --file, --remote, --backend or --python serves")
-    if unix is None and tcp is None:
+    if unix is None and tcp is None and "LISTEN_FDS" not in os.environ:
         raise click.UsageError("give --unix or --tcp, or both")
     if path is None and (direct or readonly):
         raise click.UsageError("--direct and --readonly go with --file")
@@ -167,27 +202,53 @@ def serve_command(
     put_state(io_flusher)
     from ioflusher.nbd.backends.specification import open_backend
     from ioflusher.nbd.server import Server
+    from ioflusher.nbd.server.systemd import Notifier, inherited_listeners
 
     settings.apply()
     threading.stack_size(THREAD_STACK)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_logging(form))
+        notifier = stack.enter_context(contextlib.closing(Notifier()))
         served = [(offer, stack.enter_context(open_backend(offer.backend))) for offer in offers]
         if lock_memory:
             harden.lock_memory()
         (first, backend), *further = served
         text = about.get(first.name, "")
         server = stack.enter_context(
-            Server(backend, export=first.name, description=text, max_payload=max_payload, tls=tls)
+            Server(
+                backend,
+                export=first.name,
+                description=text,
+                max_payload=max_payload,
+                max_connections=max_connections,
+                tls=tls,
+                handshake_timeout=handshake_timeout,
+                idle_timeout=idle_timeout,
+            )
         )
         for offer, backend in further:
             server.add_export(offer.name, backend, description=about.get(offer.name, ""))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
-        addresses = [server.listen_unix(unix)] if unix is not None else []
+        signal.signal(signal.SIGUSR1, lambda *_: server.ask_statistics())
+        listeners = inherited_listeners()
+        for listener in listeners:
+            server.listen_on(listener)
+        addresses = []
+        if unix is not None:
+            addresses.append(server.listen_unix(unix))
         if tcp is not None:
             addresses.append(server.listen_tcp(*tcp))
-        _say_ready(addresses, ready_fd)
-        server.serve_forever()
+        if not addresses and not listeners:
+            raise IoflusherError("LISTEN_FDS is set and is not for this process", hint="give --unix or --tcp")
+        if metrics is not None:
+            stack.callback(_serve_metrics(server, *metrics))
+        if pidfile is not None:
+            stack.enter_context(_pidfile(pidfile))
+        _say_ready(addresses, ready_fd)  # whoever gave us listeners knows their addresses
+        notifier.tell("READY=1")
+        server.serve_forever(sign_of_life=lambda: notifier.tell("WATCHDOG=1"), interval=notifier.interval)
+        notifier.tell("STOPPING=1")
 
 
 def put_state(wanted: bool) -> None:
@@ -240,6 +301,49 @@ def _backend_text(
     if path is not None:
         return f"file{',direct' * direct}{',readonly' * readonly}:{path}"
     return f"remote:{remote}"
+
+
+@contextlib.contextmanager
+def _logging(form: str | None) -> Iterator[None]:
+    """Warnings, asked-for statistics, and with `form` all events, to standard error."""
+    import logging
+
+    from ioflusher.nbd.server.log import BackgroundHandler, JsonForm, TextForm
+
+    logger = logging.getLogger("ioflusher.nbd")
+    handler = BackgroundHandler(STANDARD_ERROR)
+    handler.setFormatter(JsonForm() if form == "json" else TextForm())
+    logger.setLevel(logging.WARNING if form is None else logging.INFO)
+    logging.getLogger("ioflusher.nbd.server.server.statistics").setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        handler.close()
+
+
+def _serve_metrics(server: "Server", host: str, port: int) -> Callable[[], None]:
+    from ioflusher.nbd.server.metrics import serve_metrics
+
+    return serve_metrics(server.statistics, host, port)[1]
+
+
+@contextlib.contextmanager
+def _pidfile(path: str) -> Iterator[None]:
+    """A file with our process number for as long as we serve."""
+    own = f"{os.getpid()}\n"
+    try:
+        Path(path).write_text(own)
+    except OSError as error:
+        raise IoflusherError(f"cannot write {path!r}: {error.strerror}", errno=error.errno) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if Path(path).read_text() == own:  # not that of a server that has taken our place
+                os.unlink(path)
 
 
 def _say_ready(addresses: list["Address"], ready_fd: int | None) -> None:

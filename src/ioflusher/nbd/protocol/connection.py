@@ -213,7 +213,7 @@ class NbdConnection:
             raise error(f"a {speaker.name.lower()} may not say {kind.name} in state {self.state.name}")
         match message:
             case Greeting(flags=flags):
-                self._greeting_flags = flags
+                self._greeting_flags = int(flags)  # not a HandshakeFlag: see KNOWN_CLIENT_FLAGS
             case ClientFlags(flags=flags):
                 if flags & ~(KNOWN_CLIENT_FLAGS & self._greeting_flags):
                     raise error(f"client flags {flags:#x}; the server offered {self._greeting_flags:#x}")

@@ -17,7 +17,7 @@ from ioflusher.nbd.protocol.metadata import MetaQuery
 from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.wire import HandshakeFlag, Info, Opt, Rep, TransmissionFlag
 
-SERVER_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+SERVER_FLAGS = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 
 _SEND_DF = int(TransmissionFlag.SEND_DF)
 

@@ -27,6 +27,25 @@ class Counters:
         return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A server at one moment.
+
+    Attributes:
+        exports: what was done since the server began, by the export's name.
+        connections: how many there are now, by the export's name.
+        handshakes: clients that have no export yet.
+        accepted: connections since the server began.
+        refused: those that were closed at once, because there were too many.
+    """
+
+    exports: dict[str, Counters]
+    connections: dict[str, int]
+    handshakes: int
+    accepted: int
+    refused: int
+
+
 class Tally:
     """The counts of one thread of a connection: written by that thread alone, read by any."""
 

@@ -40,9 +40,14 @@ class Reception:
     closing: Callable[[], bool]
 
     def receive(
-        self, sock: socket.socket, connection: NbdConnection
+        self, sock: socket.socket, connection: NbdConnection, may_enter: Callable[[EnteredExport], bool]
     ) -> tuple[EnteredExport | None, socket.socket]:
         """Lead a client through the handshake.
+
+        Args:
+            sock: its connection.
+            connection: our end of it.
+            may_enter: asked before the client is told that it has the export.
 
         Returns:
             What it entered, None when it left instead; and the socket to go on with, another one when it is
@@ -67,6 +72,8 @@ class Reception:
             answer = handshake.answer(
                 message, fixed_newstyle=connection.fixed_newstyle, zeroes=not connection.no_zeroes
             )
+            if answer.entered is not None and not may_enter(answer.entered):
+                break
             # in one piece: a client that waits for all of it sees it at once
             sock.sendall(b"".join(connection.send(reply) for reply in answer.messages))
             if answer.hang_up or answer.entered is not None:

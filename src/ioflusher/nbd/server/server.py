@@ -7,26 +7,32 @@ it is set before.
 
 import contextlib
 import errno
+import itertools
+import logging
 import mmap
 import os
 import selectors
 import socket
+import struct
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.errors import NbdError, from_system
 from ioflusher.nbd.protocol import wire
 from ioflusher.nbd.protocol.connection import NbdConnection
+from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
 from ioflusher.nbd.protocol.server_handshake import TlsMode
 from ioflusher.nbd.protocol.states import NbdRole
 from ioflusher.nbd.server.at_once import AtOnce
-from ioflusher.nbd.server.counters import Counters, Tally
+from ioflusher.nbd.server.counters import Counters, Statistics, Tally
 from ioflusher.nbd.server.in_turn import InTurn
+from ioflusher.nbd.server.log import event
 from ioflusher.nbd.server.reception import Reception
 from ioflusher.nbd.server.requests import Service, export_of
 from ioflusher.nbd.server.transfer import hang_up
@@ -36,7 +42,11 @@ HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
 PAGE = mmap.PAGESIZE
 LARGEST_PAYLOAD = 1 << 30  # bytes; the protocol's field has 32 bits, and each connection takes this memory
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}  # seconds; tries
 SOCKET_MODE = 0o600  # a block device is its owner's business
+
+_log = logging.getLogger(__name__)
+_statistics_log = logging.getLogger(f"{__name__}.statistics")  # which are logged because somebody asked
 
 
 class Server:
@@ -47,11 +57,13 @@ class Server:
         export: its name; clients that ask for the empty name get it too.
         description: a sentence about it for people.
         max_payload: bytes of the longest READ or WRITE, whole pages; each connection takes that much memory.
-        max_connections: how many at once; further ones are closed at once.
+        max_connections: how many at once. A further one takes the place of the oldest that has no export yet;
+            where there is none it is closed at once.
         depth: requests of one connection that are done at once where the back end waits; each has a thread
             and memory for the longest payload.
         tls: credentials, and whether clients must encrypt; None: they cannot.
         handshake_timeout: seconds that a client may take until it has an export.
+        idle_timeout: seconds after which a client that sends nothing is cut off; None: it may stay.
 
     Raises:
         NbdError: a payload limit or a name that the protocol cannot express, or credentials that are none.
@@ -72,6 +84,7 @@ class Server:
         depth: int = 16,
         tls: ServerTls | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        idle_timeout: float | None = None,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
@@ -79,6 +92,7 @@ class Server:
             )
         self._max_payload = max_payload
         self._handshake_timeout = handshake_timeout
+        self._idle_timeout = idle_timeout
         self._tls_mode, self._tls_context = TlsMode.OFF, None
         if tls is not None:
             from ioflusher.nbd.tls.contexts import server_context  # who does not encrypt loads no OpenSSL
@@ -99,8 +113,11 @@ class Server:
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._peers: set[_Peer] = set()
-        self._past = Counters()  # of connections that are over
+        self._peers: dict[_Peer, None] = {}  # the oldest first
+        self._past: dict[str, Counters] = {}  # of connections that are over, by export
+        self._accepted = self._refused = 0
+        self._statistics_asked = False
+        self._numbers = itertools.count(1)
         self._accepter: threading.Thread | None = None
 
     def add_export(self, name: str, backend: Backend, *, description: str = "") -> Export:
@@ -163,18 +180,48 @@ class Server:
         bound = listener.getsockname()
         return Address(host=bound[0], port=bound[1], export=self.export.name, tls=self._clients_tls())
 
+    def listen_on(self, listener: socket.socket) -> Address:
+        """Use a socket that listens already, such as one of systemd's; at `close` its file stays."""
+        self._listen(listener)
+        bound = listener.getsockname()
+        if listener.family == socket.AF_UNIX:
+            return Address(path=os.fsdecode(bound), export=self.export.name, tls=self._clients_tls())
+        return Address(host=bound[0], port=bound[1], export=self.export.name, tls=self._clients_tls())
+
     def _listen(self, listener: socket.socket) -> None:
         listener.listen()
         listener.setblocking(False)
         self._listeners.append(listener)
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def serve_forever(self) -> None:
-        """Accept connections until `stop` or `close`."""
+    def serve_forever(
+        self, *, sign_of_life: Callable[[], None] = lambda: None, interval: float | None = None
+    ) -> None:
+        """Accept connections until `stop` or `close`.
+
+        Args:
+            sign_of_life: called every `interval` seconds, between two connections.
+            interval: None: never.
+        """
+        due = 0.0
         while not self._stopping.is_set():
-            for key, _ in self._selector.select():
+            if interval is not None and time.monotonic() >= due:
+                sign_of_life()
+                due = time.monotonic() + interval
+            for key, _ in self._selector.select(interval):
                 if isinstance(key.fileobj, socket.socket):
                     self._accept(key.fileobj)
+                else:
+                    os.eventfd_read(self._wake)
+            if self._statistics_asked:
+                self._statistics_asked = False
+                self._log_statistics()
+
+    def ask_statistics(self) -> None:
+        """Have `serve_forever` log the statistics; signal handlers and other threads may call it."""
+        self._statistics_asked = True
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def start(self) -> None:
         """`serve_forever` in a thread of its own."""
@@ -196,11 +243,33 @@ class Server:
 
     def counters(self) -> Counters:
         """What was done so far, on connections past and present."""
+        return sum(self.statistics().exports.values(), Counters())
+
+    def statistics(self) -> Statistics:
+        """What was done so far by export, and how many clients there are."""
         with self._lock:
-            total = self._past
+            done = {name: self._past.get(name, Counters()) for name in self._exports}
+            connections = dict.fromkeys(self._exports, 0)
+            handshakes = 0
             for peer in self._peers:
-                total = total + peer.counters()
-        return total
+                if peer.export is None:
+                    handshakes += 1
+                else:
+                    done[peer.export] += peer.counters()
+                    connections[peer.export] += 1
+            return Statistics(done, connections, handshakes, self._accepted, self._refused)
+
+    def _log_statistics(self) -> None:
+        now = self.statistics()
+        event(
+            _statistics_log,
+            logging.INFO,
+            "statistics",
+            **{"handshakes": now.handshakes, "accepted": now.accepted, "refused": now.refused},
+        )
+        for name, counters in now.exports.items():
+            facts = {"export": name, "connections": now.connections[name], **asdict(counters)}
+            event(_statistics_log, logging.INFO, "statistics of an export", **facts)
 
     def close(self) -> None:
         """End all threads and close all sockets: requests under way get a moment, then they are cut off.
@@ -252,6 +321,10 @@ class Server:
             closing=self._stopping.is_set,
         )
 
+    def _number(self) -> int:
+        """A number for a connection in the log."""
+        return next(self._numbers)
+
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
@@ -260,11 +333,24 @@ class Server:
             self._stopping.wait(0.1)
             return
         with self._lock:
-            if self.refusing or len(self._peers) >= self._max_connections:
-                sock.close()
-                return
-            peer = _Peer(sock, self)
-            self._peers.add(peer)
+            full = len(self._peers) >= self._max_connections
+            # whoever connects and says nothing does not keep others out
+            oldest = next((peer for peer in self._peers if peer.export is None), None) if full else None
+            refused = self.refusing or (full and oldest is None)
+            self._accepted += 1
+            if not refused:
+                peer = _Peer(sock, self)
+                self._peers[peer] = None
+                if oldest is not None:
+                    del self._peers[oldest]
+            else:
+                self._refused += 1
+        if oldest is not None:
+            oldest.hang_up(socket.SHUT_RDWR)
+        if refused:
+            sock.close()
+            event(_log, logging.WARNING, "connection refused: too many", most=self._max_connections)
+            return
         try:
             peer.thread.start()
         except RuntimeError:  # no more threads are to be had: this client must go, the others stay
@@ -273,8 +359,9 @@ class Server:
 
     def _forget(self, peer: "_Peer") -> None:
         with self._lock:
-            self._peers.discard(peer)
-            self._past = self._past + peer.counters()
+            self._peers.pop(peer, None)
+            if peer.export is not None:
+                self._past[peer.export] = self._past.get(peer.export, Counters()) + peer.counters()
 
 
 class _Peer:
@@ -283,6 +370,7 @@ class _Peer:
     def __init__(self, sock: socket.socket, server: Server) -> None:
         self.tallies = [Tally()]
         self.thread = threading.Thread(target=self._run, name="nbd-connection", daemon=True)
+        self.export: str | None = None  # none yet
         self._sock = sock
         self._server = server
 
@@ -293,22 +381,47 @@ class _Peer:
         hang_up(self._sock, how)
 
     def _run(self) -> None:
+        number, why = self._server._number(), "the client closed it"
+        event(_log, logging.INFO, "connection accepted", number=number, client=_name_of(self._sock))
         try:
             with self._sock:
                 if self._sock.family != socket.AF_UNIX:
-                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    _set_tcp(self._sock)
                 connection = NbdConnection(NbdRole.SERVER, max_payload=self._server._max_payload)
-                entered, sock = self._server._reception().receive(self._sock, connection)
+                entered, sock = self._server._reception().receive(self._sock, connection, self._enter)
                 with sock:
                     if entered is not None:
                         sock.settimeout(None)
+                        self._limit_idleness()
+                        event(_log, logging.INFO, "export entered", number=number, export=self.export)
                         connection.negotiated = entered.negotiated
                         backend = self._server._backends[entered.export.name]
                         self._transmit(sock, connection, entered.export, backend)
-        except (OSError, NbdError):
-            pass  # the peer went away or is no NBD client: its connection ends, the server goes on
+        except (OSError, NbdError) as error:
+            why = str(error)  # the peer went away or is no NBD client: the server goes on
         finally:
             self._server._forget(self)
+            if self._server._stopping.is_set():
+                why = "the server ends"
+            if self._server._stopping.is_set():
+                why = "the server ends"
+            done = asdict(self.counters())
+            event(_log, logging.INFO, "connection ended", number=number, why=why, export=self.export, **done)
+
+    def _enter(self, entered: EnteredExport) -> bool:
+        """From here on nobody takes our place; False: somebody has."""
+        with self._server._lock:
+            if self not in self._server._peers:
+                return False
+            self.export = entered.export.name
+            return True
+
+    def _limit_idleness(self) -> None:
+        """By the kernel's clock of the socket: no call more for a request."""
+        seconds = self._server._idle_timeout
+        if seconds is not None:
+            timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
     def _transmit(
         self, sock: socket.socket, connection: NbdConnection, export: Export, backend: Backend
@@ -321,6 +434,25 @@ class _Peer:
             AtOnce(sock, service, self.tallies, stopping).run()
         else:
             InTurn(sock, service, connection.payload, self.tallies[0], stopping).run()
+
+
+def _set_tcp(sock: socket.socket) -> None:
+    """No delay of answers; and a client whose machine is gone is found out in two minutes."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _name_of(sock: socket.socket) -> str:
+    """Who the client is, as far as the system knows: a TCP address, or the process behind a Unix socket."""
+    try:
+        if sock.family == socket.AF_UNIX:
+            pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return f"pid {pid} uid {uid}"
+        return "{}:{}".format(*sock.getpeername()[:2])
+    except OSError:
+        return "gone already"
 
 
 def _join(peers: list[_Peer], seconds: float) -> bool:
