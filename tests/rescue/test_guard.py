@@ -85,7 +85,7 @@ def test_a_freeze_is_kept_with_stacks_memory_and_history(
     assert "could be done: dirty-limits: echo 82845696 > /proc/sys/vm/dirty_bytes" in kept
     assert re.search(r"before: \d+\.\d+ nbd0: 12 completed, 3 in flight\n", kept)
     log = (root / "kmsg").read_text()
-    assert log.startswith("<4>ioflusher guard: no request of /dev/nbd0 completed for 0.0 s")
+    assert log.startswith("<4>ioflusher guard: no request of /dev/nbd0 completed for ")
     assert "does nothing about it" in log
     told = len(said)
     watcher.look()

@@ -111,7 +111,10 @@ def end(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             actions=tuple(actions),
             root=device.root,
         )
-        return rescue.end(), log
+        try:
+            return rescue.end(), log
+        finally:
+            rescue.close()
 
     return run
 
@@ -208,6 +211,16 @@ def test_a_device_that_vanishes_is_frozen_no_longer(
     """It has no requests."""
     outcome, _ = end(("a", lambda: (device.place / "stat").write_text("")))
     assert outcome.recovered
+
+
+def test_no_thread_stays(device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]]) -> None:
+    """A guard that ends a thousand freezes has no more threads than before."""
+    before = threading.active_count()
+    end(("a", lambda: None), ("b", lambda: device.set(11, 0)))
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_a_device_that_vanished_before(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def rescue(
 
     for name in only:
         if name not in NAMES:
-            raise click.UsageError(f"there is no action {name!r}{did_you_mean(name, NAMES)}")
+            raise click.UsageError(f"there is no action {name!r}; {did_you_mean(name, NAMES)}")
     names = tuple(name.removeprefix("/dev/") for name in devices)
     allowed = frozenset(name.removeprefix("/dev/") for name in allow_loss)
     if mode == "now":

@@ -150,6 +150,8 @@ class Rescue:
                 assert outcome.seconds is not None
                 ended_after = acted - begun + outcome.seconds
             self._tell(outcome)
+        if done and all(ready.step.background for ready in done):
+            ended_after = self._wait(before, begun, done[-1].step.wait_s)
         for refused in self._refused if ended_after is None else ():
             self._tell(refused)
         if ended_after is not None:
@@ -170,6 +172,7 @@ class Rescue:
     def close(self) -> None:
         """Give up what was loaded."""
         for ready in self._ready:
+            ready.worker.end()
             if ready.future is None or ready.future.done():  # what hangs uses its files still
                 ready.prepared.close()
         self._requests.close()
@@ -205,12 +208,18 @@ class Rescue:
             time.sleep(POLL_S)
         else:
             return StepOutcome(ready.step, StepResult.HANGS, f"not done within {DO_S:g} s")
-        deadline = time.monotonic() + ready.step.wait_s
+        seconds = self._wait(before, acted, ready.step.wait_s)
+        result = StepResult.NO_EFFECT if seconds is None else StepResult.ENDED_IT
+        return StepOutcome(ready.step, result, detail, seconds)
+
+    def _wait(self, before: int, acted: float, wait_s: float) -> float | None:
+        """Wait for a request that completes; seconds since `acted` then."""
+        deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
             if (seconds := self._completed_since(before, acted)) is not None:
-                return StepOutcome(ready.step, StepResult.ENDED_IT, detail, seconds)
+                return seconds
             time.sleep(POLL_S)
-        return StepOutcome(ready.step, StepResult.NO_EFFECT, detail)
+        return None
 
     def _completed_since(self, before: int, acted: float) -> float | None:
         """Seconds since `acted` if a request completed; a device that is gone has completed all."""

@@ -15,7 +15,9 @@ class Worker:
     """Runs what it is given, one thing after another."""
 
     def __init__(self, name: str) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], object], Future[object]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], object], Future[object]] | None] = (
+            queue.SimpleQueue()
+        )
         before = threading.stack_size(STACK)
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -28,9 +30,13 @@ class Worker:
         self._work.put((action, cast("Future[object]", future)))
         return future
 
+    def end(self) -> None:
+        """Have the thread end, once what it does is done."""
+        self._work.put(None)
+
     def _run(self) -> None:
-        while True:
-            action, future = self._work.get()
+        while (work := self._work.get()) is not None:
+            action, future = work
             try:
                 future.set_result(action())
             except Exception as error:  # handed on by the future

@@ -43,6 +43,8 @@ def main() -> None:
     settings = load_settings(sys.argv[1])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    # whoever started it may have blocked them, and a blocked signal stays blocked across exec
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     warm_up()
     for trouble in protect(settings.priority):
         say(f"goes on without it: {trouble}")

@@ -1,0 +1,73 @@
+"""`rescue --now` as far as it can be seen without acting: who may, what is frozen, what it takes."""
+
+import json
+import os
+
+import pytest
+
+from ioflusher.cli import rescue as verb
+from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn
+from tests.audit.machines import WELL
+from tests.cli.program import call
+from tests.rescue.freezes import NBD0
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorded machine in place of this one; this process stays ordinary, and is taken for root's."""
+    monkeypatch.setattr(verb, "live_machine", lambda names: (Analysis(WELL, ()), (NBD0,)))
+    monkeypatch.setattr("ioflusher.rescue.protection.protect", lambda: ())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def test_nothing_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said, with status 0, and nothing is done."""
+    monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: ())
+    ended = call("rescue", "--now")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.stdout == "nothing is frozen: 1 served devices, none stood still for 3 s\n"
+    assert json.loads(call("rescue", "--now", "--json").stdout) == {
+        "frozen": False,
+        "recovered": True,
+        "freezes": [],
+    }
+
+
+def test_what_may_only_be_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stack shows that the daemon waits for itself: nothing is done, and that is said."""
+    slow = DeviceFreeze(NBD0, FreezeWay.UNKNOWN, SeenIn.LIVE, False, "it may only be slow", 3.0)
+    monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: (slow,))
+    ended = call("rescue", "--now")
+    assert "/dev/nbd0: it may only be slow; nothing is done" in ended.stderr
+    assert "--only ACTION" in ended.stderr
+
+
+def test_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is looked at."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ended = call("rescue", "--now")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "--now needs root" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--now", "--snapshot", __file__], "takes no --snapshot"),
+        (["--plan", "--allow-loss", "nbd0"], "--allow-loss is for --now"),
+        (["--only", "dirty-limit"], "there is no action 'dirty-limit'; did you mean"),
+    ],
+)
+def test_wrong_usage(words: list[str], said: str) -> None:
+    """What was wrong."""
+    ended = call("rescue", *words)
+    assert ended.status == 2
+    assert said in ended.stderr
+
+
+def test_a_device_that_nobody_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, with those that there are."""
+    monkeypatch.undo()
+    with pytest.raises(Exception, match=r"/dev/sda is no device that a process .*; found: /dev/nbd0"):
+        verb.check_names(["sda"], [NBD0])
