@@ -150,10 +150,12 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
             f"{scenario.name}: machine.memory: expected more than {taken >> 20} MiB, which kernel and "
             f"programs have, found {scenario.machine.memory >> 20} MiB"
         )
+    min_free = min_free_bytes(scenario)
     if scale.memory_units:
         size = min(size, scale.memory_units * scale.unit_bytes)
+        min_free = min(min_free, size // 8)
     read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
-    make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free_bytes(scenario))
+    make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free)
 
     def limit(name: str, percent: int) -> int:
         in_bytes = int(sysctl.get(f"vm.{name}_bytes", 0))
