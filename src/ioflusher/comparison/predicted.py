@@ -17,6 +17,7 @@ _SCHEDULER_SECTION = {"mutex_lock", "__mutex_lock", "io_schedule", "schedule", "
 _OUTCOMES = {
     RunOutcome.FROZEN: "frozen",
     RunOutcome.DONE: "finished",
+    RunOutcome.OUT_OF_MEMORY: "out of memory",
     RunOutcome.OUT_OF_TIME: "out of time",
 }
 

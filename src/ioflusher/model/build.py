@@ -64,11 +64,17 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     check_scenario(scenario, scenario.name)
     _check_modelled(scenario)
     linux = Linux(version, scale.unit_bytes)
+    # of a small instance all memory is soon being written, which a killer would take for the end
+    linux.kills = scale == FULL
+    threads = scenario.daemon.thread
+    linux.realtime = bool(scenario.hardening.realtime) or any(thread.realtime for thread in threads)
+    linux.oom_score_adj = scenario.hardening.oom_score_adj or 0
     _add_memory(linux, scenario, scale)
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE, what="elements of the bio pool"))
     memory = linux.variable(
         "daemon_memory", 0, linux.zone.free.high, what="memory of the daemon", unit="memory"
     )
+    linux.daemon_memory = memory
     use = scenario.device.use
     if scenario.cgroup is not None and scenario.cgroup.memory_max is not None:
         limit = linux.units(scenario.cgroup.memory_max)
@@ -176,7 +182,7 @@ def _check_modelled(scenario: Scenario) -> None:
             hint="`ioflusher lab run` plays all that a scenario may say",
         )
 
-    device, hardening, cgroup = scenario.device, scenario.hardening, scenario.cgroup
+    device, cgroup = scenario.device, scenario.cgroup
     if device.kind not in STACKS:
         refuse("device.kind", f"one of {', '.join(map(repr, STACKS))}", device.kind)
     if device.use == "btrfs":
@@ -193,10 +199,6 @@ def _check_modelled(scenario: Scenario) -> None:
         refuse("pressure.kind", "'none' or 'reader'", scenario.pressure.kind)
     if scenario.workload.kind == "anonymous" and scenario.workload.passes > 1:
         refuse("workload.passes", "1 for 'anonymous', as nothing is read from swap", scenario.workload.passes)
-    if hardening.reserve:
-        refuse("hardening.reserve", "0, as it does not reclaim a daemon's memory", hardening.reserve)
-    if hardening.oom_score_adj is not None:
-        refuse("hardening.oom_score_adj", "none, as it kills nobody", hardening.oom_score_adj)
     if cgroup is not None:
         _check_cgroup(scenario, cgroup, refuse)
     for fault in scenario.fault:
@@ -220,9 +222,11 @@ def _check_cgroup(
 
 def _notes(scenario: Scenario) -> tuple[str, ...]:
     """What the scenario says that makes no difference in the model."""
-    said = ("device.mkfs has no effect: a file system has one allocation group",)
-    return (said if scenario.device.mkfs else ()) + tuple(
-        f"kernel.sysctl.{name} has no effect: {SYSCTL_WITHOUT_EFFECT[name]}"
-        for name in scenario.kernel.sysctl
-        if name in SYSCTL_WITHOUT_EFFECT
-    )
+    said = []
+    if scenario.device.mkfs:
+        said.append("device.mkfs has no effect: a file system has one allocation group")
+    if scenario.hardening.reserve:
+        said.append("hardening.reserve has no effect: reclaim leaves a daemon's own memory alone anyway")
+    without_effect = (name for name in scenario.kernel.sysctl if name in SYSCTL_WITHOUT_EFFECT)
+    said += [f"kernel.sysctl.{name} has no effect: {SYSCTL_WITHOUT_EFFECT[name]}" for name in without_effect]
+    return tuple(said)

@@ -73,6 +73,7 @@ class Code:
         weight: int = 1,
         begins: str = "",
         completes: str = "",
+        kills: str = "",
     ) -> None:
         """One step from here on; the arguments are those of `ioflusher.model.transitions.Step`."""
         if self._at is None:
@@ -93,6 +94,7 @@ class Code:
                 weight=weight,
                 begins=begins,
                 completes=completes,
+                kills=kills,
             )
         )
         self._at = to
@@ -258,6 +260,7 @@ def _without_decisions(steps: list[Step], rests: set[int]) -> list[Step]:
                 or step.after_ns is not None
                 or step.begins
                 or step.completes
+                or step.kills
                 or len(behind) != 1
                 or behind[0] is step
                 or step.to in rests

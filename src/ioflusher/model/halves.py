@@ -59,9 +59,13 @@ class ModelHalf:
         return tuple(waiting[pid] for pid in wait_cycle(behind, [pid for pid in daemons if pid in waiting]))
 
     def came_out_as(self, outcome: str) -> bool:
-        """Whether it came out as a scenario has it: "frozen" or "finished"."""
-        wanted = {"frozen": RunOutcome.FROZEN, "finished": RunOutcome.DONE}.get(outcome)
-        return self.result.outcome is wanted
+        """Whether it came out as a scenario has it: "frozen", "finished" or "out of memory"."""
+        wanted = {
+            "frozen": RunOutcome.FROZEN,
+            "finished": RunOutcome.DONE,
+            "out of memory": RunOutcome.OUT_OF_MEMORY,
+        }
+        return self.result.outcome is wanted.get(outcome)
 
 
 def daemons_of(half: ModelHalf) -> tuple[str, ...]:

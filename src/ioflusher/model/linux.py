@@ -43,6 +43,9 @@ class Linux:
         swap: the swap area, if there is one.
         shrinkers: of caches that reclaim makes smaller.
         groups: memory control groups by their names.
+        realtime: whether any task is a real-time task, which may use what lies below the min watermark.
+        kills: whether there is an OOM killer.
+        daemon_memory: what daemons hold. oom_score_adj: of the daemon.
     """
 
     version: Version
@@ -53,6 +56,10 @@ class Linux:
     swap: "SwapArea | None" = None
     shrinkers: list[Shrinker] = field(default_factory=list)
     groups: "dict[str, MemoryGroup]" = field(default_factory=dict)
+    realtime: bool = False
+    kills: bool = False
+    daemon_memory: Variable | None = None
+    oom_score_adj: int = 0
     _variables: list[Variable] = field(default_factory=list)
     _programs: list[Program] = field(default_factory=list)
 

@@ -11,7 +11,14 @@ from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
-from ioflusher.model.reclaim import reclaimable, try_to_free_pages
+from ioflusher.model.oom import may_kill, out_of_memory, retries_ns
+from ioflusher.model.reclaim import (
+    allow_direct_reclaim,
+    can_be_throttled,
+    reclaimable,
+    throttle_direct_reclaim,
+    try_to_free_pages,
+)
 from ioflusher.model.transitions import Changes, Variable
 from ioflusher.model.versions import holds
 
@@ -107,9 +114,8 @@ def _alloc_pages_slowpath(
 ) -> None:
     """__alloc_pages_slowpath(): wake kswapd, the min watermark, direct reclaim, again.
 
-    A mask without __GFP_FS never brings the OOM killer (out_of_memory(), mm/oom_kill.c, returns true):
-    where it finds nothing to reclaim it goes round for ever. The model has that as a wait for what would
-    let it go on.
+    A mask without __GFP_FS never brings the OOM killer (`ioflusher.model.oom`): where it finds nothing to
+    reclaim it goes round for ever. The model has that as a wait for what would let it go on.
     """
     zone = linux.zone
     least = watermark(linux, gfp, code.flags, realtime=realtime)
@@ -118,8 +124,19 @@ def _alloc_pages_slowpath(
         with ways.way(label, {**taken, **woken}, when=zone.free > least, takes_ns=ALLOCATION_NS):
             code.leave()
         if gfp & Gfp.DIRECT_RECLAIM and not code.flags & PF_MEMALLOC:
-            with ways.otherwise("", woken, when=reclaimable(linux, gfp), waits_for=_lack(gfp)):
-                try_to_free_pages(code, linux, gfp)
+            found = reclaimable(linux, gfp)
+            if can_be_throttled(linux, code.flags):
+                allowed = allow_direct_reclaim(linux)
+                with ways.otherwise("", woken, when=found & allowed, waits_for=_lack(gfp)):
+                    try_to_free_pages(code, linux, gfp)
+                with ways.otherwise("", woken, when=found & allowed.negated()):
+                    throttle_direct_reclaim(code, linux, gfp)
+            else:
+                with ways.otherwise("", woken, when=found, waits_for=_lack(gfp)):
+                    try_to_free_pages(code, linux, gfp)
+            if may_kill(linux, gfp):
+                with ways.way("looks in vain again and again", woken, after_ns=retries_ns(linux)):
+                    out_of_memory(code, linux)
         else:
             with ways.otherwise("", woken, when=zone.free > least, waits_for="free memory"):
                 pass

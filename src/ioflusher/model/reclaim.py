@@ -13,12 +13,14 @@ Neither waits for writeback (that is for limits of control groups of version 1).
 for an element of the bio pool, a tag, a lock of the driver, room in its socket.
 """
 
-from ioflusher.kernel.task_flags import PF_KSWAPD, PF_MEMALLOC
+from ioflusher.kernel.task_flags import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_KERNEL, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.transitions import Expression
 
+# HZ, in throttle_direct_reclaim()
+THROTTLED_NS = 1_000_000_000
 # isolating and freeing a unit of clean pages
 SCAN_NS = 30_000
 
@@ -33,6 +35,37 @@ def reclaimable(linux: Linux, gfp: int) -> Expression:
         for shrinker in linux.shrinkers:
             found = found | shrinker.can_free()
     return found
+
+
+def can_be_throttled(linux: Linux, flags: int) -> bool:
+    """Whether a task stands in throttle_direct_reclaim() at all: kernel threads do not.
+
+    Half of the min watermark has to be there and has to be used by somebody, which real-time tasks do.
+    """
+    return linux.realtime and linux.zone.wmark_min > 1 and not flags & PF_KTHREAD
+
+
+def allow_direct_reclaim(linux: Linux) -> Expression:
+    """Whether half of the min watermark is free, or kswapd, which finds nothing, has given up."""
+    zone = linux.zone
+    return (zone.free > zone.wmark_min // 2) | reclaimable(linux, GFP_KERNEL).negated()
+
+
+def throttle_direct_reclaim(code: Code, linux: Linux, gfp: int) -> None:
+    """A task that would reclaim waits for kswapd, which needs what is left: mm/vmscan.c.
+
+    Without __GFP_FS for a second at most, in state S, and then it reclaims; with it for as long as it takes.
+    """
+    allowed = allow_direct_reclaim(linux)
+    calls = ("__alloc_pages_direct_reclaim", "try_to_free_pages", "throttle_direct_reclaim")
+    interruptible = not gfp & Gfp.FS
+    with code.choice() as ways:
+        what = "kswapd to free memory"
+        with code.call(*calls), ways.way(when=allowed, waits_for=what, interruptible=interruptible):
+            pass
+        if interruptible:
+            with ways.way("was throttled for a second", after_ns=THROTTLED_NS):
+                try_to_free_pages(code, linux, gfp)
 
 
 def try_to_free_pages(code: Code, linux: Linux, gfp: int) -> None:

@@ -30,6 +30,7 @@ class RunOutcome(Enum):
 
     DONE = "done"
     FROZEN = "frozen"
+    OUT_OF_MEMORY = "out of memory"
     OUT_OF_TIME = "out of time"
 
 
@@ -94,6 +95,7 @@ class RunResult:
         waiting: the tasks that wait, with what and for whom.
         values: all variables in the end, by name.
         samples: (time, values) now and then, in the order of the system's variables.
+        killed: whom the OOM killer took; empty for nobody.
     """
 
     outcome: RunOutcome
@@ -105,6 +107,7 @@ class RunResult:
     waiting: tuple[Waiting, ...]
     values: dict[str, int]
     samples: tuple[tuple[int, tuple[int, ...]], ...]
+    killed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,8 @@ class _Run:
                     if option.completes:
                         self._complete(option.completes)
                         moved_at = self.now
+                    elif option.step.kills:
+                        return self._result(RunOutcome.OUT_OF_MEMORY, steps, waits, option.step.kills)
             if worked and all(points[number][at[number]].rests for number in working):
                 return self._result(RunOutcome.DONE, steps, waits)
             worked = False
@@ -297,7 +302,7 @@ class _Run:
         self.last[device] = self.moved[device] = self.now
         self.completed[device] = self.completed.get(device, 0) + 1
 
-    def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int]) -> RunResult:
+    def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int], killed: str = "") -> RunResult:
         values = dict(zip(self.index, self.values, strict=True))
         behind: dict[int, dict[int, str]] = {task: {} for task in waits}
         if outcome is not RunOutcome.DONE:  # it takes as long as a short run
@@ -336,6 +341,7 @@ class _Run:
             tuple(waiting),
             values,
             tuple(self.samples),
+            killed,
         )
 
     def _compiled(self, program: Program) -> list[_Point]:

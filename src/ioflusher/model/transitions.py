@@ -189,6 +189,7 @@ class Step:
         weight: how often a run takes it where several can be taken, against theirs.
         begins: the device a request of which it begins; empty for none.
         completes: the device a request of which it completes, for what counts as progress; empty for none.
+        kills: the program that the OOM killer takes here, where a run ends; empty for none.
     """
 
     at: int
@@ -204,6 +205,7 @@ class Step:
     weight: int = 1
     begins: str = ""
     completes: str = ""
+    kills: str = ""
 
 
 @dataclass(frozen=True, slots=True)
