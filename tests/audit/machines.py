@@ -64,7 +64,7 @@ DAEMON = Process(
         FileUse("/usr/bin/server", FileKind.EXECUTABLE, ROOT, 1),
         FileUse("/usr/lib/libc.so.6", FileKind.LIBRARY, ROOT, 1),
         FileUse("/var/log/server", FileKind.LOG, ROOT, 1),
-        FileUse("/var/lib/disk.img", FileKind.WRITTEN, ROOT, 1),
+        FileUse("/var/lib/disk.img", FileKind.WRITTEN, ROOT, 1, direct=True),
         FileUse("/dev/nbd0", FileKind.DEVICE, NBD),
     ),
 )

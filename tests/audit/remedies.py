@@ -61,6 +61,7 @@ ROWS = (
     Row("swap-on-served", SET, OWN, "executed swap-on-served by set"),
     Row("swap-on-served", LOCK, OWN, "executed swap-on-served by lock"),
     Row("swap-on-served", LIMIT, reason="as for memory-not-locked"),
+    Row("swap-stored-in-file", rf"swapoff {PATH}", reason="the command of swap-on-served"),
     Row("executable-on-served", LOCK, reason="the code of library-on-served, which is executed"),
     Row("executable-on-served", LIMIT, reason="as for memory-not-locked"),
     Row("library-on-served", LOCK, OWN, "executed library-on-served"),

@@ -131,6 +131,13 @@ CASES = (
         "swap (/dev/nbd0) lies on /dev/nbd0, and server (7) lacks locked memory",
     ),
     Case(
+        "swap-stored-in-file",
+        machine({"files": (FileUse("/srv/image", FileKind.WRITTEN, ROOT, 1),)}, swaps=(SWAP_ON_NBD,)),
+        PROCESS,
+        "there is swap on it, and what it writes to /srv/image is written back by the kernel's flusher",
+        severity="warning",
+    ),
+    Case(
         "executable-on-served",
         on_served(FileKind.EXECUTABLE),
         PROCESS,

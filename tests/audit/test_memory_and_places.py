@@ -193,6 +193,29 @@ def test_swap_on_the_served_device() -> None:
     assert "swap-on-served" not in found(machine(UNLOCKED, swaps=swaps), HOLDER)
 
 
+@pytest.mark.parametrize(
+    ("file", "found_it"),
+    [
+        (FileUse("/srv/image", FileKind.WRITTEN, ROOT, 1), True),
+        (FileUse("/srv/image", FileKind.WRITTEN, ROOT, 1, direct=True), False),
+        (FileUse("/srv/image", FileKind.READ, ROOT, 1), False),
+        (FileUse("/srv/log", FileKind.LOG, ROOT, 1), False),
+        (FileUse("/dev/sda", FileKind.DEVICE, ROOT), False),
+        (FileUse("/run/pid", FileKind.WRITTEN, "0:25", 25), False),
+        (FileUse("/srv/image", FileKind.WRITTEN, "9:9"), False),  # nobody knows where it lies
+    ],
+)
+def test_swap_that_is_stored_in_a_buffered_file(file: FileUse, found_it: bool) -> None:
+    """The flusher writes only what is dirty in a page cache with a disk below it."""
+    memory = Mount(25, 1, "0:25", "/", "/run", "tmpfs", "tmpfs")
+    snapshot = machine({"files": (file,)}, swaps=(SWAP_ON_NBD,))
+    snapshot = replace(snapshot, mounts=(*snapshot.mounts, memory))
+    assert ("swap-stored-in-file" in found(snapshot)) is found_it
+    elsewhere = replace(snapshot, swaps=(SWAP_ELSEWHERE,))
+    assert "swap-stored-in-file" not in found(elsewhere)
+    assert "swap-stored-in-file" not in found(snapshot, HOLDER)
+
+
 def swap_findings(snapshot: Snapshot, *services: StorageService) -> list[AuditFinding]:
     return [one for one in judged(snapshot, *services).findings if one.rule == "swap-on-served"]
 

@@ -1,4 +1,4 @@
-"""Rules on a daemon's own memory: locked, swapped out, and where swap lies."""
+"""Rules on a daemon's own memory: locked, swapped out, where swap lies and where it is stored."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,8 +11,10 @@ from ioflusher.audit.thresholds import Thresholds
 from ioflusher.audit.view import AuditedDaemon, Stake, Target, View
 from ioflusher.kernel.capability import CAP_IPC_LOCK
 from ioflusher.kernel.lock_plan import LockFigures, LockMethod, plan_lock
-from ioflusher.machine.process import Process
+from ioflusher.machine.graph.layers import LayerKind
+from ioflusher.machine.process import FileKind, FileUse, Process
 from ioflusher.machine.storage import Swap
+from ioflusher.support.text import counted
 
 _STATE = "the state on every thread"
 _MEMORY = "locked memory"
@@ -248,3 +250,47 @@ def _make_fit(view: View, carrier: _Carrier) -> tuple[str, ...]:
         return (f"ioflusher set {process.pid}",)
     # this sets the state, too
     return lock_commands(process) if lock_plan(view, process, carrier.daemon.own_swaps)[1] else ()
+
+
+def swap_stored_in_file(view: View, thresholds: Thresholds) -> Iterator[Found]:
+    """Daemons that serve swap and have a file open for buffered writing, which the flusher writes back."""
+    for daemon in view.daemons:
+        stores = [file for file in daemon.process.files or () if _is_written_back(view, file)]
+        if not (daemon.own_swaps and daemon.worker and stores):
+            continue
+        pid, first = daemon.process.pid, stores[0]
+        others = f" and {counted(len(stores) - 1, 'file')} more" if len(stores) > 1 else ""
+        yield Found(
+            daemon.severity(Severity.WARNING),
+            daemon.subject,
+            f"{daemon.serves}: there is swap on it, and what it writes to {first.path}{others} is written "
+            "back by the kernel's flusher, which does not carry the state",
+            (
+                *(
+                    Evidence(f"/proc/{pid}, {file.kind.value} file", f"{file.path}, opened without O_DIRECT")
+                    for file in stores[:MOST_NAMED]
+                ),
+                *more(len(stores) - MOST_NAMED, "file"),
+                *_of_swaps(daemon.own_swaps),
+                *evidence_of_service(daemon),
+            ),
+            Remedy(
+                f"Have the daemon store on a block device of its own in place of {first.path}, and until "
+                "then put swap on another disk.",
+                commands=tuple(f"swapoff {quoted(swap.path)}" for swap in daemon.own_swaps),
+            ),
+        )
+
+
+# file systems in memory: nothing of them is written back to a disk
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+
+
+def _is_written_back(view: View, file: FileUse) -> bool:
+    """Whether pages of the file that the process makes dirty are for the flusher to write."""
+    if file.kind is not FileKind.WRITTEN or file.direct:
+        return False
+    layer = view.layers.of_file(file)
+    if layer is None or layer.kind is not LayerKind.FILE_SYSTEM:
+        return False
+    return all(mount.fstype not in _IN_MEMORY for mount in view.layers.mounts.get(layer.name, ()))
