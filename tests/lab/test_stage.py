@@ -672,3 +672,25 @@ def test_our_own_server_listens_where_the_kind_says() -> None:
     argv = nbd.own_server(order, "", nbd.NbdTcpStack.listen)
     assert argv[4:6] == ["--tcp", "127.0.0.1:10809"]
     assert argv[6:8] == ["--remote", REMOTE]
+
+
+@pytest.mark.parametrize(
+    ("stalled_s", "state", "frozen"),
+    [
+        (7.5, "D", False),
+        (8.0, "D", True),
+        (8.0, "S", True),
+        (8.0, "R", False),
+        (31.9, "R", False),
+        (32.0, "R", True),
+    ],
+)
+def test_a_daemon_that_is_ready_to_run_is_given_time(
+    stalled_s: float, state: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a processor is not frozen yet; what stays ready four times as long is, in circles."""
+    observer = Observer(tuple, cast(Any, None), cast(Any, None), cast(Any, None))
+    waiting = SimpleNamespace(state="S")
+    monkeypatch.setattr(observer, "threads", lambda stacks: (waiting, SimpleNamespace(state=state)))
+    observer.stalled_s = stalled_s
+    assert observer.is_frozen(8) is frozen

@@ -27,6 +27,9 @@ MEMORY_FIELDS = (
     "SwapFree",
     "SwapTotal",
 )
+# So many times `stalled_s` for a daemon that is ready to run: on a busy machine it lacks a processor alone.
+READY_FACTOR = 4
+
 VM_COUNTERS = ("oom_kill", "pswpin", "pswpout", "allocstall_normal", "allocstall_dma32", "allocstall_movable")
 
 
@@ -108,6 +111,17 @@ class Observer:
                 memory_kib=self.memory_kib(),
                 near_misses=self._near_misses.read(),
             )
+        )
+
+    def is_frozen(self, stalled_s: float) -> bool:
+        """Whether nothing has completed for `stalled_s`, and not because the daemons lack a processor.
+
+        Threads that are ready to run get more time; in the end they count, too: reclaim can go in circles.
+        """
+        if self.stalled_s < stalled_s:
+            return False
+        return self.stalled_s >= READY_FACTOR * stalled_s or all(
+            thread.state != "R" for thread in self.threads(stacks=False)
         )
 
     def threads(self, *, stacks: bool) -> tuple[ThreadReport, ...]:

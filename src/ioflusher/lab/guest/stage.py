@@ -233,7 +233,7 @@ def watch(
                     observer.work_ended(0)
                     return
         observer.sample()
-        if observer.stalled_s >= work.scenario.frozen.stalled_s:
+        if observer.is_frozen(work.scenario.frozen.stalled_s):
             observer.device_frozen()
             return
     observer.work_ended(worker.wait())  # it ended before it had read everything back
