@@ -22,6 +22,9 @@ _LAST_DATA_HEAD: Final = (
 )
 _OFFSET_SIZE: Final = wire.CHUNK_OFFSET.size
 
+DONE_SIZE: Final = _DONE.size  # bytes of what `done` and `whole_data` return
+WHOLE_DATA_SIZE: Final = _DATA.size
+
 
 def simple(error: int, cookie: int) -> bytes:
     """A simple reply; the data of a READ that was done follows."""

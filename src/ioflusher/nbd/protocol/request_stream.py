@@ -60,7 +60,9 @@ class RequestStream:
 
     def wanted(self) -> memoryview:
         """The memory to be filled next, in part or as a whole. Ask when `requests` has come to its end."""
-        return self._memory[self._end : HEADER if self._payload_is_long else None]
+        if self._end or self._payload_is_long:
+            return self._memory[self._end : HEADER if self._payload_is_long else None]
+        return self._memory
 
     def received(self, count: int) -> None:
         """Say that the first `count` bytes of `wanted()` were filled."""
@@ -90,9 +92,9 @@ class RequestStream:
                         position, end = self._start, self._end
                         break
                 yield request
-        rest = end - position
-        memory[:rest] = memory[position:end]
-        self._end = rest
+        self._end = rest = end - position
+        if rest:
+            memory[:rest] = memory[position:end]
 
     def take(self, length: int) -> memoryview | None:
         """All of a payload, valid until `wanted()` is filled; None when it is not yet all there."""

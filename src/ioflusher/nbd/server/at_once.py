@@ -115,7 +115,7 @@ class _Worker:
                 error, views = answer(request, connection._service, self.memory)
                 self._tally.count(request.command, request.length, error)
                 with connection._sending:
-                    send_all(connection._sock, views)
+                    send_all(connection._sock, views, sum(map(len, views)))
             except OSError:  # of the socket: the client is gone
                 hang_up(connection._sock, socket.SHUT_RDWR)
             except Exception:

@@ -69,7 +69,7 @@ class InTurn:
         try:
             self._run()
         finally:
-            self._send()
+            self._send(sum(map(len, self._answers)))
 
     def _run(self) -> None:
         stream, receive, stopping = self._stream, self._sock.recv_into, self._stopping.is_set
@@ -78,7 +78,8 @@ class InTurn:
         memory_at, read_into = backend.memory_at, backend.read_into
         memory_for, write = backend.memory_for, backend.write
         structured = self._service.negotiated.structured_replies
-        done, whole_data = replies.done, replies.whole_data
+        done, whole_data, done_size = replies.done, replies.whole_data, replies.DONE_SIZE
+        header_size = replies.WHOLE_DATA_SIZE if structured else done_size
         longest_read, longest_write = self._plain_lengths()
 
         while not stopping():
@@ -87,33 +88,33 @@ class InTurn:
                 return
             stream.received(received)
             reads = bytes_read = writes = bytes_written = 0
-            waiting = used = 0  # bytes of data to be sent, and of `memory` that has some of them
+            waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
             try:
                 for head, cookie, offset, length in stream.requests():
                     if head == READ and length <= longest_read and offset + length <= size:
                         data = memory_at(offset, length)
                         if data is None:
                             if used + length > len(memory):
-                                waiting = used = self._send()
+                                waiting = used = self._send(waiting)
                             data = memory[used : used + length]
                             try:
                                 read_into(offset, data)
                             except (OSError, IoflusherError) as error:
-                                self._fail(cookie, error)
+                                waiting += self._fail(cookie, error)
                                 continue
                             used += length
                         append(whole_data(cookie, offset, length) if structured else done(cookie))
                         append(data)
                         reads += 1
                         bytes_read += length
-                        waiting += length
+                        waiting += header_size + length
                         if waiting >= SEND_AT:
-                            waiting = used = self._send()
+                            waiting = used = self._send(waiting)
                     elif head == WRITE and length <= longest_write and offset + length <= size:
                         stored = None
                         payload = stream.take(length)
                         if payload is None:  # the rest of it is still to come
-                            waiting = used = self._send()
+                            waiting = used = self._send(waiting)
                             stored = memory_for(offset, length)
                             payload = memory[:length] if stored is None else stored
                             if not receive_all(self._sock, stream.split(payload)):
@@ -124,20 +125,23 @@ class InTurn:
                             if stored is None:
                                 write(offset, payload)
                         except (OSError, IoflusherError) as error:
-                            self._fail(cookie, error)
+                            waiting += self._fail(cookie, error)
                             continue
                         append(done(cookie))
+                        waiting += done_size
                         writes += 1
                         bytes_written += length
                     else:
-                        waiting = used = self._send()
+                        waiting = used = self._send(waiting)
                         request = Request(command_of(head), flags_of(head), cookie, offset, length)
                         if not self._do_other(request):
                             return
             finally:
-                count_done(_READ, reads, bytes_read)
-                count_done(_WRITE, writes, bytes_written)
-            self._send()
+                if reads:
+                    count_done(_READ, reads, bytes_read)
+                if writes:
+                    count_done(_WRITE, writes, bytes_written)
+            self._send(waiting)
 
     def _plain_lengths(self) -> tuple[int, int]:
         """Up to which length a READ and a WRITE without flags need no look but at the export's end."""
@@ -163,18 +167,19 @@ class InTurn:
         error, views = answer(request, self._service, self._memory)
         self._answers += views
         self._tally.count(request.command, request.length, error)
-        self._send()
+        self._send(sum(map(len, views)))
         return True
 
-    def _fail(self, cookie: int, error: OSError | IoflusherError) -> None:
-        """Answer a plain READ or WRITE that the back end failed to do."""
+    def _fail(self, cookie: int, error: OSError | IoflusherError) -> int:
+        """Answer a plain READ or WRITE that the back end failed to do; returns the answer's length."""
         number, reply = failed(cookie, self._service, error)
         self._answers.append(reply)
-        self._tally.count(Cmd.READ, 0, number)
+        self._tally.count(_READ, 0, number)
+        return len(reply)
 
-    def _send(self) -> int:
-        """Send what is gathered; returns how much is left, which is nothing."""
-        if self._answers:
-            send_all(self._sock, self._answers)
+    def _send(self, length: int) -> int:
+        """Send what is gathered, `length` bytes; returns how many are left, which is 0."""
+        if length:
+            send_all(self._sock, self._answers, length)
             self._answers.clear()
         return 0

@@ -1,4 +1,4 @@
-"""Bytes to and from a socket, all of them. TLS sockets know neither gathering nor MSG_WAITALL."""
+"""Bytes to and from a socket, all of them."""
 
 import contextlib
 import socket
@@ -9,9 +9,8 @@ MOST_VIEWS = 1024  # IOV_MAX of Linux (include/uapi/linux/uio.h, UIO_MAXIOV)
 
 def receive_all(sock: socket.socket, room: memoryview) -> bool:
     """Fill `room`; False when the peer closed before."""
-    flags = socket.MSG_WAITALL if type(sock) is socket.socket else 0
     while room:
-        count = sock.recv_into(room, 0, flags)
+        count = sock.recv_into(room, 0, socket.MSG_WAITALL)
         if not count:
             return False
         room = room[count:]
@@ -28,16 +27,12 @@ def drop(sock: socket.socket, missing: int, memory: memoryview) -> bool:
     return True
 
 
-def send_all(sock: socket.socket, views: Sequence[bytes | memoryview]) -> None:
-    """Send pieces, one behind the other, in one system call where the socket takes them."""
-    if type(sock) is not socket.socket:
-        sock.sendall(b"".join(views))  # in one piece: every call makes a record of its own
-        return
-    for first in range(0, len(views), MOST_VIEWS):
-        some = views[first : first + MOST_VIEWS] if len(views) > MOST_VIEWS else views
-        sent = sock.sendmsg(some)
-        if sent < sum(map(len, some)):  # a signal or a time-out made it stop short
-            _send_rest(sock, some, sent)
+def send_all(sock: socket.socket, views: Sequence[bytes | memoryview], length: int) -> None:
+    """Send pieces, `length` bytes together, in one system call where the socket takes them."""
+    some = views[:MOST_VIEWS] if len(views) > MOST_VIEWS else views
+    sent = sock.sendmsg(some)
+    if sent < length:  # there are more, or a signal made it stop short
+        _send_rest(sock, views, sent)
 
 
 def _send_rest(sock: socket.socket, views: Sequence[bytes | memoryview], sent: int) -> None:
