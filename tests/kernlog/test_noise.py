@@ -106,13 +106,90 @@ def test_frames_of_an_open_stack_go_the_short_way() -> None:
     assert reader.passes(frame)
 
 
-@pytest.mark.parametrize(
-    "line", [b"Call Trace:", b"a D 1 2 3", b" ? foo+0x1/0x2", b"name", b'"swapper"', b"]:", b"?"]
+# of each word a line that says something, and has no other word that would save it
+TELLING = (
+    "Kernel panic - not syncing: so it was",
+    "Out of memory: Kill process 12 (x) score 9",
+    "python invoked oom-killer: gfp_mask=0xd0",
+    "INFO: task a:1 blocked for more than 120 seconds.",
+    "see the hard LOCKUP of this machine, and a lockup",
+    "rcu: INFO: rcu_sched detected stalls on CPUs",
+    "x: page allocation failure: order:0, mode:0",
+    "x: page allocation stalls for 10s and more",
+    "XFS: x(1) possible memory allocation deadlock in kmem",
+    "nfs: server a.b not responding, still trying",
+    "blk_update_request: I/O error, dev sda, sector 1",
+    "block nbd0: Connection timed out, retrying it",
+    "connection1:0: detected conn error (1022) now",
+    "session1: session recovery timed out after 9 secs",
+    "sd 0:0:0:0: rejecting I/O to offline device now",
+    "nvme nvme0: I/O 1 QID 2 timeout, aborting",
+    "sd 0:0:0:0: some task abort: SUCCESS here",
+    "Node 0 DMA32 free:1kB min:2kB low:3kB",
+    "one held: (&a){+.+.}, x and y",
 )
-def test_what_means_something_is_no_noise(line: bytes) -> None:
+
+
+@pytest.mark.parametrize("line", TELLING)
+def test_what_reports_something_is_no_noise(line: str) -> None:
     """Nor what would with other numbers."""
-    assert not is_noise(line.decode())
-    assert not is_noise(re.sub(rb"\d", b"", line).decode())
+    assert not is_noise(line)
+    assert not is_noise(re.sub(r"\d", "", line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "of that: f+0x1/0x2 and so",
+            "[<c0>] (schedule) from [<c1>] (x) and",
+            "(schedule) from (x) and so on",
+        ),
+        *("schedule at ffff and so on", "see it at: there or not", "and so on #1 [ff] schedule"),
+        *("schedule mm/x.c:12 and so on", "schedule mm/x.h:12 and so on", "schedule mm/x.S:12 and so on"),
+        *("or that task:a and so on", "Task name: a b [affinity: f]", "one more with state:D in it"),
+        *("CPU: 1 Comm: x or so", "and so on, PID: 1 it is", "and so on, a pid: 1 it is"),
+        *("TID: 12 or any other", "and tid: 12 or any other", "see COMMAND: or so it says"),
+        *("this is /proc/1/stack of x", "this is a Call Trace: of it", "this is /proc/1/comm : x"),
+        *("for more than 120 seconds now", "Freed by them or others", "and its related work creation: is"),
+        *("page last free pid and so", "Uninit was created at it", "and ALLOC: PFN and so on"),
+        *("x D 1 (NOTLB) or more", "possible circular locking of it", "an inconsistent lock state of it"),
+        *("a-safe lock order of it", "Chain exists of: a or b", "the existing dependency chain (is"),
+        *("inconsistent {a} usage of it", "Possible unsafe scenario of it", "a BUG: of this kind here"),
+        *(
+            "Unable to handle kernel paging",
+            "Internal error: Oops: 5 it is",
+            "a general protection fault: of it",
+        ),
+        *("a WARNING: of this kind here", "it was Not tainted 5.10.0 then", "Linux version 5.10.0 of it"),
+        *(
+            "its Workqueue: a b and c",
+            "and RIP: 0010:x of it",
+            "and </IRQ> of all this",
+            "and </NMI> of all this",
+        ),
+        *(
+            "and <TASK> of all this",
+            "and <EOI> of all this",
+            "and Code: 0f of it",
+            "---[ end trace of all this",
+        ),
+        *(
+            'see "MESSAGE" : [ of it',
+            "Call Trace:",
+            " ? foo+0x1/0x2",
+            "name",
+            '"swapper"',
+            "]:",
+            "?",
+            "a 1  2 3",
+        ),
+    ],
+)
+def test_what_belongs_to_a_stack_is_no_noise(line: str) -> None:
+    """Frames, heads, lockdep's words, marks; names alone or in quotes, a mark of doubt, numbers at the end."""
+    assert not is_noise(line)
+    assert not is_noise(re.sub(r"\d", "", line))
 
 
 def test_shapes_are_bounded() -> None:
