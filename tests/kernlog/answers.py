@@ -17,10 +17,11 @@ ANSWERS = Path(__file__).parent / "answers.json"
 
 def answer(name: str) -> list[dict[str, Any]]:
     """Of each episode: verdict, tasks, edges, roles, device, daemon, what is missing, who has to act."""
-    return [_episode(episode) for episode in diagnose_log((LOGS / f"{name}.txt").read_bytes()).episodes]
+    return [episode_answer(episode) for episode in diagnose_log((LOGS / f"{name}.txt").read_bytes()).episodes]
 
 
-def _episode(episode: Episode) -> dict[str, Any]:
+def episode_answer(episode: Episode) -> dict[str, Any]:
+    """All of that of one episode."""
     roles = (step.role.value for step in reversed(episode.chain) if step.role)
     return {
         "verdict": f"{'recursion' if episode.recursion else 'other'}, {episode.kind.value}, "

@@ -424,3 +424,53 @@ def test_a_sleep_that_the_kernel_calls_io_is_io() -> None:
     )
     kinds = [diagnose_log(text.format(io).encode()).episodes[0].kind for io in ("", " in I/O wait")]
     assert kinds == [Kind.OTHER, Kind.SLOW_STORAGE]
+
+
+def ends(comm: str, names: str) -> tuple[str, ...]:
+    """What a task holds or has to bring about, as --explain prints it, without the reasons."""
+    (episode,) = diagnose_log(log(comm, names)).episodes
+    return tuple(gift.partition(" [")[0] for gift in episode.gives)
+
+
+def test_what_reclaim_does_inside_a_file_system_is_not_what_was_held_before() -> None:
+    """A transaction that reclaim itself began is no end of an edge; the inode that it frees is one."""
+    inside = SLEEP + " io_schedule __wait_on_buffer ext4_mark_inode_dirty ext4_evict_inode evict dispose_list"
+    given = ends("kswapd0", inside + " prune_icache_sb super_cache_scan do_shrink_slab" + KSWAPD)
+    assert "inode" in given
+    assert "transaction" not in given
+
+
+def test_who_waits_for_all_shrinkers_in_a_driver_may_hold_its_lock() -> None:
+    """A shrinker that waits for that driver then waits for it."""
+    waits = SLEEP + " rwsem_down_write_slowpath down_write register_shrinker dm_bufio_client_create"
+    given = ends("lvm", waits + " dm_block_manager_create dm_table_add_target dm_ctl_ioctl vfs_ioctl")
+    assert "held of dm" in given
+
+
+def test_a_workers_words_name_what_it_works_for() -> None:
+    """The subsystem whose requests it completes, not storage in general."""
+    names = SLEEP + " wait_for_completion xfs_buf_iowait xfs_bwrite xfs_reclaim_inode super_cache_scan"
+    names += " do_shrink_slab " + SLAB + " kmem_cache_alloc loop_queue_work" + " " + WORKER
+    (episode,) = cycles(("kworker/u8:3", names))
+    assert "the kernel's worker for loop" in episode.edges[0].gives
+
+
+def test_a_lock_that_the_task_has_itself_stays_its_own() -> None:
+    """The kernel names the waiter as the owner: it waits, below its own allocation, for what it holds."""
+    names = SLEEP + " mutex_lock msm_gem_shrinker_scan do_shrink_slab " + SLAB
+    text = log("Xorg", names + " kmalloc msm_gem_new msm_ioctl_gem_new drm_ioctl vfs_ioctl")
+    line = b"INFO: task Xorg:100 is blocked on a mutex likely owned by task Xorg:100.\n"
+    things = [diagnose_log(data).episodes[0].edges[0].thing for data in (text, text + line)]
+    assert things == ["held", "held"]
+
+
+def test_swap_over_a_network_file_system_is_called_swap() -> None:
+    """Its own worker reclaims: one task that waits for its own answer is named after what reclaim did."""
+    names = (
+        SLEEP + " rpc_wait_bit_killable nfs_direct_wait nfs_file_direct_write nfs_swap_rw __swap_writepage"
+    )
+    names += (
+        " pageout" + PAGES + " kmem_cache_alloc rpc_malloc call_allocate __rpc_execute rpc_async_schedule "
+    )
+    (episode,) = cycles(("kworker/u8:2", names + WORKER))
+    assert ([edge.thing for edge in episode.edges], episode.kind) == (["answer"], Kind.SWAP_RECURSION)

@@ -187,7 +187,7 @@ def test_what_reports_something_is_no_noise(line: str) -> None:
     ],
 )
 def test_what_belongs_to_a_stack_is_no_noise(line: str) -> None:
-    """Frames, heads, lockdep's words, marks; names alone or in quotes, a mark of doubt, numbers at the end."""
+    """Frames, heads, lockdep's words, marks; a name alone or in quotes, doubt, numbers at the end."""
     assert not is_noise(line)
     assert not is_noise(re.sub(r"\d", "", line))
 

@@ -7,7 +7,8 @@ from ioflusher.kernlog.stacks.askers import Service
 from ioflusher.kernlog.stacks.subsystems import families
 from ioflusher.kernlog.stacks.things import Thing
 
-# Commands that the remedies name, as they are typed into a root shell; tests run each in a guest.
+# Commands that the remedies name, as they are typed into a root shell; tests/kernlog/test_guest_remedies.py
+# executes each in a guest.
 RESERVE = (
     "f=/proc/sys/vm/min_free_kbytes; n=$(awk '/^MemTotal/ {print int($2 / 50)}' /proc/meminfo); "
     "[ $n -le $(cat $f) ] || echo $n > $f"
@@ -20,14 +21,13 @@ FUSE_STACKS = (
 )
 EVERY_STACK = "echo t > /proc/sysrq-trigger; ioflusher diagnose --dmesg"
 NFS_STATE = "cat /proc/self/mountstats"
-CEPH_STATE = "cat /sys/kernel/debug/ceph/*/osdc"
 CIFS_STATE = "cat /proc/fs/cifs/DebugData"
 
 _LOCKED = "lock its memory (mlockall with MCL_CURRENT | MCL_FUTURE) and allocate its buffers before it serves"
 _MORE_FREE = f"keep more memory free for such threads, 2 % of the machine's if less is set: {RESERVE}"
 _SERVERS = {
     "nfs": f"look at the server and the network to it; what waits for it: {NFS_STATE}",
-    "ceph": f"look at the cluster and the network to it; what waits for it: {CEPH_STATE}",
+    "ceph": "look at the cluster and the network to it",
     "cifs": f"look at the server and the network to it; what waits for it: {CIFS_STATE}",
 }
 _ORDER = "this is a lock order fault of the kernel: use a kernel with the fix, or report it"
@@ -55,15 +55,13 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
         return (_ORDER, newer) if Thing.SHRINKERS in things and older else (_ORDER,)
     if not any(_allocates(member) for member in members):
         return (_ORDER, "do not write to /proc/sys/vm/drop_caches meanwhile")
-    if any(member.asker.service is Service.FLUSHER for member in members):
-        group = "move the writers out of small memory cgroups (version 1) meanwhile"
-        fix = "this is the kernel's to solve: use a kernel with the fix"
-        return (fix, group) if any(map(_charged, members)) else (fix, _MORE_FREE)
     part = next((member.asker.part for member in members if member.asker.part), None) or "the subsystem"
     if any(map(_charged, members)):
         meanwhile = f"meanwhile give its memory cgroup more: {_group_of(members)}"
     else:
         meanwhile = f"meanwhile {_MORE_FREE}"
+    if any(member.asker.service is Service.FLUSHER for member in members):
+        return ("this is the kernel's to solve: use a kernel with the fix", meanwhile)
     return (
         f"this is the kernel's to solve: {part} has to allocate under memalloc_noio_save() or "
         "memalloc_nofs_save(); use a newer kernel or report it",

@@ -35,7 +35,7 @@ def _kind(cycle: Cycle) -> Kind:
     if Thing.DIRTY in things:
         return Kind.THROTTLED_DAEMON
     outside = any(edge.waiter.body.reclaim is None and edge.thing in _LOCKS for edge in cycle)
-    if outside and things & _LOCKS and Thing.THREAD not in things:
+    if outside and Thing.THREAD not in things:
         return Kind.LOCK_HELD_IN_RECLAIM
     answers = next((edge.scope for edge in cycle if edge.thing is Thing.ANSWER), None)
     if answers and len(cycle) > 1:
