@@ -84,6 +84,7 @@ class Journal:
         self.blocks = [Knowledge() for _ in range(blocks)]
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.cuts = 0  # how often the writers' connections were or will be cut
         self._number = 0
 
     def asked(self, block: int, zero: bool) -> int:
@@ -258,8 +259,8 @@ class Writer(threading.Thread):
         self.may_run = threading.Event()
         self.resting = threading.Event()
         self.stopped = False
-        self.may_lose = False  # whether an error of the connection is what is being tested
         self._client: Client | None = None
+        self._cuts = 0  # before this connection was made
 
     def run(self) -> None:
         block: int | None = None
@@ -271,6 +272,7 @@ class Writer(threading.Thread):
                 continue
             try:
                 if self._client is None:
+                    self._cuts = self._journal.cuts
                     self._client = Client(self._address, timeout=5.0)
                 block = None
                 if self._random.random() < 0.05:
@@ -286,7 +288,7 @@ class Writer(threading.Thread):
                 return
             except NbdError as error:
                 if self._client is not None:
-                    if not self.may_lose:
+                    if self._cuts == self._journal.cuts and not self.stopped:
                         self._journal.wrong.append(f"a writer's connection broke: {error}")
                     self._client.close()
                 self._client = None
@@ -328,7 +330,6 @@ def scene(
     finally:
         for writer in writers:
             writer.stopped = True
-            writer.may_lose = True
             writer.may_run.set()
         front.kill()
         for writer in writers:
@@ -361,9 +362,9 @@ def play(
         for kill in range(kills):
             kind = kinds[kill % len(kinds)]
             for writer in writers:
-                writer.may_lose = kind in ("front", "cut client")
                 writer.may_run.set()
             time.sleep(chance.uniform(0.02, 0.12))
+            journal.cuts += kind in ("front", "cut client")
             if kind == "front":
                 front.kill()
                 rest(writers)  # whoever was answered has told the journal then

@@ -71,6 +71,7 @@ KINDS = {
     "remote": BackendKind("remote[,connections=N][,patience=SECONDS]:URI", "remote", "RemoteBackend", _text),
     "concat": BackendKind("concat:BACKEND + BACKEND...", "concatenation", "ConcatenatedBackend", _several),
     "part": BackendKind("part,offset=SIZE[,size=SIZE]:BACKEND", "part", "PartBackend", _another),
+    "s3": BackendKind("s3[,size=SIZE][,piece=SIZE]:https://HOST/BUCKET[/PREFIX]", "s3", "S3Backend", _text),
     "overlay": BackendKind(
         "overlay[,layer=PATH][,block=SIZE][,direct]:BACKEND", "overlay", "OverlayBackend", _another
     ),
