@@ -53,7 +53,11 @@ def events_enabled() -> list[str]:
     """Events that any instance but the lab's has enabled, by triggers too ("0*" or "1*")."""
     places = [INSTANCES.parent, *INSTANCES.glob("ioflusher-watch-*")]
     files = [place / "events" / system / "enable" for place in places for system in ("vmscan", "writeback")]
-    return [f"{file}: {file.read_text().strip()}" for file in files if file.read_text().strip() != "0"]
+    found = []
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):  # an instance that is about to come or to go
+            found.append(f"{file}: {file.read_text().strip()}")
+    return [line for line in found if not line.endswith(": 0")]
 
 
 def become_watch(*options: str) -> NoReturn:

@@ -13,7 +13,6 @@ from ioflusher.watch.record import Heading, ToldAlarm, WatchRecord
 from ioflusher.watch.sample import (
     CountedBy,
     DaemonSample,
-    DeviceSample,
     MachineSample,
     MemorySample,
     ReclaimCount,
@@ -21,7 +20,7 @@ from ioflusher.watch.sample import (
 from ioflusher.watch.summary import DaemonSummary, summary
 
 UNKNOWN = "?"
-BAR = 24
+BAR = 16
 STACK_LINES = 12  # of a stalled thread's
 # an old request, before it is an alarm
 SLOW_S = 1.0
@@ -32,7 +31,7 @@ def screen(heading: Heading, record: WatchRecord, told: Sequence[tuple[float, To
     sample = record.sample
     parts: list[RenderableType] = [_title(heading, sample), _memory(sample), Text()]
     if sample.daemons:
-        parts.append(_daemons(sample))
+        parts += _daemons(sample)
     else:
         parts.append(Text("no daemon in the I/O path was found on this machine", style="dim"))
     parts += [Text(printable(note), style="yellow") for note in sample.notes]
@@ -55,23 +54,23 @@ def _title(heading: Heading, sample: MachineSample) -> Text:
 
 def _memory(sample: MachineSample) -> Table:
     memory = sample.memory
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        grid.add_column(no_wrap=True)
+    grid = Table.grid(padding=(0, 1))
+    for width in (len("memory free"), BAR + 2, None):
+        grid.add_column(min_width=width, overflow="fold")
     marks = ", ".join(
         f"{name} {size(value)}"
         for name, value in (("min", memory.min_kib), ("low", memory.low_kib), ("high", memory.high_kib))
     )
     below = _below(memory)
     grid.add_row(
-        "memory free", _bar(memory.free_kib, memory.total_kib, below), f"{size(memory.free_kib)}  ({marks})"
+        "memory free", _bar(memory.free_kib, memory.total_kib, below), f"{size(memory.free_kib)} ({marks})"
     )
     held = _sum(memory.dirty_kib, memory.writeback_kib)
     grid.add_row(
         "dirty",
         _bar(held, memory.dirty_limit_kib, _dirty_style(held, memory)),
-        f"{size(memory.dirty_kib)} and {size(memory.writeback_kib)} under writeback"
-        f"  (limit {size(memory.dirty_limit_kib)}, background {size(memory.dirty_background_kib)})",
+        f"{size(memory.dirty_kib)}, {size(memory.writeback_kib)} under writeback,"
+        f" limit {size(memory.dirty_limit_kib)}",
     )
     if memory.swap_total_kib:
         used = memory.swap_total_kib - (memory.swap_free_kib or 0)
@@ -116,83 +115,80 @@ def _bar(value: int | None, whole: int | None, style: str) -> Text:
     return Text.assemble("[", ("#" * filled, style), ("." * (BAR - filled), "dim"), "]")
 
 
+# name, width: 80 columns are enough, for the console of a machine that freezes has no more
 COLUMNS = (
-    ("pid", "right"),
-    ("daemon", "left"),
-    ("state", "right"),
-    ("reclaim with I/O", "right"),
-    ("without", "right"),
-    ("reclaim s", "right"),
-    ("pauses", "right"),
-    ("paused s", "right"),
-    ("requests", "right"),
-    ("oldest", "right"),
-    ("locked", "right"),
-    ("swapped", "right"),
-    ("now", "left"),
+    ("state", 6),
+    ("I/O", 6),
+    ("no I/O", 8),
+    ("reclaim", 9),
+    ("pauses", 8),
+    ("paused", 9),
+    ("reqs", 6),
+    ("oldest", 9),
+    ("locked", 9),
+    ("swapped", 9),
 )
 
 
-def _daemons(sample: MachineSample) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1), header_style="dim", expand=False)
-    for name, side in COLUMNS:
-        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+def _daemons(sample: MachineSample) -> list[RenderableType]:
+    """A line of names, and for each daemon one of who it is, one of numbers, and what these are made of."""
+    lines: list[RenderableType] = [Text("".join(name.rjust(width) for name, width in COLUMNS), style="dim")]
     for daemon in sample.daemons:
-        table.add_row(*_row(daemon, sample))
-    return table
+        lines += _daemon(daemon, sample)
+    return lines
 
 
-def _row(daemon: DaemonSample, sample: MachineSample) -> list[Text | str]:
+def _daemon(daemon: DaemonSample, sample: MachineSample) -> list[RenderableType]:
     total = summary(daemon, sample)
     whole = total.covered == total.to_cover
-    requests, oldest = _requests(total.devices)
-    return [
-        str(daemon.pid),
-        Text.assemble((printable(daemon.comm), "bold"), f"\n{printable(daemon.serves)}"),
-        Text(f"{total.covered}/{total.to_cover}", "green" if whole else "yellow" if total.covered else "red"),
-        _entries(total.with_io, "bold red"),
-        _entries(total.without_io, ""),
-        seconds(total.reclaim_s),
-        _number(total.dirty_pauses, "bold red"),
-        seconds(total.dirty_paused_s),
-        requests,
-        oldest,
-        size(daemon.locked_kib),
-        Text(size(daemon.swapped_kib), "red" if daemon.swapped_kib else ""),
-        _now(total),
-    ]
+    flight = [device.in_flight for device in total.devices if device.in_flight is not None]
+    ages = [device.oldest_s for device in total.devices if device.oldest_s is not None]
+    oldest = max(ages, default=None)
+    cells = (
+        (f"{total.covered}/{total.to_cover}", "green" if whole else "yellow" if total.covered else "red"),
+        _entered(total.with_io, "bold red"),
+        _entered(total.without_io, ""),
+        (seconds(total.reclaim_s), ""),
+        (UNKNOWN if total.dirty_pauses is None else str(total.dirty_pauses), _red(total.dirty_pauses)),
+        (seconds(total.dirty_paused_s), ""),
+        (str(sum(flight)) if flight else UNKNOWN, ""),
+        (seconds(oldest), _red(oldest is not None and oldest > SLOW_S)),
+        (size(daemon.locked_kib), ""),
+        (size(daemon.swapped_kib), _red(daemon.swapped_kib)),
+    )
+    who = Text.assemble(f"{daemon.pid} ", (printable(daemon.comm), "bold"), f"  {printable(daemon.serves)}")
+    for wait, threads, longest in total.waits:
+        who.append("  ")
+        who.append(f"{wait.value}, {counted(threads, 'thread')}, {longest:.0f} s", "bold red")
+    numbers = Text()
+    for (text, style), (_, width) in zip(cells, COLUMNS, strict=True):
+        numbers.append(text.rjust(width), style)
+    return [who, numbers, *_details(total)]
 
 
-def _entries(counts: Sequence[ReclaimCount], style: str) -> Text:
-    text = Text(str(sum(count.entered for count in counts)), style if counts else "")
-    for count in counts:
-        where = " (cgroup)" if count.cgroup else ""
+def _details(total: DaemonSummary) -> list[RenderableType]:
+    """The flags of entries into reclaim; of several devices each that has requests."""
+    lines: list[RenderableType] = []
+    for count in (*total.with_io, *total.without_io):
         if count.gfp_flags:
-            text.append(f"\n{count.entered} {printable(count.gfp_flags)}{where}", "dim")
-    return text
+            where = ", of a memory cgroup" if count.cgroup else ""
+            lines.append(Text(f"      {count.entered} {printable(count.gfp_flags)}{where}", style="dim"))
+    if len(total.devices) > 1:
+        for device in total.devices:
+            if device.in_flight:
+                name = printable(device.name)
+                lines.append(
+                    Text(f"      {name}: {device.in_flight}, {seconds(device.oldest_s)}", style="dim")
+                )
+    return lines
 
 
-def _number(value: int | None, style: str) -> Text:
-    return Text(UNKNOWN if value is None else str(value), style if value else "")
+def _entered(counts: Sequence[ReclaimCount], style: str) -> tuple[str, str]:
+    return str(sum(count.entered for count in counts)), style if counts else ""
 
 
-def _requests(devices: Sequence[DeviceSample]) -> tuple[Text, Text]:
-    requests, ages = Text(), Text()
-    for number, device in enumerate(devices):
-        end = "\n" if number + 1 < len(devices) else ""
-        name = f"{printable(device.name)} " if len(devices) > 1 else ""
-        requests.append(f"{name}{UNKNOWN if device.in_flight is None else device.in_flight}{end}")
-        old = device.oldest_s is not None and device.oldest_s > SLOW_S
-        ages.append(f"{seconds(device.oldest_s)}{end}", "bold red" if old else "")
-    return requests, ages
-
-
-def _now(total: DaemonSummary) -> Text:
-    text = Text()
-    for number, (wait, threads, longest) in enumerate(total.waits):
-        text.append("\n" if number else "")
-        text.append(f"{wait.value}, {counted(threads, 'thread')}, {longest:.0f} s", "bold red")
-    return text
+def _red(wrong: object) -> str:
+    return "bold red" if wrong else ""
 
 
 def _alarms(told: Sequence[tuple[float, ToldAlarm]]) -> list[RenderableType]:
@@ -230,8 +226,8 @@ def size(kib: int | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """As "1.25"; "?" for unknown."""
-    return UNKNOWN if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    """As "1.25s"; "?" for unknown."""
+    return UNKNOWN if value is None else f"{value:.2f}s" if value < 100 else f"{value:.0f}s"
 
 
 def _sum(first: int | None, second: int | None) -> int | None:

@@ -71,18 +71,17 @@ class OwnInstance:
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
         self.directory = tracefs / "instances" / own_name()
-        self._keeper: subprocess.Popen[bytes] | None = None
-        with contextlib.suppress(OSError):
-            sweep(tracefs)
-        self.directory.mkdir()
+        sweep(tracefs)
+        # before there is anything to be removed
+        self._keeper: subprocess.Popen[bytes] | None = subprocess.Popen(
+            ["/bin/sh", "-c", _KEEPER, "sh", str(self.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
-            self._keeper = subprocess.Popen(
-                ["/bin/sh", "-c", _KEEPER, "sh", str(self.directory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self.directory.mkdir()
             # nothing is recorded: the triggers count, and the buffer stays as small as it can be
             self.write("buffer_size_kb", "4")
         except OSError:

@@ -118,15 +118,13 @@ class DeviceSample:
     Attributes:
         name: as in /sys/block.
         completed: requests since it exists; in_flight: issued and not completed.
-        oldest_s: the age of the oldest in flight, seconds.
-        exact: whether that is its age; else it is at least so old (`watch.request_age`).
+        oldest_s: the age of the oldest in flight in seconds, at least (`watch.request_age`).
     """
 
     name: str
     completed: int | None
     in_flight: int | None
     oldest_s: float | None
-    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ioflusher.kernel.watermarks import Watermarks, parse_vmstat, parse_zoneinfo
 from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.threads import read_threads
 from ioflusher.watch.daemons import WatchedDaemon
+from ioflusher.watch.instance import TRACEFS
 from ioflusher.watch.kernel_counts import Counted, KernelCounts
 from ioflusher.watch.request_age import RequestAge
 from ioflusher.watch.sample import (
@@ -277,15 +278,16 @@ def _kib(pages: int | None) -> int | None:
     return None if pages is None else pages * _PAGE_KIB
 
 
-def make_sampler(*, trace: bool = True) -> Sampler:
+def make_sampler(*, trace: bool = True, tracefs: Path = TRACEFS) -> Sampler:
     """A sampler of this machine whose counts are the kernel's where it may have them."""
     if not trace:
         return Sampler(None, "asked for with --no-trace")
     try:
-        return Sampler(KernelCounts())
+        return Sampler(KernelCounts(tracefs))
     except OSError as error:
-        what = "tracefs is not mounted at /sys/kernel/tracing" if isinstance(error, FileNotFoundError) else ""
-        return Sampler(None, what or f"{error.filename or 'tracefs'}: {error.strerror}")
+        if error.filename == str(tracefs / "instances") and isinstance(error, FileNotFoundError):
+            return Sampler(None, f"tracefs is not mounted at {tracefs}")
+        return Sampler(None, f"{error.filename or tracefs}: {error.strerror}")
 
 
 def kernel_stack(pid: int, tid: int) -> str | None:
