@@ -106,6 +106,10 @@ class OwnInstance:
         """A file of the instance."""
         return (self.directory / file).read_text()
 
+    def has(self, file: str) -> bool:
+        """Whether it has such a file."""
+        return (self.directory / file).exists()
+
     def open(self, file: str) -> int:
         """A descriptor to read it over and over; whoever has it closes it before `close`."""
         return os.open(self.directory / file, os.O_RDONLY | os.O_CLOEXEC)

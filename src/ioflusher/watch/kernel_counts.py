@@ -6,6 +6,7 @@ how many, and is then begun anew.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -88,6 +89,12 @@ class KernelCounts:
         return ()
 
     def _begin(self, event: str, trigger: str) -> None:
+        if not self._instance.has(f"events/{event}/hist"):
+            if event in NEEDED:
+                why = "this kernel has no histogram triggers (CONFIG_HIST_TRIGGERS)"
+                raise OSError(errno.EOPNOTSUPP, why, event)
+            self.missing.append(event)
+            return
         try:
             self._instance.write(f"events/{event}/trigger", trigger)
             self._files[event] = self._instance.open(f"events/{event}/hist")
