@@ -237,7 +237,7 @@ class Guard:
             *_thread_lines(freeze),
             f"memory: {memory.free_kib} KiB free, {memory.dirty_kib} KiB dirty, "
             f"{memory.writeback_kib} KiB under writeback, {memory.available_kib} KiB available",
-            *(f"could be done: {step.action}: {'; '.join(step.commands)}" for step in planned.steps),
+            *(f"could be done: {': '.join((s.action, *s.commands))}" for s in planned.steps),
             *(f"before: {sample}" for sample in self._history),
         ]
         head = [freeze.reason, *_thread_lines(freeze)[:3], "acts" if acts else "does nothing about it"]
