@@ -45,7 +45,7 @@ class SweptHalf:
     """A half over its seeds.
 
     Attributes:
-        frozen, done: how many came out so; the others ran out of time.
+        frozen, done: how many came out so; the others ran out of time or memory.
         seeds: how many were played.
         longest_s: the longest time that requests were in flight and none ended, of those that were done.
     """

@@ -46,7 +46,7 @@ def half_text(half: SweptHalf) -> Text:
     if not half.frozen:
         if half.done == half.seeds:
             return Text(f"done, at most {half.longest_s:.3g} s between two requests", style="green")
-        return Text(f"{half.seeds - half.done} of {half.seeds} out of time", style="yellow")
+        return Text(f"{half.seeds - half.done} of {half.seeds} out of time or memory", style="yellow")
     style = "bold red" if half.frozen == half.seeds else "yellow"
     return Text(f"froze {half.frozen} of {half.seeds}", style=style)
 

@@ -47,10 +47,11 @@ DAEMONS: tuple[DaemonRow, ...] = (
     DaemonRow("", NBD, (_main("nbd-main"), ThreadTable("nbd-daemon", ("store",)))),
     OUR_FUSE_DAEMON,
     DaemonRow("", ("ublk",), (_main("ublk-main"), ThreadTable("ublk-daemon", ("store",)))),
-    # server/connections.c, server/threadpool: 16 threads a connection, each with a buffer that it keeps; the
-    # first one only accepts
+    # server/connections.c: DEFAULT_PARALLEL_REQUESTS, 16 threads a connection where --threads does not say
+    # otherwise, each with a buffer that it keeps; the first one only waits for them
     DaemonRow("nbdkit", NBD, (_main("nbdkit-main"), ThreadTable("nbdkit", ("allocate", "store"), count=16))),
-    # nbd-server.c: a process for each client, whose pool of 4 threads takes requests off its first one
+    # nbd-server.c: a process for each client, whose pool takes requests off its first one: max_threads of
+    # nbd-server(5), 4 by default
     DaemonRow(
         "nbd-server",
         NBD,
@@ -60,7 +61,8 @@ DAEMONS: tuple[DaemonRow, ...] = (
             ThreadTable("pool", ("store",), takes="nbd-server", count=4),
         ),
     ),
-    # nbd/server.c, util/thread-pool.c: the main loop receives, workers write
+    # nbd/server.c, util/thread-pool.c: the main loop receives, workers write; up to 64 are started where
+    # requests wait (THREAD_POOL_MAX_THREADS_DEFAULT), here 4
     DaemonRow(
         "qemu-nbd",
         NBD,
@@ -69,7 +71,8 @@ DAEMONS: tuple[DaemonRow, ...] = (
             ThreadTable("worker", ("store",), takes="qemu-nbd", count=4),
         ),
     ),
-    # libfuse, lib/fuse_loop_mt.c: up to 10 threads, each with a buffer that it keeps
+    # libfuse, lib/fuse_loop_mt.c: FUSE_LOOP_MT_DEF_MAX_THREADS, up to 10 threads, each with a buffer that it
+    # keeps; libfuse 3.10 has no such bound
     DaemonRow("bindfs", ("fuse",), (_main("bindfs-main"), ThreadTable("bindfs", ("store",), count=10))),
     # sshfs.c: data is copied into a message, which the server writes
     DaemonRow(
@@ -85,7 +88,7 @@ DAEMONS: tuple[DaemonRow, ...] = (
     DaemonRow(
         "fuse-overlayfs", ("fuse",), (ThreadTable("fuse-overlayfs", ("store",)),), writeback_cache=True
     ),
-    # usr/tgtd.c receives and replies, usr/bs.c has 16 threads a unit that write
+    # usr/tgtd.c receives and replies, usr/bs.c has threads that write: nr_iothreads of a unit, 16 by default
     DaemonRow(
         "tgtd",
         ("iscsi",),
