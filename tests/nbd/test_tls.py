@@ -505,3 +505,17 @@ def test_our_client_of_nbdkit_over_tls(pki: Path, strangers: Path, tmp_path: Pat
     finally:
         process.terminate()
         process.wait(60)
+
+
+def test_a_forwarding_server_connects_again_encrypted(pki: Path) -> None:
+    """Requests of several threads on two connections, cut in between: all are done, and encrypted."""
+    with (
+        serving(of(pki)) as (server, address),
+        RemoteBackend(replace(address, tls=trusting(pki)), connections=2) as backend,
+    ):
+        room = memoryview(bytearray(4096))
+        backend.write(0, memoryview(b"x" * 4096))
+        for peer in list(server._peers):
+            peer.hang_up(socket.SHUT_RDWR)
+        backend.read_into(0, room)
+        assert bytes(room) == b"x" * 4096
