@@ -179,15 +179,22 @@ class _ReadInPart(Exception):
         self.views, self.offset, self.failure = views, offset, failure
 
 
+def _data(backend: Backend, offset: int, room: memoryview) -> memoryview:
+    """What is stored: the back end's own memory where it has some, else `room`, now filled."""
+    data = backend.memory_at(offset, len(room))
+    if data is None:
+        backend.read_into(offset, room)
+        return room
+    return data
+
+
 def _read(request: Request, service: Service, room: memoryview) -> Views:
     offset, length, cookie = request.offset, request.length, request.cookie
     backend, room = service.backend, room[:length]
     if not service.negotiated.structured_replies:
-        backend.read_into(offset, room)
-        return [replies.done(cookie), room]
+        return [replies.done(cookie), _data(backend, offset, room)]
     if length < HOLE_WORTH_A_CHUNK or request.flags & _DF or not has_own(backend, "extents"):
-        backend.read_into(offset, room)
-        return [replies.whole_data(cookie, offset, length), room]
+        return [replies.whole_data(cookie, offset, length), _data(backend, offset, room)]
     return _read_around_holes(request, backend, room)
 
 
@@ -211,7 +218,7 @@ def _read_around_holes(request: Request, backend: Backend, room: memoryview) -> 
             begin = offset - request.offset
             part = room[begin : begin + piece.length]
             try:
-                backend.read_into(offset, part)
+                part = _data(backend, offset, part)
             except (OSError, IoflusherError) as failure:
                 raise _ReadInPart(views, offset, failure) from failure
             views += (replies.data(request.cookie, offset, piece.length, last=last), part)
