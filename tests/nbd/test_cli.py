@@ -94,6 +94,7 @@ def test_hosts_and_ports() -> None:
         (["--memory", "1M"], "give --unix or --tcp"),
         (["a=memory:1M", "--memory", "1M", "--unix", "/tmp/x"], "or exports as NAME=KIND:VALUE"),
         (["a=memory:1M", "--export", "b", "--unix", "/tmp/x"], "--export names what --memory"),
+        (["--memory", "1M", "--stdio", "--unix", "/tmp/x"], "goes with neither --unix nor --tcp"),
         (["memory", "--unix", "/tmp/x"], "'memory' has no name; expected NAME=KIND:VALUE"),
         (["a=memory:1M", "--describe", "b=text", "--unix", "/tmp/x"], "'b', which is no export here"),
         (["--memory", "1M", "--unix", "/tmp/x", "--tls-optional"], "go with --tls-certificates"),

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ def export(text: str) -> Offer:
 @click.option(
     "--tcp", type=host_port, metavar="HOST:PORT", help="Listen on this TCP address; port 0: any that is free."
 )
+@click.option("--stdio", is_flag=True, help="Serve the client on standard input (inetd).")
 @click.option("--export", default="", metavar="NAME", help="The name of the single export.")
 @click.option(
     "--describe",
@@ -150,6 +152,7 @@ def serve_command(
     readonly: bool,
     unix: str | None,
     tcp: tuple[str, int] | None,
+    stdio: bool,
     export: str,
     descriptions: tuple[str, ...],
     tls_certificates: str | None,
@@ -182,7 +185,9 @@ def serve_command(
         )
     if exports and export:
         raise click.UsageError("--export names what --memory, --file, --remote, --backend or --python serves")
-    if unix is None and tcp is None and "LISTEN_FDS" not in os.environ:
+    if stdio and (unix is not None or tcp is not None):
+        raise click.UsageError("--stdio has its client, and goes with neither --unix nor --tcp")
+    if unix is None and tcp is None and not stdio and "LISTEN_FDS" not in os.environ:
         raise click.UsageError("give --unix or --tcp, or both")
     if path is None and (direct or readonly):
         raise click.UsageError("--direct and --readonly go with --file")
@@ -232,6 +237,8 @@ def serve_command(
             signal.signal(number, lambda *_: server.stop())
         signal.signal(signal.SIGUSR1, lambda *_: server.ask_statistics())
         listeners = inherited_listeners()
+        if stdio:
+            server.serve_connected(_standard_input())
         for listener in listeners:
             server.listen_on(listener)
         addresses = []
@@ -239,7 +246,7 @@ def serve_command(
             addresses.append(server.listen_unix(unix))
         if tcp is not None:
             addresses.append(server.listen_tcp(*tcp))
-        if not addresses and not listeners:
+        if not addresses and not listeners and not stdio:
             raise IoflusherError("LISTEN_FDS is set and is not for this process", hint="give --unix or --tcp")
         if metrics is not None:
             stack.callback(_serve_metrics(server, *metrics))
@@ -301,6 +308,14 @@ def _backend_text(
     if path is not None:
         return f"file{',direct' * direct}{',readonly' * readonly}:{path}"
     return f"remote:{remote}"
+
+
+def _standard_input() -> socket.socket:
+    """The client's connection, on which both directions go."""
+    try:
+        return socket.socket(fileno=os.dup(0))
+    except OSError as error:
+        raise IoflusherError(f"standard input is no socket: {error.strerror}", errno=error.errno) from error
 
 
 @contextlib.contextmanager

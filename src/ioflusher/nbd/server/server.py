@@ -116,7 +116,7 @@ class Server:
         self._peers: dict[_Peer, None] = {}  # the oldest first
         self._past: dict[str, Counters] = {}  # of connections that are over, by export
         self._accepted = self._refused = 0
-        self._statistics_asked = False
+        self._statistics_asked = self._stop_when_alone = False
         self._numbers = itertools.count(1)
         self._accepter: threading.Thread | None = None
 
@@ -187,6 +187,11 @@ class Server:
         if listener.family == socket.AF_UNIX:
             return Address(path=os.fsdecode(bound), export=self.export.name, tls=self._clients_tls())
         return Address(host=bound[0], port=bound[1], export=self.export.name, tls=self._clients_tls())
+
+    def serve_connected(self, sock: socket.socket) -> None:
+        """Serve a client that is connected already, as inetd hands it over, and `stop` when it has left."""
+        self._stop_when_alone = True
+        self._greet(sock)
 
     def _listen(self, listener: socket.socket) -> None:
         listener.listen()
@@ -332,6 +337,10 @@ class Server:
             # It gave up before we came, or descriptors ran out: then trying at once would spin.
             self._stopping.wait(0.1)
             return
+        self._greet(sock)
+
+    def _greet(self, sock: socket.socket) -> None:
+        """Give a client its thread, if there is room."""
         with self._lock:
             full = len(self._peers) >= self._max_connections
             # whoever connects and says nothing does not keep others out
@@ -362,6 +371,8 @@ class Server:
             self._peers.pop(peer, None)
             if peer.export is not None:
                 self._past[peer.export] = self._past.get(peer.export, Counters()) + peer.counters()
+        if self._stop_when_alone:
+            self.stop()
 
 
 class _Peer:
