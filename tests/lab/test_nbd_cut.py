@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ioflusher.lab.messages import PlayHalf
 from ioflusher.lab.stacks import nbd, nbd_cut
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.errors import NbdError
+from ioflusher.nbd.kernel_client.options import ClientOptions
 from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 ADDRESS = parse_uri("nbd://127.0.0.1:10809")
@@ -30,17 +32,19 @@ class Server:
         self.refuse = 0
         self.asked = threading.Semaphore(0)
         self.meanwhile: Callable[[], None] = lambda: None
-        self.timeouts: dict[str, int] = {}
+        self.options = ClientOptions()
         monkeypatch.setattr(nbd_cut, "connect", self.connect)
         monkeypatch.setattr(nbd_cut, "reconnect", self.reconnect)
         monkeypatch.setattr(nbd_cut, "RETRY_S", 0.001)
 
-    def connect(self, device: str, address: Address, **timeouts: int) -> tuple[None, list[socket.socket]]:
+    def connect(
+        self, device: str, address: Address, options: ClientOptions
+    ) -> tuple[None, list[socket.socket]]:
         assert (device, address) == ("/dev/nbd0", ADDRESS)
-        self.timeouts = timeouts
-        return None, self.reconnect(device, address)
+        self.options = options
+        return None, self.reconnect(device, address).sockets
 
-    def reconnect(self, device: str, address: Address) -> list[socket.socket]:
+    def reconnect(self, device: str, address: Address) -> Any:
         self.asked.release()
         if self.refuse:
             self.refuse -= 1
@@ -49,7 +53,7 @@ class Server:
         servers.settimeout(30)
         self.meanwhile()
         self.ends.append(servers)
-        return [kernels]
+        return SimpleNamespace(sockets=[kernels])
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def test_a_cut_ends_it_and_another_is_made_when_it_is_over(server: Server) -> No
     """The server sees the end of the first one; it is asked until it takes another, and that one stays."""
     connection = nbd_cut.CuttableConnection("/dev/nbd0", ADDRESS)
     wait_for(1, server)
-    assert server.timeouts == {"timeout": 10, "dead_connection_timeout": 3600}
+    assert (server.options.timeout, server.options.dead_connection_timeout) == (10, 3600)
     connection.cut()
     assert server.ends[0].recv(1) == b""
     connection.cut()  # it is gone already
@@ -116,7 +120,7 @@ def test_netlink_only_where_the_connection_is_cut(
         return None, []
 
     monkeypatch.setattr(nbd, "attach", lambda device, address: note("ioctl"))
-    monkeypatch.setattr(nbd_cut, "connect", lambda device, address, **_: note("netlink"))
+    monkeypatch.setattr(nbd_cut, "connect", lambda device, address, options: note("netlink"))
     scenario = replace(scenario, device=replace(scenario.device, kind=kind))
     stack = (nbd.NbdStack if kind == "nbd" else nbd.NbdTcpStack)(PlayHalf(scenario, False, ""), Processes())
     stack._attach("nbd://127.0.0.1:10809")

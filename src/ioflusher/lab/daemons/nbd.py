@@ -34,7 +34,8 @@ def main() -> int:
         if options.store is not None
         else RemoteBackend(parse_uri(options.remote), patience=0, journal=0)
     )
-    with backend, Server(backend, max_payload=LONGEST_PAYLOAD) as server:
+    # one request after the other: the scenarios' machines are measured for it, and a worker locks 2 MiB
+    with backend, Server(backend, max_payload=LONGEST_PAYLOAD, depth=1) as server:
         take_rest(options)
         for number in SIGNALS:
             signal.signal(number, lambda *_: server.stop())
