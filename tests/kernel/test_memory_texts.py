@@ -1,9 +1,12 @@
 """The texts that tell how near a machine is to its limits."""
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
 from ioflusher.kernel.block_counts import parse_completed, parse_inflight
-from ioflusher.kernel.pressure import PressureLine, parse_pressure
+from ioflusher.kernel.pressure import PressureLine, PressureTriggers, parse_pressure
 from ioflusher.kernel.watermarks import VmCounters, Watermarks, parse_vmstat, parse_zoneinfo
 
 ZONEINFO = b"""Node 0, zone      DMA
@@ -54,6 +57,18 @@ def test_pressure() -> None:
         PressureLine("full", 0.0, 206797292),
     )
     assert parse_pressure(b"") == ()
+
+
+def test_a_trigger_is_written_with_a_byte_to_spare(tmp_path: Path) -> None:
+    """The kernel puts its NUL on the last byte that it is given (psi_write): without one more a window of a
+    second becomes one of a tenth, which it refuses."""
+    memory = tmp_path / "proc/pressure/memory"
+    memory.parent.mkdir(parents=True)
+    memory.write_bytes(b"")
+    triggers = {"memory": ("some 1 1000000", "some 2 2000000"), "io": ("some 1 1000000",)}
+    with contextlib.closing(PressureTriggers(triggers, tmp_path)) as found:
+        assert found.watched == ("memory",), "io is not there"
+    assert memory.read_bytes() == b"some 1 1000000\0"
 
 
 def test_requests() -> None:

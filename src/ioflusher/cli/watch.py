@@ -87,14 +87,15 @@ def watch(
 
 def _looks(interval: float, count: int | None, stalled_s: float, *, trace: bool) -> "Iterator[WatchRecord]":
     """Refreshes of this machine, each an interval after the one before, or at once under pressure."""
+    from ioflusher.kernel.pressure import PressureTriggers
     from ioflusher.watch.discovery import Discovery
     from ioflusher.watch.sampler import make_sampler
-    from ioflusher.watch.watcher import PressureTrigger, Watcher
+    from ioflusher.watch.watcher import TRIGGERS, Watcher
 
     for note in prepare():
         remark(note)
     watcher = Watcher(make_sampler(trace=trace), Discovery(), stalled_s=stalled_s)
-    trigger = PressureTrigger()
+    trigger = PressureTriggers(TRIGGERS)
     try:
         watcher.begin()
         watcher.look()  # counts are compared with these

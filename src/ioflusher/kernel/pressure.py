@@ -1,7 +1,15 @@
-"""Pressure stall information: the text of /proc/pressure/* (Documentation/accounting/psi.rst)."""
+"""Pressure stall information: the text of /proc/pressure/*, and triggers.
 
+Source: Documentation/accounting/psi.rst.
+"""
+
+import contextlib
+import os
 import re
+import select
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 _LINE = re.compile(
     rb"^(some|full) avg10=([\d.]+) avg60=[\d.]+ avg300=[\d.]+ total=(\d+)$",
@@ -24,3 +32,51 @@ def parse_pressure(text: bytes) -> tuple[PressureLine, ...]:
         PressureLine(kind.decode("ascii"), float(avg10), int(total))
         for kind, avg10, total in _LINE.findall(text)
     )
+
+
+class PressureTriggers:
+    """Waits for pressure, or for a time; where the kernel takes no trigger, for the time alone.
+
+    Args:
+        triggers: for a resource ("memory", "io") the texts to try, "some 150000 1000000": microseconds of
+            stall in a window of microseconds. The first that the kernel takes counts.
+
+    Attributes:
+        watched: the resources that the kernel watches.
+    """
+
+    def __init__(self, triggers: Mapping[str, Sequence[str]], root: Path = Path("/")) -> None:
+        self._poll = select.poll()
+        self._files: list[int] = []
+        watched = []
+        for resource, texts in triggers.items():
+            for text in texts:
+                with contextlib.suppress(OSError):  # PSI is off, older than 5.2, or the window not allowed
+                    self._files.append(_open_trigger(root / "proc/pressure" / resource, text))
+                    self._poll.register(self._files[-1], select.POLLPRI)
+                    watched.append(resource)
+                    break
+        self.watched = tuple(watched)
+
+    def wait(self, seconds: float) -> bool:
+        """Until there is pressure, or so long; whether there is."""
+        return bool(self._poll.poll(max(0.0, seconds) * 1000))
+
+    def close(self) -> None:
+        """Have the kernel watch no longer."""
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _open_trigger(path: Path, text: str) -> int:
+    """A file of /proc/pressure with its trigger, whose last byte the kernel overwrites with NUL.
+
+    Source: kernel/sched/psi.c, psi_write().
+    """
+    file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(file, text.encode() + b"\0")
+    except OSError:
+        os.close(file)
+        raise
+    return file

@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
+from ioflusher.kernel.pressure import PressureTriggers
 from ioflusher.rescue.actions.action import Loss
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.guard.keeping import Keeping
-from ioflusher.rescue.guard.pressure import PressureTriggers
 from ioflusher.rescue.guard.scout import Scouted, load_scouted
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
 from ioflusher.rescue.live import DeviceRequests, judge
@@ -35,6 +35,8 @@ from ioflusher.rescue.served import ServedDevice
 from ioflusher.rescue.stacks import read_threads, way_of
 from ioflusher.rescue.worker import Worker
 
+# 15 % of a second of stall wakes the guard up
+TRIGGERS = {"io": ("some 150000 1000000",), "memory": ("some 150000 1000000",)}
 QUIET_S = 1.0  # between two looks while every device completes its requests
 NEAR_S = 0.25  # while one stands still
 SCOUT_DEADLINE_S = 60.0
@@ -118,7 +120,7 @@ class Guard:
         self._history: deque[str] = deque(maxlen=HISTORY)
         self._memory = MemoryFiles(root)
         self._keeping = keeping or Keeping(settings.history)
-        self._pressure = PressureTriggers(root)
+        self._pressure = PressureTriggers(TRIGGERS, root)
         self._reserve = Reserve(settings.reserve)
         self._actions = tuple(self._reserve if action.name == "reserve" else action for action in ACTIONS)
         self._scouts = Worker("scouts")  # one that hangs in a frozen machine hangs nobody else
