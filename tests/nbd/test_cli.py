@@ -15,7 +15,8 @@ import pytest
 from tests.cli.program import call
 
 from ioflusher import flag
-from ioflusher.cli.nbd_serve import host_port, put_state
+from ioflusher.cli.host_port import host_port
+from ioflusher.cli.nbd_serve import put_state
 from ioflusher.cli.size_parameter import size
 from ioflusher.flag import FlagError, StateUnreadableError
 from ioflusher.flag import state as flag_state

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
+from ioflusher.cli.host_port import host_port
 from ioflusher.cli.interruption import heed_signals
 from ioflusher.cli.messages import remark
 from ioflusher.cli.output import write_result
@@ -24,20 +25,15 @@ PORT = 9847
 LOOK_S = 1.0
 
 
-def address(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+def address(text: str) -> tuple[str, int]:
     """HOST:PORT, :PORT or [HOST]:PORT."""
-    if value is None:
-        return None
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"expected HOST:PORT, as {LOOPBACK}:{PORT}, found {value!r}")
-    return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
+    return host_port(text, host=LOOPBACK, example=f"{LOOPBACK}:{PORT}")
 
 
 @click.command()
 @click.option(
     "--listen",
-    callback=address,
+    type=address,
     metavar="HOST:PORT",
     help=f"Where to serve /metrics; {LOOPBACK}:{PORT} by default, this machine alone.",
 )

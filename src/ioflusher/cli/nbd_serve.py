@@ -14,6 +14,7 @@ import click
 
 from ioflusher import harden
 from ioflusher.cli.hardening_options import hardening
+from ioflusher.cli.host_port import host_port
 from ioflusher.cli.size_parameter import size
 from ioflusher.errors import IoflusherError
 
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 # A connection's thread needs little of the 8 MiB that it gets by default, and locked memory has all of it.
 THREAD_STACK = 1 << 20  # bytes
 STANDARD_ERROR = 2  # file descriptor
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """A host and a TCP port, as 127.0.0.1:10809 or [::1]:10809; port 0 lets the system pick one."""
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
-        raise click.BadParameter(f"{text!r} is no address; expected HOST:PORT, such as 127.0.0.1:10809")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 @dataclass(frozen=True, slots=True)

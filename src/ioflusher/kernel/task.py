@@ -129,10 +129,7 @@ def parse_parent(stat: bytes) -> int:
     Raises:
         ValueError: where the text is not such a line.
     """
-    fields = stat[stat.rfind(b")") + 1 :].split(None, _PPID + 1)
-    if len(fields) <= _PPID:
-        raise ValueError(f"expected 'PID (comm) state PPID', found {stat[:80]!r}")
-    return int(fields[_PPID])
+    return _number(stat, _PPID, "'PID (comm) state PPID'")
 
 
 def parse_session(stat: bytes) -> int:
@@ -141,10 +138,7 @@ def parse_session(stat: bytes) -> int:
     Raises:
         ValueError: where the text is not such a line.
     """
-    fields = stat[stat.rfind(b")") + 1 :].split(None, _SESSION + 1)
-    if len(fields) <= _SESSION:
-        raise ValueError(f"expected 'PID (comm) state PPID PGRP SESSION', found {stat[:80]!r}")
-    return int(fields[_SESSION])
+    return _number(stat, _SESSION, "'PID (comm) state PPID PGRP SESSION'")
 
 
 def parse_start_time(stat: bytes) -> int:
@@ -153,7 +147,12 @@ def parse_start_time(stat: bytes) -> int:
     Raises:
         ValueError: where the text is not such a line.
     """
-    fields = stat[stat.rfind(b")") + 1 :].split(None, _START_TIME + 1)
-    if len(fields) <= _START_TIME:
-        raise ValueError(f"expected 'PID (comm) state' and 19 numbers or more, found {stat[:80]!r}")
-    return int(fields[_START_TIME])
+    return _number(stat, _START_TIME, "'PID (comm) state' and 19 numbers or more")
+
+
+def _number(stat: bytes, index: int, expected: str) -> int:
+    """One number of such a line, by its place behind the name."""
+    fields = stat[stat.rfind(b")") + 1 :].split(None, index + 1)
+    if len(fields) <= index:
+        raise ValueError(f"expected {expected}, found {stat[:80]!r}")
+    return int(fields[index])

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ioflusher.kernel.block_counts import parse_completed, parse_inflight
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThread
 from ioflusher.rescue.served import ServedDevice
@@ -38,11 +39,8 @@ class DeviceRequests:
             RescueError: the device vanished.
         """
         try:
-            stat, inflight = (os.pread(file, 512, 0).split() for file in self._files)
-            if len(stat) < 9:
-                raise ValueError(f"expected the counters of its stat, found {len(stat)} numbers")
-            fields = [int(field) for field in stat] + [0] * 17
-            return fields[0] + fields[4] + fields[11] + fields[15], sum(map(int, inflight))
+            stat, inflight = (os.pread(file, 512, 0) for file in self._files)
+            return parse_completed(stat), parse_inflight(inflight)
         except (OSError, ValueError) as error:
             raise RescueError(f"/dev/{self._name} vanished: {error}") from error
 

@@ -9,7 +9,7 @@ from ioflusher.rescue.mapper import MapperControl
 
 
 class MultipathQueueing(RescueAction):
-    """DeviceRequests that wait for a path fail instead."""
+    """Requests that wait for a path fail instead."""
 
     name = "multipath-queueing"
 
