@@ -122,7 +122,7 @@ def the_daemon(path: Path) -> None:
                 states=states,
                 locked=locked > SIZE,
                 score=score,
-                fifo=policies == [os.SCHED_FIFO] * 2,
+                fifo=policies == [os.SCHED_FIFO] * 3,
             )
         with program("attach", DEVICE, address.uri) as (client, line):
             say("attached by command", line=line, size=int(Path("/sys/block/nbd0/size").read_text()) * 512)
