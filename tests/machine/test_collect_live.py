@@ -29,7 +29,7 @@ def test_this_process(tmp_path: Path) -> None:
     assert own.exe == os.readlink("/proc/self/exe")
     assert own.uid == os.geteuid()
     assert own.arguments is None
-    # by their numbers, which begin again at the bottom once the last one was given out: the main one may be anywhere
+    # they come by number, and numbers begin again at the bottom: the main thread may stand anywhere
     assert os.getpid() in {thread.tid for thread in own.threads}
     uses = {(use.path, use.kind) for use in own.files or ()}
     assert {(log.name, FileKind.LOG), (own.exe, FileKind.EXECUTABLE)} <= uses

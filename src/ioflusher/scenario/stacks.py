@@ -85,7 +85,7 @@ STACKS: dict[str, StackRow] = {
         StackRow(
             kind="fuse",
             modules=("fuse", "loop max_loop=1"),
-            places={"file": ("{directory}", "{mount}")},
+            places={"file": ("{directory}", "{mount}"), "disk": ("{file}", "{mount}")},
             example=("bindfs", "-f", "{directory}", "{mount}"),
             own_daemon=True,
         ),
