@@ -1,8 +1,7 @@
 """What froze and what lived on real kernels before there was a model: each row again, in the model.
 
 The rows are measurements on throw-away guests of 768 MiB, Linux 6.12 and 6.1; those guests left less memory
-to programs than the lab's own do, so that a row here has 100 MiB less. A row that the model does not have,
-or in which it differs, is in `DIFFERS` with the reason.
+to programs than the lab's own do, so that a row here has 100 MiB less.
 """
 
 from dataclasses import dataclass, field
@@ -114,15 +113,6 @@ ROWS = (
     ),
 )
 
-_OWN_UNIT = (
-    "with two reclaimers, or all that write to swap, the daemon always finds the unit that its own reply "
-    "freed: requests of the model are of one size, those of the kernel of many"
-)
-DIFFERS = {
-    "multi-generational LRU, swappiness 200": _OWN_UNIT,
-    "no reader, everything anonymous": _OWN_UNIT,
-}
-
 
 def scenario_of(row: Row) -> Scenario:
     """The scenario of a line."""
@@ -133,8 +123,6 @@ def scenario_of(row: Row) -> Scenario:
 @pytest.mark.parametrize("io_flusher", [False, True], ids=["without", "with"])
 def test_a_row_comes_out_as_it_was_measured(row: Row, io_flusher: bool) -> None:
     """The same outcome, whatever chance does."""
-    if row.label in DIFFERS and (row.with_state if io_flusher else row.without) is FROZEN:
-        pytest.xfail(DIFFERS[row.label])
     system = build(scenario_of(row), io_flusher=io_flusher, version=row.version)
     outcomes = {run(system, seed=seed).outcome for seed in SEEDS}
     assert outcomes == {row.with_state if io_flusher else row.without}

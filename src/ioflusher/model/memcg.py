@@ -6,9 +6,8 @@ from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
+from ioflusher.model.reclaim import SCAN_NS
 from ioflusher.model.transitions import Expression
-
-SCAN_NS = 30_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ioflusher.model.transitions import Expression
 
 # HZ, in throttle_direct_reclaim()
 THROTTLED_NS = 1_000_000_000
-# isolating and freeing a unit of clean pages
+# isolating a unit of pages, and freeing them or taking them from those who map them
 SCAN_NS = 30_000
 
 

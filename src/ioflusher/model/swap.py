@@ -3,6 +3,7 @@
 from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
+from ioflusher.model.reclaim import SCAN_NS
 from ioflusher.model.transitions import Expression
 
 
@@ -58,6 +59,7 @@ class SwapArea:
                     zone.anonymous: zone.anonymous - 1,
                     self.writeback: self.writeback + 1,
                 },
+                takes_ns=SCAN_NS,
             )
             with code.call("pageout", "swap_writepage", "__swap_writepage"):
                 bio_alloc_bioset(code, linux, self.pool)
