@@ -255,6 +255,7 @@ ELSEWHERE = {
     ("model sweep", 0): "cli/test_model_sweep.py",
     ("model sweep", 1): "cli/test_model_sweep.py",
     ("nbd attach", 0): "nbd/test_guest.py",
+    ("nbd attach", 1): "nbd/test_guest.py",
     ("nbd commit", 0): "nbd/test_cli.py",
     ("nbd detach", 0): "nbd/test_guest.py",
     ("nbd info", 0): "nbd/test_cli.py",

@@ -17,6 +17,7 @@ from ioflusher.kernel.genetlink import (
     find_family,
     parse_answers,
     parse_family,
+    parse_groups,
 )
 from ioflusher.kernel.nbd_netlink import (
     NbdAttr,
@@ -24,6 +25,7 @@ from ioflusher.kernel.nbd_netlink import (
     backend_attribute,
     number_attribute,
     parse_device_list,
+    parse_link_dead,
     sockets_attribute,
 )
 from ioflusher.kernel.netlink import NLMSG_ERROR, attribute
@@ -81,6 +83,22 @@ def test_a_family_is_found() -> None:
     assert parse_family(found) == GENL_ID_CTRL
     with pytest.raises(ValueError, match="the number of a family"):
         parse_family(GenericAnswer(1, {}))
+
+
+def test_groups_by_name() -> None:
+    """CTRL_ATTR_MCAST_GROUPS, a list of nests; one without a number is left out."""
+    name, number = attribute(1, b"nbd_mc_group\0"), attribute(2, struct.pack("=I", 12))
+    groups = attribute(1, name + number) + attribute(2, attribute(1, b"other\0"))
+    assert parse_groups(GenericAnswer(1, {7: groups})) == {"nbd_mc_group": 12}
+    assert parse_groups(GenericAnswer(1, {})) == {}
+
+
+def test_a_connection_has_died() -> None:
+    """NBD_CMD_LINK_DEAD has the device's index; nothing else is such a notice."""
+    index = {int(NbdAttr.INDEX): struct.pack("=I", 3)}
+    assert parse_link_dead(GenericAnswer(NbdGenlCommand.LINK_DEAD, index)) == 3
+    assert parse_link_dead(GenericAnswer(NbdGenlCommand.CONNECT, index)) is None
+    assert parse_link_dead(GenericAnswer(NbdGenlCommand.LINK_DEAD, {})) is None
 
 
 @pytest.mark.live

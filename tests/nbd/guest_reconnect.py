@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ioflusher.flag import thread_states
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import FileBackend
 from ioflusher.nbd.kernel_client import attachment, netlink
@@ -186,6 +187,74 @@ def reconnect_under_load(say: Say) -> None:
     say("status afterwards", code=command("status", DEVICE).returncode)
 
 
+@contextmanager
+def standing_by(first: int, uri: Address, other: Address) -> Iterator[subprocess.Popen[str]]:
+    """`nbd attach` with a standby, which says that the device is there."""
+    options = ["--timeout", "2", "--backend", "disk", "--standby", other.uri, "--fence", str(first)]
+    argv = [*PROGRAM, "attach", *options, DEVICE, uri.uri]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"attached {DEVICE}\n", process.communicate(timeout=30)
+            yield process
+        finally:
+            process.kill()
+
+
+def take_over(say: Say, kind: str, stop: Callable[[int], None]) -> None:
+    """The first server is stopped in the middle of writing: the standby goes on, and nothing is lost."""
+    with serving("first") as (first, uri), serving("second") as (_, other):
+        with standing_by(first, uri, other) as process:
+            carries = [thread.io_flusher for thread in thread_states(process.pid)]
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            writers = Writers(seed=2)
+            until(lambda: len(writers.written) > 100)
+            stop(first)
+            stopped_at = time.monotonic()
+            _, said = process.communicate(timeout=60)
+            seconds = time.monotonic() - stopped_at
+            before = len(writers.written)
+            went_on = until(lambda: len(writers.written) > before + 100)
+            say(
+                "taken over",
+                kind=f"taken over, {kind}",
+                status=process.returncode,
+                said=said,
+                seconds=seconds,
+                carries=carries,
+                locked="VmLck:\t       0 kB" not in status,
+                first_alive=_lives(first),
+                errors=writers.errors,
+                went_on=went_on,
+                wrong=writers.end(),
+            )
+        command("detach", DEVICE)
+
+
+def detach_with_a_standby(say: Say) -> None:
+    """Detaching, by anybody, is no death: nobody is killed, and nothing comes back."""
+    with serving("first") as (first, uri), serving("second") as (_, other):
+        for kind, way in (("ioctl", attachment.detach), ("netlink", netlink.detach)):
+            with standing_by(first, uri, other) as process:
+                fd = os.open(DEVICE, os.O_RDONLY)  # so that the device does not go at once
+                threading.Timer(3.0, os.close, [fd]).start()
+                way(DEVICE)
+                _, said = process.communicate(timeout=60)
+                say(
+                    "detached with a standby",
+                    kind=f"detached by {kind} with a standby",
+                    status=process.returncode,
+                    said=said,
+                    first_alive=_lives(first),
+                    running=is_running(DEVICE),
+                )
+
+
+def _lives(pid: int) -> bool:
+    """Whether it has not ended, whatever state it is in."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def detach_after_a_death(say: Say) -> None:
     """Who attached is killed: by ioctl the device ends with it; by netlink it lives and can be detached."""
     with serving("dying") as (_, uri):
@@ -233,5 +302,8 @@ def checks(say: Say) -> None:
     MOUNT.mkdir(exist_ok=True)
     file_systems(say)
     reconnect_under_load(say)
+    take_over(say, "killed", lambda pid: os.kill(pid, signal.SIGKILL))
+    take_over(say, "hanging", lambda pid: os.kill(pid, signal.SIGSTOP))
+    detach_with_a_standby(say)
     detach_after_a_death(say)
     flags(say)

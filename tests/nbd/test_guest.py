@@ -131,6 +131,27 @@ def test_reconnect_says_what_it_cannot(found: Found) -> None:
     assert (wrong["errno"], "back-end identifier 'disk'" in str(wrong["hint"])) == (22, True), wrong
 
 
+@pytest.mark.parametrize("kind", ["killed", "hanging"])
+def test_a_standby_takes_over(found: Found, kind: str) -> None:
+    """The first server is killed, or hangs, while four threads write: no error, no block wrong, it is dead.
+
+    One that hangs is found by the device's time-out of 2 s.
+    """
+    done = found[f"taken over, {kind}"]
+    assert (done["errors"], done["wrong"], done["went_on"]) == ([], 0, True), done
+    assert (done["status"], done["first_alive"]) == (1, False), done
+    assert "taken over server=" in str(done["said"])
+    assert (done["carries"], done["locked"]) == ([True, True], True), "its own thread and the log's"
+
+
+@pytest.mark.parametrize("kind", ["ioctl", "netlink"])
+def test_a_detach_is_no_death(found: Found, kind: str) -> None:
+    """The standby ends with the device, kills nobody and brings nothing back."""
+    done = found[f"detached by {kind} with a standby"]
+    assert (done["status"], done["said"]) == (0, ""), done
+    assert (done["first_alive"], done["running"]) == (True, False)
+
+
 def test_the_status(found: Found) -> None:
     """What the kernel tells of a device that was attached over netlink by a command that has ended."""
     assert found["attached with options"]["status"] == 0, found["attached with options"]

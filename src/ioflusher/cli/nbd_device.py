@@ -13,6 +13,9 @@ from ioflusher.support.text import columns
 
 _HEAD = ("DEVICE", "SIZE", "BLOCK", "QUEUES", "READS", "WRITES", "BY", "BACKEND")
 
+STANDBY_TIMEOUT = 10  # seconds
+STANDBY_DEAD_CONNECTION = 120  # seconds, as long as `remote` waits
+
 seconds = click.IntRange(min=0)
 
 
@@ -32,8 +35,7 @@ seconds = click.IntRange(min=0)
     "--timeout",
     type=seconds,
     metavar="SECONDS",
-    default=0,
-    help="How long the kernel waits for an answer; 0: for ever (default).",
+    help="How long the kernel waits for an answer; 0: for ever (default; with --standby 10).",
 )
 @click.option("--connections", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--readonly", is_flag=True, help="Have the kernel refuse writes to the device.")
@@ -41,8 +43,8 @@ seconds = click.IntRange(min=0)
     "--dead-connection-timeout",
     type=seconds,
     metavar="SECONDS",
-    default=0,
-    help="How long requests wait for `reconnect` once no connection is left (netlink); 0: not (default).",
+    help="How long requests wait for `reconnect` once no connection is left (netlink); 0: not (default; "
+    "with --standby 120).",
 )
 @click.option(
     "--backend", metavar="NAME", help="A name that a reconnect must give, too (netlink, kernel 5.14)."
@@ -53,44 +55,72 @@ seconds = click.IntRange(min=0)
 @click.option(
     "--destroy-on-disconnect", is_flag=True, help="Remove the device when it is detached (netlink)."
 )
+@click.option(
+    "--standby",
+    metavar="URI",
+    help="Another server of the same store, which takes over when the first one stops answering (netlink). "
+    "This process stands by until then; needs --fence or --no-fence.",
+)
+@click.option(
+    "--fence",
+    type=click.IntRange(min=2),
+    multiple=True,
+    metavar="PID",
+    help="With --standby: the first server's process, killed before the standby takes over.",
+)
+@click.option("--no-fence", is_flag=True, help="With --standby: something else keeps two from writing.")
 def attach_command(
     device: str,
     uri: str,
     netlink: bool | None,
     block_size: int,
-    timeout: int,
+    timeout: int | None,
     connections: int,
     readonly: bool,
-    dead_connection_timeout: int,
+    dead_connection_timeout: int | None,
     backend: str | None,
     disconnect_on_close: bool,
     destroy_on_disconnect: bool,
+    standby: str | None,
+    fence: tuple[int, ...],
+    no_fence: bool,
 ) -> None:
     """Connect the kernel's NBD client: make DEVICE (/dev/nbd0) out of the export at URI.
 
     With --ioctl this process stays in the foreground until the device is detached, by SIGTERM or SIGINT or
-    by `ioflusher nbd detach`.
+    by `ioflusher nbd detach`. With --standby it stays, too, and its end leaves the device as it is.
     """
     from ioflusher.nbd.address import parse_uri
     from ioflusher.nbd.kernel_client import attachment
     from ioflusher.nbd.kernel_client.options import ClientOptions
 
+    if standby is None:
+        if fence or no_fence:
+            raise click.UsageError("--fence and --no-fence go with --standby")
+    elif bool(fence) is no_fence:
+        raise click.UsageError("--standby needs one of --fence PID and --no-fence: may two servers write?")
+    elif timeout == 0 or dead_connection_timeout == 0:
+        raise click.UsageError("--standby needs time-outs above 0: nothing else finds a server that hangs")
     options = ClientOptions(
         block_size=block_size,
-        timeout=timeout,
+        timeout=_given(timeout, STANDBY_TIMEOUT if standby else 0),
         connections=connections,
         read_only=readonly,
-        dead_connection_timeout=dead_connection_timeout,
+        dead_connection_timeout=_given(dead_connection_timeout, STANDBY_DEAD_CONNECTION if standby else 0),
         backend=backend,
         disconnect_on_close=disconnect_on_close,
         destroy_on_disconnect=destroy_on_disconnect,
     )
     if netlink is False and options.need_netlink:
         raise click.UsageError(
-            "--dead-connection-timeout, --backend, --disconnect-on-close and --destroy-on-disconnect need "
-            "--netlink"
+            "--dead-connection-timeout, --backend, --disconnect-on-close, --destroy-on-disconnect and "
+            "--standby need --netlink"
         )
     address = parse_uri(uri)
+    if standby is not None:
+        from ioflusher.cli.nbd_standby import stand_by
+
+        sys.exit(stand_by(device, address, options, parse_uri(standby), fence))
     if netlink or options.need_netlink:
         from ioflusher.nbd.kernel_client.netlink import attach as attach_over_netlink
 
@@ -208,6 +238,10 @@ def status_command(device: str, as_json: bool) -> None:
             click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     if not found.attached:
         sys.exit(ExitStatus.FOUND)
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _shown(value: object) -> str:

@@ -16,9 +16,16 @@ _CTRL_VERSION = 2
 CTRL_CMD_GETFAMILY = 3
 CTRL_ATTR_FAMILY_ID = 1
 CTRL_ATTR_FAMILY_NAME = 2
+CTRL_ATTR_MCAST_GROUPS = 7  # nest of nests
+_CTRL_ATTR_MCAST_GRP_NAME = 1
+_CTRL_ATTR_MCAST_GRP_ID = 2
+
+SOL_NETLINK = 270  # include/linux/socket.h
+NETLINK_ADD_MEMBERSHIP = 1  # include/uapi/linux/netlink.h
 
 _HEADER = struct.Struct("=BBH")  # struct genlmsghdr: cmd, version, reserved
 _ID = struct.Struct("=H")
+_GROUP = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +89,19 @@ def parse_family(answer: GenericAnswer) -> int:
         raise ValueError("expected the number of a family, found none")
     number: int = _ID.unpack_from(content)[0]
     return number
+
+
+def parse_groups(answer: GenericAnswer) -> dict[str, int]:
+    """The numbers of a family's multicast groups by name, from the answer to `find_family`.
+
+    Raises:
+        ValueError: where the list is cut off.
+    """
+    found: dict[str, int] = {}
+    for group in nest(answer.attributes.get(CTRL_ATTR_MCAST_GROUPS, b"")).values():
+        fields = nest(group)
+        number = fields.get(_CTRL_ATTR_MCAST_GRP_ID, b"")
+        name = fields.get(_CTRL_ATTR_MCAST_GRP_NAME, b"").rstrip(b"\0")
+        if len(number) >= _GROUP.size and name:
+            found[name.decode("ascii", "backslashreplace")] = _GROUP.unpack_from(number)[0]
+    return found

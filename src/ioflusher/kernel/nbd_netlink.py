@@ -7,11 +7,12 @@ import struct
 from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 
-from ioflusher.kernel.genetlink import nest
+from ioflusher.kernel.genetlink import GenericAnswer, nest
 from ioflusher.kernel.netlink import attribute, attributes
 
 NBD_GENL_FAMILY_NAME = "nbd"
 NBD_GENL_VERSION = 1
+NBD_GENL_MCAST_GROUP_NAME = "nbd_mc_group"
 
 
 class NbdGenlCommand(IntEnum):
@@ -73,6 +74,19 @@ def sockets_attribute(descriptors: Sequence[int]) -> bytes:
     """NBD_ATTR_SOCKETS: the file descriptors of connected sockets."""
     items = (attribute(NBD_SOCK_FD, _U32.pack(descriptor)) for descriptor in descriptors)
     return attribute(NbdAttr.SOCKETS, b"".join(attribute(NBD_SOCK_ITEM, item) for item in items))
+
+
+def parse_link_dead(answer: GenericAnswer) -> int | None:
+    """The index of the device of which a connection has died; None where another thing is said.
+
+    The driver tells the group so when a connection ends for another reason than a detach, once for each
+    (nbd_mark_nsock_dead).
+    """
+    index = answer.attributes.get(NbdAttr.INDEX, b"")
+    if answer.command != NbdGenlCommand.LINK_DEAD or len(index) < _U32.size:
+        return None
+    number: int = _U32.unpack_from(index)[0]
+    return number
 
 
 def parse_device_list(content: bytes) -> dict[int, bool]:

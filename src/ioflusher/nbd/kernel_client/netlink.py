@@ -9,15 +9,19 @@ import socket
 
 from ioflusher.kernel.genetlink import (
     GENL_ID_CTRL,
+    NETLINK_ADD_MEMBERSHIP,
     NETLINK_GENERIC,
+    SOL_NETLINK,
     GenericAnswer,
     command,
     find_family,
     parse_answers,
     parse_family,
+    parse_groups,
 )
 from ioflusher.kernel.nbd_netlink import (
     NBD_GENL_FAMILY_NAME,
+    NBD_GENL_MCAST_GROUP_NAME,
     NBD_GENL_VERSION,
     NbdAttr,
     NbdClientFlag,
@@ -25,6 +29,7 @@ from ioflusher.kernel.nbd_netlink import (
     backend_attribute,
     number_attribute,
     parse_device_list,
+    parse_link_dead,
     sockets_attribute,
 )
 from ioflusher.nbd.address import Address
@@ -61,6 +66,7 @@ class NbdNetlink:
         try:
             (family,) = self._exchange(find_family(NBD_GENL_FAMILY_NAME), GENL_ID_CTRL)
             self._family = parse_family(family)
+            self._groups = parse_groups(family)
         except OSError as error:
             self._sock.close()
             raise AttachError(
@@ -71,6 +77,39 @@ class NbdNetlink:
         except BaseException:
             self._sock.close()
             raise
+
+    def hear(self) -> None:
+        """Be told from now on what the driver tells everybody: connections that die. See `deaths`.
+
+        Such a socket is for nothing else.
+
+        Raises:
+            AttachError: the driver tells nothing.
+        """
+        group = self._groups.get(NBD_GENL_MCAST_GROUP_NAME)
+        if group is None:
+            raise AttachError(f"the driver has no group {NBD_GENL_MCAST_GROUP_NAME!r}", errno=errno.ENOENT)
+        self._sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        self._sock.setblocking(False)
+
+    def deaths(self) -> tuple[int, ...]:
+        """By `hear`: the indices of devices of which a connection died since the last call, once for each."""
+        found: tuple[int, ...] = ()
+        while True:
+            try:
+                length = self._sock.recv_into(self._answer)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more was told than there was room for
+                    raise
+                continue
+            answers, _ = parse_answers(bytes(self._answer[:length]), self._family)
+            found += tuple(index for index in map(parse_link_dead, answers) if index is not None)
+
+    def fileno(self) -> int:
+        """For poll(2)."""
+        return self._sock.fileno()
 
     def prepare(self, number: NbdGenlCommand, attributes: bytes) -> bytes:
         """The datagram for `send`."""
