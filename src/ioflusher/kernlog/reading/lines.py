@@ -92,15 +92,17 @@ _TEMPLATE = LazyPattern(r"[^<>+]{1,100}?\bkernel(?:\[\d{1,8}\])?:(?= )")
 # whatever stands before the kernel's own time stamp
 _STAMP = LazyPattern(r"\[ {0,11}\d{1,9}\.\d{6}(?:@\d+|,\d+| *< *\d+\.\d+>)?\]")
 
-# a line in the kernel's own format, up to its last "] ": seconds, caller
-_STAMPED = re.compile(rb"\[ {0,11}\d{1,9}\.\d{3,9}(?:\]\[ {0,8}([TC]\d{1,9}))?$")
+# what a line in the kernel's own format begins with: seconds, caller
+_STAMPED = re.compile(rb"\[ {0,11}\d{1,9}\.\d{3,9}\](?:\[ {0,8}([TC]\d{1,9})\])? ")
 
 
 def stamped(raw: bytes) -> tuple[str, bytes] | None:
     """The caller and the text of a line that begins with the kernel's own time stamp, None for another."""
-    stamp, _, rest = raw.partition(b"] ")
-    found = _STAMPED.match(stamp)
-    return ((found[1] or b"").decode(), rest) if found else None
+    found = _STAMPED.match(raw)
+    if found is None:
+        return None
+    caller = found[1]
+    return (caller.decode() if caller else ""), raw[found.end() :]
 
 
 def clean(raw: bytes) -> str:

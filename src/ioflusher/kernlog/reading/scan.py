@@ -9,6 +9,7 @@ which case the whole log is read thoroughly.
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 # With its context a chunk stays below 128 KiB, from where on malloc() maps memory of its own: reading a
@@ -22,11 +23,9 @@ MAX_RAW_LINE = 65536
 
 FRAME = b"+0x"
 _OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ")
+_OTHER_HEADS = (b"COMMAND: ", b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":[')
 # behind these a stack of any form may follow, or a message in numbers; a longer context is read
-_ANNOUNCEMENTS = (
-    *(b"Trace:", b"trace:", b"blocked for", b"blocked in I/O", b"COMMAND: "),
-    *(b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":['),
-)
+_ANNOUNCEMENTS = (b"Trace:", b"trace:", b"blocked for", b"blocked in I/O", *_OTHER_HEADS)
 _ANNOUNCED = 4096
 _ANCHORS = (
     *(FRAME, *_OTHER_FRAMES, *_ANNOUNCEMENTS, b"/stack", b"fs_reclaim", b"RECLAIM_FS"),
@@ -34,6 +33,8 @@ _ANCHORS = (
     *(b"page allocation", b"allocation deadlock", b"not responding", b"I/O error", b"block nbd", b" min:"),
     *(b"conn error", b"session recovery", b"offline device"),
 )
+# one of these is in whatever `_OTHER_FORMS` fits
+_MARKS_OF_OTHERS = frozenset((*_OTHER_FRAMES, *_OTHER_HEADS))
 _OTHER_FORMS = re.compile(
     rb"COMMAND: \"| at ffff[0-9a-f]{12}\b|\.[chS]:\d+(?:\)| \[inline\])|\"MESSAGE\" ?: ?\["
     rb"|\[<[0-9a-f]+>\] \w+$",
@@ -81,18 +82,21 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
     spill = 0  # how far an anchor's context reaches into this chunk
     offset = 0  # of the buffer's first byte in the log
     thorough_until = float(THOROUGH)
+    marked = False  # whether the last chunk had a mark of another form of stacks
     trouble: Exception | None = None
     while trouble is None:
         size, trouble = _fill(stream, data, tail)
         if size == tail:
             break
         thorough = offset < thorough_until
-        if thorough and _holds_other_forms(data, size):
-            thorough_until = float("inf")
         # an anchor may lie across the border
-        hits = _anchors(data, max(0, tail - 32), size, _ANCHORS if thorough else (FRAME,))
+        found = _anchors(data, max(0, tail - 32), size, _ANCHORS if thorough else (FRAME,))
+        if thorough_until == THOROUGH and thorough:
+            before, marked = marked, not _MARKS_OF_OTHERS.isdisjoint(found)
+            if (before or marked) and _OTHER_FORMS.search(data, 0, size):
+                thorough_until = float("inf")
         given = end = 0
-        for begin, end in _intervals(hits, spill):
+        for begin, end in _intervals(sorted(chain.from_iterable(found.values())), spill):
             # whole lines where they are not longer than the context
             begin = max(given, data.rfind(b"\n", given, max(given, begin)) + 1)
             yield from lines.skip(data, given, begin, thorough)
@@ -131,11 +135,6 @@ def _line_end(data: bytearray, end: int, size: int) -> int:
     return size if size - end < BEFORE else end
 
 
-def _holds_other_forms(data: bytearray, size: int) -> bool:
-    some = any(data.find(form, 0, size) >= 0 for form in (*_OTHER_FRAMES, *_ANNOUNCEMENTS))
-    return some and _OTHER_FORMS.search(data, 0, size) is not None
-
-
 def _intervals(hits: list[int], spill: int) -> Iterator[tuple[int, int]]:
     """The anchors' contexts, in order and apart; `spill` is the end of one that began earlier."""
     begin, end = 0, spill
@@ -149,17 +148,18 @@ def _intervals(hits: list[int], spill: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def _anchors(data: bytearray, start: int, end: int, needles: tuple[bytes, ...]) -> list[int]:
-    """Where anchors stand, in order; of those that are closer together than half a context, some."""
-    hits = []
+def _anchors(data: bytearray, start: int, end: int, needles: tuple[bytes, ...]) -> dict[bytes, list[int]]:
+    """Where anchors stand, by what they are; of those that are closer together than half a context, some."""
+    found: dict[bytes, list[int]] = {}
     for needle in needles:
         position = _find(data, needle, start, end)
         while position >= 0:
+            hits = found.setdefault(needle, [])
             hits.append(position)
             if needle in _ANNOUNCEMENTS:
                 hits += range(position + AFTER, position + _ANNOUNCED, AFTER)
             position = _find(data, needle, position + AFTER // 2, end)
-    return sorted(hits)
+    return found
 
 
 def _find(data: bytearray, needle: bytes, start: int, end: int) -> int:

@@ -112,10 +112,8 @@ def parse_table(text: str, name: str) -> tuple[RoleRow, ...]:
         if len(columns) != 5:
             raise RoleTableError(f"{name}:{number}: expected 5 columns, found {len(columns)}")
         pattern, deeds, part, kernels, reason = columns
-        role, *tags = deeds.split(",")
         try:
-            known = None if role == "-" else Role(role)
-            row_tags = tuple(parse_tag(tag) for tag in tags)
+            known, row_tags = _parse_deeds(deeds)
         except ValueError:
             raise RoleTableError(
                 f"{name}:{number}: expected a role of Role and tags like holds:page, found {deeds!r}"
@@ -124,6 +122,12 @@ def parse_table(text: str, name: str) -> tuple[RoleRow, ...]:
             raise RoleTableError(f"{name}:{number}: expected a role or a tag, found neither")
         rows.append(RoleRow(pattern, known, _unless_dash(part), _unless_dash(kernels), reason, row_tags))
     return tuple(rows)
+
+
+@lru_cache(maxsize=1024)  # a thousand rows have a hundred of them
+def _parse_deeds(deeds: str) -> tuple[Role | None, tuple[Tag, ...]]:
+    role, *tags = deeds.split(",")
+    return None if role == "-" else Role(role), tuple(parse_tag(tag) for tag in tags)
 
 
 def _unless_dash(column: str) -> str | None:
