@@ -5,10 +5,11 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,9 +17,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from ioflusher.kernel.task import RunTime, parse_schedstat
 from ioflusher.lab.disks import EmptyDisk
 from ioflusher.lab.experiment import STORE_MARGIN_BYTES, disks_for, guest_for
 from ioflusher.lab.guest import processes, settings, stage
+from ioflusher.lab.guest.counters import Requests
 from ioflusher.lab.guest.disks import find_disk
 from ioflusher.lab.guest.network import listens
 from ioflusher.lab.guest.observer import Observer
@@ -595,7 +598,7 @@ def test_a_stack_without_a_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> No
         (
             'store = "file"',
             'store = "remote"',
-            "daemon.store: expected one of 'file' for device.kind 'fuse'",
+            "daemon.store: expected one of 'file', 'disk' for device.kind 'fuse'",
         ),
         (
             "command = ",
@@ -674,23 +677,64 @@ def test_our_own_server_listens_where_the_kind_says() -> None:
     assert argv[6:8] == ["--remote", REMOTE]
 
 
+# of 7.5 s: what was executed, what was waited for, and turns
+THROTTLED = RunTime(900_000_000, 1_500_000_000, 750)
+STARVED = RunTime(200_000_000, 6_800_000_000, 20)
+IN_CIRCLES = RunTime(7_400_000_000, 0, 300)
+NO_TURN = RunTime(0, 0, 0)
+
+
 @pytest.mark.parametrize(
-    ("stalled_s", "state", "frozen"),
+    ("stalled_s", "state", "had", "frozen"),
     [
-        (7.5, "D", False),
-        (8.0, "D", True),
-        (8.0, "S", True),
-        (8.0, "R", False),
-        (31.9, "R", False),
-        (32.0, "R", True),
+        (7.5, "D", THROTTLED, False),
+        (8.0, "D", THROTTLED, True),
+        (8.0, "S", NO_TURN, True),
+        (8.0, "D", IN_CIRCLES, True),
+        (8.0, "R", THROTTLED, True),
+        (8.0, "R", STARVED, False),
+        (8.0, "R", IN_CIRCLES, False),
+        (8.0, "R", NO_TURN, False),
+        (31.5, "R", NO_TURN, False),
+        (32.0, "R", IN_CIRCLES, True),
     ],
 )
-def test_a_daemon_that_is_ready_to_run_is_given_time(
-    stalled_s: float, state: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_daemon_that_lacks_a_processor_is_given_time(
+    stalled_s: float, state: str, had: RunTime, frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for a processor is not frozen yet; what stays ready four times as long is, in circles."""
-    observer = Observer(tuple, cast(Any, None), cast(Any, None), cast(Any, None))
-    waiting = SimpleNamespace(state="S")
-    monkeypatch.setattr(observer, "threads", lambda stacks: (waiting, SimpleNamespace(state=state)))
-    observer.stalled_s = stalled_s
+    """Ready to run all the time is not frozen until four times as long; just woken from throttling is."""
+    clock = [100.0]
+    monkeypatch.setattr("ioflusher.lab.guest.observer.time.monotonic", lambda: clock[0])
+    counters = SimpleNamespace(read=lambda: Requests(5, 2))
+    near_misses = SimpleNamespace(begin=lambda: None, read=lambda: None)
+    port = SimpleNamespace(say=lambda report: None)
+    observer = Observer(lambda: (), cast(Any, counters), cast(Any, near_misses), cast(Any, port))
+    before = RunTime(10_000_000, 5_000_000, 30)
+    times = {7: before, 8: before}
+    monkeypatch.setattr(observer, "run_times", lambda: dict(times))
+    monkeypatch.setattr(observer, "memory_kib", dict)
+    waiting = SimpleNamespace(tid=7, state="S")
+    monkeypatch.setattr(observer, "threads", lambda stacks: (waiting, SimpleNamespace(tid=8, state=state)))
+    observer.begin()
+    clock[0] += 0.5
+    observer.sample()
+    clock[0] = 100.0 + stalled_s
+    times[8] = RunTime(*map(sum, zip(astuple(before), astuple(had), strict=True)))
+    observer.sample()
+    assert observer.stalled_s == stalled_s
     assert observer.is_frozen(8) is frozen
+
+
+def test_what_a_thread_had_of_processors() -> None:
+    """The three numbers of schedstat; what has none is an error."""
+    assert parse_schedstat(b"11311507 8352583 16\n") == RunTime(11311507, 8352583, 16)
+    for line in (b"", b"1 2\n", b"1 2 3 4\n", b"one 2 3\n"):
+        with pytest.raises(ValueError, match=r"int|unpack"):
+            parse_schedstat(line)
+
+
+def test_the_threads_of_a_daemon_have_run() -> None:
+    """By their numbers, from the kernel: this process stands in for a daemon."""
+    observer = Observer(lambda: (os.getpid(),), cast(Any, None), cast(Any, None), cast(Any, None))
+    times = observer.run_times()
+    assert times[threading.get_native_id()].ran_ns > 0

@@ -98,6 +98,42 @@ _POLICIES = {
 _STATE, _PPID, _SESSION, _FLAGS, _NICE, _START_TIME, _RT_PRIORITY, _POLICY = 0, 1, 3, 6, 16, 19, 37, 38
 
 
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """What a thread had of processors, as its line of /proc/PID/task/TID/schedstat shows it.
+
+    Documentation/scheduler/sched-stats.rst; kernels without CONFIG_SCHED_INFO have no such line.
+
+    Attributes:
+        ran_ns: it was executed.
+        waited_ns: it was ready to run, and another was executed; counted once it gets its turn.
+        turns: how often it got one.
+    """
+
+    ran_ns: int
+    waited_ns: int
+    turns: int
+
+    def busy_share(self, since: "RunTime", passed_ns: int) -> float:
+        """Which part of the time since then it ran or was ready to run.
+
+        It is asked of a thread that is ready to run now: with no turn since then it was so all the time.
+        """
+        if self.turns == since.turns:
+            return 1.0
+        return (self.ran_ns - since.ran_ns + self.waited_ns - since.waited_ns) / passed_ns
+
+
+def parse_schedstat(line: bytes) -> RunTime:
+    """Read a line of /proc/PID/task/TID/schedstat.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    ran, waited, turns = map(int, line.split())
+    return RunTime(ran, waited, turns)
+
+
 def parse_stat(stat: bytes) -> Thread:
     """The record in the text of /proc/PID/stat or /proc/PID/task/TID/stat.
 

@@ -4,13 +4,14 @@ A frozen device is one whose completed requests stand still while requests are i
 detector is no judge of that: a throttled daemon wakes now and then, a daemon in state S is never listed.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ioflusher.flag import FlagError, thread_states
 from ioflusher.kernel.meminfo import meminfo_lines
-from ioflusher.kernel.task import parse_stat
+from ioflusher.kernel.task import RunTime, parse_schedstat, parse_stat
 from ioflusher.lab.guest.counters import DeviceCounters, RepeatedFile, Requests
 from ioflusher.lab.guest.near_misses import NearMissWatch
 from ioflusher.lab.guest.port import ReportPort
@@ -27,8 +28,12 @@ MEMORY_FIELDS = (
     "SwapFree",
     "SwapTotal",
 )
-# So many times `stalled_s` for a daemon that is ready to run: on a busy machine it lacks a processor alone.
-READY_FACTOR = 4
+# So many times `stalled_s` for a daemon that lacks a processor, as on a busy machine.
+BUSY_FACTOR = 4
+# A thread that runs or is ready to run for this part of the time does not wait. One that is throttled wakes
+# every few milliseconds and looks whether it may go on (mm/page-writeback.c, balance_dirty_pages); just woken
+# it is ready to run, too, the more often the longer whoever looks at it takes.
+BUSY_SHARE = 0.6
 
 VM_COUNTERS = ("oom_kill", "pswpin", "pswpout", "allocstall_normal", "allocstall_dma32", "allocstall_movable")
 
@@ -63,6 +68,8 @@ class Observer:
         self._completed_before = 0
         self._completed = 0
         self._moved_at = 0.0
+        self._stood_at = 0.0
+        self._run_times: dict[int, RunTime] = {}
         self._oom_kills_before = 0
         self.stalled_s = 0.0
 
@@ -103,6 +110,9 @@ class Observer:
         requests = self.requests()
         if requests.completed != self._completed or not requests.in_flight:
             self._completed, self._moved_at = requests.completed, now
+            self._run_times = {}
+        elif not self._run_times:
+            self._stood_at, self._run_times = now, self.run_times()
         self.stalled_s = now - self._moved_at
         self._port.say(
             Sampled(
@@ -116,13 +126,31 @@ class Observer:
     def is_frozen(self, stalled_s: float) -> bool:
         """Whether nothing has completed for `stalled_s`, and not because the daemons lack a processor.
 
-        Threads that are ready to run get more time; in the end they count, too: reclaim can go in circles.
+        Those that lack one get more time; in the end they count, too: reclaim can go in circles.
         """
         if self.stalled_s < stalled_s:
             return False
-        return self.stalled_s >= READY_FACTOR * stalled_s or all(
-            thread.state != "R" for thread in self.threads(stacks=False)
+        return self.stalled_s >= BUSY_FACTOR * stalled_s or not self._lack_processor()
+
+    def _lack_processor(self) -> bool:
+        """Whether a thread of the daemons is ready to run, and was so for most of the standstill."""
+        passed_ns = int((time.monotonic() - self._stood_at) * 1e9)
+        ready = [thread.tid for thread in self.threads(stacks=False) if thread.state == "R"]
+        now = self.run_times() if ready else {}
+        return any(
+            now[tid].busy_share(self._run_times[tid], passed_ns) >= BUSY_SHARE
+            for tid in ready
+            if tid in now and tid in self._run_times
         )
+
+    def run_times(self) -> dict[int, RunTime]:
+        """What each of the daemons' threads had of processors until now, by its number."""
+        found = {}
+        for pid in self._daemons():
+            for directory in Path(f"/proc/{pid}/task").glob("*"):
+                with contextlib.suppress(OSError, ValueError):  # it ended
+                    found[int(directory.name)] = parse_schedstat((directory / "schedstat").read_bytes())
+        return found
 
     def threads(self, *, stacks: bool) -> tuple[ThreadReport, ...]:
         """The daemons' threads: flags, state, and where in the kernel each stands."""
