@@ -210,6 +210,10 @@ def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
     assert command.startswith("/")
     for line in (
         f"CapabilityBoundingSet={' '.join(CAPABILITIES)}",
+        "ReadWritePaths=-/var/lib/ioflusher",
+        "DevicePolicy=closed",
+        "DeviceAllow=/dev/kmsg w",
+        "DeviceAllow=block-43 rw",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
         "RestrictNamespaces=yes",
@@ -220,6 +224,22 @@ def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
     ):
         assert line in unit.splitlines()
     assert options(GuardSettings()) == ["--policy", "lossless", "--stalled", "5", "--priority", "10"]
+
+
+@pytest.mark.needs("systemd-analyze")
+@pytest.mark.parametrize("words", [[], ["--policy", "more", "--history", "/srv/100 %/guard.log"]])
+def test_systemd_takes_the_unit(tmp_path: Path, words: list[str]) -> None:
+    """Every line; with no device but those that it writes to, and far from what a service may do else."""
+    unit = tmp_path / "ioflusher-guard.service"
+    unit.write_text(call("guard", *words, "--unit").stdout)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    words = ["systemd-analyze", "security", "--offline=true", str(unit)]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+    (exposure,) = re.findall(r"Overall exposure level for .*: ([\d.]+)", said)
+    assert float(exposure) < 4.5
 
 
 def test_loss_is_allowed_to_the_policy_more_alone() -> None:

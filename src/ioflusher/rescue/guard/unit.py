@@ -1,8 +1,10 @@
 """The guard's systemd unit (systemd.service(5), systemd.exec(5))."""
 
+import os
 import shlex
 from collections.abc import Sequence
 
+from ioflusher.kernel.nbd import NBD_MAJOR
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
 
 # what it does needs: the state, locked memory, real time, ptrace of daemons, /proc and /sys of everybody
@@ -15,15 +17,20 @@ CAPABILITIES = (
     "CAP_NET_ADMIN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
-    "CAP_SYSLOG",
 )
 STATE_DIRECTORY = "ioflusher"
+# where what was seen is kept: the kernel's log, and pstore's of user space
+KEPT_IN = ("/dev/kmsg w", "/dev/pmsg0 w")
+# what the actions that lose something speak to; by its number, since nbd's module may come later
+LOSSY = (f"block-{NBD_MAJOR} rw", "/dev/mapper/control rw")
 
 
 def unit_text(program: Sequence[str], settings: GuardSettings) -> str:
     """The unit that starts `program` as a guard with these settings."""
     words = [*program, "guard", *options(settings)]
-    command = " ".join(shlex.quote(word).replace("%", "%%").replace("$", "$$") for word in words)
+    devices = [*KEPT_IN, *(LOSSY if settings.policy is GuardPolicy.MORE else ())]
+    kept = f"ReadWritePaths={quoted('-' + os.path.dirname(settings.history))}\n" if settings.history else ""
+    command = " ".join(quoted(word).replace("$", "$$") for word in words)
     return f"""\
 [Unit]
 Description=Ends freezes of devices that user space serves
@@ -49,20 +56,35 @@ CPUSchedulingPriority={settings.priority}
 CapabilityBoundingSet={" ".join(CAPABILITIES)}
 NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=yes
-ProtectClock=yes
+{kept}ProtectHome=yes
 ProtectHostname=yes
 ProtectKernelModules=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+ProtectControlGroups=yes
+DevicePolicy=closed
+{lines("DeviceAllow", devices)}
+IPAddressDeny=any
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
 RestrictNamespaces=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
-UMask=0027
+SystemCallFilter=@system-service @debug
+SystemCallErrorNumber=EPERM
+UMask=0077
 
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def quoted(word: str) -> str:
+    """As one word of a unit file."""
+    return shlex.quote(word).replace("%", "%%")
+
+
+def lines(name: str, values: Sequence[str]) -> str:
+    """One setting several times."""
+    return "\n".join(f"{name}={value}" for value in values)
 
 
 def options(settings: GuardSettings) -> list[str]:
