@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,19 +86,45 @@ def test_a_freeze_is_kept_with_stacks_memory_and_history(
     assert "could be done: dirty-limits: echo 82845696 > /proc/sys/vm/dirty_bytes" in kept
     assert re.search(r"before: \d+\.\d+ nbd0: 12 completed, 3 in flight\n", kept)
     log = (root / "kmsg").read_text()
-    assert log.startswith("<4>ioflusher guard: no request of /dev/nbd0 completed for ")
+    assert log.startswith("<4>ioflusher guard: a request of /dev/nbd0 has waited for ")
     assert "does nothing about it" in log
+    assert said[-1].endswith(": dirty throttling (woken by the time)")
     told = len(said)
     watcher.look()
     assert len(said) == told
 
 
+def test_by_what_it_was_woken_is_told(root: Path, guard: Callable[..., tuple[Guard, list[str]]]) -> None:
+    """The resource whose pressure it was."""
+    watcher, said = guard()
+    while watcher.look(("io",)) < 0.01:
+        pass
+    assert said[-1].endswith(": dirty throttling (woken by io pressure)")
+
+
+def test_who_serves_it_now_is_looked_for_where_nobody_is_seen_to_wait(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon was started again after the last scout, and froze before the next: it is found."""
+    (root / "proc/7").rename(root / "proc/9")
+    watcher, said = guard()
+    again = replace(NBD0, daemons=(replace(NBD0.daemons[0], pid=9),))
+    monkeypatch.setattr(watcher, "_scout", lambda _: Scouted((again,), ()))
+    while watcher.look() < 0.01:
+        pass
+    assert said[-1].startswith("a request of /dev/nbd0 has waited for ")
+    assert "its daemons' stacks cannot be read" in said[-1]
+    watcher.end_scouting(5.0)
+    watcher.look()
+    assert "thread 8 (server) of its daemon 9 waits in balance_dirty_pages()" in said[-1]
+
+
 def test_a_device_that_goes_on_is_left_alone(
     root: Path, guard: Callable[..., tuple[Guard, list[str]]]
 ) -> None:
-    """Its requests complete between two looks, or none are in flight."""
+    """Those in flight complete between two looks, or none are."""
     watcher, _ = guard()
-    for number in range(11, 15):
+    for number in range(13, 25, 3):
         (root / "sys/class/block/nbd0/stat").write_text(f"{number} 0 0 0 2 0 0 0 0 0 0\n")
         assert watcher.look() == 0.0
     (root / "sys/class/block/nbd0/inflight").write_text("0 0\n")
@@ -124,7 +151,7 @@ def test_a_daemon_that_was_started_again_is_known(
 ) -> None:
     """The next scout brings its number; a scout that fails leaves what is known."""
     watcher, said = guard()
-    again = NBD0.__class__("nbd0", NBD0.kind, (NBD0.daemons[0].__class__(9, "server", "NBD server", True),))
+    again = replace(NBD0, daemons=(replace(NBD0.daemons[0], pid=9),))
     monkeypatch.setattr(watcher, "_scout", lambda _: Scouted((again,), ()))
     scout(watcher)
     assert watcher._devices["nbd0"].served is again

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.live import DeviceRequests, find_freezes, judge
@@ -55,7 +56,7 @@ def test_a_throttled_daemon(machine: Callable[..., Path]) -> None:
     """The reason names the thread and where it stands."""
     ((way, certain, reason),) = looked(machine(WAITS_FOR_WORK, THROTTLED))
     assert (way, certain) == (FreezeWay.DIRTY_THROTTLING, True)
-    assert "no request of /dev/nbd0 completed for 1.0 s" in reason
+    assert "a request of /dev/nbd0 has waited for 1.0 s" in reason
     assert "thread 8 (server) of its daemon 7 waits in balance_dirty_pages()" in reason
 
 
@@ -74,11 +75,17 @@ def test_a_daemon_that_waits_for_work_may_only_be_slow(machine: Callable[..., Pa
 
 
 def test_requests_that_complete_or_are_none(machine: Callable[..., Path]) -> None:
-    """No freeze, whatever the daemon does."""
+    """No freeze, whatever the daemon does: all that were in flight at first completed."""
     assert looked(machine(THROTTLED, in_flight=0)) == []
     root = machine(THROTTLED)
-    assert looked(root, lambda _: (machine(completed=41), None)[1]) == []
+    assert looked(root, lambda _: (machine(completed=43), None)[1]) == []
     assert looked(machine(THROTTLED), lambda _: (machine(in_flight=0), None)[1]) == []
+
+
+def test_one_request_that_waits_while_another_completes(machine: Callable[..., Path]) -> None:
+    """A request is old and its daemon waits for itself: that is a stall, as `watch` has it."""
+    ((way, certain, _),) = looked(machine(THROTTLED), lambda _: (machine(completed=41), None)[1])
+    assert (way, certain) == (FreezeWay.DIRTY_THROTTLING, True)
 
 
 def test_a_device_that_vanishes(machine: Callable[..., Path], tmp_path: Path) -> None:
@@ -91,6 +98,21 @@ def test_a_device_that_vanishes(machine: Callable[..., Path], tmp_path: Path) ->
     with pytest.raises(RescueError, match="/dev/nbd0 vanished"):
         requests.read()
     assert looked(root) == []
+
+
+def test_the_state_is_looked_at_again(machine: Callable[..., Path]) -> None:
+    """What was put on the daemon since the machine was looked at, and on all of its threads, counts."""
+    root = machine(THROTTLED, WAITS_FOR_WORK)
+
+    def covered() -> bool:
+        (found,) = find_freezes([NBD0], seconds=0.1, root=root, sleep=lambda _: None)
+        return found.device.daemons[0].covered
+
+    assert not covered()
+    for tid, already in ((7, False), (8, True)):
+        stat = root / f"proc/7/task/{tid}/stat"
+        stat.write_text(stat.read_text().replace("4194560", str(4194560 | PF_IO_FLUSHER)))
+        assert covered() is already
 
 
 def test_a_daemon_that_is_gone() -> None:

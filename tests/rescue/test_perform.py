@@ -220,7 +220,7 @@ def test_no_thread_stays(device: Device, end: Callable[..., tuple[RescueOutcome,
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_a_device_that_vanished_before(tmp_path: Path) -> None:

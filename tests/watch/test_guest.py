@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.watch.alarms import AlarmKind
 from ioflusher.watch.record import WatchRecording, parse_recording
-from ioflusher.watch.sample import CountedBy, Wait
+from ioflusher.watch.sample import CountedBy
 from tests.lab.conftest import ioflusher
 
 pytestmark = pytest.mark.vm
@@ -56,7 +57,7 @@ def test_near_misses_come_before_the_stall(recording: WatchRecording) -> None:
     stall = next(
         told for record in recording.records for told in record.alarms if told.alarm.kind is AlarmKind.STALL
     )
-    assert (stall.alarm.wait, stall.alarm.device) == (Wait.DIRTY_THROTTLING, "nbd0")
+    assert (stall.alarm.wait, stall.alarm.device) == (SelfWait.DIRTY_THROTTLING, "nbd0")
     assert stall.alarm.seconds > 3
     assert stall.stack is not None
     assert "balance_dirty_pages" in stall.stack

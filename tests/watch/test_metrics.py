@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.report.metrics import MetricsCollector
-from ioflusher.watch.sample import CountedBy, DeviceSample, MachineSample, Wait
+from ioflusher.watch.sample import CountedBy, DeviceSample, MachineSample
 from tests.watch.samples import COVERED, KERNEL, NOIO, entries, sample, thread
 
 LABELS = ("daemon", "serves", "io", "cgroup", "covered", "wait", "device")
@@ -32,7 +33,7 @@ def test_threads_are_added_up() -> None:
     """By what was allowed; coverage of those that need it; what goes on now."""
     found = values(
         sample(
-            thread(11, reclaim=(entries(KERNEL, 3), entries(NOIO, 4)), reclaim_s=1.5, wait=Wait.RECLAIM),
+            thread(11, reclaim=(entries(KERNEL, 3), entries(NOIO, 4)), reclaim_s=1.5, wait=SelfWait.RECLAIM),
             thread(12, reclaim=(entries(KERNEL, 2),), reclaim_s=0.5, flags=COVERED),
             thread(13, aside=True),
             oldest_s=2.5,

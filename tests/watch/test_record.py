@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.watch.alarms import judge
 from ioflusher.watch.record import (
     RecordingError,
@@ -15,13 +16,12 @@ from ioflusher.watch.record import (
     own_heading,
     read_recording,
 )
-from ioflusher.watch.sample import Wait
 from tests.watch.samples import KERNEL, sample, thread
 
 
 def a_record(at: float = 100.0) -> WatchRecord:
     """One with every kind of part."""
-    held = thread(wait=Wait.RECLAIM, reclaim=(KERNEL,), reclaim_s=2.5)
+    held = thread(wait=SelfWait.RECLAIM, reclaim=(KERNEL,), reclaim_s=2.5)
     now = sample(held, at=at, oldest_s=9.0)
     alarms = tuple(
         ToldAlarm(alarm, alarm.what, alarm.advice, "[<0>] shrink_node+0x1/0x2\n")

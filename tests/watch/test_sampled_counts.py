@@ -1,8 +1,9 @@
 """What looks at /proc alone find out."""
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.task import Thread
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO
-from ioflusher.watch.sample import ReclaimCount, Wait
+from ioflusher.watch.sample import ReclaimCount
 from ioflusher.watch.sampled_counts import SampledCounting, in_reclaim
 
 
@@ -17,7 +18,7 @@ def test_reclaim_is_a_flag() -> None:
     counting.take(11, one(PF_MEMALLOC), {})
     counts = counting.of(7, 11)
     assert counts.reclaim == (ReclaimCount("", io=True, fs=True, cgroup=False, entered=1),)
-    assert (counts.wait, counts.wait_s) == (Wait.RECLAIM, 1)
+    assert (counts.wait, counts.wait_s) == (SelfWait.RECLAIM, 1)
     assert (counts.reclaim_s, counts.dirty_pauses) == (None, None)  # nobody measured
     counting.take(12, one(), {})
     counting.take(13, one(PF_MEMALLOC | PF_MEMALLOC_NOIO), {})
@@ -42,7 +43,7 @@ def test_throttling_is_where_it_waits() -> None:
     assert counting.of(7, 10).dirty_pauses is None
     counting.take(11, one(), {7: b"balance_dirty_pages"})
     counts = counting.of(7, 12)
-    assert (counts.wait, counts.wait_s, counts.dirty_pauses) == (Wait.DIRTY_THROTTLING, 1, 1)
+    assert (counts.wait, counts.wait_s, counts.dirty_pauses) == (SelfWait.DIRTY_THROTTLING, 1, 1)
     counting.take(12, one(), {7: b"folio_wait_bit_common"})
     assert (counting.of(7, 12).wait, counting.of(7, 12).dirty_pauses) == (None, 1)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.watch.daemons import WatchedDaemon
-from ioflusher.watch.sample import CountedBy, MemorySample, Wait
-from ioflusher.watch.sampler import KeptFile, Sampler
+from ioflusher.watch.sample import CountedBy, MemorySample
+from ioflusher.watch.sampler import Sampler
 from tests.watch.samples import BARE, COVERED
 
 DAEMON = WatchedDaemon(10, "nbd-server", 5, "NBD server of /dev/nbd0", ("nbd0",), frozenset({12}))
@@ -96,7 +97,7 @@ def test_a_thread_in_reclaim(root: Path) -> None:
     put_thread(root, 10, BARE, "D")
     put(root, "proc/10/task/10/wchan", "balance_dirty_pages")
     waits = {thread.tid: thread.wait for thread in watched.look().daemons[0].threads}
-    assert waits == {10: Wait.DIRTY_THROTTLING, 11: Wait.RECLAIM, 12: None}
+    assert waits == {10: SelfWait.DIRTY_THROTTLING, 11: SelfWait.RECLAIM, 12: None}
 
 
 def test_a_device_that_vanishes(root: Path) -> None:
@@ -137,14 +138,3 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     """Unknown, everywhere."""
     found = Sampler(None, "", root=tmp_path).look()
     assert (found.memory, found.pressure, found.daemons, found.devices) == (MemorySample(), (), (), ())
-
-
-def test_a_kept_file(tmp_path: Path) -> None:
-    """The same descriptor, the text of now; one that comes late is found."""
-    file = KeptFile(tmp_path / "x")
-    assert file.read() is None
-    (tmp_path / "x").write_text("one")
-    assert file.read() == b"one"
-    (tmp_path / "x").write_text("three")
-    assert file.read() == b"three"
-    file.close()

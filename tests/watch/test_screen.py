@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.report.watch_screen import screen, seconds, size
 from ioflusher.watch.alarms import judge
 from ioflusher.watch.record import Heading, ToldAlarm, WatchRecord
@@ -14,7 +15,6 @@ from ioflusher.watch.sample import (
     MachineSample,
     MemorySample,
     PressureSample,
-    Wait,
 )
 from tests.watch.samples import COVERED, KERNEL, NOIO, entries, sample, thread
 
@@ -82,7 +82,7 @@ def test_unknown() -> None:
 
 def test_alarms() -> None:
     """The stall with its stack and what to do, what goes on in the row, and lost events."""
-    held = thread(wait=Wait.DIRTY_THROTTLING, wait_s=7.4, dirty_pauses=9)
+    held = thread(wait=SelfWait.DIRTY_THROTTLING, wait_s=7.4, dirty_pauses=9)
     now = replace(sample(held, oldest_s=8.0), lost=3)
     text = shown(now, stack="[<0>] balance_dirty_pages+0x3e7/0x9d0\n")
     assert "STALL: nbd-server (10), thread worker (11), is in dirty throttling while" in text
@@ -120,7 +120,7 @@ def test_several_devices() -> None:
 def test_names_cannot_steer_the_terminal() -> None:
     """Names of processes and threads are anybody's."""
     bad = "\x1b[2J\u202e"
-    now = sample(thread(comm=bad, wait=Wait.RECLAIM))
+    now = sample(thread(comm=bad, wait=SelfWait.RECLAIM))
     now = replace(now, daemons=(replace(now.daemons[0], comm=bad, serves=bad),), notes=(bad,))
     text = shown(now, stack=bad)
     assert "\x1b" not in text

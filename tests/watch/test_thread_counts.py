@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.trace_hist import Histogram, HistogramEntry
-from ioflusher.watch.sample import ReclaimCount, Wait
+from ioflusher.watch.sample import ReclaimCount
 from ioflusher.watch.thread_counts import Counting, Histograms, ReclaimHistograms, ThreadCounts, added
 
 Entries = dict[tuple[int, ...], tuple[int, int]]
@@ -47,7 +48,7 @@ def test_reclaim_that_goes_on() -> None:
     counting = Counting(NAMES)
     assert counting.take(look(10, {}, {})) == {}
     counts = counting.take(look(14, {(7, KERNEL): (1, 12_000_000)}, {}))[7]
-    assert (counts.reclaim_s, counts.wait, counts.wait_s) == (2.0, Wait.RECLAIM, 2.0)
+    assert (counts.reclaim_s, counts.wait, counts.wait_s) == (2.0, SelfWait.RECLAIM, 2.0)
     counts = counting.take(look(20, {(7, KERNEL): (1, 12_000_000)}, {}))[7]
     assert (counts.reclaim_s, counts.wait_s) == (8.0, 8.0)
     counts = counting.take(look(22, {(7, KERNEL): (1, 12_000_000)}, {(7,): (1, 21_000_000)}))[7]
@@ -59,7 +60,7 @@ def test_several_began_since_the_last_look() -> None:
     counting = Counting(NAMES)
     begin: Entries = {(7, KERNEL): (3, 11_000_000 + 12_000_000 + 13_000_000)}
     counts = counting.take(look(14, begin, {(7,): (2, 11_500_000 + 12_500_000)}))[7]
-    assert (counts.reclaim_s, counts.wait, counts.wait_s) == (2.0, Wait.RECLAIM, 0.0)
+    assert (counts.reclaim_s, counts.wait, counts.wait_s) == (2.0, SelfWait.RECLAIM, 0.0)
     counts = counting.take(look(15, begin, {(7,): (2, 11_500_000 + 12_500_000)}))[7]
     assert (counts.reclaim_s, counts.wait_s) == (3.0, 1.0)
 
@@ -80,7 +81,7 @@ def test_dirty_throttling() -> None:
     for at, pauses in ((10.0, 0), (11.0, 3), (12.0, 8), (12.1, 8), (13.0, 8), (14.0, 9)):
         counts = counting.take(look(at, {}, {}, {(7,): (pauses, pauses * 200)}))[7]
         waits.append((counts.wait, round(counts.wait_s, 2)))
-    throttled = Wait.DIRTY_THROTTLING
+    throttled = SelfWait.DIRTY_THROTTLING
     assert waits == [
         (None, 0),
         (throttled, 0),
@@ -102,7 +103,7 @@ def test_what_the_kernel_does_not_tell() -> None:
 def test_counts_over_histograms_that_were_begun_anew() -> None:
     """Both parts together."""
     kernel = ReclaimCount("GFP_KERNEL", io=True, fs=True, cgroup=False, entered=2)
-    before = ThreadCounts((kernel,), 1.0, 0.5, 4, 0.25, Wait.RECLAIM, 3.0)
+    before = ThreadCounts((kernel,), 1.0, 0.5, 4, 0.25, SelfWait.RECLAIM, 3.0)
     assert added(before, ThreadCounts((kernel,), 0.5, None, 1, 0.25)) == ThreadCounts(
         (ReclaimCount("GFP_KERNEL", io=True, fs=True, cgroup=False, entered=4),), 1.5, None, 5, 0.5
     )
@@ -127,5 +128,5 @@ def test_time_is_exact_and_never_goes_back(steps: list[tuple[int, bool]]) -> Non
             assert counts.reclaim_s is not None
             assert abs(counts.reclaim_s * 1e6 - spent) <= 1  # microseconds are whole
             assert counts.reclaim_s >= told
-            assert (counts.wait is Wait.RECLAIM) == (since is not None)
+            assert (counts.wait is SelfWait.RECLAIM) == (since is not None)
             told = counts.reclaim_s

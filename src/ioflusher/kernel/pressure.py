@@ -47,25 +47,24 @@ class PressureTriggers:
 
     def __init__(self, triggers: Mapping[str, Sequence[str]], root: Path = Path("/")) -> None:
         self._poll = select.poll()
-        self._files: list[int] = []
-        watched = []
+        self._resources: dict[int, str] = {}
         for resource, texts in triggers.items():
             for text in texts:
                 with contextlib.suppress(OSError):  # PSI is off, older than 5.2, or the window not allowed
-                    self._files.append(_open_trigger(root / "proc/pressure" / resource, text))
-                    self._poll.register(self._files[-1], select.POLLPRI)
-                    watched.append(resource)
+                    file = _open_trigger(root / "proc/pressure" / resource, text)
+                    self._poll.register(file, select.POLLPRI)
+                    self._resources[file] = resource
                     break
-        self.watched = tuple(watched)
+        self.watched = tuple(self._resources.values())
 
-    def wait(self, seconds: float) -> bool:
-        """Until there is pressure, or so long; whether there is."""
-        return bool(self._poll.poll(max(0.0, seconds) * 1000))
+    def wait(self, seconds: float) -> tuple[str, ...]:
+        """Until there is pressure, or so long; the resources that are under pressure, none for the time."""
+        return tuple(self._resources[file] for file, _ in self._poll.poll(max(0.0, seconds) * 1000))
 
     def close(self) -> None:
         """Have the kernel watch no longer."""
-        while self._files:
-            os.close(self._files.pop())
+        while self._resources:
+            os.close(self._resources.popitem()[0])
 
 
 def _open_trigger(path: Path, text: str) -> int:

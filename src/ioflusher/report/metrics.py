@@ -13,7 +13,7 @@ from threading import Lock
 
 from ioflusher.errors import IoflusherError
 from ioflusher.watch.record import WatchRecording
-from ioflusher.watch.sample import CountedBy, DaemonSample, MachineSample, Wait
+from ioflusher.watch.sample import SEEN_WAITS, CountedBy, DaemonSample, MachineSample
 from ioflusher.watch.summary import summary
 
 try:
@@ -169,7 +169,7 @@ def _daemons(sample: MachineSample, at: float | None) -> Iterator[Metric]:
         threads.add_metric(
             [*who.values, "false"], sum(each.to_cover for each in sums) - covered, timestamp=at
         )
-        for wait in Wait:
+        for wait in SEEN_WAITS:
             number = sum(many for each in sums for kind, many, _ in each.waits if kind is wait)
             waiting.add_metric([*who.values, wait.value.replace(" ", "_")], number, timestamp=at)
         for family, sizes in (

@@ -48,7 +48,7 @@ def freeze_record(freeze: DeviceFreeze) -> dict[str, Any]:
                 "tid": thread.tid,
                 "comm": thread.comm,
                 "state": thread.state,
-                "way": thread.way.name.lower() if thread.way else None,
+                "wait": thread.wait.name.lower() if thread.wait else None,
                 "stack": list(thread.functions),
             }
             for thread in freeze.threads

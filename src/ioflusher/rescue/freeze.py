@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.rescue.served import ServedDevice
 
 
 class FreezeWay(Enum):
     """How the path came to stand still."""
 
-    DIRTY_THROTTLING = "dirty throttling"  # the daemon is paused until pages are clean that only it can clean
-    RECLAIM = (
-        "memory reclaim"  # an allocation of the daemon's waits for I/O: swap, inodes, pages of the device
-    )
-    PAGE_LOCK = "page lock"  # the daemon waits for a page or inode that the writer to its device holds
+    # the daemon is paused until pages are clean that only it can clean
+    DIRTY_THROTTLING = SelfWait.DIRTY_THROTTLING.value
+    RECLAIM = SelfWait.RECLAIM.value  # an allocation of it waits for I/O: swap, inodes, pages of the device
+    PAGE_LOCK = SelfWait.PAGE_LOCK.value  # it waits for a page or inode that a writer to its device holds
     PATHS_LOST = "paths lost"  # multipath keeps requests because no path is left
     DAEMON_GONE = "daemon gone"  # nobody serves the device
     SENDING = "sending"  # the driver cannot send: the daemon does not take requests from its socket
@@ -35,16 +35,18 @@ class WaitingThread:
 
     Attributes:
         pid, tid, comm, state: as in /proc/PID/task/TID/stat.
-        way: what its stack says, None where it waits for nothing that the device could hold up.
+        wait: what its stack says, None where it waits for nothing that the device could hold up.
         functions: of the kernel's stack, innermost first; empty where it could not be read.
+        io_flusher: whether it carries the state, or needs none because it is a worker of the kernel's.
     """
 
     pid: int
     tid: int
     comm: str
     state: str
-    way: FreezeWay | None
+    wait: SelfWait | None
     functions: tuple[str, ...] = ()
+    io_flusher: bool = False
 
 
 @dataclass(frozen=True, slots=True)

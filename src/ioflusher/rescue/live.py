@@ -1,14 +1,18 @@
-"""Freezes of this machine: two looks at each device's requests, and the stacks of those who serve it."""
+"""Freezes of this machine: how long each device's requests wait, and the stacks of those who serve it."""
 
+import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ioflusher.kernel.block_counts import parse_completed, parse_inflight
+from ioflusher.kernel.stall import STALLED_S, RequestAge, stall
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThread
-from ioflusher.rescue.served import ServedDevice
+from ioflusher.rescue.served import ServedDevice, ServingDaemon
 from ioflusher.rescue.stacks import read_threads
 
 LOOK_S = 0.1
@@ -17,6 +21,9 @@ LOOK_S = 0.1
 class DeviceRequests:
     """A device's requests: /sys/block/NAME/stat and inflight, kept open (Documentation/block/stat.rst).
 
+    Attributes:
+        completed, in_flight: at the last look.
+
     Raises:
         RescueError: there is no such device.
     """
@@ -24,6 +31,8 @@ class DeviceRequests:
     def __init__(self, name: str, root: Path = Path("/")) -> None:
         directory = root / "sys/class/block" / name
         self._name = name
+        self._age = RequestAge()
+        self.completed = self.in_flight = 0
         self._files: list[int] = []
         try:
             for file in ("stat", "inflight"):
@@ -40,9 +49,18 @@ class DeviceRequests:
         """
         try:
             stat, inflight = (os.pread(file, 512, 0) for file in self._files)
-            return parse_completed(stat), parse_inflight(inflight)
+            self.completed, self.in_flight = parse_completed(stat), parse_inflight(inflight)
         except (OSError, ValueError) as error:
             raise RescueError(f"/dev/{self._name} vanished: {error}") from error
+        return self.completed, self.in_flight
+
+    def oldest_s(self, now: float) -> float:
+        """The least age of the oldest request in flight, as far as the looks before tell.
+
+        Raises:
+            RescueError: the device vanished.
+        """
+        return self._age.look(now, *self.read())
 
     def close(self) -> None:
         """Close the files."""
@@ -57,64 +75,74 @@ def find_freezes(
     root: Path = Path("/"),
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[DeviceFreeze, ...]:
-    """The devices of which requests are in flight and none completes for so many seconds."""
-    before: dict[str, tuple[DeviceRequests, int]] = {}
+    """The devices of which a request waits for so many seconds, found in as many."""
+    looked: dict[str, DeviceRequests] = {}
     for device in devices:
-        try:
-            requests = DeviceRequests(device.name, root)
-            completed, in_flight = requests.read()
-        except RescueError:
-            continue
-        if in_flight:
-            before[device.name] = requests, completed
-        else:
-            requests.close()
-    for _ in range(max(1, round(seconds / LOOK_S))):
-        if not before:
-            break
-        sleep(LOOK_S)
-        for name, (requests, completed) in list(before.items()):
+        with contextlib.suppress(RescueError):  # it is gone again
+            looked[device.name] = DeviceRequests(device.name, root)
+    looks = max(1, math.ceil(seconds / LOOK_S))
+    for number in range(looks + 1):
+        passed = number * LOOK_S
+        for name, requests in list(looked.items()):
             try:
-                now, in_flight = requests.read()
+                waits = requests.oldest_s(passed) == passed
             except RescueError:
-                now, in_flight = completed, 0
-            if now != completed or not in_flight:
-                requests.close()
-                del before[name]
-    for requests, _ in before.values():
+                waits = False
+            if not waits:  # what was in flight at first has completed
+                looked.pop(name).close()
+        if not looked:
+            break
+        if number < looks:
+            sleep(LOOK_S)
+    for requests in looked.values():
         requests.close()
     return tuple(
-        judge(device, seconds, read_threads([daemon.pid for daemon in device.daemons], root))
+        judge(
+            device,
+            looks * LOOK_S,
+            read_threads([daemon.pid for daemon in device.daemons], root),
+            stalled_s=seconds,
+        )
         for device in devices
-        if device.name in before
+        if device.name in looked
     )
 
 
-def judge(device: ServedDevice, stalled_s: float, threads: tuple[WaitingThread, ...]) -> DeviceFreeze:
-    """What a device that stands still comes to, by the stacks of its daemons' threads."""
-    shown = tuple(thread for thread in threads if thread.way is not None)
-    ways = {thread.way for thread in shown}
-    for way in (FreezeWay.DIRTY_THROTTLING, FreezeWay.RECLAIM, FreezeWay.PAGE_LOCK):
-        if way in ways:
-            first = next(thread for thread in shown if thread.way is way)
-            reason = (
-                f"no request of {device.path} completed for {stalled_s:.1f} s, and thread {first.tid} "
-                f"({first.comm}) of its daemon {first.pid} waits in {first.functions[0]}(): {way.value}"
-            )
-            return DeviceFreeze(device, way, SeenIn.LIVE, True, reason, stalled_s, shown)
-    if device.missing:
-        gone = ", ".join(device.missing)
-        reason = f"no request of {device.path} completed for {stalled_s:.1f} s; missing: {gone}"
-        return DeviceFreeze(device, FreezeWay.DAEMON_GONE, SeenIn.LIVE, True, reason, stalled_s)
-    if device.multipath is not None:
+def judge(
+    device: ServedDevice,
+    oldest_s: float,
+    threads: tuple[WaitingThread, ...],
+    *,
+    stalled_s: float = STALLED_S,
+) -> DeviceFreeze:
+    """What a device with a request that old comes to, by its daemons' threads as they are now."""
+    device = replace(device, daemons=tuple(_as_now(daemon, threads) for daemon in device.daemons))
+    waited = f"a request of {device.path} has waited for {oldest_s:.1f} s"
+    wait = stall(oldest_s, [thread.wait for thread in threads], stalled_s=stalled_s)
+    if wait is not None:
+        shown = tuple(thread for thread in threads if thread.wait is not None)
+        first = next(thread for thread in shown if thread.wait is wait)
         reason = (
-            f"no request of {device.path} completed for {stalled_s:.1f} s, and no daemon waits for itself"
+            f"{waited}, and thread {first.tid} ({first.comm}) of its daemon {first.pid} waits in "
+            f"{first.functions[0]}(): {wait.value}"
         )
-        return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason, stalled_s)
+        return DeviceFreeze(device, FreezeWay(wait.value), SeenIn.LIVE, True, reason, oldest_s, shown)
+    if device.missing:
+        reason = f"{waited}; missing: {', '.join(device.missing)}"
+        return DeviceFreeze(device, FreezeWay.DAEMON_GONE, SeenIn.LIVE, True, reason, oldest_s)
+    if device.multipath is not None:
+        reason = f"{waited}, and no daemon waits for itself"
+        return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason, oldest_s)
     why = (
         "its daemons wait for nothing that it could hold up"
         if threads
         else "its daemons' stacks cannot be read"
     )
-    reason = f"no request of {device.path} completed for {stalled_s:.1f} s; {why}: it may only be slow"
-    return DeviceFreeze(device, FreezeWay.UNKNOWN, SeenIn.LIVE, False, reason, stalled_s, threads)
+    reason = f"{waited}; {why}: it may only be slow"
+    return DeviceFreeze(device, FreezeWay.UNKNOWN, SeenIn.LIVE, False, reason, oldest_s, threads)
+
+
+def _as_now(daemon: ServingDaemon, threads: tuple[WaitingThread, ...]) -> ServingDaemon:
+    """Somebody may have put the state on it since the machine was looked at, or taken it off."""
+    own = [thread for thread in threads if thread.pid == daemon.pid]
+    return replace(daemon, covered=all(thread.io_flusher for thread in own)) if own else daemon

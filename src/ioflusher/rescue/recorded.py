@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernlog.judging.findings import Kind
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
@@ -25,8 +26,7 @@ _WAYS = {
     Kind.THROTTLED_DAEMON: FreezeWay.DIRTY_THROTTLING,
     Kind.DIRTY_THROTTLED: FreezeWay.DIRTY_THROTTLING,
 }
-# the words of watch's alarms, watch/sample.py Wait
-_ALARM_WAYS = {"direct reclaim": FreezeWay.RECLAIM, "dirty throttling": FreezeWay.DIRTY_THROTTLING}
+_WAITS = frozenset(wait.value for wait in SelfWait)
 
 
 def freezes_of_snapshot(
@@ -125,7 +125,7 @@ def freezes_of_alarm(
         raise RescueError(f"the alarm is a {kind}, not a stall: nothing stands still")
     name = str(name).removeprefix("/dev/")
     device = _known(name, devices) or ServedDevice(name, _kind(name), (daemon,))
-    way = next((way for word, way in _ALARM_WAYS.items() if word in str(wait)), FreezeWay.UNKNOWN)
+    way = FreezeWay(wait) if wait in _WAITS else FreezeWay.UNKNOWN
     reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
     return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
 

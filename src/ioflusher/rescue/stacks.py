@@ -4,24 +4,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.task import parse_stat
 from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.kernlog.stacks.anatomy import Wait, dissect
 from ioflusher.kernlog.stacks.waits import SELF_WAITS, StackKind, explain_stack
-from ioflusher.rescue.freeze import FreezeWay, WaitingThread
+from ioflusher.rescue.freeze import WaitingThread
 
 _PAGE_WAITS = frozenset({Wait.PAGE_LOCK, Wait.PAGE, Wait.WRITEBACK, Wait.INODE})
 
 
-def way_of(stack: str, comm: str) -> FreezeWay | None:
-    """By which way the thread of this stack can wait for the device that its process serves."""
+def wait_of(stack: str, comm: str) -> SelfWait | None:
+    """What the thread of this stack waits for, if that may be the device that its process serves."""
     frames = parse_proc_stack(stack)
     kind = explain_stack(frames, comm).kind
     if kind is StackKind.DIRTY_THROTTLED:
-        return FreezeWay.DIRTY_THROTTLING
+        return SelfWait.DIRTY_THROTTLING
     if kind in SELF_WAITS or kind is StackKind.RECLAIM_SPINNING:
-        return FreezeWay.RECLAIM
-    return FreezeWay.PAGE_LOCK if dissect(frames, comm).wait in _PAGE_WAITS else None
+        return SelfWait.RECLAIM
+    return SelfWait.PAGE_LOCK if dissect(frames, comm).wait in _PAGE_WAITS else None
 
 
 def read_threads(pids: Iterable[int], root: Path = Path("/")) -> tuple[WaitingThread, ...]:
@@ -39,7 +40,8 @@ def read_threads(pids: Iterable[int], root: Path = Path("/")) -> tuple[WaitingTh
                 text = (directory / str(tid) / "stack").read_text()
             except (OSError, ValueError):
                 continue
-            way = way_of(text, thread.comm)
+            wait = wait_of(text, thread.comm)
             functions = tuple(frame.function for frame in parse_proc_stack(text))
-            found.append(WaitingThread(pid, tid, thread.comm, thread.state, way, functions))
+            covered = thread.io_flusher or thread.kernel_worker
+            found.append(WaitingThread(pid, tid, thread.comm, thread.state, wait, functions, covered))
     return tuple(found)

@@ -1,20 +1,15 @@
 """What is to be told of two samples: near misses and stalls. Pure, and of the standard library alone.
 
 A *near miss* is a daemon that was in direct reclaim with I/O allowed, or in dirty throttling: it may have
-waited for a request that only it can complete, and came through. A *stall* is a request that is older than
-`stalled_s` while a thread of its daemon is in reclaim or in dirty throttling: that is the deadlock itself,
-or so near to it that waiting longer helps nobody.
-
-A slow device alone is neither: its daemon then waits for its own disk or network.
+waited for a request that only it can complete, and came through. What a *stall* is, `kernel.stall` says.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
+from ioflusher.kernel.stall import STALLED_S, SelfWait, stall
 from ioflusher.kernel.task_flags import TaskFlags
-from ioflusher.watch.sample import DaemonSample, DeviceSample, MachineSample, ThreadSample, Wait
-
-STALLED_S = 5.0
+from ioflusher.watch.sample import DaemonSample, DeviceSample, MachineSample, ThreadSample
 
 
 class AlarmKind(Enum):
@@ -42,7 +37,7 @@ class Alarm:
     """
 
     kind: AlarmKind
-    wait: Wait
+    wait: SelfWait
     pid: int
     comm: str
     started: int
@@ -65,7 +60,7 @@ class Alarm:
                 f" while a request of /dev/{self.device} has waited for {self.seconds:.1f} s"
             )
         times = {0: "goes on", 1: "once"}.get(self.count, f"{self.count} times")
-        if self.wait is Wait.DIRTY_THROTTLING:
+        if self.wait is SelfWait.DIRTY_THROTTLING:
             return f"{who}, was paused in dirty throttling: {times}"
         flags = f", {', '.join(self.gfp_flags)}" if self.gfp_flags else ""
         return f"{who}, was in direct reclaim with I/O allowed: {times}{flags}"
@@ -87,7 +82,7 @@ def judge(
 
     Args:
         before: the sample before it; with None nothing has happened since, and only what goes on is told.
-        stalled_s: how old a request may be.
+        stalled_s: how old a request of a stall is.
     """
     earlier = {(daemon.pid, daemon.started): daemon for daemon in before.daemons} if before else {}
     devices = {device.name: device for device in now.devices}
@@ -119,18 +114,18 @@ def _near_misses(
         if counted and entry.io
     ]
     risen = [(flags, number) for flags, number in risen if number > 0]
-    in_reclaim = thread.wait is Wait.RECLAIM and thread.io_allowed
+    in_reclaim = thread.wait is SelfWait.RECLAIM and thread.io_allowed
     if risen or in_reclaim:
         flags = tuple(dict.fromkeys(flags for flags, _ in risen if flags))
-        found.append(_alarm(daemon, thread, Wait.RECLAIM, sum(number for _, number in risen), flags))
+        found.append(_alarm(daemon, thread, SelfWait.RECLAIM, sum(number for _, number in risen), flags))
     pauses = (thread.dirty_pauses or 0) - ((before.dirty_pauses or 0) if before else 0) if counted else 0
-    if pauses > 0 or thread.wait is Wait.DIRTY_THROTTLING:
-        found.append(_alarm(daemon, thread, Wait.DIRTY_THROTTLING, max(pauses, 0), ()))
+    if pauses > 0 or thread.wait is SelfWait.DIRTY_THROTTLING:
+        found.append(_alarm(daemon, thread, SelfWait.DIRTY_THROTTLING, max(pauses, 0), ()))
     return found
 
 
 def _alarm(
-    daemon: DaemonSample, thread: ThreadSample, wait: Wait, count: int, flags: tuple[str, ...]
+    daemon: DaemonSample, thread: ThreadSample, wait: SelfWait, count: int, flags: tuple[str, ...]
 ) -> Alarm:
     return Alarm(
         kind=AlarmKind.NEAR_MISS,
@@ -148,7 +143,8 @@ def _alarm(
 
 
 def _stalls(daemon: DaemonSample, served: list[DeviceSample], stalled_s: float) -> list[Alarm]:
-    """One for each device with a request that old and each thread that is held up now."""
+    """One for each device that has stalled and each thread that is held up now."""
+    waits = [thread.wait for thread in daemon.threads]
     return [
         Alarm(
             kind=AlarmKind.STALL,
@@ -164,7 +160,7 @@ def _stalls(daemon: DaemonSample, served: list[DeviceSample], stalled_s: float) 
             covered=thread.io_flusher,
         )
         for device in served
-        if device.oldest_s is not None and device.oldest_s > stalled_s
+        if device.oldest_s is not None and stall(device.oldest_s, waits, stalled_s=stalled_s)
         for thread in daemon.threads
         if thread.wait is not None
     ]

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
+from ioflusher.machine.collect.kept import KeptFile
 from ioflusher.watch.daemons import WatchedDaemon, find_daemons
-from ioflusher.watch.sampler import KeptFile
 
 SHARE = 0.004
 AGAIN_S = 5.0

@@ -8,7 +8,11 @@ machine judges by the same records.
 from dataclasses import dataclass
 from enum import Enum
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_MEMALLOC_NOIO
+
+# those that the kernel's counts and /proc show; any other takes the thread's stack
+SEEN_WAITS = (SelfWait.RECLAIM, SelfWait.DIRTY_THROTTLING)
 
 
 class CountedBy(Enum):
@@ -16,13 +20,6 @@ class CountedBy(Enum):
 
     KERNEL = "kernel"  # histogram triggers of tracefs: every entry
     SAMPLED = "sampled"  # /proc: only what goes on at the moment of a look
-
-
-class Wait(Enum):
-    """What a thread does instead of its work."""
-
-    RECLAIM = "direct reclaim"
-    DIRTY_THROTTLING = "dirty throttling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class ThreadSample:
     throttled_s: float | None = None
     dirty_pauses: int | None = None
     dirty_paused_s: float | None = None
-    wait: Wait | None = None
+    wait: SelfWait | None = None
     wait_s: float = 0.0
     aside: bool = False
 
@@ -118,7 +115,7 @@ class DeviceSample:
     Attributes:
         name: as in /sys/block.
         completed: requests since it exists; in_flight: issued and not completed.
-        oldest_s: the age of the oldest in flight in seconds, at least (`watch.request_age`).
+        oldest_s: the age of the oldest in flight in seconds, at least (`kernel.stall`).
     """
 
     name: str

@@ -8,9 +8,10 @@ begins and ends between two looks is never seen, so counts are of looks that fou
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.task import Thread
 from ioflusher.kernel.task_flags import PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO
-from ioflusher.watch.sample import ReclaimCount, Wait
+from ioflusher.watch.sample import ReclaimCount
 from ioflusher.watch.thread_counts import ThreadCounts
 
 THROTTLING = b"balance_dirty_pages"
@@ -26,7 +27,7 @@ class _Seen:
     reclaim: dict[tuple[bool, bool], int] = field(default_factory=dict)
     pauses: int = 0
     paused_known: bool = False
-    wait: Wait | None = None
+    wait: SelfWait | None = None
     since: float = 0.0
 
 
@@ -44,18 +45,18 @@ class SampledCounting:
             seen = self._threads.setdefault(tid, _Seen())
             wait = None
             if in_reclaim(thread):
-                wait = Wait.RECLAIM
+                wait = SelfWait.RECLAIM
             elif wchans.get(tid, b"").startswith(THROTTLING):
-                wait = Wait.DIRTY_THROTTLING
+                wait = SelfWait.DIRTY_THROTTLING
             # "0" is what those get who may not know
             seen.paused_known = seen.paused_known or wchans.get(tid, b"0") not in (b"0", b"")
             if wait is seen.wait:
                 continue
             seen.wait, seen.since = wait, now
-            if wait is Wait.RECLAIM:
+            if wait is SelfWait.RECLAIM:
                 allowed = _allowed(thread)
                 seen.reclaim[allowed] = seen.reclaim.get(allowed, 0) + 1
-            elif wait is Wait.DIRTY_THROTTLING:
+            elif wait is SelfWait.DIRTY_THROTTLING:
                 seen.pauses += 1
 
     def of(self, tid: int, now: float) -> ThreadCounts:

@@ -14,15 +14,16 @@ from pathlib import Path
 from ioflusher.kernel.block_counts import parse_completed, parse_inflight
 from ioflusher.kernel.meminfo import parse_meminfo
 from ioflusher.kernel.pressure import parse_pressure
+from ioflusher.kernel.stall import RequestAge, SelfWait
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import Thread, parse_start_time
 from ioflusher.kernel.watermarks import Watermarks, parse_vmstat, parse_zoneinfo
+from ioflusher.machine.collect.kept import KeptFile
 from ioflusher.machine.collect.proc_files import read_small
 from ioflusher.machine.collect.threads import read_threads
 from ioflusher.watch.daemons import WatchedDaemon
 from ioflusher.watch.instance import TRACEFS
 from ioflusher.watch.kernel_counts import Counted, KernelCounts
-from ioflusher.watch.request_age import RequestAge
 from ioflusher.watch.sample import (
     CountedBy,
     DaemonSample,
@@ -31,7 +32,6 @@ from ioflusher.watch.sample import (
     MemorySample,
     PressureSample,
     ThreadSample,
-    Wait,
 )
 from ioflusher.watch.sampled_counts import SampledCounting, in_reclaim
 from ioflusher.watch.thread_counts import ThreadCounts
@@ -41,34 +41,6 @@ MOST_THREADS = 10_000  # of one daemon
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 # /proc/zoneinfo is long where there are many processors, and watermarks move seldom
 _WATERMARKS_S = 10.0
-
-
-class KeptFile:
-    """A file of /proc or /sys, opened when it is first read and then kept; None where it is not there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
-
-    def read(self) -> bytes | None:
-        """Its text now."""
-        with contextlib.suppress(OSError):
-            if self._file is None:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            parts = []
-            length = 0
-            while part := os.pread(self._file, 1 << 16, length):
-                parts.append(part)
-                length += len(part)
-            return b"".join(parts)
-        self.close()  # a device that went away and comes back has another file
-        return None
-
-    def close(self) -> None:
-        """Let it go."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
 
 class _Device:
@@ -224,7 +196,7 @@ class Sampler:
             counts = counted.threads.get(thread.tid, counted.others)
         wait = counts.wait
         if wait is None and in_reclaim(thread):
-            wait = Wait.RECLAIM  # since before anybody counted
+            wait = SelfWait.RECLAIM  # since before anybody counted
         return ThreadSample(
             tid=thread.tid,
             comm=thread.comm,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ioflusher.watch.sample import DaemonSample, DeviceSample, MachineSample, ReclaimCount, Wait
+from ioflusher.kernel.stall import SelfWait
+from ioflusher.watch.sample import SEEN_WAITS, DaemonSample, DeviceSample, MachineSample, ReclaimCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class DaemonSummary:
     throttled_s: float | None
     dirty_pauses: int | None
     dirty_paused_s: float | None
-    waits: tuple[tuple[Wait, int, float], ...]
+    waits: tuple[tuple[SelfWait, int, float], ...]
     devices: tuple[DeviceSample, ...]
 
 
@@ -35,7 +36,7 @@ def summary(daemon: DaemonSample, sample: MachineSample) -> DaemonSummary:
     to_cover = daemon.to_cover
     known = {device.name: device for device in sample.devices}
     waits = []
-    for wait in Wait:
+    for wait in SEEN_WAITS:
         lasting = [thread.wait_s for thread in daemon.threads if thread.wait is wait]
         if lasting:
             waits.append((wait, len(lasting), max(lasting)))

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.kernel.trace_events import flags_text
 from ioflusher.kernel.trace_hist import Histogram
-from ioflusher.watch.sample import ReclaimCount, Wait
+from ioflusher.watch.sample import ReclaimCount
 
 _Number = TypeVar("_Number", int, float)
 _WORD = 1 << 64
@@ -63,7 +64,7 @@ class ThreadCounts:
     throttled_s: float | None = None
     dirty_pauses: int | None = None
     dirty_paused_s: float | None = None
-    wait: Wait | None = None
+    wait: SelfWait | None = None
     wait_s: float = 0.0
 
 
@@ -103,7 +104,7 @@ class Counting:
         """What each thread has done until now, by its number."""
         entries: dict[int, list[ReclaimCount]] = {}
         spent: dict[int, int] = {}
-        waits: dict[int, tuple[Wait, float]] = {}
+        waits: dict[int, tuple[SelfWait, float]] = {}
         now_us = int(seen.monotonic * 1e6)
         for cgroup, kind in ((False, seen.reclaim), (True, seen.cgroup)):
             begun: dict[int, tuple[int, int]] = {}
@@ -117,12 +118,12 @@ class Counting:
                 _follow(state, begun.get(tid, (0, 0)), (end.hits, end.sum) if end else (0, 0), now_us)
                 spent[tid] = spent.get(tid, 0) + state.spent_us
                 if state.since_us is not None:
-                    waits[tid] = Wait.RECLAIM, max(0.0, (now_us - state.since_us) / 1e6)
+                    waits[tid] = SelfWait.RECLAIM, max(0.0, (now_us - state.since_us) / 1e6)
         dirty = seen.dirty.entries if seen.dirty else {}
         for (tid,), entry in dirty.items():
             since = self._pauses(tid, entry.hits, seen.monotonic)
             if since is not None:
-                waits.setdefault(tid, (Wait.DIRTY_THROTTLING, since))
+                waits.setdefault(tid, (SelfWait.DIRTY_THROTTLING, since))
         throttled = seen.throttled.entries if seen.throttled else {}
         found = {}
         for tid in entries.keys() | spent.keys() | {t for (t,) in dirty} | {t for (t,) in throttled}:

@@ -1,6 +1,7 @@
 """One look after another: sampling, judging, and who is watched, brought together."""
 
-from ioflusher.watch.alarms import STALLED_S, AlarmKind, judge
+from ioflusher.kernel.stall import STALLED_S
+from ioflusher.watch.alarms import AlarmKind, judge
 from ioflusher.watch.discovery import Discovery
 from ioflusher.watch.record import ToldAlarm, WatchRecord
 from ioflusher.watch.sample import MachineSample

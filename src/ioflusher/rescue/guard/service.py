@@ -20,6 +20,8 @@ from pathlib import Path
 
 from ioflusher.errors import IoflusherError
 from ioflusher.kernel.pressure import PressureTriggers
+from ioflusher.machine.collect.kept import KeptTree
+from ioflusher.machine.collect.system import read_memory
 from ioflusher.rescue.actions.action import Loss
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
@@ -28,11 +30,10 @@ from ioflusher.rescue.guard.keeping import Keeping
 from ioflusher.rescue.guard.scout import Scouted, load_scouted
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
 from ioflusher.rescue.live import DeviceRequests, judge
-from ioflusher.rescue.memory_now import MemoryFiles
 from ioflusher.rescue.perform import Rescue, RescueOutcome, StepOutcome
 from ioflusher.rescue.plan import ACTIONS, plan
 from ioflusher.rescue.served import ServedDevice
-from ioflusher.rescue.stacks import read_threads, way_of
+from ioflusher.rescue.stacks import read_threads, wait_of
 from ioflusher.rescue.worker import Worker
 
 # 15 % of a second of stall wakes the guard up
@@ -64,7 +65,7 @@ def run_scout(files: tuple[str, ...]) -> Scouted:
 
 
 class WatchedDevice:
-    """A served device, and since when it stands still.
+    """A served device, and until when nothing more is done about it.
 
     Raises:
         RescueError: it is gone.
@@ -73,20 +74,13 @@ class WatchedDevice:
     def __init__(self, served: ServedDevice, root: Path) -> None:
         self.served = served
         self.requests = DeviceRequests(served.name, root)
-        self.completed, self.in_flight = self.requests.read()
-        self.moved_at = time.monotonic()
         self.quiet_until = 0.0
 
-    def look(self, now: float) -> float:
-        """Seconds for which no request has completed, with some in flight.
-
-        Raises:
-            RescueError: it is gone.
-        """
-        completed, self.in_flight = self.requests.read()
-        if completed != self.completed or not self.in_flight:
-            self.completed, self.moved_at = completed, now
-        return now - self.moved_at
+    def serve_by(self, served: ServedDevice) -> None:
+        """What a later look at the machine says of it; with other daemons it is worth another try at once."""
+        if {d.pid for d in served.daemons} != {d.pid for d in self.served.daemons}:
+            self.quiet_until = 0.0
+        self.served = served
 
 
 class Guard:
@@ -118,7 +112,8 @@ class Guard:
         self._root = root
         self._devices: dict[str, WatchedDevice] = {}
         self._history: deque[str] = deque(maxlen=HISTORY)
-        self._memory = MemoryFiles(root)
+        self._files = KeptTree(root)
+        read_memory(self._files)
         self._keeping = keeping or Keeping(settings.history)
         self._pressure = PressureTriggers(TRIGGERS, root)
         self._reserve = Reserve(settings.reserve)
@@ -137,38 +132,42 @@ class Guard:
             f"{self._settings.reserve >> 20} MiB in reserve, {watched} pressure, "
             f"kept in {', '.join(self._keeping.places) or 'no place'}"
         )
+        woken: tuple[str, ...] = ()
         while True:
-            nearest = self.look()
-            self._pressure.wait(NEAR_S if nearest > 0.5 else QUIET_S)
+            oldest_s = self.look(woken)
+            woken = self._pressure.wait(NEAR_S if oldest_s > NEAR_S else QUIET_S)
             self.end_scouting()
-            if nearest == 0.0 and time.monotonic() - self._scouted_at > self._settings.scout_s:
+            calm = oldest_s < self._settings.stalled_s / 2
+            if calm and time.monotonic() - self._scouted_at > self._settings.scout_s:
+                self._restore_reserve()
                 self.begin_scouting()
 
-    def look(self) -> float:
-        """One look at every device, and what is to be done; for how long one has stood still, at most."""
+    def look(self, woken: tuple[str, ...] = ()) -> float:
+        """One look at every device, and what is to be done; the age of the oldest request of all.
+
+        `woken` has the resources whose pressure is the reason for it; none where it was time.
+        """
         now = time.monotonic()
-        nearest = 0.0
+        oldest_of_all_s = 0.0
         for name, device in list(self._devices.items()):
             try:
-                stalled_s = device.look(now)
+                oldest_s = device.requests.oldest_s(now)
             except RescueError as error:
                 self._say(f"{error}: no longer watched")
                 device.requests.close()
                 del self._devices[name]
                 continue
             self._remember(device, now)
-            nearest = max(nearest, stalled_s)
-            if stalled_s >= self._settings.stalled_s and now >= device.quiet_until:
-                self._stalled(device, stalled_s)
-        return nearest
+            oldest_of_all_s = max(oldest_of_all_s, oldest_s)
+            if oldest_s >= self._settings.stalled_s and now >= device.quiet_until:
+                self._stalled(device, oldest_s, woken)
+        return oldest_of_all_s
 
     def begin_scouting(self) -> None:
         """Have the whole machine looked at: devices that are new, daemons that were started again."""
         if self._scouting is not None:
             return  # the last one hangs
         self._scouted_at = time.monotonic()
-        with contextlib.suppress(RescueError):
-            self._restore_reserve()
         own = [sys.executable, __file__, *([self._settings.history] if self._settings.history else [])]
         self._scouting = self._scouts.begin(partial(self._scout, tuple(own)))
 
@@ -206,30 +205,33 @@ class Guard:
             self._devices.pop(name).requests.close()
         for name, device in served.items():
             if name in self._devices:
-                self._devices[name].served = device
+                self._devices[name].serve_by(device)
                 continue
             with contextlib.suppress(RescueError):  # it went away again
                 self._devices[name] = WatchedDevice(device, self._root)
                 self._say(f"watching {device.path}, served by {', '.join(d.name for d in device.daemons)}")
 
     def _restore_reserve(self) -> None:
-        """Hold the reserve again, once twice of it is free and nothing stands still."""
+        """Hold the reserve again, once four times of it are available."""
         if self._reserve.size and not self._reserve.held:
-            available = self._memory.read().available_kib or 0
+            available = read_memory(self._files).available_kib or 0
             if available << 10 > 4 * self._reserve.size:
-                self._reserve.hold()
-                self._say(f"{self._reserve.size >> 20} MiB are in reserve again")
+                with contextlib.suppress(RescueError):  # the next time, then
+                    self._reserve.hold()
+                    self._say(f"{self._reserve.size >> 20} MiB are in reserve again")
 
     def _remember(self, device: WatchedDevice, now: float) -> None:
         self._history.append(
-            f"{now:.2f} {device.served.name}: {device.completed} completed, {device.in_flight} in flight"
+            f"{now:.2f} {device.served.name}: "
+            f"{device.requests.completed} completed, {device.requests.in_flight} in flight"
         )
 
-    def _stalled(self, device: WatchedDevice, stalled_s: float) -> None:
+    def _stalled(self, device: WatchedDevice, oldest_s: float, woken: tuple[str, ...]) -> None:
         """A device stands still: keep what is seen, act."""
         served = device.served
-        freeze = judge(served, stalled_s, read_threads([d.pid for d in served.daemons], self._root))
-        memory = self._memory.read()
+        threads = read_threads([daemon.pid for daemon in served.daemons], self._root)
+        freeze = judge(served, oldest_s, threads, stalled_s=self._settings.stalled_s)
+        memory = read_memory(self._files)
         allowed = self._settings.policy is GuardPolicy.MORE and served.name in self._settings.allow_loss
         # what is only slow gets the actions that lose nothing if it was allowed more
         acts = self._settings.policy is not GuardPolicy.REPORT and (freeze.certain or allowed)
@@ -245,9 +247,10 @@ class Guard:
         head = [freeze.reason, *_thread_lines(freeze)[:3], "acts" if acts else "does nothing about it"]
         for late in self._keeping.keep(lines, head):
             self._say(f"not kept in {late}")
-        self._say(freeze.reason)
+        self._say(f"{freeze.reason} (woken by {' and '.join(woken) + ' pressure' if woken else 'the time'})")
         if not acts:
             device.quiet_until = time.monotonic() + AGAIN_S
+            self.begin_scouting()  # another daemon may serve it by now
             return
         try:
             rescue = Rescue(
@@ -285,8 +288,7 @@ class Guard:
             self._say(line)
         self._keeping.keep(lines, lines)
         now = time.monotonic()
-        device.moved_at = now
-        device.quiet_until = 0.0 if outcome.recovered else now + AGAIN_S
+        device.quiet_until = now + (self._settings.stalled_s if outcome.recovered else AGAIN_S)
         self._scouted_at = now  # the next one finds what became of the daemons
 
 
@@ -303,6 +305,6 @@ def warm_up() -> None:
     from ioflusher.flag.attach.arch import architecture
 
     read_threads([os.getpid()])
-    way_of("[<0>] balance_dirty_pages+0x3c1/0xa50\n", "warm-up")
+    wait_of("[<0>] balance_dirty_pages+0x3c1/0xa50\n", "warm-up")
     with contextlib.suppress(IoflusherError):  # a processor without a row: the action says so then
         architecture()

@@ -1,9 +1,27 @@
-"""The age of the oldest request: never too much, and exact for a device that stands still."""
+"""What a stall is, and the age of the oldest request: never too much, exact where nothing moves."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioflusher.watch.request_age import RequestAge
+from ioflusher.kernel.stall import STALLED_S, RequestAge, SelfWait, stall
+
+
+def test_a_stall_takes_an_old_request_and_a_daemon_that_waits_for_itself() -> None:
+    """Either alone is none; nor is what nobody can tell."""
+    assert stall(STALLED_S, [None, SelfWait.RECLAIM]) is SelfWait.RECLAIM
+    assert stall(STALLED_S - 0.01, [SelfWait.RECLAIM]) is None
+    assert stall(99.0, [None, None]) is None
+    assert stall(99.0, []) is None
+    assert stall(None, [SelfWait.RECLAIM]) is None
+    assert stall(2.0, [SelfWait.RECLAIM], stalled_s=2.0) is SelfWait.RECLAIM
+
+
+def test_of_several_waits_the_plainest_is_told() -> None:
+    """What ends a pause for dirty pages is known best; a page may be locked for many reasons."""
+    every = [SelfWait.PAGE_LOCK, SelfWait.RECLAIM, SelfWait.DIRTY_THROTTLING]
+    assert stall(9.0, every) is SelfWait.DIRTY_THROTTLING
+    assert stall(9.0, every[:2]) is SelfWait.RECLAIM
+    assert stall(9.0, every[:1]) is SelfWait.PAGE_LOCK
 
 
 def test_a_device_that_stands_still() -> None:
