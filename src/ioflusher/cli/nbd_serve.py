@@ -128,6 +128,13 @@ def export(text: str) -> Offer:
     help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
 )
 @click.option("--lock-memory", is_flag=True, help="Lock all memory, present and future (mlockall).")
+@click.option("--heap", type=size, metavar="SIZE", help="Have so much free memory in the process beforehand.")
+@click.option(
+    "--reserve",
+    type=size,
+    metavar="SIZE",
+    help="Locked memory to give back to the kernel when everything stalls, and to take again afterwards.",
+)
 @click.option(
     "--ready-fd", type=int, metavar="N", help="Write the URI here when ready, not to standard output."
 )
@@ -161,6 +168,8 @@ def serve_command(
     max_payload: int,
     io_flusher: bool,
     lock_memory: bool,
+    heap: int | None,
+    reserve: int | None,
     ready_fd: int | None,
     realtime: int | None,
     settings: harden.Settings,
@@ -204,12 +213,16 @@ def serve_command(
 
     settings.apply()
     threading.stack_size(THREAD_STACK)
+    if heap is not None:
+        harden.prefault_heap(heap)  # before any thread exists, too: each would have a heap of its own
     with contextlib.ExitStack() as stack:
         stack.enter_context(_logging(form))
         notifier = stack.enter_context(contextlib.closing(Notifier()))
         served = [(offer, stack.enter_context(open_backend(offer.backend))) for offer in offers]
         if lock_memory:
             harden.lock_memory()
+        if reserve is not None:
+            stack.enter_context(contextlib.closing(_keep_reserve(reserve)))
         (first, backend), *further = served
         text = about.get(first.name, "")
         server = stack.enter_context(
@@ -330,6 +343,16 @@ def _logging(form: str | None) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
         handler.close()
+
+
+def _keep_reserve(size: int) -> harden.ReserveKeeper:
+    """The reserve; what becomes of it is logged whether or not --log is there."""
+    import logging
+
+    from ioflusher.nbd.server.log import event
+
+    logger = logging.getLogger("ioflusher.nbd.server.reserve")
+    return harden.ReserveKeeper(size, lambda what, **facts: event(logger, logging.WARNING, what, **facts))
 
 
 def _serve_metrics(server: "Server", host: str, port: int) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from ioflusher.nbd.server.log import BackgroundHandler, TextForm, event
 
 HANDSHAKE_TIMEOUT = 2.0  # seconds: while it waits for the standby it does not look after the first server
 THREAD_STACK = 1 << 18  # bytes; all of it is locked
+HEAP = 2 << 20  # bytes
 STANDARD_ERROR = 2  # file descriptor
 
 _log = logging.getLogger("ioflusher.nbd.standby")
@@ -74,4 +75,5 @@ def _harden() -> None:
     set_io_flusher(True)
     harden.Settings(oom_score_adj=-1000, policy=harden.RealtimePolicy.RR, priority=1).apply()
     threading.stack_size(THREAD_STACK)
+    harden.prefault_heap(HEAP)
     harden.lock_memory()

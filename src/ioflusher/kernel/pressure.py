@@ -48,6 +48,8 @@ class PressureTriggers:
     def __init__(self, triggers: Mapping[str, Sequence[str]], root: Path = Path("/")) -> None:
         self._poll = select.poll()
         self._resources: dict[int, str] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake, select.POLLIN)
         for resource, texts in triggers.items():
             for text in texts:
                 with contextlib.suppress(OSError):  # PSI is off, older than 5.2, or the window not allowed
@@ -58,13 +60,21 @@ class PressureTriggers:
         self.watched = tuple(self._resources.values())
 
     def wait(self, seconds: float) -> tuple[str, ...]:
-        """Until there is pressure, or so long; the resources that are under pressure, none for the time."""
-        return tuple(self._resources[file] for file, _ in self._poll.poll(max(0.0, seconds) * 1000))
+        """Until there is pressure, or so long, or `wake`; the resources that are under pressure, if any."""
+        found = self._poll.poll(max(0.0, seconds) * 1000)
+        return tuple(self._resources[file] for file, _ in found if file != self._wake)
+
+    def wake(self) -> None:
+        """Have `wait` return at once, from now on; other threads may call it."""
+        os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """Have the kernel watch no longer."""
         while self._resources:
             os.close(self._resources.popitem()[0])
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
 
 def _open_trigger(path: Path, text: str) -> int:

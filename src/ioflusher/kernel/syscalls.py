@@ -19,7 +19,15 @@ MCL_CURRENT = 1
 MCL_FUTURE = 2
 MCL_ONFAULT = 4  # since 4.4
 
+MAP_LOCKED = 0x2000  # as those
+
 MNT_DETACH = 2  # include/linux/fs.h
+
+# glibc's malloc.h, for `mallopt`
+M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 # system calls since 5.1, which have one number on every processor but alpha (asm-generic/unistd.h)
 _IO_URING_SETUP = 425
@@ -79,6 +87,7 @@ _mount = _function(ctypes.CDLL, "mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong,
 _umount2 = _function(ctypes.CDLL, "umount2", ctypes.c_char_p, ctypes.c_int)
 _fallocate = _function(ctypes.CDLL, "fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _syscall_6 = _function(ctypes.CDLL, "syscall", *[ctypes.c_long] * 7)
+_mallopt = _function(ctypes.CDLL, "mallopt", ctypes.c_int, ctypes.c_int)
 
 
 def _last_error() -> OSError:
@@ -107,6 +116,39 @@ def mlockall(flags: int) -> None:
     """
     if _mlockall(flags) == -1:
         raise _last_error()
+
+
+def mallopt(parameter: int, value: int) -> None:
+    """mallopt(3) of glibc, with M_*.
+
+    Raises:
+        OSError: EINVAL where the C library does not take the value, or has no such function.
+    """
+    if _mallopt(parameter, value) != 1:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def malloc_touched_and_free(piece: int, count: int) -> None:
+    """So many blocks from malloc(3), each written to from end to end, and all of them freed.
+
+    Raises:
+        MemoryError: there is no memory for them.
+    """
+    library = ctypes.CDLL(None)
+    malloc, free = library.malloc, library.free
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+    blocks: list[int] = []
+    try:
+        for _ in range(count):
+            block = malloc(piece)
+            if not block:
+                raise MemoryError
+            blocks.append(block)
+            ctypes.memset(block, 0, piece)
+    finally:
+        for block in blocks:
+            free(block)
 
 
 def process_vm_touch(pid: int, address: int) -> bool:

@@ -6,8 +6,7 @@ no substitute: dropped, there is nothing left that reclaim could take without I/
 writing to the frozen device until its queue is full.
 """
 
-import mmap
-
+from ioflusher.harden import HardenError, MemoryReserve
 from ioflusher.machine.snapshot import Memory
 from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
 from ioflusher.rescue.errors import RescueError
@@ -20,41 +19,33 @@ class Reserve(RescueAction):
     name = "reserve"
 
     def __init__(self, size: int = 0) -> None:
-        self._size = size
-        self._memory: mmap.mmap | None = None
-        if size:
-            self.hold()
+        self._memory = MemoryReserve(size)
+        self.hold()
 
     @property
     def held(self) -> bool:
         """Whether it is there to be given back."""
-        return self._memory is not None
+        return self._memory.held > 0
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self._size
+        return self._memory.size
 
     def hold(self) -> None:
-        """Take it; by mlockall(MCL_FUTURE) it is locked and present at once.
+        """Take it; it is locked and present at once.
 
         Raises:
             RescueError: the kernel does not give it.
         """
         try:
-            self._memory = mmap.mmap(
-                -1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-            )
-        except OSError as error:
-            raise RescueError(
-                f"cannot hold {self._size >> 20} MiB in reserve: {error.strerror}", errno=error.errno
-            ) from error
+            self._memory.hold()
+        except HardenError as error:
+            raise RescueError(str(error), errno=error.errno, hint=error.hint) from error
 
     def give_back(self) -> None:
         """Let the kernel have it."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        self._memory.give_back()
 
     def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
         if freeze.way is not FreezeWay.RECLAIM:
@@ -67,7 +58,7 @@ class Reserve(RescueAction):
             action=self.name,
             loss=Loss.NOTHING,
             loses="nothing",
-            reason=f"an allocation of the daemon's waits, and {self._size >> 20} MiB become free at once",
+            reason=f"an allocation of the daemon's waits, and {self.size >> 20} MiB become free at once",
             commands=(),
             wait_s=12.0,
         )
