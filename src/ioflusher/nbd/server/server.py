@@ -414,8 +414,6 @@ class _Peer:
             self._server._forget(self)
             if self._server._stopping.is_set():
                 why = "the server ends"
-            if self._server._stopping.is_set():
-                why = "the server ends"
             done = asdict(self.counters())
             event(_log, logging.INFO, "connection ended", number=number, why=why, export=self.export, **done)
 
