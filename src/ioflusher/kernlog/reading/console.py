@@ -152,8 +152,12 @@ _NAME = LazyPattern(
     r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?\s*$"
 )
 _NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
-# the registers of an oops or a warning: whoever has its instruction pointer in the kernel runs
-_RAN = "RIP: 0010:"
+# the registers of an oops or a warning, which may be cut: whoever has its instruction pointer or code segment
+# in the kernel runs (x86, powerpc)
+_RAN = LazyPattern(r"RIP: 0010:|\bCS: +0010 |(?<!\S)NIP \[[0-9a-f]+\] [A-Za-z_]")
+_RAN_WORDS = ("0010", "NIP [")
+# behind whose stack it is: arm's code has the instruction in parentheses, and only an oops has it
+_ENDS_OOPS = LazyPattern(r"---\[ end trace|Code: (?:[0-9a-f]{4,8} )+\([0-9a-f]+\)")
 # what an oops or a warning begins with, where the registers are another architecture's or were cut out
 _OOPS = LazyPattern(
     r"Unable to handle kernel|BUG: (?:unable to handle|kernel NULL pointer|KASAN:)|kernel BUG at "
@@ -375,7 +379,7 @@ class Reader:
         elif begins or ("queue: " in text and _QUEUE.search(text)):
             draft = self._begin(Head(source=Source.BARE), line, raw)
             yield from self._take_detail(draft, line, begins, raw)
-        elif _RAN in text:
+        elif _ran(text):
             self._begin(Head(source=Source.DUMP), line, raw)
         announces = (head and head.source is Source.HUNG_TASK) or (begins and _ANNOUNCES.search(text))
         if announces and (draft := self._drafts.get(caller)) and not draft.announced:
@@ -407,9 +411,11 @@ class Reader:
             draft.in_irq = False
         elif "</TASK>" in text:
             draft.complete = True
-        elif _RAN in text and not draft.frames and draft.head.source is Source.BARE:
+        elif _ran(text) and not draft.frames and draft.head.source is Source.BARE:
             draft.head = replace(draft.head, source=Source.DUMP)
         elif draft.frames and _ends_stack(text):
+            if draft.head.source is Source.BARE and _ENDS_OOPS.search(text):
+                draft.head = replace(draft.head, source=Source.DUMP)
             yield from self._end(line.caller)
         elif begins and draft.frames:
             yield from self._end(line.caller)
@@ -492,6 +498,11 @@ class Reader:
             return True
         within = report.take(text)
         return not within or "</TASK>" in text or _ends_stack(text)
+
+
+def _ran(text: str) -> bool:
+    """Whether a line shows the registers of a task that runs in the kernel."""
+    return any(word in text for word in _RAN_WORDS) and _RAN.search(text) is not None
 
 
 def _ends_stack(text: str) -> bool:

@@ -35,7 +35,7 @@ _WORDS = (
     *("locking", "lock state", "lock order", "Chain exists", "existing dep", "} usage", "unsafe"),
     # console.py
     *("BUG", "Unable to", "Oops", "protection fault", "WARNING", "ainted", "Linux version", "queue: "),
-    *("IP:", "IRQ>", "NMI>", "TASK>", "EOI>", "Code: ", "[ end trace", "MESSAGE"),
+    *("IP:", "CS:", "IRQ>", "NMI>", "TASK>", "EOI>", "Code: ", "[ end trace", "MESSAGE"),
 )
 # what has no word of its own, where numbers may be missing: an offset, a frame without one, a clock, a name
 # alone or in quotes, a mark of doubt, a register, numbers at the end
