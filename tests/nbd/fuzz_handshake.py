@@ -31,11 +31,12 @@ MOST_STEPS = 4000  # of one input; a longer one is an endless loop
 ENDS = (ConnectionState.TRANSMISSION, ConnectionState.CLOSED)
 
 
-def _number(dice: random.Random, size: int) -> bytes:
+def number(dice: random.Random, size: int) -> bytes:
+    """A number of so many bytes at which code errs."""
     return dice.choice([0, 1, 7, 0xFF, 1 << 16, (1 << 8 * size) - 1]).to_bytes(8, "big")[-size:]
 
 
-def _damage(dice: random.Random, data: bytes) -> bytes:
+def damage(dice: random.Random, data: bytes) -> bytes:
     """The bytes, or the same with a few of them changed, cut out or put in."""
     for _ in range(dice.choice([0, 0, 1, 1, 2, 5])):
         at = dice.randrange(len(data) + 1)
@@ -45,7 +46,7 @@ def _damage(dice: random.Random, data: bytes) -> bytes:
         elif how == 1:
             data = data[:at] + data[at + dice.randrange(9) :]
         else:
-            data = data[:at] + _number(dice, dice.choice([1, 2, 4])) + data[at + 4 :]
+            data = data[:at] + number(dice, dice.choice([1, 2, 4])) + data[at + 4 :]
     return data
 
 
@@ -60,7 +61,7 @@ def _option(dice: random.Random) -> bytes:
             dice.randbytes(dice.randrange(64)),
         ]
     )
-    return Option(dice.choice([*map(int, Opt), 0xBEEF]), _damage(dice, data)).pack()
+    return Option(dice.choice([*map(int, Opt), 0xBEEF]), damage(dice, data)).pack()
 
 
 def _reply(dice: random.Random, option: int) -> bytes:
@@ -76,7 +77,7 @@ def _reply(dice: random.Random, option: int) -> bytes:
     )
     kind = dice.choice([*map(int, Rep), 1, 1, 2, 3, 4, 99])
     asked = option if dice.random() < 0.95 else dice.randrange(12)
-    return OptionReply(asked, kind, _damage(dice, data)).pack()
+    return OptionReply(asked, kind, damage(dice, data)).pack()
 
 
 def _feed(end: NbdConnection, data: bytes, on_message: Callable[[object], None]) -> None:
@@ -114,9 +115,9 @@ def fuzz_server(dice: random.Random) -> None:
             end.encrypted()
             handshake.encrypted()
 
-    data = _number(dice, 4) if dice.random() < 0.1 else b"\0\0\0\3"
+    data = number(dice, 4) if dice.random() < 0.1 else b"\0\0\0\3"
     data += b"".join(_option(dice) for _ in range(dice.randrange(12)))
-    _feed(end, _damage(dice, data) if dice.random() < 0.5 else data, answer)
+    _feed(end, damage(dice, data) if dice.random() < 0.5 else data, answer)
 
 
 def fuzz_client(dice: random.Random) -> None:
@@ -130,7 +131,7 @@ def fuzz_client(dice: random.Random) -> None:
     ]
     plan = dice.choice(plans)
     asked = next(plan)
-    data = _damage(dice, Greeting(dice.choice([0, 1, 3, 3, 3])).pack())
+    data = damage(dice, Greeting(dice.choice([0, 1, 3, 3, 3])).pack())
     for _ in range(dice.randrange(30)):
         if end.state is ConnectionState.TLS:
             end.encrypted()
@@ -160,13 +161,13 @@ def _feed_client(end: NbdConnection, data: bytes, messages: list[object]) -> Non
 
 def fuzz(inputs: int, seed: int) -> None:
     """As many inputs for each end in turn; raises what breaks the invariant, with the input's seed."""
-    for number in range(seed, seed + inputs):
+    for here in range(seed, seed + inputs):
         try:
-            (fuzz_server if number % 2 else fuzz_client)(random.Random(number))
+            (fuzz_server if here % 2 else fuzz_client)(random.Random(here))
         except (RemoteProtocolError, NegotiationError, ConnectionLost, StopIteration):
             pass
         except BaseException as error:
-            error.add_note(f"input of seed {number}")
+            error.add_note(f"input of seed {here}")
             raise
 
 
