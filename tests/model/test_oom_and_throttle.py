@@ -25,16 +25,16 @@ UNIT = 128 << 10
 
 
 def too_much(**hardening: object) -> Scenario:
-    """More anonymous memory than memory and swap hold; a daemon that needs none for a request."""
+    """More anonymous memory than memory and swap hold; a daemon that needs none, not even for a reply."""
     settings = {
         "device.size": 64 << 20,
         "pressure.kind": "none",
         "pressure.size": 0,
         "workload.size": 600 << 20,
-        "daemon.thread": [{"name": "nbd-daemon", "does": ["allocate"]}],
+        "daemon.thread": [{"name": "ublk-daemon", "does": ["allocate"]}],
         **{f"hardening.{name}": value for name, value in hardening.items()},
     }
-    return with_settings(find_scenario("swap-on-nbd"), settings)
+    return with_settings(find_scenario("swap-on-ublk"), settings)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_task_without_fs_never_brings_it() -> None:
     """out_of_memory() returns at once: the daemon with the state goes round for ever, and all is frozen."""
     result = play_half(too_much(lock_memory=False), io_flusher=True, version=(6, 12)).result
     assert result.outcome is RunOutcome.FROZEN
-    daemon = next(task for task in result.waiting if task.program == "nbd-daemon")
+    daemon = next(task for task in result.waiting if task.program == "ublk-daemon")
     assert (daemon.calls[0], daemon.flags) == ("__alloc_pages_slowpath", daemon.flags | PF_MEMALLOC_NOIO)
     assert daemon.waits_for == "memory that can be reclaimed without I/O"
 
@@ -74,7 +74,7 @@ def test_who_may_bring_it() -> None:
     """Whoever allocates with __GFP_FS; nobody where every order of steps is followed."""
     scenario = too_much(lock_memory=False)
     without, with_ = (build(scenario, io_flusher=state, version=(6, 12)) for state in (False, True))
-    assert killing(without) == {"toucher", "nbd-daemon"}
+    assert killing(without) == {"toucher", "ublk-daemon"}
     assert killing(with_) == {"toucher"}
     assert killing(build(scenario, io_flusher=False, version=(6, 12), scale=small(scenario))) == set()
 

@@ -51,12 +51,14 @@ class Served(Protocol):
 
     Attributes:
         name: such as "nbd0". queue_depth: requests that it may have at once. pending: requests that nobody
-        has taken up, by kind.
+        has taken up, by kind. reply_calls: the functions that a reply goes through to a socket, which takes
+        a socket buffer; empty where it takes no memory.
     """
 
     name: str
     queue_depth: int
     pending: dict[str, Variable]
+    reply_calls: tuple[str, ...]
 
     def can_take(self, kind: str) -> Expression:
         """Whether the server finds a request of this kind."""
@@ -75,7 +77,10 @@ class BlockDriver(abc.ABC):
         name: such as "nbd0".
         tags: requests that it still takes (blk_mq_tags).
         pending: requests that were handed to whoever serves the device and were not taken up, by kind.
+        reply_calls: of `Served`.
     """
+
+    reply_calls: tuple[str, ...] = ()
 
     def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
         self.name = name

@@ -15,7 +15,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from ioflusher.model.linux import Linux
-from ioflusher.model.memory import alloc_pages
+from ioflusher.model.memory import alloc_pages, kmem_cache_alloc
 from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.scenario.records import Action
 
@@ -226,6 +226,9 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> Non
                         takes_ns=REPLY_NS * slower,
                     )
                 else:
+                    if served.reply_calls:
+                        with code.call(*SYSTEM_CALL, "__x64_sys_sendto", *served.reply_calls):
+                            kmem_cache_alloc(code, daemon.linux, GFP_KERNEL, realtime=thread.realtime)
                     freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
                     served.complete(code, work.kind, freed, takes_ns=REPLY_NS * slower)
 

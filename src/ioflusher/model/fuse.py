@@ -23,6 +23,8 @@ class FuseQueue:
         answered: answers that who waits has not seen yet.
     """
 
+    reply_calls: tuple[str, ...] = ()
+
     def __init__(self, linux: Linux, name: str, *, queue_depth: int) -> None:
         self.name = name
         self.linux = linux

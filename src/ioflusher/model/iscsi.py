@@ -27,6 +27,8 @@ class IscsiDriver(BlockDriver):
         connected: whether the session is logged in. reachable: whether the target can be reached.
     """
 
+    reply_calls: tuple[str, ...] = ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
+
     def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
         super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds)
         room = linux.units(SOCKET_BYTES)

@@ -22,6 +22,8 @@ from ioflusher.model.reclaim import (
 from ioflusher.model.transitions import Changes, Variable
 from ioflusher.model.versions import holds
 
+# objects of a slab of a page, of 256 bytes as the head of a socket buffer is (skbuff_cache)
+OBJECTS = 16
 # a page fault and the zeroing of a unit's pages, and taking them from the free list
 ALLOCATION_NS = 20_000
 
@@ -99,9 +101,26 @@ def alloc_pages(
         realtime: whether the task is a real-time task.
         label: for people.
     """
+    taken = {linux.zone.free: linux.zone.free - 1, **gives}
+    _alloc_pages(code, linux, gfp, taken, realtime=realtime, label=label)
+
+
+def kmem_cache_alloc(code: Code, linux: Linux, gfp: int, *, realtime: bool = False) -> None:
+    """An object that is far smaller than a unit: of a slab that has one, else of a new one; mm/slub.c.
+
+    The page for that has to be there as for any other allocation, or reclaim has to find it. That it is
+    taken does not show: it is less than a unit, and is soon given back.
+    """
+    with code.call("kmem_cache_alloc_node"), code.choice() as ways:
+        with ways.way(weight=OBJECTS - 1):
+            pass
+        with ways.way(), code.call("___slab_alloc", "allocate_slab"):
+            _alloc_pages(code, linux, gfp, {}, realtime=realtime, label="a slab")
+
+
+def _alloc_pages(code: Code, linux: Linux, gfp: int, taken: Changes, *, realtime: bool, label: str) -> None:
     zone = linux.zone
     gfp = current_gfp_context(code.flags, gfp, linux.version)
-    taken = {zone.free: zone.free - 1, **gives}
     with code.call("__alloc_pages"), code.choice() as ways:
         with ways.way(label, taken, when=zone.free > zone.wmark_low, takes_ns=ALLOCATION_NS):
             pass

@@ -34,6 +34,11 @@ class NbdDriver(BlockDriver):
             if tcp
             else ("unix_stream_sendmsg", "sock_alloc_send_pskb")
         )
+        self.reply_calls = (
+            ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
+            if tcp
+            else ("unix_stream_sendmsg", "sock_alloc_send_pskb", "__alloc_skb")
+        )
         self.tx_lock = linux.variable(
             f"{name}_tx_lock", 0, 63, what=f"holder of tx_lock of {name}", unit="task"
         )

@@ -18,6 +18,8 @@ class NfsMount(BlockDriver):
         room: units that the socket still takes.
     """
 
+    reply_calls: tuple[str, ...] = ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
+
     def __init__(self, linux: Linux, name: str) -> None:
         super().__init__(linux, name, queue_depth=linux.zone.free.high, kinds=("write",))
         room = linux.units(SOCKET_BYTES)

@@ -68,7 +68,9 @@ class StackPlan:
             queue_depth=self.scale.queue_depth or 256,
             kinds=("write", "direct") if direct else ("write",),
         )
-        backing = make_backing_device(linux, disk, self.pool)
+        # what the flusher allocates matters where reclaim without __GFP_FS may wait, which it does for swap
+        maps_blocks = kind == "file" and "swap" in self.kinds
+        backing = make_backing_device(linux, disk, self.pool, maps_blocks=maps_blocks)
         writes = direct_writes(linux, disk, self.pool) if direct else None
         disk.add_server()
         return block_device_file(linux, backing, writes) if kind == "disk" else ext4_file(backing, writes)

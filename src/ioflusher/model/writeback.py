@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_WQ_WORKER
 from ioflusher.model.block import BioPool, BlockDriver, bio_put
 from ioflusher.model.code import Code
+from ioflusher.model.gfp import GFP_NOFS
 from ioflusher.model.linux import Linux
+from ioflusher.model.memory import kmem_cache_alloc
 from ioflusher.model.transitions import Expression, Number, Variable, maximum, minimum, number
 
 # MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
@@ -28,6 +30,8 @@ class BackingDevice:
         strictlimit: BDI_CAP_STRICTLIMIT, as FUSE has it: its own share of the limit counts, always.
         temporary: what is written back is copied, as FUSE had it before 6.16: it is no NR_WRITEBACK.
         sync_wanted: somebody waits until all is written.
+        i_data_sem: who allocates blocks for what is written, by number of the task; 0 for nobody. None where
+        that is left out (`map_blocks`).
     """
 
     device: BlockDriver
@@ -36,6 +40,7 @@ class BackingDevice:
     sync_wanted: Variable
     strictlimit: bool = False
     temporary: bool = False
+    i_data_sem: Variable | None = None
 
     @property
     def unwritten(self) -> Expression:
@@ -75,9 +80,19 @@ class DirtyDomain:
 
 
 def make_backing_device(
-    linux: Linux, device: BlockDriver, pool: BioPool, *, strictlimit: bool = False, temporary: bool = False
+    linux: Linux,
+    device: BlockDriver,
+    pool: BioPool,
+    *,
+    strictlimit: bool = False,
+    temporary: bool = False,
+    maps_blocks: bool = False,
 ) -> BackingDevice:
-    """The backing device of a file system on a block device, in the domain of all."""
+    """The backing device of a file system on a block device, in the domain of all.
+
+    Args:
+        maps_blocks: whether its flusher allocates blocks (`map_blocks`).
+    """
     zone, name = linux.zone, device.name
     units = zone.free.high
     backing = BackingDevice(
@@ -87,6 +102,11 @@ def make_backing_device(
         linux.variable(f"{name}_sync", 0, 1, what=f"somebody syncs {name}"),
         strictlimit,
         temporary,
+        linux.variable(
+            f"{name}_i_data_sem", 0, 63, what=f"holder of i_data_sem of a file on {name}", unit="task"
+        )
+        if maps_blocks
+        else None,
     )
     device.completions["write"] = {
         backing.writeback: backing.writeback - 1,
@@ -145,6 +165,22 @@ def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
     return minimum(MAX_PAUSE_NS, number(unit_ns * span**3) // maximum(1, ratio))
 
 
+def map_blocks(code: Code, linux: Linux, backing: BackingDevice) -> None:
+    """The flusher finds blocks for delayed ones: ext4_map_blocks(), fs/ext4/inode.c.
+
+    It allocates with GFP_NOFS while it holds i_data_sem, for which whoever writes to the file waits
+    (ext4_da_get_block_prep()). It does not carry the state, so that it may write to swap to find memory.
+    """
+    sem = backing.i_data_sem
+    if sem is None:
+        return
+    with code.call("ext4_writepages", "ext4_do_writepages", "mpage_map_and_submit_extent", "ext4_map_blocks"):
+        code.step(f"i_data_sem of a file on {backing.device.name}", {sem: linux.next_pid()}, when=sem.is_(0))
+        with code.call("ext4_ext_map_blocks", "ext4_mb_new_blocks"):
+            kmem_cache_alloc(code, linux, GFP_NOFS)
+        code.step("gives it back", {sem: 0})
+
+
 def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
     """The worker that writes the dirty pages of a backing device: wb_workfn(), fs/fs-writeback.c.
 
@@ -177,6 +213,7 @@ def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
             waits_for="something to write",
             interruptible=True,
         )
+        map_blocks(code, linux, backing)
         with code.loop():
             backing.device.begin_write(code, pool)
             backing.device.submit(code, "write")
