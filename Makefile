@@ -6,13 +6,14 @@
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
 # make faults   servers killed and connections cut 1,000 times under a write load (10 minutes)
 # make hundred  100 runs in a row, played, interrupted and failed, leave nothing behind (10 minutes under emulation)
+# make guard    100 freezes of a real kernel that a guard ends, and some that nobody does (20 minutes under emulation)
 # make matrix   every stack that freezes, ten runs of each half, and over the kernels (hours under emulation)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo check test aarch64 faults thousand hundred matrix mutants setup lint clean
+.PHONY: demo check test aarch64 faults thousand hundred guard matrix mutants setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -62,6 +63,10 @@ lint: setup
 hundred: setup
 	$(BIN)/ioflusher lab setup
 	$(BIN)/python -m tests.lab.hundred
+
+guard: setup
+	$(BIN)/ioflusher lab setup
+	$(BIN)/python -m tests.rescue.hundred
 
 # What is measured is kept, so that the same command goes on where it was interrupted.
 matrix: setup

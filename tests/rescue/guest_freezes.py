@@ -1,0 +1,231 @@
+"""On a throttled scenario's stage: freezes that are ended, and that are not.
+
+    ioflusher lab shell ext4-on-nbd-throttled < SCRIPT, which executes this module with the project's Python:
+    python -m tests.rescue.guest_freezes PART...
+
+A part is one of `PARTS` with a number of rounds, as guard:20. Prints one JSON object a line: what was done,
+and what came of it.
+"""
+
+import fcntl
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ioflusher.kernel.nbd import NBD_SET_TIMEOUT
+from ioflusher.kernel.status import parse_status
+from ioflusher.kernel.task import parse_stat
+from tests.rescue.stage import DEADLINE_S, GuardProcess, Stage, become_program, until
+from tests.watch import guest_watch
+
+STALLED_S = 1.0
+UNTOUCHED_S = 10.0  # for which a freeze that nobody ends is watched
+ANSWER = Path("/run/rescue.json")
+
+
+def say(what: str, **found: Any) -> None:
+    """One line for who reads it."""
+    print(json.dumps({"what": what, **found}), flush=True)
+
+
+def run_program(*words: str) -> tuple[int, str]:
+    """Its exit status, and what it printed."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        os.dup2(os.open(ANSWER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        become_program(*words)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, ANSWER.read_text()
+
+
+def guard(stage: Stage, rounds: int) -> None:
+    """A guard, started before, ends so many freezes; then it is ended, and one is left to itself."""
+    service = GuardProcess("--stalled", str(STALLED_S), "--history", "/run/guard.log")
+    if not service.said("watching 1 devices"):
+        say("guard", failed=service.lines)
+        return
+    status = parse_status(Path(f"/proc/{service.pid}/status").read_bytes())
+    thread = parse_stat(Path(f"/proc/{service.pid}/stat").read_bytes())
+    say(
+        "guard",
+        said=service.lines[-1],
+        locked=status.locked_kib,
+        resident=status.resident_kib,
+        io_flusher=thread.io_flusher,
+        policy=thread.policy.name,
+    )
+    for number in range(rounds):
+        guarded(stage, service, number)
+        stage.make_ready()
+    say("guard ended", status=service.end(), kept=len(Path("/run/guard.log").read_text().splitlines()))
+    left_alone(stage, rounds)
+
+
+def guarded(stage: Stage, service: GuardProcess, number: int) -> None:
+    """One freeze, ended by the guard."""
+    since = len(service.lines)
+    pid = stage.write(number)
+    work = stage.follow(pid)
+    if work.seconds is None:
+        stage.raise_limit()
+        os.waitpid(pid, 0)
+    acted = service.said("put back: ", since, 40)
+    said = service.lines[since:]
+    woken = [match[1] for line in said if (match := re.search(r"\(woken by (.*)\)", line))]
+    seconds = [float(m[1]) for line in said if (m := re.search(r"goes on, ([\d.]+) s after", line))]
+    say(
+        "guarded",
+        round=number,
+        **asdict(work),
+        woken=woken,
+        acted=acted,
+        first_s=seconds,
+        wrong=stage.wrong_chunks(number) if not work.status else None,
+        said=said if not woken or work.status or not seconds else said[:1],
+    )
+
+
+def left_alone(stage: Stage, number: int) -> None:
+    """The same freeze with nobody to end it: it stays, until the limit is raised by hand."""
+    pid = stage.write(number)
+    frozen = stage.frozen(STALLED_S)
+    before = stage.requests.read()[0]
+    time.sleep(UNTOUCHED_S)
+    completed = stage.requests.read()[0] - before
+    waits = stage.waits()
+    stage.raise_limit()
+    work = stage.follow(pid)
+    say("left alone", frozen=frozen, seconds=UNTOUCHED_S, completed=completed, waits=waits, work=asdict(work))
+    stage.make_ready()
+
+
+def rescue(stage: Stage, rounds: int) -> None:
+    """`rescue --now` ends so many freezes."""
+    for number in range(rounds):
+        ended(stage, number, "--stalled", "3")
+        stage.make_ready()
+
+
+def ended(stage: Stage, number: int, *options: str) -> None:
+    """A freeze of three seconds, and the program."""
+    pid = stage.write(number)
+    frozen = stage.frozen(3.0)
+    status, answer = run_program("rescue", "--now", "--json", *options)
+    work = stage.follow(pid)
+    if work.seconds is None:
+        stage.raise_limit()
+        os.waitpid(pid, 0)
+    record = json.loads(answer or "{}")
+    freezes = record.get("freezes", ())
+    say(
+        "rescued",
+        round=number,
+        frozen=frozen,
+        status=status,
+        way=[freeze["way"] for freeze in freezes],
+        seconds=[freeze["seconds"] for freeze in freezes],
+        actions=[[each["action"], each["result"]] for freeze in freezes for each in freeze["actions"]],
+        left=[freeze["left"] for freeze in freezes],
+        work=asdict(work),
+        wrong=stage.wrong_chunks(number) if not work.status else None,
+    )
+
+
+def tried(stage: Stage, number: int, what: str, act: Callable[[], object], seconds: float = 12.0) -> None:
+    """A freeze, something done about it, and what comes of it; ended by hand where nothing does."""
+    pid = stage.write(number)
+    frozen = stage.frozen(3.0)
+    before, began = stage.requests.read()[0], time.monotonic()
+    act()
+    first = until(lambda: stage.requests.read()[0] != before, seconds)
+    work = stage.follow(pid, max(1.0, seconds - (time.monotonic() - began)))
+    by_hand = work.seconds is None
+    if by_hand:
+        stage.raise_limit()
+        work = stage.follow(pid)
+    wrong = stage.wrong_chunks(number) if not work.status else None
+    say(what, frozen=frozen, first_s=first, by_hand=by_hand, work=asdict(work), wrong=wrong)
+
+
+def device_timeout(stage: Stage, rounds: int) -> None:
+    """queue/io_timeout at 3 s before the freeze."""
+    path = Path("/sys/block") / Path(stage.device).name / "queue/io_timeout"
+    old = path.read_text()
+    for number in range(rounds):
+        path.write_text("3000")
+        tried(stage, number, "io_timeout", lambda: None)
+        path.write_text(old)
+        stage.make_ready()
+
+
+def share(stage: Stage, rounds: int) -> None:
+    """The daemon in the state, its store with a strict limit of one percent: does that freeze?"""
+    store = os.stat("/store").st_dev
+    directory = Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}")
+    before = {name: (directory / name).read_text() for name in ("max_ratio", "strict_limit")}
+    for number in range(rounds):
+        for pid in stage.daemons:
+            run_program("set", str(pid))
+        (directory / "max_ratio").write_text("1")
+        (directory / "strict_limit").write_text("1")
+        pid = stage.write(number)
+        work = stage.follow(pid)
+        by_hand = work.seconds is None
+        for name, value in before.items():
+            (directory / name).write_text(value)
+        lifted = stage.follow(pid, 10.0) if by_hand else None
+        if lifted is not None and lifted.seconds is None:
+            stage.raise_limit()
+            os.waitpid(pid, 0)
+        say("share", work=asdict(work), lifted=lifted and asdict(lifted), wrong=stage.wrong_chunks(number))
+        stage.make_ready()
+
+
+def nbd_timeout(stage: Stage, rounds: int) -> None:
+    """nbd's own time-out at 3 s before the freeze, as by `nbd attach --timeout 3`: the last part."""
+    with open(stage.device, "rb") as device:
+        fcntl.ioctl(device, NBD_SET_TIMEOUT, 3)
+        tried(stage, 0, "nbd time-out", lambda: None, DEADLINE_S)
+
+
+def abort(stage: Stage, rounds: int) -> None:
+    """fuse-abort, by `rescue --now`: the last part."""
+    name = Path(stage.device).name
+    ended(stage, 0, "--stalled", "3", "--only", "fuse-abort", "--allow-loss", name)
+
+
+def watch(stage: Stage, rounds: int) -> None:
+    """A watch sees a freeze come and go."""
+    guest_watch.check(stage)
+
+
+PARTS = {
+    "watch": watch,
+    "guard": guard,
+    "rescue": rescue,
+    "device-timeout": device_timeout,
+    "share": share,
+    "nbd-timeout": nbd_timeout,
+    "abort": abort,
+}
+
+
+def main() -> None:
+    """Play the parts in their order."""
+    stage = Stage()
+    for word in sys.argv[1:]:
+        name, _, rounds = word.partition(":")
+        began = time.monotonic()
+        PARTS[name](stage, int(rounds or 1))
+        say("part", name=name, seconds=round(time.monotonic() - began, 1))
+
+
+if __name__ == "__main__":
+    main()
