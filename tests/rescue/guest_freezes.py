@@ -9,6 +9,7 @@ and what came of it.
 
 import fcntl
 import json
+import mmap
 import os
 import re
 import sys
@@ -21,7 +22,18 @@ from typing import Any
 from ioflusher.kernel.nbd import NBD_SET_TIMEOUT
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import parse_stat
-from tests.rescue.stage import DEADLINE_S, GuardProcess, Stage, become_program, until
+from ioflusher.lab.guest import workloads
+from ioflusher.lab.guest.disks import find_disk
+from ioflusher.lab.messages import READER_DISK
+from ioflusher.rescue.protection import protect
+from tests.rescue.stage import (
+    DEADLINE_S,
+    GuardProcess,
+    Stage,
+    become_program,
+    guard_process,
+    until,
+)
 from tests.watch import guest_watch
 
 STALLED_S = 1.0
@@ -47,12 +59,23 @@ def run_program(*words: str) -> tuple[int, str]:
 
 def guard(stage: Stage, rounds: int) -> None:
     """A guard, started before, ends so many freezes; then it is ended, and one is left to itself."""
-    service = GuardProcess("--stalled", str(STALLED_S), "--history", "/run/guard.log")
+    service = guard_process("--stalled", str(STALLED_S), "--history", "/run/guard.log")
+    if not described(service, service.pid):
+        return
+    for number in range(rounds):
+        guarded(stage, service, number)
+        stage.make_ready()
+    say("guard ended", status=service.end(), kept=len(Path("/run/guard.log").read_text().splitlines()))
+    left_alone(stage, rounds)
+
+
+def described(service: GuardProcess, pid: int) -> bool:
+    """Say how the guard runs; False where it does not."""
     if not service.said("watching 1 devices"):
         say("guard", failed=service.lines)
-        return
-    status = parse_status(Path(f"/proc/{service.pid}/status").read_bytes())
-    thread = parse_stat(Path(f"/proc/{service.pid}/stat").read_bytes())
+        return False
+    status = parse_status(Path(f"/proc/{pid}/status").read_bytes())
+    thread = parse_stat(Path(f"/proc/{pid}/stat").read_bytes())
     say(
         "guard",
         said=service.lines[-1],
@@ -61,11 +84,7 @@ def guard(stage: Stage, rounds: int) -> None:
         io_flusher=thread.io_flusher,
         policy=thread.policy.name,
     )
-    for number in range(rounds):
-        guarded(stage, service, number)
-        stage.make_ready()
-    say("guard ended", status=service.end(), kept=len(Path("/run/guard.log").read_text().splitlines()))
-    left_alone(stage, rounds)
+    return True
 
 
 def guarded(stage: Stage, service: GuardProcess, number: int) -> None:
@@ -206,7 +225,105 @@ def watch(stage: Stage, rounds: int) -> None:
     guest_watch.check(stage)
 
 
-PARTS = {
+UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
+
+
+def systemd(stage: Stage, rounds: int) -> None:
+    """The guard's unit, started by systemd's user manager, which is root's here; the last part."""
+    _, text = run_program("guard", "--unit", "--stalled", str(STALLED_S), "--history", "/run/kept/guard.log")
+    UNIT.parent.mkdir(parents=True, exist_ok=True)
+    Path("/run/kept").mkdir()
+    UNIT.write_text(text)
+    (UNIT.parent / f"{UNIT.name}.d").mkdir()
+    (UNIT.parent / f"{UNIT.name}.d/test.conf").write_text(
+        f"[Service]\nStandardError=append:/run/said\nEnvironment=PYTHONPATH={os.environ['PYTHONPATH']}\n"
+    )
+    (UNIT.parent / "only.target").write_text(
+        f"[Unit]\nDefaultDependencies=no\nWants={UNIT.name}\nAfter={UNIT.name}\n"
+    )
+    Path("/run/manager").mkdir(mode=0o700)
+    Path("/run/said").touch()
+    manager = GuardProcess(
+        [
+            *("sh", "-c"),
+            "/lib/systemd/systemd --user --unit=only.target --log-target=console &"
+            "exec tail -n +1 -f /run/said >&2",
+        ],
+        {"XDG_RUNTIME_DIR": "/run/manager"},
+    )
+    manager.said("watching 1 devices")
+    commands = ((int(path.parent.name), path.read_bytes()) for path in Path("/proc").glob("[0-9]*/cmdline"))
+    pid = next((pid for pid, words in commands if b"ioflusher.rescue.guard" in words), None)
+    if pid is None or not described(manager, pid):
+        say("systemd", failed=manager.lines[-40:])
+        return
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    say("systemd", status=[line for line in lines if line.startswith(("CapBnd", "NoNewPrivs", "Seccomp:"))])
+    for number in range(rounds):
+        guarded(stage, manager, number)
+        stage.make_ready()
+    say("systemd kept", lines=len(Path("/run/kept/guard.log").read_text().splitlines()), said=manager.lines)
+
+
+def swap(stage: Stage, mib: int) -> None:
+    """On swap-on-nbd: a guard with so many MiB in reserve; writeback throttling of the device is off."""
+    Path("/sys/block/nbd0/queue/wbt_lat_usec").write_text("0")
+    reserved_swap(stage, mib)
+
+
+def reserved_swap(stage: Stage, mib: int) -> None:
+    """On swap-on-nbd: a guard with so many MiB in reserve; the last part."""
+    service = guard_process("--stalled", "3", "--reserve", f"{mib}M", "--history", "/run/guard.log")
+    described(service, service.pid)
+    reader = Gated(lambda: workloads.read(find_disk(READER_DISK)))
+    worker = Gated(fill_memory)
+    protect()
+    reader.begin()
+    reader.told()
+    worker.begin()
+    work = stage.follow(worker.pid, 150.0)
+    wbt = Path("/sys/block/nbd0/queue/wbt_lat_usec").read_text().strip()
+    say("swap", reserve=mib, wbt=wbt, work=asdict(work), waits=stage.waits(), said=service.lines[2:])
+
+
+def fill_memory() -> None:
+    """The scenario's workload: 188 MiB, a quarter of it more than there is room for; read back in the end."""
+    chunks = workloads.pieces(188 << 20, 4 << 20)
+    memory = mmap.mmap(-1, 188 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for number, (at, length) in enumerate(chunks):
+        memory[at : at + length] = workloads.pattern(number, length)
+        time.sleep(0.02)
+    sys.exit(workloads.wrong_chunks(memory[at : at + length] for at, length in chunks))
+
+
+class Gated:
+    """A child that waits for the word, forked while this process was an ordinary one."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        (self._wait, self._go), (self._told, tell) = os.pipe(), os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.dup2(tell, 1)
+                os.read(self._wait, 1)
+                work()
+                os._exit(0)
+            except SystemExit as end:
+                os._exit(int(end.code or 0))
+            finally:
+                os._exit(99)
+
+    def begin(self) -> None:
+        """Let it go."""
+        os.write(self._go, b"g")
+
+    def told(self) -> None:
+        """Wait until it says that it is ready."""
+        os.read(self._told, 1)
+
+
+PARTS: dict[str, Callable[[Stage, int], None]] = {
     "watch": watch,
     "guard": guard,
     "rescue": rescue,
@@ -214,6 +331,9 @@ PARTS = {
     "share": share,
     "nbd-timeout": nbd_timeout,
     "abort": abort,
+    "systemd": systemd,
+    "swap": swap,
+    "swap-throttled": reserved_swap,
 }
 
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ioflusher.cli.main import main as program
@@ -155,18 +156,19 @@ class Stage:
 
 
 class GuardProcess:
-    """`ioflusher guard`, and what it says.
+    """A program that runs a guard, and what the guard says.
 
     Attributes:
         lines: all that it has said.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ioflusher", "guard", *options],
+            argv,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **environment},
         )
         self.pid = self._process.pid
         self.lines: list[str] = []
@@ -185,3 +187,8 @@ class GuardProcess:
         """End it by SIGTERM; its exit status."""
         self._process.terminate()
         return self._process.wait(30)
+
+
+def guard_process(*options: str) -> GuardProcess:
+    """`ioflusher guard`."""
+    return GuardProcess([sys.executable, "-m", "ioflusher", "guard", *options])
