@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_what_may_only_be_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     ended = call("rescue", "--now")
     assert "/dev/nbd0: it may only be slow; nothing is done" in ended.stderr
     assert "--only ACTION" in ended.stderr
+
+
+def test_what_cannot_be_seen_is_not_said_to_be_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without privileges nobody knows who serves what: nothing is found, and that says little."""
+    monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: ())
+    assert call("rescue", "--plan").stdout == "nothing is frozen: no served device stands still\n"
+    blind = replace(WELL, system=replace(WELL.system, privileged=False))
+    monkeypatch.setattr(verb, "live_machine", lambda names: (Analysis(blind, ()), (NBD0,)))
+    ended = call("rescue", "--plan")
+    assert ended.stdout == "no device is seen to stand still, and not all can be seen\n"
+    assert "run it as root" in ended.stderr
 
 
 def test_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,16 @@ def test_what_watch_prints_is_an_alarm() -> None:
         freezes_of_alarm(lines[0])
 
 
+def test_a_recording_has_its_last_stall(tmp_path: Path) -> None:
+    """The file of `watch --record` as it is; one without a stall is said to have none."""
+    ended = call("rescue", "--alarm", RECORDING)
+    assert ended.status == 1
+    assert "/dev/nbd0: frozen by dirty throttling, as seen in an alarm" in ended.stdout
+    heading = tmp_path / "short.record"
+    heading.write_text(RECORDING.read_text().splitlines()[0] + "\n")
+    assert "expected an alarm of `ioflusher watch`" in call("rescue", "--alarm", heading).stderr
+
+
 @pytest.mark.parametrize("record", [{}, {**ALARM, "kind": "near miss"}, {**ALARM, "pid": "x"}])
 def test_what_is_no_stall(record: dict[str, object]) -> None:
     """Said."""

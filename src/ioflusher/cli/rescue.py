@@ -54,7 +54,12 @@ LARGEST_BYTES = 64 << 20
 @click.option(
     "--diagnosis", metavar="FILE", type=InputFile(), help="The output of `ioflusher diagnose --json`."
 )
-@click.option("--alarm", metavar="FILE", type=InputFile(), help="An alarm of `ioflusher watch`, as JSON.")
+@click.option(
+    "--alarm",
+    metavar="FILE",
+    type=InputFile(),
+    help="An alarm of `ioflusher watch`, as JSON, or a recording: its last stall.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rescue(
     devices: tuple[str, ...],
@@ -91,12 +96,11 @@ def rescue(
         sys.exit(end_freezes(names, allowed, only, stalled, as_json))
     if allowed:
         raise click.UsageError("--allow-loss is for --now")
-    plans = (
-        recorded_plans(snapshots, diagnosis, alarm, names, only)
-        if snapshots or diagnosis or alarm
-        else live_plans(names, only, stalled)
-    )
-    show_plans(plans, as_json)
+    if snapshots or diagnosis or alarm:
+        plans, seen_all = recorded_plans(snapshots, diagnosis, alarm, names, only), True
+    else:
+        plans, seen_all = live_plans(names, only, stalled)
+    show_plans(plans, as_json, seen_all=seen_all)
     sys.exit(ExitStatus.FOUND if plans else ExitStatus.DONE)
 
 
@@ -127,19 +131,30 @@ def recorded_plans(
     memory, served = machines[0] if machines else (Memory(), ())
     freezes: list[DeviceFreeze] = []
     if diagnosis is not None:
-        freezes += freezes_of_diagnosis(read_json(diagnosis), served)
+        freezes += freezes_of_diagnosis(read_json(diagnosis, read_input(diagnosis)), served)
     if alarm is not None:
-        freezes += freezes_of_alarm(read_json(alarm), served)
+        freezes += freezes_of_alarm(last_alarm(alarm), served)
     if not machines:
         remark("without --snapshot the machine's figures are not known, and fewer actions can be planned")
     return tuple(plan(f, memory, only=only) for f in freezes if not names or f.device.name in names)
 
 
-def read_json(file: Path) -> dict[str, object]:
-    """The object in a file or in standard input."""
+def read_input(file: Path) -> bytes:
+    """What is in a file or in standard input."""
+    return read_standard_input(LARGEST_BYTES) if file == STANDARD_INPUT else file.read_bytes()
+
+
+def last_alarm(file: Path) -> dict[str, object]:
+    """Of what `ioflusher watch` printed or recorded, a line each, the last with a stall; the last without."""
+    lines = read_input(file).splitlines()
+    stalls = [line for line in lines if b'"stall"' in line]
+    return read_json(file, (stalls or lines or [b""])[-1])
+
+
+def read_json(file: Path, data: bytes) -> dict[str, object]:
+    """The object that was read from the file."""
     from ioflusher.rescue.errors import RescueError
 
-    data = read_standard_input(LARGEST_BYTES) if file == STANDARD_INPUT else file.read_bytes()
     try:
         record = json.loads(data)
     except ValueError as error:
@@ -173,21 +188,19 @@ def check_names(names: Sequence[str], served: "Sequence[ServedDevice]") -> None:
             )
 
 
-def live_plans(names: Sequence[str], only: tuple[str, ...], stalled: float) -> "tuple[RescuePlan, ...]":
-    """Plans for what is frozen on this machine."""
+def live_plans(
+    names: Sequence[str], only: tuple[str, ...], stalled: float
+) -> "tuple[tuple[RescuePlan, ...], bool]":
+    """Plans for what is frozen on this machine, and whether all of it could be seen."""
     from ioflusher.rescue.live import find_freezes
     from ioflusher.rescue.plan import plan
 
     analysis, served = live_machine(names)
-    say_blind(analysis)
+    privileged = analysis.snapshot.system.privileged
+    if not privileged:
+        remark("stacks, and who serves which device, are not seen by everybody: run it as root")
     freezes = find_freezes(served, seconds=stalled)
-    return tuple(plan(freeze, analysis.snapshot.memory, only=only) for freeze in freezes)
-
-
-def say_blind(analysis: "Analysis") -> None:
-    """Without privileges stacks and most processes are not seen."""
-    if not analysis.snapshot.system.privileged:
-        remark("not everything could be read: run it as root")
+    return tuple(plan(freeze, analysis.snapshot.memory, only=only) for freeze in freezes), privileged
 
 
 def end_freezes(
@@ -244,8 +257,8 @@ def end_freezes(
     return ExitStatus.FOUND if failed else ExitStatus.DONE
 
 
-def show_plans(plans: "Sequence[RescuePlan]", as_json: bool) -> None:
-    """Print them."""
+def show_plans(plans: "Sequence[RescuePlan]", as_json: bool, *, seen_all: bool) -> None:
+    """Print them; `seen_all`: whether there is nothing else, as far as can be known."""
     from ioflusher.report.rescue_json import plan_record
     from ioflusher.report.rescue_text import plan_lines
 
@@ -253,5 +266,7 @@ def show_plans(plans: "Sequence[RescuePlan]", as_json: bool) -> None:
         click.echo(json.dumps(plan_record(plans)))
     elif plans:
         click.echo("\n".join(plan_lines(plans)))
-    else:
+    elif seen_all:
         click.echo("nothing is frozen: no served device stands still")
+    else:
+        click.echo("no device is seen to stand still, and not all can be seen")
