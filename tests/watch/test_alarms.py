@@ -56,6 +56,13 @@ def test_dirty_throttling() -> None:
     assert alarm.advice.startswith("ioflusher audit ")
 
 
+def test_counts_that_were_begun_anew_are_not_negative() -> None:
+    """Fewer pauses than before: what goes on is told, without a number."""
+    now = sample(thread(dirty_pauses=2, wait=SelfWait.DIRTY_THROTTLING))
+    alarm = only(sample(thread(dirty_pauses=5)), now)
+    assert (alarm.count, alarm.what[-9:]) == (0, ": goes on")
+
+
 def test_a_restarted_daemon_starts_from_nothing() -> None:
     """The same number, another process: its counts are not compared with those of the old one."""
     old = sample(thread(reclaim=(entries(KERNEL, 9),)))

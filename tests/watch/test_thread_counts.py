@@ -41,6 +41,7 @@ def test_entries_by_flags() -> None:
         ReclaimCount("GFP_NOIO", io=False, fs=False, cgroup=False, entered=1),
     )
     assert (counts.reclaim_s, counts.wait, counts.throttled_s) == (0.5, None, 0.0)
+    assert (counts.dirty_pauses, counts.dirty_paused_s) == (0, 0.0)
 
 
 def test_reclaim_that_goes_on() -> None:
@@ -72,6 +73,36 @@ def test_an_end_without_a_beginning() -> None:
     assert (counts.reclaim_s, counts.wait) == (0.0, None)
     counts = counting.take(look(14, {(7, KERNEL): (1, 12_000_000)}, {(7,): (2, 9_000_000 + 12_250_000)}))[7]
     assert (counts.reclaim_s, counts.wait) == (0.25, None)
+
+
+def test_an_end_without_a_beginning_among_others() -> None:
+    """Beginnings that were counted have their time, once what the strange end had is known."""
+    counting = Counting(NAMES)
+    ends = 9_000_000 + 12_250_000
+    counts = counting.take(look(13, {(7, KERNEL): (1, 12_000_000)}, {(7,): (2, ends)}))[7]
+    assert (counts.reclaim_s, counts.wait) == (0.0, None)
+    begin: Entries = {(7, KERNEL): (2, 12_000_000 + 15_000_000)}
+    counts = counting.take(look(16, begin, {(7,): (3, ends + 15_500_000)}))[7]
+    assert (counts.reclaim_s, counts.wait) == (0.5, None)
+
+
+def test_reclaim_that_began_after_the_clock_was_read() -> None:
+    """The histograms are read a little later: it has taken no time yet, and never a negative one."""
+    counts = Counting(NAMES).take(look(14, {(7, KERNEL): (1, 15_000_000)}, {}))[7]
+    assert (counts.reclaim_s, counts.wait, counts.wait_s) == (0.0, SelfWait.RECLAIM, 0.0)
+
+
+def test_what_had_no_place_is_counted_of_all() -> None:
+    """Beginnings, ends, those of control groups, and the two others, which not every kernel has."""
+    kinds = ReclaimHistograms(histogram({}, 1), histogram({}, 2))
+    groups = ReclaimHistograms(histogram({}, 4), histogram({}, 8))
+    assert Histograms(10, kinds, groups).dropped == 15
+    assert Histograms(10, kinds, groups, histogram({}, 16), histogram({}, 32)).dropped == 63
+
+
+def test_one_pause_is_one() -> None:
+    """Also the first that is ever seen."""
+    assert Counting(NAMES).take(look(10, {}, {}, {(7,): (1, 200)}))[7].wait is SelfWait.DIRTY_THROTTLING
 
 
 def test_dirty_throttling() -> None:
