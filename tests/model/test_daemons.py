@@ -77,6 +77,22 @@ def test_what_a_scenario_says_goes_before_the_row() -> None:
     assert found.writeback_cache
 
 
+@pytest.mark.parametrize(
+    ("scenario", "option", "counts"),
+    [
+        ("swap-on-tgt", "", {"tgtd": 1, "tgtd-worker": 2}),
+        ("ext4-on-tgt-throttled", "", {"tgtd": 1, "tgtd-worker": 16}),
+        ("ext4-on-nbdkit-throttled", "--threads=3", {"nbdkit-main": 1, "nbdkit": 3}),
+    ],
+)
+def test_a_command_says_how_many_threads(scenario: str, option: str, counts: dict[str, int]) -> None:
+    """The option of the program's own; without it there are as many as it starts by itself."""
+    found = find_scenario(scenario)
+    command = [*found.daemon.command, *option.split()]
+    row = describe(with_settings(found, {"daemon.command": command}))
+    assert {thread.name: thread.count for thread in row.threads} == counts
+
+
 def test_a_description_leaves_the_identity_of_kept_runs() -> None:
     """What a guest played is told by what it was given; it never looks at the description."""
     base = find_scenario(BASE)

@@ -6,7 +6,7 @@ memory counts where it is as much as the request itself, which is what the model
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ioflusher.scenario.errors import ScenarioError
 from ioflusher.scenario.records import Scenario, ThreadTable
@@ -21,12 +21,14 @@ class DaemonRow:
         kinds: the stacks that it serves.
         threads: its threads, in the order in which they are started.
         writeback_cache: whether a FUSE daemon asks for the kernel's write-back cache.
+        count_option: of its command, says how many there are of the last of its threads.
     """
 
     program: str
     kinds: tuple[str, ...]
     threads: tuple[ThreadTable, ...]
     writeback_cache: bool = False
+    count_option: str = ""
 
 
 NBD = ("nbd", "nbd-tcp", "nbd-device", "stacked")
@@ -49,7 +51,12 @@ DAEMONS: tuple[DaemonRow, ...] = (
     DaemonRow("", ("ublk",), (_main("ublk-main"), ThreadTable("ublk-daemon", ("store",)))),
     # server/connections.c: DEFAULT_PARALLEL_REQUESTS, 16 threads a connection where --threads does not say
     # otherwise, each with a buffer that it keeps; the first one only waits for them
-    DaemonRow("nbdkit", NBD, (_main("nbdkit-main"), ThreadTable("nbdkit", ("allocate", "store"), count=16))),
+    DaemonRow(
+        "nbdkit",
+        NBD,
+        (_main("nbdkit-main"), ThreadTable("nbdkit", ("allocate", "store"), count=16)),
+        count_option="--threads",
+    ),
     # nbd-server.c: a process for each client, whose pool takes requests off its first one: max_threads of
     # nbd-server(5), 4 by default
     DaemonRow(
@@ -96,6 +103,7 @@ DAEMONS: tuple[DaemonRow, ...] = (
             ThreadTable("tgtd", ("allocate",)),
             ThreadTable("tgtd-worker", ("store",), takes="tgtd", count=16),
         ),
+        count_option="--nr_iothreads",
     ),
     # main.c, libtcmu-aio: a thread for each unit takes commands off the ring; for a file it also writes
     DaemonRow("tcmu-runner", ("tcmu",), (_main("tcmu-main"), ThreadTable("tcmu-runner", ("store",)))),
@@ -145,4 +153,13 @@ def describe(scenario: Scenario) -> DaemonRow:
             f"({known or 'none is'}), found {found!r}",
             hint="describe its threads, each as [[daemon.thread]]",
         )
-    return row
+    return _counted(row, words)
+
+
+def _counted(row: DaemonRow, words: str) -> DaemonRow:
+    """The row with as many threads as the command asks for."""
+    found = re.search(rf"{row.count_option}[= ](\d+)", words) if row.count_option else None
+    if not found:
+        return row
+    *others, last = row.threads
+    return replace(row, threads=(*others, replace(last, count=int(found[1]))))
