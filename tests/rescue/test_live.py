@@ -82,6 +82,22 @@ def test_requests_that_complete_or_are_none(machine: Callable[..., Path]) -> Non
     assert looked(machine(THROTTLED), lambda _: (machine(in_flight=0), None)[1]) == []
 
 
+def test_it_is_looked_at_for_as_long_as_was_asked(machine: Callable[..., Path]) -> None:
+    """A request that completes in the last moment was no freeze."""
+    root = machine(THROTTLED)
+    slept: list[float] = []
+    assert looked(root, slept.append)
+    assert sum(slept) == pytest.approx(1.0)
+
+    def complete_at_last(seconds: float) -> None:
+        slept.append(seconds)
+        if sum(slept) > 0.95:
+            machine(completed=43)
+
+    slept.clear()
+    assert looked(root, complete_at_last) == []
+
+
 def test_one_request_that_waits_while_another_completes(machine: Callable[..., Path]) -> None:
     """A request is old and its daemon waits for itself: that is a stall, as `watch` has it."""
     ((way, certain, _),) = looked(machine(THROTTLED), lambda _: (machine(completed=41), None)[1])

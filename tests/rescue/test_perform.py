@@ -196,6 +196,19 @@ def test_the_one_in_the_background_is_begun_first(
     ]
 
 
+def test_what_goes_on_in_the_background_for_too_long_is_left_behind(
+    device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]]
+) -> None:
+    """It is said, and what was changed is put back."""
+    ever = threading.Event()
+    outcome, log = end(("a", lambda: device.set(11, 0)), ("state", ever.wait), background="state")
+    last = outcome.steps[-1]
+    assert (last.step.action, last.result) == ("state", StepResult.HANGS)
+    assert last.detail == "not done yet, and goes on"
+    assert log == ["do state", "do a", "undo a"]
+    ever.set()
+
+
 def test_a_device_that_stands_still_again_is_said(
     device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]]
 ) -> None:

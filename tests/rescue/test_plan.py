@@ -1,13 +1,19 @@
 """Which actions are planned for which freeze, with which commands."""
 
+import errno
+import socket
 from dataclasses import replace
 
 import pytest
 
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
-from ioflusher.rescue.actions.action import Loss, RescueStep
+from ioflusher.rescue.actions.action import Loss, Prepared, RescueStep
+from ioflusher.rescue.actions.daemon_state import DaemonState
+from ioflusher.rescue.actions.dirty_limits import dirty_limit
+from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
 from ioflusher.rescue.actions.reserve import Reserve
+from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.plan import ACTIONS, plan
 from ioflusher.rescue.served import FuseMount, Share
@@ -38,6 +44,20 @@ def test_a_throttled_daemon_gets_room_for_dirty_pages_and_the_limits_come_back()
         f"echo {8 << 20} > /proc/sys/vm/dirty_bytes",
     )
     assert [write.command for write in (*step.writes, *step.restores)] == [*step.commands, *step.undo]
+    assert step.reason == (
+        f"7 MiB are dirty or under writeback; nobody is paused below {raised * 3 // 4 >> 20} MiB then, "
+        "so the daemon goes on storing"
+    )
+    assert f"up to {raised >> 20} MiB may be dirty" in step.loses
+
+
+def test_the_limit_that_holds_is_the_bytes_or_the_ratio_of_what_is_available() -> None:
+    """What is not known makes it unknown."""
+    assert dirty_limit(THROTTLED) == 8 << 20
+    assert dirty_limit(Memory(dirty_bytes=0, dirty_ratio=20, available_kib=1000)) == 200 << 10
+    assert dirty_limit(Memory(dirty_bytes=0, dirty_ratio=20)) is None
+    assert dirty_limit(Memory(available_kib=1000)) is None
+    assert dirty_limit(Memory(available_kib=1000, dirty_bytes=0, dirty_ratio=0)) is None
 
 
 def test_ratios_come_back_as_ratios() -> None:
@@ -70,6 +90,7 @@ def test_what_loses_least_comes_first() -> None:
     losses = [step.loss for step in planned.steps]
     assert losses == sorted(losses)
     assert [step.action for step in planned.steps] == ["dirty-limits", "daemon-state", "nbd-disconnect"]
+    assert [step.action for step in planned.steps if step.background] == ["daemon-state"]
     assert len(planned.steps) + len(planned.others) == len(ACTIONS)
 
 
@@ -96,6 +117,55 @@ def test_memory_that_is_held_is_given_back_before_the_kernels_reserve() -> None:
     assert "ioflusher guard --reserve SIZE" in why_not(FreezeWay.RECLAIM, "reserve")
 
 
+class Socket:
+    """What is set of a socket; without room beyond `most`."""
+
+    def __init__(self, most: int = 1 << 30) -> None:
+        self.room = 212_992
+        self._most = most
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return 2 * self.room  # as the kernel tells it, net/core/sock.c
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        assert (level, option) == (socket.SOL_SOCKET, 32)  # SO_SNDBUFFORCE
+        if value > self._most:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        self.room = value
+
+    def close(self) -> None:
+        self.room = 0
+
+
+def send_buffers(monkeypatch: pytest.MonkeyPatch, *sockets: Socket) -> Prepared:
+    """The action with these sockets."""
+    monkeypatch.setattr("ioflusher.rescue.actions.nbd_send_buffer.borrow_sockets", lambda pids: sockets)
+    frozen = freeze(FreezeWay.RECLAIM)
+    return NbdSendBuffer().prepare(frozen, steps(FreezeWay.RECLAIM)["nbd-send-buffer"])
+
+
+def test_sockets_get_room_and_have_what_they_had_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 MiB; undone once."""
+    sock = Socket()
+    prepared = send_buffers(monkeypatch, sock)
+    assert prepared.do() == "1 sockets have room for 16 MiB"
+    assert sock.room == 16 << 20
+    assert prepared.undo() == "1 sockets have the room that they had"
+    assert sock.room == 212_992
+    assert prepared.undo() == ""
+    prepared.close()
+    assert sock.room == 0
+
+
+def test_room_that_one_socket_does_not_get_is_taken_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails half-way is put back."""
+    first = Socket()
+    prepared = send_buffers(monkeypatch, first, Socket(most=1 << 20))
+    with pytest.raises(RescueError, match="gives a socket no more room: Operation not permitted"):
+        prepared.do()
+    assert first.room == 212_992
+
+
 def test_the_send_buffer_needs_who_holds_the_socket() -> None:
     """A device that was set up over netlink has nobody."""
     assert "no process is known" in why_not(FreezeWay.RECLAIM, "nbd-send-buffer", clients=())
@@ -106,6 +176,10 @@ def test_the_state_is_for_daemons_that_lack_it() -> None:
     planned = steps(FreezeWay.RECLAIM)["daemon-state"]
     assert planned.commands == ("ioflusher set --timeout 60 7",)
     assert planned.background
+    gone = replace(freeze().device.daemons[0], pid=4194305)
+    frozen = freeze(FreezeWay.RECLAIM, daemons=(gone,))
+    with pytest.raises(RescueError, match="the state was put on no thread: 4194305: "):
+        DaemonState().prepare(frozen, planned).do()
     covered = replace(freeze().device.daemons[0], covered=True)
     assert "carries the state" in why_not(FreezeWay.RECLAIM, "daemon-state", daemons=(covered,))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ioflusher.machine.codec import dump_snapshot
+from ioflusher.machine.snapshot import Memory
+from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay, SeenIn
 from ioflusher.rescue.recorded import freezes_of_alarm, freezes_of_diagnosis, freezes_of_snapshot
@@ -53,6 +55,37 @@ def test_what_else_a_snapshot_shows(changes: dict[str, object], way: FreezeWay) 
     memory = replace(THROTTLED, writeback_kib=100)
     (found,) = freezes_of_snapshot([replace(NBD0, **changes)], memory)  # type: ignore[arg-type]
     assert found.way is way
+
+
+@pytest.mark.parametrize(
+    ("memory", "throttled"),
+    [
+        (replace(THROTTLED, writeback_kib=6144), True),  # three quarters of 8 MiB
+        (replace(THROTTLED, writeback_kib=6143), False),
+        (replace(THROTTLED, writeback_kib=None), False),
+        (replace(THROTTLED, dirty_kib=None), False),
+        (replace(THROTTLED, dirty_bytes=None, dirty_ratio=None), False),
+    ],
+)
+def test_how_near_to_the_limit(memory: Memory, throttled: bool) -> None:
+    """From three quarters of it on, where all is known."""
+    (found,) = freezes_of_snapshot([NBD0], memory)
+    assert found.way is (FreezeWay.DIRTY_THROTTLING if throttled else FreezeWay.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nbd12", DeviceKind.NBD),
+        ("ublkb0", DeviceKind.UBLK),
+        ("dm-3", DeviceKind.DM),
+        ("loop0", DeviceKind.OTHER),
+    ],
+)
+def test_a_device_that_no_snapshot_has_is_known_by_its_name(name: str, kind: DeviceKind) -> None:
+    """As far as an action depends on it."""
+    (found,) = freezes_of_alarm({**ALARM, "device": name})
+    assert (found.device.name, found.device.kind) == (name, kind)
 
 
 def test_nothing_in_flight_is_no_freeze_unless_it_is_asked_for() -> None:

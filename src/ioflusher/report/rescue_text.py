@@ -10,8 +10,6 @@ from ioflusher.support.text import printable
 
 LOSSES = {
     Loss.NOTHING: "loses nothing",
-    Loss.UNCERTAIN: "may lose something",
-    Loss.MOUNT: "loses a mount",
     Loss.DEVICE: "loses what the device has not written",
 }
 

@@ -74,9 +74,9 @@ class RescueOutcome:
     steps: tuple[StepOutcome, ...]
     recovered: bool
     seconds: float | None
-    put_back: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    stands_still_again: bool = False
+    put_back: tuple[str, ...]
+    left: tuple[str, ...]
+    stands_still_again: bool
 
 
 @dataclass(slots=True)

@@ -19,9 +19,7 @@ class Loss(IntEnum):
     """What an action loses, the less the lower."""
 
     NOTHING = 0
-    UNCERTAIN = 1  # nothing where what it relies on holds, which nobody here can see
-    MOUNT = 2  # one file system: its requests fail
-    DEVICE = 3  # the device's requests fail: a file system turns read-only, pages in swap are gone
+    DEVICE = 1  # the device's requests fail: a file system turns read-only, pages in swap are gone
 
 
 @dataclass(frozen=True, slots=True)
