@@ -99,7 +99,9 @@ def _feed(end: NbdConnection, data: bytes, on_message: Callable[[object], None])
 def fuzz_server(dice: random.Random) -> None:
     """Options of a client that is mad or malicious."""
     end = NbdConnection(NbdRole.SERVER, max_payload=4096)
-    handshake = ServerHandshake(OFFERED, "disk", tls=dice.choice(list(TlsMode)))
+    handshake = ServerHandshake(
+        OFFERED, "disk", tls=dice.choice(list(TlsMode)), extended_headers=dice.random() < 0.5
+    )
     end.send(Greeting(SERVER_FLAGS))
 
     def answer(message: object) -> None:
@@ -123,7 +125,7 @@ def fuzz_server(dice: random.Random) -> None:
 def fuzz_client(dice: random.Random) -> None:
     """Answers of a server that is mad or malicious."""
     end = NbdConnection(NbdRole.CLIENT)
-    wishes = Wishes(dice.random() < 0.3, dice.random() < 0.8, ("base:allocation", "x:y"))
+    wishes = Wishes(dice.random() < 0.3, dice.random() < 0.8, ("base:allocation", "x:y"), dice.random() < 0.3)
     plans: list[Plan[object]] = [
         client_handshake.choose_export(end, "disk", wishes),
         client_handshake.describe_export(end, "disk", wishes),

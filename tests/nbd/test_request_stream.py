@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol.connection import NEED_DATA, NbdConnection, Pause
 from ioflusher.nbd.protocol.messages import Request
-from ioflusher.nbd.protocol.request_stream import HEADER, RequestStream, command_of, flags_of
+from ioflusher.nbd.protocol.request_stream import RequestStream, command_of, flags_of
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
 from ioflusher.nbd.protocol.wire import Cmd
 
@@ -126,8 +126,8 @@ def test_whatever_the_cut() -> None:
 def test_rubbish_says_what_was_expected() -> None:
     """What came before is handed out first."""
     stream = RequestStream(memoryview(bytearray(MEMORY)))
-    stream.wanted()[: 2 * HEADER] = Request(Cmd.READ, 0, 1, 2, 3).pack() + bytes(HEADER)
-    stream.received(2 * HEADER)
+    stream.wanted()[:56] = Request(Cmd.READ, 0, 1, 2, 3).pack() + bytes(28)
+    stream.received(2 * 28)
     requests = stream.requests()
     assert next(requests)[1:] == (1, 2, 3)
     with pytest.raises(RemoteProtocolError, match=r"expected a request \(0x25609513\), found 0x00000000"):
@@ -138,9 +138,9 @@ def test_a_long_payload_is_followed_by_a_header_alone() -> None:
     """So that the next long payload, too, is received where it is used."""
     stream = RequestStream(memoryview(bytearray(256 << 10)))
     header = Request(Cmd.WRITE, 0, 1, 0, 1 << 20).pack()
-    stream.wanted()[:HEADER] = header
-    stream.received(HEADER)
+    stream.wanted()[:28] = header
+    stream.received(28)
     for _ in stream.requests():
         assert stream.take(1 << 20) is None
         assert len(stream.split(memoryview(bytearray(1 << 20)))) == 1 << 20
-    assert len(stream.wanted()) == HEADER
+    assert len(stream.wanted()) == 28

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from ioflusher.nbd.backends import Backend, BlockState, Extent, MemoryBackend
+from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, MetaContext
 from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.negotiated import Negotiated
@@ -97,7 +98,7 @@ def transmission(
         one = InTurn(theirs, service, memoryview(bytearray(LONGEST)), tallies[0], stopping)
 
     def run() -> None:
-        with theirs, contextlib.suppress(OSError):
+        with theirs, contextlib.suppress(OSError, RemoteProtocolError):
             one.run()
 
     thread = threading.Thread(target=run)

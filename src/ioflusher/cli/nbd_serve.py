@@ -123,6 +123,11 @@ def export(text: str) -> Offer:
     help="Longest READ or WRITE; every connection takes that much memory.",
 )
 @click.option(
+    "--extended-headers",
+    is_flag=True,
+    help="Grant clients lengths of 64 bits (experimental in the protocol).",
+)
+@click.option(
     "--io-flusher/--no-io-flusher",
     default=True,
     help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
@@ -166,6 +171,7 @@ def serve_command(
     metrics: tuple[str, int] | None,
     pidfile: str | None,
     max_payload: int,
+    extended_headers: bool,
     io_flusher: bool,
     lock_memory: bool,
     heap: int | None,
@@ -235,6 +241,7 @@ def serve_command(
                 tls=tls,
                 handshake_timeout=handshake_timeout,
                 idle_timeout=idle_timeout,
+                extended_headers=extended_headers,
             )
         )
         for offer, backend in further:

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from collections.abc import Iterator
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends.backend import Backend, BackendError
@@ -11,6 +12,7 @@ from ioflusher.nbd.errors import NbdError, RequestError
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, wire_to_errno
 
 SMALLEST_JOURNAL = 1 << 20  # bytes
+_LONGEST, _STRETCH = (1 << 32) - 1, 1 << 31  # bytes of a request without payload; of a part of a longer one
 BYTES_AN_ENTRY = 2048  # of the journal's data: half of what most writes have at least
 
 
@@ -132,17 +134,21 @@ class RemoteBackend(Backend):
             self._journal.forget(mark)
 
     def trim(self, offset: int, length: int) -> None:
-        self._change(Cmd.TRIM, 0, offset, length)
+        for start, stretch in _stretches(offset, length):
+            self._change(Cmd.TRIM, 0, start, stretch)
 
     def zero(self, offset: int, length: int, *, may_trim: bool) -> None:
-        self._change(Cmd.WRITE_ZEROES, 0 if may_trim else int(CmdFlag.NO_HOLE), offset, length)
+        for start, stretch in _stretches(offset, length):
+            self._change(Cmd.WRITE_ZEROES, 0 if may_trim else int(CmdFlag.NO_HOLE), start, stretch)
 
     def fast_zero(self, offset: int, length: int, *, may_trim: bool) -> None:
         flags = CmdFlag.FAST_ZERO if may_trim else CmdFlag.FAST_ZERO | CmdFlag.NO_HOLE
-        self._change(Cmd.WRITE_ZEROES, int(flags), offset, length)
+        for start, stretch in _stretches(offset, length):
+            self._change(Cmd.WRITE_ZEROES, int(flags), start, stretch)
 
     def cache(self, offset: int, length: int) -> None:
-        self._check(Cmd.CACHE, offset, self._link.request(Cmd.CACHE, 0, offset, length))
+        for start, stretch in _stretches(offset, length):
+            self._check(Cmd.CACHE, start, self._link.request(Cmd.CACHE, 0, start, stretch))
 
     def _change(
         self, command: Cmd, flags: int, offset: int, length: int, data: memoryview | None = None
@@ -206,3 +212,11 @@ class RemoteBackend(Backend):
         self._filling.release()
         self._flusher.join()
         self._link.close()
+
+
+def _stretches(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """A range in parts that a request's length of 32 bits can say; almost always it is one."""
+    while length > _LONGEST:
+        yield offset, _STRETCH
+        offset, length = offset + _STRETCH, length - _STRETCH
+    yield offset, length

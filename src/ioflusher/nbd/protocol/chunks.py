@@ -52,16 +52,17 @@ class Awaited:
             )
 
 
-def check_head(head: ChunkHead, awaited: Awaited) -> None:
+def check_head(head: ChunkHead, awaited: Awaited, *, extended: bool = False) -> None:
     """Raise RemoteProtocolError for a chunk that may not come now, before memory is taken for its payload."""
     flags, kind, _, length = head
     command = awaited.request.command
+    status = ReplyType.BLOCK_STATUS_EXT if extended else ReplyType.BLOCK_STATUS
     of_reads = kind in (ReplyType.OFFSET_DATA, ReplyType.OFFSET_HOLE)
     if flags not in (0, ReplyFlag.DONE):
         raise RemoteProtocolError(f"a chunk with the unknown flags {flags:#x}")
-    if (of_reads and command != Cmd.READ) or (kind == ReplyType.BLOCK_STATUS and command != Cmd.BLOCK_STATUS):
+    if (of_reads and command != Cmd.READ) or (kind == status and command != Cmd.BLOCK_STATUS):
         raise RemoteProtocolError(f"a chunk of type {kind} answers a request of command {command}")
-    known = kind in (ReplyType.NONE, ReplyType.BLOCK_STATUS) or of_reads
+    known = kind in (ReplyType.NONE, status) or of_reads
     if not known and not wire.is_error_chunk(kind):
         raise RemoteProtocolError(f"a chunk of the unknown type {kind}")
     if kind == ReplyType.NONE and (length or not flags):
@@ -97,6 +98,14 @@ def parse_payload(head: ChunkHead, payload: bytes, awaited: Awaited) -> Chunk:
         found = wire.CHUNK_EXTENT.iter_unpack(payload[wire.CHUNK_CONTEXT.size :])
         status = StatusOf(context, tuple(Extent(*extent) for extent in found))
         _expect(all(extent.length for extent in status.extents), head)
+        return Chunk(kind, cookie, last, status=status)
+    if kind == ReplyType.BLOCK_STATUS_EXT:
+        rest = length - wire.CHUNK_CONTEXT_EXT.size
+        _expect(rest > 0 and rest % wire.CHUNK_EXTENT_EXT.size == 0, head)
+        context, count = wire.CHUNK_CONTEXT_EXT.unpack_from(payload)
+        found = wire.CHUNK_EXTENT_EXT.iter_unpack(payload[wire.CHUNK_CONTEXT_EXT.size :])
+        status = StatusOf(context, tuple(Extent(*extent) for extent in found))
+        _expect(len(status.extents) == count and all(extent.length for extent in status.extents), head)
         return Chunk(kind, cookie, last, status=status)
     awaited.failed = True
     _expect(length >= wire.CHUNK_ERROR.size, head)

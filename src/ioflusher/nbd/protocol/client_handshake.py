@@ -46,11 +46,14 @@ class Wishes:
         structured_replies: answers in chunks, where the server knows them.
         contexts: the metadata contexts that BLOCK_STATUS shall report, where the server has them; needs
             structured replies.
+        extended_headers: lengths of 64 bits, where the server knows them (experimental); with them come
+            answers in chunks.
     """
 
     tls: bool = False
     structured_replies: bool = False
     contexts: tuple[str, ...] = ()
+    extended_headers: bool = False
 
 
 NO_WISHES = Wishes()
@@ -71,11 +74,13 @@ def choose_export(connection: NbdConnection, name: str, wishes: Wishes = NO_WISH
             contexts = yield from dialogue.select_contexts(MetaQuery(name, wishes.contexts))
         export = yield from dialogue.describe(Opt.GO, ExportQuery(name, (Info.BLOCK_SIZE,)))
         if export is not None:
-            return EnteredExport(export, Negotiated(dialogue.structured_replies, contexts=contexts))
+            return EnteredExport(export, dialogue.negotiated(contexts))
+        if dialogue.extended_headers:
+            raise RemoteProtocolError("the server grants extended headers and does not know NBD_OPT_GO")
     reply = yield from dialogue.say(Option(Opt.EXPORT_NAME, name.encode()))
     assert isinstance(reply, ExportReply)  # the state table lets nothing else through
     export = Export(name, reply.size, reply.flags)
-    return EnteredExport(export, Negotiated(dialogue.structured_replies, contexts=contexts))
+    return EnteredExport(export, dialogue.negotiated(contexts))
 
 
 def describe_export(connection: NbdConnection, name: str, wishes: Wishes = NO_WISHES) -> Plan[Export]:
@@ -123,6 +128,11 @@ class _Dialogue:
         self._hello = b""  # the client's flags, which go with the first option
         self.fixed = False  # the server takes options
         self.structured_replies = False
+        self.extended_headers = False
+
+    def negotiated(self, contexts: tuple[MetaContext, ...]) -> Negotiated:
+        """What was agreed on."""
+        return Negotiated(self.structured_replies, self.extended_headers, contexts)
 
     def begin(self, wishes: Wishes) -> Plan[None]:
         """Greet, and ask for what has to come first."""
@@ -133,7 +143,10 @@ class _Dialogue:
         self._hello = self._connection.send(ClientFlags(flags))
         if wishes.tls:
             yield from self._start_tls()
-        if wishes.structured_replies and self.fixed:
+        if wishes.extended_headers and self.fixed:
+            _, last = yield from self._ask(Opt.EXTENDED_HEADERS)
+            self.extended_headers = self.structured_replies = last.reply == Rep.ACK
+        if wishes.structured_replies and self.fixed and not self.extended_headers:
             _, last = yield from self._ask(Opt.STRUCTURED_REPLY)
             self.structured_replies = last.reply == Rep.ACK
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from ioflusher.nbd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from ioflusher.nbd.protocol import chunks, wire
-from ioflusher.nbd.protocol.chunks import Awaited
+from ioflusher.nbd.protocol.chunks import Awaited, ChunkHead
 from ioflusher.nbd.protocol.messages import (
     Chunk,
     ClientFlags,
@@ -27,7 +27,7 @@ from ioflusher.nbd.protocol.messages import (
 )
 from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.states import SPEAKER, TRANSITIONS, ConnectionState, NbdRole
-from ioflusher.nbd.protocol.wire import Cmd, HandshakeFlag
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, HandshakeFlag
 
 # The longest option data that is kept: an export's name, its description, and room.
 MAX_OPTION_DATA = 16 << 10
@@ -85,7 +85,7 @@ class NbdConnection:
         self.fixed_newstyle = False  # the client takes replies to options
         self.negotiated = Negotiated()
         self.payload = aligned_memory(max(max_payload if role is NbdRole.SERVER else 0, MAX_OPTION_DATA))
-        self._header = memoryview(bytearray(wire.REQUEST.size))  # the longest of the headers
+        self._header = memoryview(bytearray(wire.EXTENDED_REQUEST.size))  # the longest of the headers
         self._wanted = self._header[:0]
         self._parser: Parser | None = None
         self._midway = False  # some bytes of the message at hand are here
@@ -148,6 +148,8 @@ class NbdConnection:
         self._advance(message, self.role, LocalProtocolError)
         if isinstance(message, Request) and message.command != Cmd.DISC:  # which has no answer
             self._remember(message, into)
+        if isinstance(message, Request):
+            return message.pack(extended=self.negotiated.extended_headers)
         return message.pack()
 
     def encrypted(self) -> None:
@@ -284,13 +286,19 @@ class NbdConnection:
         return ExportReply(size, flags, zeroes=not self.no_zeroes)
 
     def _read_request(self) -> Parser:
-        head = self._header[: wire.REQUEST.size]
+        extended = self.negotiated.extended_headers
+        layout, expected = (
+            (wire.EXTENDED_REQUEST, wire.EXTENDED_REQUEST_MAGIC)
+            if extended
+            else (wire.REQUEST, wire.REQUEST_MAGIC)
+        )
+        head = self._header[: layout.size]
         yield head
-        magic, flags, command, cookie, offset, length = wire.REQUEST.unpack(head)
-        if magic != wire.REQUEST_MAGIC:
-            raise RemoteProtocolError(f"expected a request ({wire.REQUEST_MAGIC:#x}), found {magic:#010x}")
+        magic, flags, command, cookie, offset, length = layout.unpack(head)
+        if magic != expected:
+            raise RemoteProtocolError(f"expected a request ({expected:#x}), found {magic:#010x}")
         data = None
-        if command == Cmd.WRITE:
+        if flags & CmdFlag.PAYLOAD_LEN if extended else command == Cmd.WRITE:
             if length > self.max_payload:
                 yield from self._drop(length)
             else:
@@ -299,6 +307,8 @@ class NbdConnection:
         return Request(command, flags, cookie, offset, length, data)
 
     def _read_reply(self) -> Parser:
+        if self.negotiated.extended_headers:
+            return (yield from self._read_extended_chunk())
         head = self._header[: wire.SIMPLE_REPLY.size]
         yield head
         magic, error, cookie = wire.SIMPLE_REPLY.unpack(head)
@@ -322,9 +332,27 @@ class NbdConnection:
         head = self._header[: wire.STRUCTURED_REPLY.size]
         yield head[wire.SIMPLE_REPLY.size :]
         _, flags, kind, cookie, length = wire.STRUCTURED_REPLY.unpack(head)
+        return (yield from self._read_payload((flags, kind, cookie, length)))
+
+    def _read_extended_chunk(self) -> Parser:
+        """A chunk of an answer with extended headers; there are no other answers."""
+        head = self._header[: wire.EXTENDED_REPLY.size]
+        yield head
+        magic, flags, kind, cookie, offset, length = wire.EXTENDED_REPLY.unpack(head)
+        if magic != wire.EXTENDED_REPLY_MAGIC:
+            raise RemoteProtocolError(
+                f"expected a reply ({wire.EXTENDED_REPLY_MAGIC:#x}), found {magic:#010x}"
+            )
+        asked = self._awaited(cookie).request.offset
+        if offset != asked:
+            raise RemoteProtocolError(f"a reply that says offset {offset}; the request said {asked}")
+        return (yield from self._read_payload((flags, kind, cookie, length)))
+
+    def _read_payload(self, fields: ChunkHead) -> Parser:
+        """What follows a chunk's header."""
+        flags, kind, cookie, length = fields
         awaited = self._awaited(cookie)
-        fields = flags, kind, cookie, length
-        chunks.check_head(fields, awaited)
+        chunks.check_head(fields, awaited, extended=self.negotiated.extended_headers)
         if kind == wire.ReplyType.OFFSET_DATA:
             where = self._header[: wire.CHUNK_OFFSET.size]
             yield where

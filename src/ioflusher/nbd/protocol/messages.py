@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from ioflusher.nbd.protocol import replies, wire
 from ioflusher.nbd.protocol.extents import Extent
-from ioflusher.nbd.protocol.wire import Cmd, Opt, Rep, ReplyType
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, Opt, Rep, ReplyType
 
 
 class MessageKind(Enum):
@@ -145,10 +145,14 @@ class Request:
     def kind(self) -> MessageKind:
         return MessageKind.DISCONNECT if self.command == Cmd.DISC else MessageKind.REQUEST
 
-    def pack(self) -> bytes:
-        return wire.REQUEST.pack(
-            wire.REQUEST_MAGIC, self.flags, self.command, self.cookie, self.offset, self.length
-        )
+    def pack(self, *, extended: bool = False) -> bytes:
+        """Its header; with extended headers a WRITE says that its length is that of a payload."""
+        if extended:
+            flags = self.flags | (CmdFlag.PAYLOAD_LEN if self.command == Cmd.WRITE else 0)
+            magic, layout = wire.EXTENDED_REQUEST_MAGIC, wire.EXTENDED_REQUEST
+        else:
+            flags, magic, layout = self.flags, wire.REQUEST_MAGIC, wire.REQUEST
+        return layout.pack(magic, flags, self.command, self.cookie, self.offset, self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +211,19 @@ class Chunk:
     def kind(self) -> MessageKind:
         return MessageKind.REPLY
 
-    def pack(self) -> bytes:
-        """Its bytes but for the data of NBD_REPLY_TYPE_OFFSET_DATA."""
+    def pack(self, *, at: int | None = None) -> bytes:
+        """Its bytes but for the data of NBD_REPLY_TYPE_OFFSET_DATA; `at` as in `replies`."""
         if self.error is not None:
-            return replies.failure(self.cookie, self.error.error, self.error.text, self.error.offset)
+            error = self.error
+            return replies.failure(self.cookie, error.error, error.text, error.offset, at=at)
         if self.status is not None:
             context, extents = self.status.context, self.status.extents
-            return replies.block_status(self.cookie, context, extents, last=self.last)
+            return replies.block_status(self.cookie, context, extents, last=self.last, at=at)
         if self.type == ReplyType.OFFSET_DATA:
-            return replies.data(self.cookie, self.offset, self.length, last=self.last)
+            return replies.data(self.cookie, self.offset, self.length, last=self.last, at=at)
         if self.type == ReplyType.OFFSET_HOLE:
-            return replies.hole(self.cookie, self.offset, self.length, last=self.last)
-        return replies.nothing(self.cookie)
+            return replies.hole(self.cookie, self.offset, self.length, last=self.last, at=at)
+        return replies.nothing(self.cookie, at)
 
 
 Message = Greeting | ClientFlags | Option | OptionReply | ExportReply | Request | Reply | Chunk

@@ -21,16 +21,18 @@ from typing import Final, TypeAlias
 
 from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol import wire
-from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag
 
-# wire.REQUEST with the magic, the flags and the command as one number.
+# wire.REQUEST and wire.EXTENDED_REQUEST with the magic, the flags and the command as one number.
 _REQUEST: Final = Struct(">QQQI")
-HEADER: Final = _REQUEST.size
+_EXTENDED: Final = Struct(">QQQQ")
 READ: Final = wire.REQUEST_MAGIC << 32 | Cmd.READ
 WRITE: Final = wire.REQUEST_MAGIC << 32 | Cmd.WRITE
 
 # From this length on, the payload that follows a payload is received by itself and not by way of our memory.
 _LONG: Final = 64 << 10
+
+_PAYLOAD_LEN: Final = int(CmdFlag.PAYLOAD_LEN) << 16
 
 RequestHead: TypeAlias = tuple[int, int, int, int]  # head, cookie, offset, length
 
@@ -50,10 +52,17 @@ class RequestStream:
 
     Args:
         memory: what bytes are received into; several headers must fit.
+        extended: whether extended headers were agreed on. Then `READ` and `WRITE` are no heads, and what has
+            a payload says so.
     """
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview, *, extended: bool = False) -> None:
         self._memory = memory
+        self._layout = _EXTENDED if extended else _REQUEST
+        self._magic = wire.EXTENDED_REQUEST_MAGIC if extended else wire.REQUEST_MAGIC
+        self._plain = -1 if extended else READ  # the head that needs no further look
+        # which bits of a head say that a payload follows, and what they are then
+        self._mask, self._bits = (_PAYLOAD_LEN, _PAYLOAD_LEN) if extended else (0xFFFF, int(Cmd.WRITE))
         self._start = 0  # of what was received and not yet handed out
         self._end = 0
         self._payload_is_long = False
@@ -61,7 +70,7 @@ class RequestStream:
     def wanted(self) -> memoryview:
         """The memory to be filled next, in part or as a whole. Ask when `requests` has come to its end."""
         if self._end or self._payload_is_long:
-            return self._memory[self._end : HEADER if self._payload_is_long else None]
+            return self._memory[self._end : self._layout.size if self._payload_is_long else None]
         return self._memory
 
     def received(self, count: int) -> None:
@@ -75,18 +84,19 @@ class RequestStream:
             RemoteProtocolError: the next bytes are no request. Those before it were handed out.
         """
         memory, end, position = self._memory, self._end, 0
+        layout, size, magic, plain = self._layout, self._layout.size, self._magic, self._plain
         self._payload_is_long = False
-        while whole := (end - position) // HEADER * HEADER:
+        while whole := (end - position) // size * size:
             # The next headers, as long as no payload lies between them.
-            for request in _REQUEST.iter_unpack(memory[position : position + whole]):
-                position += HEADER
+            for request in layout.iter_unpack(memory[position : position + whole]):
+                position += size
                 head = request[0]
-                if head != READ:
-                    if head >> 32 != wire.REQUEST_MAGIC:
+                if head != plain:
+                    if head >> 32 != magic:
                         raise RemoteProtocolError(
-                            f"expected a request ({wire.REQUEST_MAGIC:#x}), found {head >> 32:#010x}"
+                            f"expected a request ({magic:#x}), found {head >> 32:#010x}"
                         )
-                    if head & 0xFFFF == Cmd.WRITE:
+                    if head & self._mask == self._bits:
                         self._start = position
                         yield request
                         position, end = self._start, self._end
@@ -95,6 +105,10 @@ class RequestStream:
         self._end = rest = end - position
         if rest:
             memory[:rest] = memory[position:end]
+
+    def has_payload(self, head: int) -> bool:
+        """Whether so many bytes as a request's length says follow it, to be taken before the next one."""
+        return head & self._mask == self._bits
 
     def take(self, length: int) -> memoryview | None:
         """All of a payload, valid until `wanted()` is filled; None when it is not yet all there."""

@@ -53,6 +53,7 @@ class ServerHandshake:
         default: the name of the export that the empty name means; None: there is none.
         tls: whether the server has TLS to offer, or insists on it.
         structured_replies: whether they are granted, and with them metadata contexts.
+        extended_headers: whether these are, which the document has as experimental.
 
     Attributes:
         closing: the server is about to end; set it at any time, and options are refused from then on.
@@ -65,17 +66,20 @@ class ServerHandshake:
         *,
         tls: TlsMode = TlsMode.OFF,
         structured_replies: bool = True,
+        extended_headers: bool = False,
     ) -> None:
         self.closing = False
         self._offered = offered
         self._default = default
         self._tls = tls
         self._grants_structured_replies = structured_replies
+        self._grants_extended_headers = extended_headers and structured_replies
         self._encrypted = False
         self._forget()
 
     def _forget(self) -> None:
         self._structured_replies = False
+        self._extended_headers = False
         self._contexts: tuple[MetaContext, ...] = ()
         self._contexts_of: str | None = None  # the name that they were selected for, as the client wrote it
 
@@ -97,7 +101,7 @@ class ServerHandshake:
         if kind == Opt.ABORT:  # whatever data it carries is ignored
             return OptionAnswer((OptionReply(kind, Rep.ACK),))
         if kind == Opt.EXPORT_NAME:
-            refused = must_encrypt or self.closing
+            refused = must_encrypt or self.closing or self._extended_headers
             return OptionAnswer((), hang_up=True) if refused else self._enter_by_name(data, zeroes)
         if self.closing:
             return _refuse(kind, Rep.ERR_SHUTDOWN, "this server is about to end")
@@ -123,9 +127,7 @@ class ServerHandshake:
 
     def _enter(self, export: Export, name: str) -> EnteredExport:
         contexts = self._contexts if self._contexts_of == name else ()
-        return EnteredExport(
-            export, Negotiated(structured_replies=self._structured_replies, contexts=contexts)
-        )
+        return EnteredExport(export, Negotiated(self._structured_replies, self._extended_headers, contexts))
 
     def _flags(self, export: Export) -> int:
         """The document wants NBD_FLAG_SEND_DF clear until structured replies are negotiated."""
@@ -188,7 +190,19 @@ class ServerHandshake:
             return _refuse(kind, Rep.ERR_UNSUP, "this server answers with simple replies")
         if data:
             raise MalformedData("NBD_OPT_STRUCTURED_REPLY carries no data")
+        if self._extended_headers:
+            return _refuse(kind, Rep.ERR_EXT_HEADER_REQD, "extended headers are agreed on")
         self._structured_replies = True
+        return OptionAnswer((OptionReply(kind, Rep.ACK),))
+
+    def _extend_headers(self, kind: int, data: bytes) -> OptionAnswer:
+        if not self._grants_extended_headers:
+            return _refuse(kind, Rep.ERR_UNSUP, "this server does not know the option")
+        if data:
+            raise MalformedData("NBD_OPT_EXTENDED_HEADERS carries no data")
+        if self._extended_headers:
+            return _refuse(kind, Rep.ERR_INVALID, "they are agreed on already")
+        self._extended_headers = self._structured_replies = True
         return OptionAnswer((OptionReply(kind, Rep.ACK),))
 
     def _list_contexts(self, kind: int, data: bytes) -> OptionAnswer:
@@ -229,6 +243,7 @@ _ANSWERS: dict[int, Callable[[ServerHandshake, int, bytes], OptionAnswer]] = {
     Opt.INFO: ServerHandshake._describe,
     Opt.GO: ServerHandshake._describe,
     Opt.STRUCTURED_REPLY: ServerHandshake._structure_replies,
+    Opt.EXTENDED_HEADERS: ServerHandshake._extend_headers,
     Opt.LIST_META_CONTEXT: ServerHandshake._list_contexts,
     Opt.SET_META_CONTEXT: ServerHandshake._select_contexts,
 }

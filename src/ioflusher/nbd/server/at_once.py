@@ -18,7 +18,7 @@ from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.request_stream import RequestHead, RequestStream, command_of, flags_of
 from ioflusher.nbd.protocol.wire import Cmd
 from ioflusher.nbd.server.counters import Tally
-from ioflusher.nbd.server.requests import Service, answer, check
+from ioflusher.nbd.server.requests import Service, answer, check, check_payload
 from ioflusher.nbd.server.transfer import drop, hang_up, receive_all, send_all
 
 RECEIVE: Final = 64 << 10  # bytes that one receive may bring
@@ -43,7 +43,8 @@ class AtOnce:
         self._sock = sock
         self._service = service
         self._stopping = stopping
-        self._stream = RequestStream(aligned_memory(RECEIVE))
+        extended = service.negotiated.extended_headers
+        self._stream = RequestStream(aligned_memory(RECEIVE), extended=extended)
         self._sending = threading.Lock()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._workers = [_Worker(self, tally) for tally in tallies]
@@ -85,7 +86,8 @@ class AtOnce:
         worker = self._idle.get()
         if self._stopping.is_set():
             return False
-        if request.command == Cmd.WRITE:
+        if self._stream.has_payload(word):
+            check_payload(length, self._service)
             if check(request, self._service):  # which the worker will find, too
                 if not drop(self._sock, self._stream.skip(length), worker.memory):
                     return False

@@ -24,7 +24,15 @@ from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.request_stream import READ, WRITE, RequestStream, command_of, flags_of
 from ioflusher.nbd.protocol.wire import Cmd
 from ioflusher.nbd.server.counters import Tally
-from ioflusher.nbd.server.requests import HOLE_WORTH_A_CHUNK, Service, Views, answer, check, failed
+from ioflusher.nbd.server.requests import (
+    HOLE_WORTH_A_CHUNK,
+    Service,
+    Views,
+    answer,
+    check,
+    check_payload,
+    failed,
+)
 from ioflusher.nbd.server.transfer import drop, receive_all, send_all
 
 RECEIVE: Final = 256 << 10  # bytes that one receive may bring
@@ -56,7 +64,8 @@ class InTurn:
         self._memory = memory
         self._tally = tally
         self._stopping = stopping
-        self._stream = RequestStream(aligned_memory(RECEIVE))
+        extended = service.negotiated.extended_headers
+        self._stream = RequestStream(aligned_memory(RECEIVE), extended=extended)
         self._answers: Views = []  # not sent yet; the data of READs may lie in `memory`
 
     def run(self) -> None:
@@ -100,7 +109,7 @@ class InTurn:
                             try:
                                 read_into(offset, data)
                             except (OSError, IoflusherError) as error:
-                                waiting += self._fail(cookie, error)
+                                waiting += self._fail(cookie, offset, error)
                                 continue
                             used += length
                         append(whole_data(cookie, offset, length) if structured else done(cookie))
@@ -125,7 +134,7 @@ class InTurn:
                             if stored is None:
                                 write(offset, payload)
                         except (OSError, IoflusherError) as error:
-                            waiting += self._fail(cookie, error)
+                            waiting += self._fail(cookie, offset, error)
                             continue
                         append(done(cookie))
                         waiting += done_size
@@ -134,7 +143,7 @@ class InTurn:
                     else:
                         waiting = used = self._send(waiting)
                         request = Request(command_of(head), flags_of(head), cookie, offset, length)
-                        if not self._do_other(request):
+                        if not self._do_other(head, request):
                             return
             finally:
                 if reads:
@@ -151,11 +160,12 @@ class InTurn:
             read = min(read, HOLE_WORTH_A_CHUNK - 1)  # a longer one may have holes
         return read, write if service.backend.can_write else -1
 
-    def _do_other(self, request: Request) -> bool:
+    def _do_other(self, head: int, request: Request) -> bool:
         """Do a request that is no plain READ or WRITE; returns whether more can come."""
         if request.command == Cmd.DISC or self._stopping.is_set():
             return False
-        if request.command == Cmd.WRITE:
+        if self._stream.has_payload(head):
+            check_payload(request.length, self._service)
             if check(request, self._service):
                 if not drop(self._sock, self._stream.skip(request.length), self._memory):
                     return False
@@ -170,9 +180,9 @@ class InTurn:
         self._send(sum(map(len, views)))
         return True
 
-    def _fail(self, cookie: int, error: OSError | IoflusherError) -> int:
+    def _fail(self, cookie: int, offset: int, error: OSError | IoflusherError) -> int:
         """Answer a plain READ or WRITE that the back end failed to do; returns the answer's length."""
-        number, reply = failed(cookie, self._service, error)
+        number, reply = failed(cookie, offset, self._service, error)
         self._answers.append(reply)
         self._tally.count(_READ, 0, number)
         return len(reply)

@@ -30,6 +30,7 @@ class Reception:
         tls: whether clients may or must encrypt.
         seconds: how long a client may take.
         closing: whether the server is about to end.
+        extended_headers: whether clients may agree on them.
     """
 
     exports: Mapping[str, Export]
@@ -38,6 +39,7 @@ class Reception:
     tls: TlsMode
     seconds: float
     closing: Callable[[], bool]
+    extended_headers: bool = False
 
     def receive(
         self, sock: socket.socket, connection: NbdConnection, may_enter: Callable[[EnteredExport], bool]
@@ -58,7 +60,9 @@ class Reception:
             TlsError: it could not be trusted, or does not trust us.
             OSError: the connection failed, or it took too long.
         """
-        handshake = ServerHandshake(self.exports, self.default, tls=self.tls)
+        handshake = ServerHandshake(
+            self.exports, self.default, tls=self.tls, extended_headers=self.extended_headers
+        )
         deadline = time.monotonic() + self.seconds
         sock.settimeout(self.seconds)
         sock.sendall(connection.send(Greeting(SERVER_FLAGS)))

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.backends.backend import has_own
+from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol import replies
 from ioflusher.nbd.protocol.exports import BlockSize, Export
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, BlockState, Extent, joined
@@ -65,6 +66,7 @@ _NO_HOLE = int(CmdFlag.NO_HOLE)
 _DF = int(CmdFlag.DF)
 _REQ_ONE = int(CmdFlag.REQ_ONE)
 _FAST_ZERO = int(CmdFlag.FAST_ZERO)
+_PAYLOAD_LEN = int(CmdFlag.PAYLOAD_LEN)  # with extended headers alone
 
 # NBD_CMD_FLAG_* that need an NBD_FLAG_*.
 _FLAG_NEEDS = {_FUA: int(TransmissionFlag.SEND_FUA), _FAST_ZERO: int(TransmissionFlag.SEND_FAST_ZERO)}
@@ -94,7 +96,7 @@ class CommandRule:
 
 RULES: dict[int, CommandRule] = {
     Cmd.READ: CommandRule(may=_FUA | _DF, moves_data=True),
-    Cmd.WRITE: CommandRule(moves_data=True, changes=True, beyond_end=errno.ENOSPC),
+    Cmd.WRITE: CommandRule(may=_FUA | _PAYLOAD_LEN, moves_data=True, changes=True, beyond_end=errno.ENOSPC),
     Cmd.FLUSH: CommandRule(needs=int(TransmissionFlag.SEND_FLUSH), ranged=False),
     Cmd.TRIM: CommandRule(needs=int(TransmissionFlag.SEND_TRIM), changes=True),
     Cmd.CACHE: CommandRule(needs=int(TransmissionFlag.SEND_CACHE)),
@@ -121,6 +123,11 @@ def check(request: Request, service: Service) -> int:
         return errno.EINVAL
     if any(request.flags & flag and not flags & needed for flag, needed in _FLAG_NEEDS.items()):
         return errno.EINVAL
+    if negotiated.extended_headers:
+        if request.command == Cmd.WRITE and not request.flags & _PAYLOAD_LEN:
+            return errno.EINVAL
+    elif request.flags & _PAYLOAD_LEN:
+        return errno.EINVAL
     if request.flags & _DF and not negotiated.structured_replies:
         return errno.EINVAL
     if request.command == Cmd.BLOCK_STATUS and not (negotiated.contexts and request.length):
@@ -143,32 +150,56 @@ def answer(request: Request, service: Service, room: memoryview) -> tuple[int, V
     """
     error = check(request, service)
     if error:
-        return error, [_error(request.cookie, service, error, "the export takes no such request")]
+        why = "the export takes no such request"
+        return error, [_error(request.cookie, request.offset, service, error, why)]
     do = _DO[request.command]
     try:
         return 0, do(request, service, room)
     except _ReadInPart as part:
         error = errno_to_wire(part.failure.errno)
-        what_failed = replies.failure(request.cookie, error, _words(part.failure), part.offset)
+        what_failed = replies.failure(
+            request.cookie, error, _words(part.failure), part.offset, at=_at(request.offset, service)
+        )
         return error, [*part.views, what_failed]
     except (OSError, IoflusherError) as failure:
-        error, reply = failed(request.cookie, service, failure)
+        error, reply = failed(request.cookie, request.offset, service, failure)
         return error, [reply]
 
 
-def failed(cookie: int, service: Service, failure: OSError | IoflusherError) -> tuple[int, bytes]:
+def failed(
+    cookie: int, offset: int, service: Service, failure: OSError | IoflusherError
+) -> tuple[int, bytes]:
     """The protocol's error value for a back end's failure, and the answer that says so."""
     error = errno_to_wire(failure.errno)
-    return error, _error(cookie, service, error, _words(failure))
+    return error, _error(cookie, offset, service, error, _words(failure))
+
+
+def check_payload(length: int, service: Service) -> None:
+    """Raise RemoteProtocolError where extended headers announce a payload that nobody should wait for."""
+    most = service.export.block_size.maximum
+    if service.negotiated.extended_headers and length > most:
+        raise RemoteProtocolError(f"a payload of {length} bytes; at most {most} were allowed")
+
+
+def _at(offset: int, service: Service) -> int | None:
+    """What `replies` wants to know of a request's offset."""
+    return offset if service.negotiated.extended_headers else None
+
+
+def _done(request: Request, service: Service) -> bytes:
+    """The answer to a request that was done and has no data."""
+    if service.negotiated.extended_headers:
+        return replies.nothing(request.cookie, request.offset)
+    return replies.done(request.cookie)
 
 
 def _words(failure: OSError | IoflusherError) -> str:
     return failure.strerror or str(failure) if isinstance(failure, OSError) else str(failure)
 
 
-def _error(cookie: int, service: Service, error: int, why: str) -> bytes:
+def _error(cookie: int, offset: int, service: Service, error: int, why: str) -> bytes:
     if service.negotiated.structured_replies:
-        return replies.failure(cookie, error, why)
+        return replies.failure(cookie, error, why, at=_at(offset, service))
     return replies.simple(error, cookie)
 
 
@@ -194,13 +225,19 @@ def _read(request: Request, service: Service, room: memoryview) -> Views:
     if not service.negotiated.structured_replies:
         return [replies.done(cookie), _data(backend, offset, room)]
     if length < HOLE_WORTH_A_CHUNK or request.flags & _DF or not has_own(backend, "extents"):
-        return [replies.whole_data(cookie, offset, length), _data(backend, offset, room)]
-    return _read_around_holes(request, backend, room)
+        at = _at(offset, service)
+        if at is None:
+            head = replies.whole_data(cookie, offset, length)
+        else:
+            head = replies.data(cookie, offset, length, last=True, at=at)
+        return [head, _data(backend, offset, room)]
+    return _read_around_holes(request, service, room)
 
 
-def _read_around_holes(request: Request, backend: Backend, room: memoryview) -> Views:
+def _read_around_holes(request: Request, service: Service, room: memoryview) -> Views:
     """The answer in a chunk for each piece, without the zeroes of those that the back end knows."""
     views: Views = []
+    backend, at = service.backend, _at(request.offset, service)
     offset, end = request.offset, request.offset + request.length
     zeroes = (
         Extent(extent.length, extent.flags & BlockState.ZERO)
@@ -213,7 +250,7 @@ def _read_around_holes(request: Request, backend: Backend, room: memoryview) -> 
     for piece in pieces:
         last = offset + piece.length == end
         if piece.flags:
-            views.append(replies.hole(request.cookie, offset, piece.length, last=last))
+            views.append(replies.hole(request.cookie, offset, piece.length, last=last, at=at))
         else:
             begin = offset - request.offset
             part = room[begin : begin + piece.length]
@@ -221,7 +258,7 @@ def _read_around_holes(request: Request, backend: Backend, room: memoryview) -> 
                 part = _data(backend, offset, part)
             except (OSError, IoflusherError) as failure:
                 raise _ReadInPart(views, offset, failure) from failure
-            views += (replies.data(request.cookie, offset, piece.length, last=last), part)
+            views += (replies.data(request.cookie, offset, piece.length, last=last, at=at), part)
         offset += piece.length
     return views
 
@@ -232,19 +269,19 @@ def _write(request: Request, service: Service, room: memoryview) -> Views:
         service.backend.write_through(request.offset, request.data)
     else:
         service.backend.write(request.offset, request.data)
-    return [replies.done(request.cookie)]
+    return [_done(request, service)]
 
 
 def _flush(request: Request, service: Service, room: memoryview) -> Views:
     service.backend.flush()
-    return [replies.done(request.cookie)]
+    return [_done(request, service)]
 
 
 def _trim(request: Request, service: Service, room: memoryview) -> Views:
     service.backend.trim(request.offset, request.length)
     if request.flags & _FUA:
         service.backend.flush()
-    return [replies.done(request.cookie)]
+    return [_done(request, service)]
 
 
 def _zero(request: Request, service: Service, room: memoryview) -> Views:
@@ -253,12 +290,12 @@ def _zero(request: Request, service: Service, room: memoryview) -> Views:
     zero(request.offset, request.length, may_trim=not request.flags & _NO_HOLE)
     if request.flags & _FUA:
         backend.flush()
-    return [replies.done(request.cookie)]
+    return [_done(request, service)]
 
 
 def _cache(request: Request, service: Service, room: memoryview) -> Views:
     service.backend.cache(request.offset, request.length)
-    return [replies.done(request.cookie)]
+    return [_done(request, service)]
 
 
 def _block_status(request: Request, service: Service, room: memoryview) -> Views:
@@ -275,7 +312,8 @@ def _block_status(request: Request, service: Service, room: memoryview) -> Views
         if not extents:
             raise OSError(errno.EIO, f"the back end knows nothing of {context.name} there")
         last = context is contexts[-1]
-        views.append(replies.block_status(request.cookie, context.number, extents, last=last))
+        at = _at(request.offset, service)
+        views.append(replies.block_status(request.cookie, context.number, extents, last=last, at=at))
     return views
 
 

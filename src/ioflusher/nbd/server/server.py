@@ -64,6 +64,7 @@ class Server:
         tls: credentials, and whether clients must encrypt; None: they cannot.
         handshake_timeout: seconds that a client may take until it has an export.
         idle_timeout: seconds after which a client that sends nothing is cut off; None: it may stay.
+        extended_headers: whether clients may have lengths of 64 bits, which is experimental in the protocol.
 
     Raises:
         NbdError: a payload limit or a name that the protocol cannot express, or credentials that are none.
@@ -85,6 +86,7 @@ class Server:
         tls: ServerTls | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         idle_timeout: float | None = None,
+        extended_headers: bool = False,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
@@ -93,6 +95,7 @@ class Server:
         self._max_payload = max_payload
         self._handshake_timeout = handshake_timeout
         self._idle_timeout = idle_timeout
+        self._extended_headers = extended_headers
         self._tls_mode, self._tls_context = TlsMode.OFF, None
         if tls is not None:
             from ioflusher.nbd.tls.contexts import server_context  # who does not encrypt loads no OpenSSL
@@ -324,6 +327,7 @@ class Server:
             tls=self._tls_mode,
             seconds=self._handshake_timeout,
             closing=self._stopping.is_set,
+            extended_headers=self._extended_headers,
         )
 
     def _number(self) -> int:
