@@ -1,13 +1,20 @@
-"""Needs of tests: what is missing skips or, with IOFLUSHER_TESTS_NO_SKIP=1, fails; see tests/needs.py."""
+"""What holds for all tests: their needs, and that no busy machine fails one with random inputs.
+
+What is missing skips or, with IOFLUSHER_TESTS_NO_SKIP=1, fails; see tests/needs.py.
+"""
 
 from collections import Counter
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from tests.needs import ELSEWHERE, NO_SKIP, missing
 
 _deselected: Counter[str] = Counter()
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
