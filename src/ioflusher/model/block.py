@@ -7,10 +7,15 @@ import abc
 from dataclasses import dataclass
 from typing import Protocol
 
+from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
+from ioflusher.model.gfp import GFP_NOIO
 from ioflusher.model.linux import Linux
+from ioflusher.model.reclaim import reclaimable, try_to_free_pages
 from ioflusher.model.transitions import Changes, Expression, Variable, number, together, where
 
+# the kind of a request that reads from swap
+SWAP_IN = "swapin"
 # block/bio.c: BIO_POOL_SIZE, the elements of fs_bio_set
 BIO_POOL_SIZE = 2
 
@@ -25,20 +30,23 @@ class BioPool:
 def bio_alloc_bioset(code: Code, linux: Linux, pool: BioPool) -> None:
     """A bio of free memory, or an element of the pool, or a wait for one: mempool_alloc(), mm/mempool.c.
 
-    It asks with __GFP_NOMEMALLOC and does not reclaim: below the min watermark nobody gets one of free
-    memory, not even who has PF_MEMALLOC.
+    It asks with __GFP_NOMEMALLOC: below the min watermark nobody gets one of free memory, not even who has
+    PF_MEMALLOC. Where no element is left who is not in reclaim already reclaims without I/O.
     """
     zone = linux.zone
-    with code.call("bio_alloc_bioset", "mempool_alloc"), code.choice() as ways:
+    with code.call("bio_alloc_bioset", "mempool_alloc"), code.loop(), code.choice() as ways:
         with ways.way("a bio", when=zone.free > zone.wmark_min):
-            pass
+            code.leave()
         with ways.otherwise(
             "an element of the bio pool",
             {pool.elements: pool.elements - 1},
             when=pool.elements > 0,
             waits_for="an element of the bio pool",
         ):
-            pass
+            code.leave()
+        if not code.flags & PF_MEMALLOC:
+            with ways.otherwise(when=reclaimable(linux, GFP_NOIO)), code.call("__alloc_pages_slowpath"):
+                try_to_free_pages(code, linux, GFP_NOIO)
 
 
 def bio_put(pool: BioPool) -> Changes:

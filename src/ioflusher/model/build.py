@@ -7,7 +7,7 @@ model is a note of the system.
 from collections.abc import Callable
 
 from ioflusher.kernel.task_flags import Version
-from ioflusher.model.block import BIO_POOL_SIZE, BioPool
+from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BioPool
 from ioflusher.model.daemon import DAEMON
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.files import ext4_file, nfs_file, xfs_file
@@ -18,12 +18,13 @@ from ioflusher.model.reclaim import add_kswapd
 from ioflusher.model.scale import FULL, Scale
 from ioflusher.model.stacks import STACKS, StackPlan
 from ioflusher.model.swap import SwapArea
-from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.transitions import TransitionSystem, number
 from ioflusher.model.versions import holds
-from ioflusher.model.workload import WORKLOAD, add_reader, add_toucher, add_writer
+from ioflusher.model.workload import WORKLOAD, add_presser, add_reader, add_toucher, add_writer
 from ioflusher.model.writeback import BackingDevice, DirtyDomain, add_flusher, make_backing_device
 from ioflusher.model.xfs import INODE_BYTES, XfsInodes
 from ioflusher.model.xfs import KINDS as XFS_KINDS
+from ioflusher.scenario.daemons import describe
 from ioflusher.scenario.file import check_scenario
 from ioflusher.scenario.records import CgroupTable, Scenario
 from ioflusher.scenario.stacks import STACKS as SCENARIO_STACKS
@@ -50,7 +51,7 @@ SYSCTL = (
 # settings that change nothing in it, with the reason
 SYSCTL_WITHOUT_EFFECT = {
     "vm.watermark_boost_factor": "the watermarks are not boosted",
-    "vm.page-cluster": "nothing is read from swap",
+    "vm.page-cluster": "a unit is read from swap at a time",
 }
 
 
@@ -81,7 +82,8 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         group = MemoryGroup(limit, scenario.cgroup.version, files=use != "swap")
         members = (WORKLOAD, DAEMON) if scenario.cgroup.who == "both" else (WORKLOAD,)
         linux.groups.update(dict.fromkeys(members, group))
-    kinds = ("swap",) if use == "swap" else ("write", *XFS_KINDS) if use == "xfs" else ("write",)
+    swap_kinds = ("swap", SWAP_IN) if _reads_swap(scenario) else ("swap",)
+    kinds = swap_kinds if use == "swap" else ("write", *XFS_KINDS) if use == "xfs" else ("write",)
     stack = STACKS[scenario.device.kind](StackPlan(linux, scenario, io_flusher, scale, pool, memory, kinds))
     work = _work(linux, scenario)
     if scale.work_units:
@@ -107,7 +109,10 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     stack.start()
     if use == "swap":
         chunk = linux.units(scenario.workload.chunk)
-        add_toucher(linux, work, chunk_units=chunk, pause_ns=scenario.workload.pause_ms * 1_000_000)
+        load, pause_ns = scenario.workload, scenario.workload.pause_ms * 1_000_000
+        left = add_toucher(linux, work, chunk_units=chunk, pause_ns=pause_ns, passes=load.passes)
+        if scenario.pressure.kind == "anonymous":
+            add_presser(linux, linux.units(scenario.pressure.size), number(work) - left)
     if scenario.pressure.kind == "reader":
         add_reader(linux, linux.units(scenario.pressure.size), unit_ns=linux.unit_bytes * 8)
     return linux.system(scenario.name, notes=_notes(scenario))
@@ -129,7 +134,13 @@ def _work(linux: Linux, scenario: Scenario) -> int:
     size = load.size
     if load.kind != "anonymous" and load.file_size < PAGE_BYTES:
         size = load.size // load.file_size * PAGE_BYTES
-    return linux.units(size) * load.passes
+    return linux.units(size) * (1 if load.kind == "anonymous" else load.passes)
+
+
+def _reads_swap(scenario: Scenario) -> bool:
+    """Whether anything that was swapped out is touched again."""
+    again = scenario.workload.passes > 1 or scenario.pressure.kind == "anonymous"
+    return scenario.device.use == "swap" and again
 
 
 def min_free_bytes(scenario: Scenario) -> int:
@@ -195,10 +206,10 @@ def _check_modelled(scenario: Scenario) -> None:
     for name, value in scenario.kernel.write.items():
         if name != LRU_GEN:
             refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
-    if scenario.pressure.kind == "anonymous":
-        refuse("pressure.kind", "'none' or 'reader'", scenario.pressure.kind)
-    if scenario.workload.kind == "anonymous" and scenario.workload.passes > 1:
-        refuse("workload.passes", "1 for 'anonymous', as nothing is read from swap", scenario.workload.passes)
+    if scenario.pressure.kind == "anonymous" and device.use != "swap":
+        refuse("pressure.kind", "'none' or 'reader' without device.use 'swap'", scenario.pressure.kind)
+    if _reads_swap(scenario) and (device.kind == "stacked" or describe(scenario).writeback_cache):
+        refuse("workload.passes", "1 with this stack, of which nothing is read", scenario.workload.passes)
     if cgroup is not None:
         _check_cgroup(scenario, cgroup, refuse)
     for fault in scenario.fault:

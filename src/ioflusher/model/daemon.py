@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO
-from ioflusher.model.block import Served
+from ioflusher.model.block import SWAP_IN, Served
 from ioflusher.model.code import Code
 from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
@@ -29,7 +29,6 @@ TARGET_THREAD = (
     "target_execute_cmd",
     "fd_execute_rw",
     "fd_do_rw",
-    "vfs_iter_write",
 )
 
 # the control group of all that a stack starts
@@ -133,7 +132,7 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
     daemon = _Daemon(linux, around, handed, lock)
     names: dict[str, int] = {}
     for thread in threads:
-        before = _held_before(thread, threads)
+        before = {kind: _held_before(thread, threads, kind) for kind in served.pending}
         for _ in range(thread.count):
             number = names[thread.name] = names.get(thread.name, 0) + 1
             code = Code(flags=thread.flags, group="" if thread.in_kernel else DAEMON)
@@ -157,7 +156,7 @@ def add_event_thread(
     """
     code = Code(flags=thread.flags, group=DAEMON)
     daemon = _Daemon(linux, around, {}, None)
-    held = sum(_holds(thread, action) for action in thread.does)
+    held = _held_by(thread, "")
     memory, zone = around.memory, linux.zone
     freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
     with code.loop():
@@ -165,7 +164,7 @@ def add_event_thread(
         code.wait(when, f"an event of {around.served.name}", interruptible=True)
         code.step("looks at it", takes_ns=EVENT_NS)
         for action in thread.does:
-            _do(code, daemon, thread, action)
+            _do(code, daemon, thread, action, "")
         code.step(what, {**changes, **freed}, when=when)
     linux.add(code, thread.name, daemon=True)
 
@@ -174,40 +173,44 @@ def _identifier(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _held_before(thread: ServingThread, threads: Sequence[ServingThread]) -> int:
+def _held_before(thread: ServingThread, threads: Sequence[ServingThread], kind: str) -> int:
     """Units that the threads before it in the line hold for a request."""
     if thread.takes == "requests":
         return 0
     first = next(other for other in threads if other.name == thread.takes)
-    return _held_before(first, threads) + sum(_holds(first, action) for action in first.does)
+    return _held_before(first, threads, kind) + _held_by(first, kind)
 
 
-def _holds(thread: ServingThread, action: Action) -> int:
+def _held_by(thread: ServingThread, kind: str) -> int:
+    return sum(_holds(thread, action, kind) for action in thread.does)
+
+
+def _holds(thread: ServingThread, action: Action, kind: str) -> int:
     """Units that are held until the reply after an action; less, where it gives some back."""
     match action:
         case "allocate":
             return 0 if thread.locked else 1
         case "send":
-            return 1
+            return 0 if kind == SWAP_IN else 1
         case "wait":
-            return -1
+            return 0 if kind == SWAP_IN else -1
         case _:
             return 0
 
 
-def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> None:
-    """One request, from taking it up to the reply, or to handing it on."""
-    served, memory, zone = daemon.around.served, daemon.around.memory, daemon.linux.zone
+def _serve(code: Code, daemon: _Daemon, thread: ServingThread, before: dict[str, int]) -> None:
+    """One request, from taking it up to the reply, or to handing it on; `before` is held for it already."""
+    served = daemon.around.served
     if thread.takes == "requests":
         works = [_Work(kind, served.can_take(kind), served.taken_up(kind)) for kind in served.pending]
     else:
         queue = daemon.handed[thread.takes]
         works = [_Work(kind, found > 0, {found: found - 1}) for kind, found in queue.items()]
-    held += sum(_holds(thread, action) for action in thread.does)
     # threads that are alike share the processors
     slower = max(1, thread.count // daemon.around.cpus)
     with code.choice() as ways:
         for work in works:
+            kind = work.kind
             with ways.way(
                 f"takes a request of {served.name}",
                 work.taken,
@@ -217,23 +220,36 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, held: int) -> Non
             ):
                 code.step("looks at it", takes_ns=HANDLING_NS * slower)
                 for action in thread.does:
-                    _do(code, daemon, thread, action)
+                    _do(code, daemon, thread, action, kind)
                 if thread.name in daemon.handed:
                     queue = daemon.handed[thread.name]
-                    code.step(
-                        "hands it on",
-                        {queue[work.kind]: queue[work.kind] + 1},
-                        takes_ns=REPLY_NS * slower,
-                    )
+                    code.step("hands it on", {queue[kind]: queue[kind] + 1}, takes_ns=REPLY_NS * slower)
                 else:
-                    if served.reply_calls:
-                        with code.call(*SYSTEM_CALL, "__x64_sys_sendto", *served.reply_calls):
-                            kmem_cache_alloc(code, daemon.linux, GFP_KERNEL, realtime=thread.realtime)
-                    freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
-                    served.complete(code, work.kind, freed, takes_ns=REPLY_NS * slower)
+                    _reply(code, daemon, thread, kind, before[kind] + _held_by(thread, kind))
 
 
-def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action) -> None:
+def _reply(code: Code, daemon: _Daemon, thread: ServingThread, kind: str, held: int) -> None:
+    """The reply, which has the data of what was read, and what was held for the request is given back."""
+    served, memory, zone = daemon.around.served, daemon.around.memory, daemon.linux.zone
+    slower = max(1, thread.count // daemon.around.cpus)
+    if served.reply_calls:
+        with code.call(*SYSTEM_CALL, "__x64_sys_sendto", *served.reply_calls):
+            kmem_cache_alloc(code, daemon.linux, GFP_KERNEL, realtime=thread.realtime)
+            if kind == SWAP_IN:
+                gives, held = {memory: memory + 1}, held + 1
+                alloc_pages(
+                    code,
+                    daemon.linux,
+                    GFP_KERNEL,
+                    gives,
+                    realtime=thread.realtime,
+                    label="sends what was read",
+                )
+    freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
+    served.complete(code, kind, freed, takes_ns=REPLY_NS * slower)
+
+
+def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind: str) -> None:
     linux, around, realtime = daemon.linux, daemon.around, thread.realtime
     zone, memory = linux.zone, around.memory
     gives = {memory: memory + 1}
@@ -244,21 +260,30 @@ def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action) -> N
             with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
                 alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=realtime, label="a page fault")
         case "send":
-            calls = ("__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked", "skb_page_frag_refill")
-            with code.call(*SYSTEM_CALL, *calls):
-                alloc_pages(code, linux, GFP_KERNEL, gives, realtime=realtime, label="sends")
+            with code.call(*SYSTEM_CALL, "__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked"):
+                if kind == SWAP_IN:
+                    with code.call("tcp_stream_alloc_skb"):
+                        kmem_cache_alloc(code, linux, GFP_KERNEL, realtime=realtime)
+                else:
+                    with code.call("skb_page_frag_refill"):
+                        alloc_pages(code, linux, GFP_KERNEL, gives, realtime=realtime, label="sends")
         case "wait":
-            freed = {memory: memory - 1, zone.free: zone.free + 1}
+            freed = {memory: memory - 1, zone.free: zone.free + 1} if kind != SWAP_IN else {}
             code.step("the server outside answers", freed, takes_ns=around.remote_ns)
         case "store":
             assert around.store is not None
-            entry = TARGET_THREAD if thread.in_kernel else (*SYSTEM_CALL, "__x64_sys_pwrite64", "vfs_write")
-            with code.call(*entry):
-                around.store.write(code, linux, {}, realtime=realtime)
+            with code.call(*_entry(thread, kind)):
+                if kind == SWAP_IN:
+                    around.store.read(code, linux, realtime=realtime)
+                else:
+                    around.store.write(code, linux, {}, realtime=realtime)
         case "store-direct":
             assert around.store is not None
-            with code.call(*SYSTEM_CALL, "__x64_sys_pwrite64", "vfs_write"):
-                around.store.write_direct(code, linux)
+            with code.call(*_entry(thread, kind)):
+                if kind == SWAP_IN:
+                    around.store.read_direct(code, linux)
+                else:
+                    around.store.write_direct(code, linux)
         case "lock":
             assert daemon.lock is not None
             with code.call(*SYSTEM_CALL, "__x64_sys_futex", "futex_wait"):
@@ -272,3 +297,14 @@ def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action) -> N
         case "unlock":
             assert daemon.lock is not None
             code.step("gives the daemon's lock back", {daemon.lock: 0})
+
+
+def _entry(thread: ServingThread, kind: str) -> tuple[str, ...]:
+    """The functions through which it comes to its store."""
+    reads = kind == SWAP_IN
+    if thread.in_kernel:
+        return (*TARGET_THREAD, "vfs_iter_read" if reads else "vfs_iter_write")
+    return (
+        *SYSTEM_CALL,
+        *(("__x64_sys_pread64", "vfs_read") if reads else ("__x64_sys_pwrite64", "vfs_write")),
+    )

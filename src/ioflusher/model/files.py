@@ -23,6 +23,9 @@ class File(Protocol):
     def write(self, code: Code, linux: Linux, also: Changes, *, realtime: bool = False) -> None:
         """file_operations.write_iter() of a unit; `also` changes with it."""
 
+    def read(self, code: Code, linux: Linux, *, realtime: bool = False) -> None:
+        """file_operations.read_iter() of a unit that is not in the page cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class BufferedFile:
@@ -32,13 +35,16 @@ class BufferedFile:
         backing: where its dirty pages belong.
         write_iter: the functions from write_iter() to the loop over the data.
         write_begin: the functions from there to the one that asks for a page.
-        direct: what writes with O_DIRECT; None where nobody does.
+        direct: requests that somebody waits for, of reads and of what writes with O_DIRECT; None where there
+            are none.
+        read_iter: the functions from read_iter() to filemap_read().
     """
 
     backing: BackingDevice
     write_iter: tuple[str, ...]
     write_begin: tuple[str, ...]
-    direct: "DirectWrites | None" = None
+    direct: "AwaitedRequests | None" = None
+    read_iter: tuple[str, ...] = ()
 
     def write(self, code: Code, linux: Linux, also: Changes, *, realtime: bool = False) -> None:
         """generic_perform_write() or iomap_write_iter()."""
@@ -62,50 +68,75 @@ class BufferedFile:
 
     def write_direct(self, code: Code, linux: Linux) -> None:
         """iomap_dio_rw(), fs/iomap/direct-io.c."""
+        with code.call(self.write_iter[0], "iomap_dio_rw", "__iomap_dio_rw"):
+            self._request(code, linux)
+
+    def read_direct(self, code: Code, linux: Linux) -> None:
+        """The same."""
+        with code.call(self.read_iter[0], "iomap_dio_rw", "__iomap_dio_rw"):
+            self._request(code, linux)
+
+    def read(self, code: Code, linux: Linux, *, realtime: bool = False) -> None:
+        """filemap_read(): a page, and a request for what belongs into it."""
+        zone, name = linux.zone, self.backing.device.name
+        with code.call(*self.read_iter, "filemap_read", "filemap_get_pages"):
+            with code.call("page_cache_ra_unbounded"):
+                mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
+                alloc_pages(
+                    code,
+                    linux,
+                    GFP_HIGHUSER_MOVABLE,
+                    {zone.clean: zone.clean + 1},
+                    realtime=realtime,
+                    label=f"a page for what is read of {name}",
+                )
+            self._request(code, linux)
+
+    def _request(self, code: Code, linux: Linux) -> None:
         assert self.direct is not None
         device, done = self.backing.device, self.direct.done
-        with code.call(self.write_iter[0], "iomap_dio_rw", "__iomap_dio_rw"):
-            bio_alloc_bioset(code, linux, self.direct.pool)
-            device.submit(code, "direct")
-            code.step(
-                "written",
-                {done: done - 1},
-                when=done > 0,
-                waits_for=f"a write to {device.name}",
-            )
+        bio_alloc_bioset(code, linux, self.direct.pool)
+        device.submit(code, "direct")
+        code.step(
+            f"{device.name} has done it",
+            {done: done - 1},
+            when=done > 0,
+            waits_for=f"a request of {device.name}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class DirectWrites:
-    """Writes with O_DIRECT to a device that takes requests of the kind "direct".
+class AwaitedRequests:
+    """Requests to a device that somebody waits for, of the kind "direct".
 
     Attributes:
-        pool: of their bios. done: those that are completed and whose writers have not seen it yet.
+        pool: of their bios. done: those that are completed and whose waiters have not seen it yet.
     """
 
     pool: BioPool
     done: Variable
 
 
-def direct_writes(linux: Linux, device: BlockDriver, pool: BioPool) -> DirectWrites:
+def awaited_requests(linux: Linux, device: BlockDriver, pool: BioPool) -> AwaitedRequests:
     """Register them with the device."""
     done = linux.variable(
         f"{device.name}_direct_done",
         0,
         MOST_WRITERS,  # each may have one that is done and that it has not seen, whatever the queue holds
-        what=f"direct writes to {device.name} that are done",
+        what=f"requests of {device.name} that are done",
     )
     device.completions["direct"] = {done: done + 1, **bio_put(pool)}
-    return DirectWrites(pool, done)
+    return AwaitedRequests(pool, done)
 
 
-def ext4_file(backing: BackingDevice, direct: DirectWrites | None = None) -> BufferedFile:
+def ext4_file(backing: BackingDevice, direct: AwaitedRequests | None = None) -> BufferedFile:
     """fs/ext4/file.c, fs/ext4/inode.c with delayed allocation."""
     return BufferedFile(
         backing,
         ("ext4_file_write_iter", "ext4_buffered_write_iter", "generic_perform_write"),
         ("ext4_da_write_begin",),
         direct,
+        ("ext4_file_read_iter", "generic_file_read_iter"),
     )
 
 
@@ -119,19 +150,15 @@ def xfs_file(backing: BackingDevice) -> BufferedFile:
 
 
 def block_device_file(
-    linux: Linux, backing: BackingDevice, direct: DirectWrites | None = None
+    linux: Linux, backing: BackingDevice, direct: AwaitedRequests | None = None
 ) -> BufferedFile:
     """block/fops.c; through iomap in later releases."""
+    read_iter = ("blkdev_read_iter",)
     if holds("block_device_writes_by_iomap", linux.version):
-        return BufferedFile(
-            backing,
-            ("blkdev_write_iter", "iomap_file_buffered_write", "iomap_write_iter"),
-            ("iomap_write_begin",),
-            direct,
-        )
-    return BufferedFile(
-        backing, ("blkdev_write_iter", "generic_perform_write"), ("blkdev_write_begin",), direct
-    )
+        by_iomap = ("blkdev_write_iter", "iomap_file_buffered_write", "iomap_write_iter")
+        return BufferedFile(backing, by_iomap, ("iomap_write_begin",), direct, read_iter)
+    by_page = ("blkdev_write_iter", "generic_perform_write")
+    return BufferedFile(backing, by_page, ("blkdev_write_begin",), direct, read_iter)
 
 
 def nfs_file(backing: BackingDevice) -> BufferedFile:

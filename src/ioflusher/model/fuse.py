@@ -4,7 +4,7 @@ Without the write-back cache, which is how a daemon has it unless it asks for it
 writes waits for the daemon's answer. With it pages become dirty, and the flusher sends them.
 """
 
-from ioflusher.model.block import BioPool, BlockDriver
+from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_NOFS, Gfp
 from ioflusher.model.linux import Linux
@@ -25,14 +25,17 @@ class FuseQueue:
 
     reply_calls: tuple[str, ...] = ()
 
-    def __init__(self, linux: Linux, name: str, *, queue_depth: int) -> None:
+    def __init__(
+        self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...] = ("write",)
+    ) -> None:
         self.name = name
         self.linux = linux
         self.queue_depth = queue_depth
         self.pending = {
-            "write": linux.variable(
-                f"{name}_writes", 0, queue_depth, what=f"requests to the daemon of {name}"
+            kind: linux.variable(
+                f"{name}_{kind}s", 0, queue_depth, what=f"requests to the daemon of {name} ({kind})"
             )
+            for kind in kinds
         }
         self.answered = linux.variable(f"{name}_answered", 0, queue_depth, what=f"answers of {name}")
 
@@ -69,16 +72,36 @@ class FuseFile:
                     realtime=realtime,
                     label=f"a page of the file on {to.name}",
                 )
-            with code.call("fuse_send_write_pages", "__fuse_simple_request", "__fuse_request_send"):
-                code.step(f"a request to {to.name}", {to.pending["write"]: to.pending["write"] + 1})
-                with code.call("request_wait_answer"):
-                    code.step(
-                        "answered",
-                        {to.answered: to.answered - 1},
-                        when=to.answered > 0,
-                        waits_for=f"an answer of the daemon of {to.name}",
-                        interruptible=True,
-                    )
+            with code.call("fuse_send_write_pages"):
+                self._request(code, "write")
+
+    def read(self, code: Code, linux: Linux, *, realtime: bool = False) -> None:
+        """fuse_cache_read_iter(): a page for the data, a request, and the wait for its answer."""
+        zone = linux.zone
+        with code.call("fuse_file_read_iter", "filemap_read", "page_cache_ra_unbounded"):
+            alloc_pages(
+                code,
+                linux,
+                GFP_HIGHUSER_MOVABLE,
+                {zone.clean: zone.clean + 1},
+                realtime=realtime,
+                label=f"a page for what is read of {self.connection.name}",
+            )
+            with code.call("fuse_readahead"):
+                self._request(code, SWAP_IN)
+
+    def _request(self, code: Code, kind: str) -> None:
+        to = self.connection
+        with code.call("__fuse_simple_request", "__fuse_request_send"):
+            code.step(f"a request to {to.name}", {to.pending[kind]: to.pending[kind] + 1})
+            with code.call("request_wait_answer"):
+                code.step(
+                    "answered",
+                    {to.answered: to.answered - 1},
+                    when=to.answered > 0,
+                    waits_for=f"an answer of the daemon of {to.name}",
+                    interruptible=True,
+                )
 
 
 class FuseWriteback(BlockDriver):

@@ -1,7 +1,7 @@
 """The loop device, a file as a block device: drivers/block/loop.c."""
 
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO, PF_WQ_WORKER
-from ioflusher.model.block import BlockDriver
+from ioflusher.model.block import SWAP_IN, BlockDriver
 from ioflusher.model.code import Code
 from ioflusher.model.files import File
 
@@ -36,6 +36,9 @@ class LoopDriver(BlockDriver):
                         interruptible=True,
                     ):
                         with code.call("loop_handle_cmd", "do_req_filebacked", "lo_rw_aio"):
-                            file.write(code, self.linux, {})
+                            if kind == SWAP_IN:
+                                file.read(code, self.linux)
+                            else:
+                                file.write(code, self.linux, {})
                         self.complete(code, kind, {}, takes_ns=WRITE_NS)
         self.linux.add(code, f"kworker/u:{self.name}")

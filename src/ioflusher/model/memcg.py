@@ -32,7 +32,11 @@ class MemoryGroup:
             for backing in linux.domain.backing:
                 found = found + backing.unwritten
             return found
-        return zone.anonymous + linux.swap.writeback if linux.swap is not None else zone.anonymous
+        swap = linux.swap
+        if swap is None:
+            return zone.anonymous
+        charged = zone.anonymous + swap.writeback
+        return charged + swap.reading if swap.reading is not None else charged
 
 
 def mem_cgroup_charge(code: Code, linux: Linux, gfp: int) -> None:

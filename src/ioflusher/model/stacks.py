@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ioflusher.model.block import BioPool, BlockDriver, DiskDriver, Served
+from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver, DiskDriver, Served
 from ioflusher.model.daemon import ServingThread, Surroundings, add_daemon, add_event_thread
 from ioflusher.model.faults import add_faults
-from ioflusher.model.files import BufferedFile, File, block_device_file, direct_writes, ext4_file
+from ioflusher.model.files import BufferedFile, File, awaited_requests, block_device_file, ext4_file
 from ioflusher.model.fuse import FuseFile, FuseQueue, FuseWriteback
 from ioflusher.model.iscsi import CMD_PER_LUN, IscsiDriver
 from ioflusher.model.linux import Linux
@@ -60,7 +60,7 @@ class StackPlan:
         if kind == "remote":
             return None
         linux = self.linux
-        direct = any("store-direct" in thread.does for thread in row.threads)
+        direct = SWAP_IN in self.kinds or any("store-direct" in thread.does for thread in row.threads)
         disk = DiskDriver(
             linux,
             "vda",
@@ -71,9 +71,9 @@ class StackPlan:
         # what the flusher allocates matters where reclaim without __GFP_FS may wait, which it does for swap
         maps_blocks = kind == "file" and "swap" in self.kinds
         backing = make_backing_device(linux, disk, self.pool, maps_blocks=maps_blocks)
-        writes = direct_writes(linux, disk, self.pool) if direct else None
+        awaited = awaited_requests(linux, disk, self.pool) if direct else None
         disk.add_server()
-        return block_device_file(linux, backing, writes) if kind == "disk" else ext4_file(backing, writes)
+        return block_device_file(linux, backing, awaited) if kind == "disk" else ext4_file(backing, awaited)
 
     def serve(
         self, row: DaemonRow, served: Served, store: BufferedFile | None, *, which: str = "both"
@@ -203,7 +203,8 @@ def _loop_on_fuse(
         backing = make_backing_device(linux, mount, plan.pool, strictlimit=True, temporary=mount.temporary)
         file = BufferedFile(backing, ("fuse_file_write_iter", "generic_perform_write"), ("fuse_write_begin",))
     else:
-        served = FuseQueue(linux, "fuse", queue_depth=device.queue_depth)
+        asked = ("write", SWAP_IN) if SWAP_IN in kinds else ("write",)
+        served = FuseQueue(linux, "fuse", queue_depth=device.queue_depth, kinds=asked)
         file = FuseFile(served)
 
     def start() -> None:

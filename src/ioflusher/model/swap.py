@@ -1,10 +1,13 @@
 """Swap: anonymous pages to a block device; mm/swap_state.c, mm/page_io.c."""
 
-from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
+from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.code import Code
+from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
+from ioflusher.model.memcg import mem_cgroup_charge
+from ioflusher.model.memory import alloc_pages
 from ioflusher.model.reclaim import SCAN_NS
-from ioflusher.model.transitions import Expression
+from ioflusher.model.transitions import Changes, Expression, Variable, number
 
 
 class SwapArea:
@@ -12,8 +15,13 @@ class SwapArea:
 
     Attributes:
         slots: units that it still takes. writeback: units that are being written to it; they are freed when
-        they are (folio_rotate_reclaimable()). swappiness: vm.swappiness, 0 to 200.
+        they are (folio_rotate_reclaimable()). swappiness: vm.swappiness, 0 to 200. reading: units that are
+        being read from it. read: those that are read and whose waiters have not seen it; both are None where
+        nothing is read.
     """
+
+    reading: Variable | None = None
+    read: Variable | None = None
 
     def __init__(
         self,
@@ -40,7 +48,25 @@ class SwapArea:
             zone.free: zone.free + 1,
             **bio_put(pool),
         }
+        if SWAP_IN in device.pending:
+            self.reading = linux.variable(
+                "swap_reading", 0, units, what="memory being read from swap", unit="memory"
+            )
+            self.read = linux.variable("swap_read", 0, units, what="reads from swap that are done")
+            device.completions[SWAP_IN] = {
+                self.reading: self.reading - 1,
+                zone.anonymous: zone.anonymous + 1,
+                self.slots: self.slots + 1,
+                self.read: self.read + 1,
+                **bio_put(pool),
+            }
         linux.swap = self
+
+    @property
+    def swapped(self) -> Expression:
+        """What has to be read before it can be used again."""
+        unread = number(self.slots.high) - self.slots - self.writeback
+        return unread - self.reading if self.reading is not None else unread
 
     @property
     def can_take(self) -> Expression:
@@ -64,6 +90,34 @@ class SwapArea:
             with code.call("pageout", "swap_writepage", "__swap_writepage"):
                 bio_alloc_bioset(code, linux, self.pool)
                 self.device.submit(code, "swap")
+
+    def swap_in(self, code: Code, linux: Linux, also: Changes) -> None:
+        """A major fault: do_swap_page(), mm/memory.c. Who faults writes, so that the slot is given back.
+
+        `also` changes with the page that is allocated.
+        """
+        assert self.reading is not None
+        assert self.read is not None
+        with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_swap_page"):
+            with code.call("swapin_readahead", "__read_swap_cache_async"):
+                mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
+                alloc_pages(
+                    code,
+                    linux,
+                    GFP_HIGHUSER_MOVABLE,
+                    {self.reading: self.reading + 1, **also},
+                    label="a page for what is in swap",
+                )
+            with code.call("swapin_readahead", "swap_read_folio"):
+                bio_alloc_bioset(code, linux, self.pool)
+                self.device.submit(code, SWAP_IN)
+            with code.call("folio_wait_bit_common"):
+                code.step(
+                    "is read from swap",
+                    {self.read: self.read - 1},
+                    when=self.read > 0,
+                    waits_for=f"a read of {self.device.name}",
+                )
 
 
 def _anonymous(swap: SwapArea) -> Expression:

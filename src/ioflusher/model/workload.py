@@ -7,9 +7,11 @@ from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages
-from ioflusher.model.transitions import Expression, Variable
+from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.xfs import XfsInodes
 
+# a unit of memory that is there
+TOUCH_NS = 20_000
 # the control group of whoever uses the device
 WORKLOAD = "workload"
 
@@ -71,27 +73,76 @@ def _create(code: Code, linux: Linux, inodes: XfsInodes, left: Variable, every: 
             pass
 
 
-def add_toucher(linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int = 0) -> None:
-    """Touches anonymous memory."""
+def add_toucher(
+    linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int = 0, passes: int = 1
+) -> Variable:
+    """Touches anonymous memory, and touches it again in further passes.
+
+    Returns:
+        Units that it has not touched yet.
+    """
     left = linux.variable("to_touch", units, units, what="units that are still to be touched")
-    zone = linux.zone
     code = Code(group=WORKLOAD)
+    pause_ns //= chunk_units
     with code.loop(), code.choice() as ways:
         with ways.way(when=left > 0):
-            with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
-                mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
-                alloc_pages(
-                    code,
-                    linux,
-                    GFP_HIGHUSER_MOVABLE,
-                    {zone.anonymous: zone.anonymous + 1, left: left - 1},
-                    label="touches memory",
-                )
+            _touch(code, linux, {left: left - 1})
             if pause_ns:
-                code.step("pauses", takes_ns=pause_ns // chunk_units)
+                code.step("pauses", takes_ns=pause_ns)
         with ways.otherwise():
             code.leave()
+    if passes > 1:
+        again = units * (passes - 1)
+        more = linux.variable("to_touch_again", again, again, what="units that are to be touched again")
+        with code.loop(), code.choice() as ways:
+            with ways.way(when=more > 0):
+                _touch_again(code, linux, {more: more - 1})
+                if pause_ns:
+                    code.step("pauses", takes_ns=pause_ns)
+            with ways.otherwise():
+                code.leave()
     linux.add(code, "toucher", works=True)
+    return left
+
+
+def add_presser(linux: Linux, units: int, touched: Expression) -> None:
+    """Touches memory of its own over and over.
+
+    Args:
+        touched: what the workload has touched, once, which goes to swap before what is touched all the time.
+    """
+    assert linux.swap is not None
+    left = linux.variable("to_press", units, units, what="units that the pressure has not touched yet")
+    code = Code()
+    with code.loop(), code.choice() as ways:
+        with ways.way(when=left > 0):
+            _touch(code, linux, {left: left - 1})
+        with ways.otherwise():
+            code.leave()
+    with code.loop():
+        code.rest()
+        code.wait(linux.swap.swapped > touched, "nothing", interruptible=True)
+        linux.swap.swap_in(code, linux, {})
+    linux.add(code, "presser")
+
+
+def _touch(code: Code, linux: Linux, also: Changes) -> None:
+    zone = linux.zone
+    with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
+        mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
+        gives = {zone.anonymous: zone.anonymous + 1, **also}
+        alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, label="touches memory")
+
+
+def _touch_again(code: Code, linux: Linux, also: Changes) -> None:
+    """Memory is touched in order, so that what comes next was left alone longest: it is in swap if any is."""
+    swap = linux.swap
+    assert swap is not None
+    with code.choice() as ways:
+        with ways.way(when=swap.swapped > 0):
+            swap.swap_in(code, linux, also)
+        with ways.otherwise("touches what is there", also, takes_ns=TOUCH_NS):
+            pass
 
 
 def add_reader(linux: Linux, units: int, *, unit_ns: int) -> None:
