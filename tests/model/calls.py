@@ -23,7 +23,7 @@ from ioflusher.kernel.capability import CAP_SYS_RESOURCE
 from ioflusher.kernel.prctl import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER
 from ioflusher.kernel.task_flags import NEWEST, TaskFlags, Version
 from ioflusher.model import credentials, scopes, tasks
-from ioflusher.model.credentials import CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN, NO_ID
+from ioflusher.model.credentials import CAP_SETPCAP, CAP_SETUID, NO_ID
 from ioflusher.model.tasks import CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM, TaskStruct
 
 PLAYER = Path(__file__).with_name("programs") / "play.c"
@@ -31,6 +31,7 @@ RECORDINGS = Path(__file__).with_name("recordings")
 ALL = (1 << 64) - 1
 RESOURCE = 1 << CAP_SYS_RESOURCE
 MOST_TASKS = 8
+CAP_SYS_ADMIN = 21
 # of the program that a guest boots with, and of all its children: it has loaded modules
 PF_USED_ASYNC = 0x4000  # 3.8 to 5.16
 END = "-"

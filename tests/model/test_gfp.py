@@ -39,6 +39,12 @@ def test_masks_are_written_as_the_kernel_writes_them(mask: int, text: str) -> No
     assert gfp_text(mask) == text
 
 
+def test_flags_are_numbered_in_the_kernels_order() -> None:
+    """One bit each, from ___GFP_DMA on; include/linux/gfp_types.h."""
+    bits = [value for name, value in vars(Gfp).items() if not name.startswith("_") and name != "RECLAIM"]
+    assert bits == [1 << place for place in range(23)]
+
+
 def test_a_bit_without_a_name_is_a_number() -> None:
     """A bit that the table does not have is not left out."""
     assert gfp_text(GFP_KERNEL | 1 << 27) == "GFP_KERNEL|0x8000000"

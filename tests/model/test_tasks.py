@@ -162,6 +162,33 @@ def test_a_leader_that_ends_first_is_refused() -> None:
     assert leader.thread_group == [leader]
 
 
+def test_numbers_of_the_interface() -> None:
+    """As programs give them to clone(2); a task has a number, and 0 is nobody's."""
+    numbers = (CLONE_VM, CLONE_SIGHAND, tasks.CLONE_VFORK, CLONE_THREAD, tasks.CLONE_NEWUSER)
+    assert numbers == (0x100, 0x800, 0x4000, 0x10000, 0x10000000)
+    assert TaskStruct().tgid == 1
+
+
+@pytest.mark.parametrize(("version", "last"), [((5, 7), 37), ((5, 8), 39), ((5, 9), 40), ((6, 12), 40)])
+def test_the_last_capability_there_is(version: tuple[int, int], last: int) -> None:
+    """It can be asked for, dropped and raised; one above it is invalid."""
+    task = TaskStruct()
+    everything = CapabilitySets(*[(1 << 64) - 1] * 5)
+    task.cred = replace(task.cred, sets=everything)
+
+    def prctl(option: int, *arguments: int) -> int:
+        return sys_prctl(task, option, *arguments, version=version)
+
+    raised = (credentials.PR_CAP_AMBIENT, credentials.PR_CAP_AMBIENT_RAISE)
+    assert prctl(credentials.PR_CAPBSET_READ, last) == 1
+    assert prctl(credentials.PR_CAPBSET_READ, last + 1) == -errno.EINVAL
+    assert prctl(*raised, last) == 0
+    assert prctl(*raised, last + 1) == -errno.EINVAL
+    assert prctl(credentials.PR_CAPBSET_DROP, last + 1) == -errno.EINVAL
+    assert prctl(credentials.PR_CAPBSET_DROP, last) == 0
+    assert prctl(credentials.PR_CAPBSET_READ, last) == 0
+
+
 def test_clone_flags_that_the_kernel_refuses() -> None:
     """A thread shares signal handlers, those share memory, and it stays in its user namespace."""
     for wrong in (CLONE_THREAD, CLONE_SIGHAND, CLONE_THREAD | CLONE_SIGHAND, THREAD | tasks.CLONE_NEWUSER):

@@ -18,7 +18,6 @@ from ioflusher.model.versions import holds
 
 CAP_SETUID = 7
 CAP_SETPCAP = 8
-CAP_SYS_ADMIN = 21
 
 # include/uapi/linux/prctl.h; answered by security/commoncap.c, cap_task_prctl
 PR_GET_KEEPCAPS = 7
