@@ -46,6 +46,8 @@ def test_an_instance_that_is_too_small() -> None:
     assert "without the state: no freeze is reachable within these bounds the instance is small; " in words
     assert "of 5 runs at full size ALL FREEZE: that takes more than the instance has" in words
     assert "of 5 runs at full size none freezes" in words
+    cut = call("model", "explore", NBD, "--without", "--states", "1")
+    assert "ALL FREEZE: what was not followed may have it" in " ".join(cut.stdout.split())
     assert ended.status == 0, "frozen without, finished with"
     with_, without = call(*tiny, "--with", "--json"), call(*tiny, "--without", "--json")
     for answer, frozen in ((with_, []), (without, [0, 1, 2, 3, 4])):

@@ -176,8 +176,8 @@ def test_the_last_capability_there_is(version: tuple[int, int], last: int) -> No
     everything = CapabilitySets(*[(1 << 64) - 1] * 5)
     task.cred = replace(task.cred, sets=everything)
 
-    def prctl(option: int, *arguments: int) -> int:
-        return sys_prctl(task, option, *arguments, version=version)
+    def prctl(option: int, arg2: int, arg3: int = 0) -> int:
+        return sys_prctl(task, option, arg2, arg3, version=version)
 
     raised = (credentials.PR_CAP_AMBIENT, credentials.PR_CAP_AMBIENT_RAISE)
     assert prctl(credentials.PR_CAPBSET_READ, last) == 1

@@ -31,7 +31,9 @@ def whole_words(found: Exploration, whole: WholeRuns) -> str:
     else:
         frozen = f"{len(whole.frozen)} freeze (seed {whole.frozen[0]})"
     if found.freeze is None:
-        return f"{size} {frozen.upper()}: that takes more than the instance has"
+        covered = found.stopped is Stopped.COVERED
+        why = "that takes more than the instance has" if covered else "what was not followed may have it"
+        return f"{size} {frozen.upper()}: {why}"
     return f"{size} {frozen}, too"
 
 

@@ -43,6 +43,15 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
             hint='"anonymous" goes with "swap", "files" and "small-files" with a file system',
         )
     _check_stack(scenario.device, scenario.daemon, origin)
+    load = scenario.workload
+    for key, size in (
+        ("device.size", scenario.device.size),
+        ("workload.size", load.size),
+        ("workload.file_size", load.file_size),
+        ("workload.chunk", load.chunk),
+    ):
+        if not size:
+            raise ScenarioError(f"{origin}: {key}: expected more than nothing, found 0")
     if scenario.pressure.kind != "none" and not scenario.pressure.size:
         raise ScenarioError(
             f"{origin}: the key pressure.size is missing: expected the bytes that the "
@@ -239,5 +248,5 @@ def find_scenario(wanted: str) -> Scenario:
         )
     raise ScenarioError(
         f"no scenario {wanted!r}",
-        hint=f"{did_you_mean(wanted, known)} `ioflusher lab list` shows them; a file ends in .toml",
+        hint=f"{did_you_mean(wanted, known)} (`ioflusher lab list` shows them; a file ends in .toml)",
     )

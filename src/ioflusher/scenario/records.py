@@ -182,7 +182,7 @@ class WorkloadTable:
     file_size: Size = 32 << 20
     per_directory: Annotated[int, whole_number(1, 1_000_000, "number of files in one directory")] = 1000
     chunk: Size = 1 << 20
-    pause_ms: int = 0
+    pause_ms: Annotated[int, whole_number(0, 60_000, "milliseconds of a pause")] = 0
     passes: Annotated[int, whole_number(1, 1000, "number of times that all is written")] = 1
 
 
