@@ -60,7 +60,7 @@ class Contender:
     tcp: str
 
 
-OUR_SERVER = f"{sys.executable} -m ioflusher nbd serve --no-io-flusher {{listen}}"
+OUR_SERVER = f"{sys.executable} -m ioflusher nbd serve --no-io-flusher --max-connections 128 {{listen}}"
 QEMU = "qemu-nbd --persistent --shared=128 --format=raw {listen} {image}"
 NBD_SERVER = "nbd-server -C {listen} -p {pid}"  # goes into the background
 CONTENDERS = {
