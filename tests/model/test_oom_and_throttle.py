@@ -79,6 +79,20 @@ def test_who_may_bring_it() -> None:
     assert killing(build(scenario, io_flusher=False, version=(6, 12), scale=small(scenario))) == set()
 
 
+def test_a_control_group_has_a_killer_of_its_own() -> None:
+    """At its limit with swap full: memory is left, and the workload, alone in the group, is taken."""
+    scenario = with_settings(find_scenario("swap-on-tcmu"), {"device.size": 8 << 20})
+    steps: list[Happened] = []
+    result = run(build(scenario, io_flusher=True, version=(6, 12)), on_step=steps.append)
+    assert (result.outcome, result.killed) == (RunOutcome.OUT_OF_MEMORY, "the workload")
+    assert steps[-1].step.calls[:3] == ("oom_kill_process", "out_of_memory", "mem_cgroup_out_of_memory")
+    assert "try_charge_memcg" in steps[-1].step.calls
+    assert (result.values["anonymous"], result.values["swap_slots"]) == ((80 << 20) // UNIT, 0)
+    assert result.values["clean"] > 0
+    small_one = build(scenario, io_flusher=True, version=(6, 12), scale=small(scenario))
+    assert killing(small_one) == set()
+
+
 @pytest.mark.parametrize(("version", "milliseconds"), [((6, 12), 68), ((5, 15), 1700)])
 def test_how_long_it_looks_in_vain(version: tuple[int, int], milliseconds: int) -> None:
     """17 rounds, each with a pause: a jiffy since reclaim_throttle() of 5.16, a tenth of a second before."""

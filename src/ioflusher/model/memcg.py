@@ -6,6 +6,7 @@ from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
+from ioflusher.model.oom import mem_cgroup_out_of_memory, retries_ns
 from ioflusher.model.reclaim import SCAN_NS
 from ioflusher.model.transitions import Expression
 
@@ -76,6 +77,10 @@ def _reclaim_anonymous(code: Code, linux: Linux, gfp: int) -> None:
             swap.pageout(code, linux)
         with ways.otherwise(when=below, waits_for=waits_for):
             pass
+        if linux.kills:
+            lost = swap.writeback.is_(0)
+            with ways.otherwise("reclaims in vain again and again", when=lost, takes_ns=retries_ns(linux)):
+                mem_cgroup_out_of_memory(code)
 
 
 def _reclaim_files(code: Code, linux: Linux, group: MemoryGroup, gfp: int) -> None:

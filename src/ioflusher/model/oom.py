@@ -45,6 +45,12 @@ def out_of_memory(code: Code, linux: Linux) -> None:
             code.step("the OOM killer takes the workload", kills="the workload")
 
 
+def mem_cgroup_out_of_memory(code: Code) -> None:
+    """The killer of a group with anonymous memory, which is the workload's; whatever the mask, since 5.4."""
+    with code.call("mem_cgroup_out_of_memory", "out_of_memory", "oom_kill_process"):
+        code.step("the OOM killer of its control group takes the workload", kills="the workload")
+
+
 def _daemon_points(linux: Linux) -> Expression | None:
     """oom_badness() of the daemon: its memory and a thousandth of all for each point of oom_score_adj."""
     if linux.daemon_memory is None or linux.oom_score_adj == OOM_SCORE_ADJ_MIN:

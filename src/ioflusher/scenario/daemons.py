@@ -117,11 +117,12 @@ DAEMONS: tuple[DaemonRow, ...] = (
             ThreadTable("iscsi_trx", ("allocate", "store"), state="never"),
         ),
     ),
-    # ntirpc receives, FSAL_VFS writes
+    # ntirpc starts a thread where a request finds none, up to 200 (RPC_Ioq_ThrdMax), FSAL_VFS writes; a
+    # request has up to 1 MiB, so that 8 are at work with the 8 MiB of dirty pages of our scenario
     DaemonRow(
         "ganesha.nfsd",
         ("nfs",),
-        (_main("ganesha-main"), ThreadTable("ganesha.nfsd", ("allocate", "store"), count=4)),
+        (_main("ganesha-main"), ThreadTable("ganesha.nfsd", ("allocate", "store"), count=8)),
     ),
     # multipathd/main.c: checkerloop() looks at the paths, with memory that is locked
     DaemonRow(
