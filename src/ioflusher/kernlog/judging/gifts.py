@@ -158,7 +158,8 @@ def _in_reclaim(case: Case) -> Iterator[End]:
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
     answer = body.wait in (Wait.DAEMON, Wait.SERVER)
     held = shrinks and drivers and body.wait in (Wait.LOCK, Wait.COMPLETION, Wait.WORK)
-    kernels = body.reclaim is Reclaim.KSWAPD
+    # who is throttled waits for the others
+    kernels = body.reclaim is Reclaim.KSWAPD and body.wait is not Wait.RECLAIM_THROTTLE
     if held or answer or kernels:
         how = "it reclaims, and waits itself"
         sure = held or answer or log or body.wait is Wait.FS

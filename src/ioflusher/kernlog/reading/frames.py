@@ -52,7 +52,8 @@ def plain_name(function: str) -> str:
 
 
 _SYMBOL = r"(?<![\w$.])\.?(?P<function>[A-Za-z_$][\w.$]*)"  # powerpc's old ABI writes a dot before it
-_MODULE = r"(?:\s*\[(?P<module>[A-Za-z_][\w-]*)[^\]]*(?:\]|$))?"  # a mail may have broken it
+# "[xfs]", "[9p]"; a mail may have broken it
+_MODULE = r"(?:\s*\[(?P<module>(?:[A-Za-z_]|\d+[a-z])[\w-]*)[^\]]*(?:\]|$))?"
 _DOUBT = r"(?:(?<![^\s\]])(?P<doubt>\?)\s*)?"
 _OFFSET = r"\+0x(?P<offset>[0-9a-f]{1,8})"
 _ADDRESS = r"(?:[0-9a-f]+|\.\.\.|\u2026)"  # "..." where an author cut it
