@@ -1,7 +1,8 @@
 """Rows of the tables are taken out, one at a time: python -m tests.kernlog.table_mutants [--sample N].
 
-A row is held where without it the answer to some log of logs/ or some stack of stacks.txt is another one (all
-that tests/kernlog/answers.py keeps). Prints how many of each table are held, and which are not.
+A row is held where without it the answer to some log of logs/, some stack of stacks.txt (all that
+tests/kernlog/answers.py keeps) or some name of alone.toml is another one. Prints how many of each table are
+held, and which are not.
 """
 
 import argparse
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.kernlog.answers import LOGS, episode_answer
-from tests.kernlog.test_rules import STACKS, log
+from tests.kernlog.alone import CASES, alone
+from tests.kernlog.answers import LOGS, everything
+from tests.kernlog.stacks import STACKS, log
 
-from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.reading import console
 from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.reading.frames import plain_name
@@ -30,7 +31,7 @@ REMEMBERED = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One log, or one stack of stacks.txt.
+    """One log, one stack of stacks.txt, or one name of alone.toml.
 
     Attributes:
         data: its text.
@@ -42,7 +43,7 @@ class Evidence:
 
     def answer(self) -> list[dict[str, Any]]:
         """What comes out."""
-        return [episode_answer(episode) for episode in diagnose_log(self.data).episodes]
+        return everything(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def evidence() -> Iterator[Evidence]:
     """All logs and stacks."""
     logs = [path.read_bytes() for path in sorted(LOGS.glob("*.txt"))]
     stacks = [log(*stack) for cases in STACKS.values() for stack in cases.values()]
-    for data in (*logs, *stacks):
+    names = [alone(section, name) for section, _, name in CASES]
+    for data in (*logs, *stacks, *names):
         words: set[str] = set()
         for record in parse_console(data):
             if isinstance(record, TaskReport | LockdepReport):

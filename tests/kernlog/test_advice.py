@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from tests.kernlog.answers import LOGS
-from tests.kernlog.test_rules import DEFINED, log
+from tests.kernlog.stacks import DEFINED, log
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from tests.kernlog.test_rules import DEFINED, log
+from tests.kernlog.stacks import DEFINED, log
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.kernlog.test_rules import DEFINED, log
+from tests.kernlog.stacks import DEFINED, log
 
 from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis

@@ -1,39 +1,14 @@
 """Stacks written from the kernel's sources: who allocates and what reclaim waits for decide together."""
 
-from pathlib import Path
-from string import Template
+import json
 
 import pytest
+from tests.kernlog.answers import STACK_ANSWERS, stack_answer
+from tests.kernlog.stacks import DEFINED, STACKS, log
 
 from ioflusher.kernlog.diagnose import diagnose_log
 
-
-def read_stacks() -> tuple[dict[str, str], dict[str, dict[str, tuple[str, str]]]]:
-    """The definitions of stacks.txt, and its stacks: verdict -> title -> (task's name, functions)."""
-    defined: dict[str, str] = {}
-    stacks: dict[str, dict[str, tuple[str, str]]] = {"recursion": {}, "other": {}}
-    head = ""
-    for line in (Path(__file__).parent / "stacks.txt").read_text("utf-8").splitlines():
-        if line.startswith("    "):
-            names = Template(line).substitute(defined)
-            verdict, _, rest = head.partition(" ")
-            if verdict == "define":
-                defined[rest] = defined.get(rest, "") + names
-            else:
-                comm, _, title = rest.partition(": ")
-                before = stacks[verdict].get(title, ("", ""))[1]
-                stacks[verdict][title] = (comm, before + names)
-        elif line and not line.startswith("#"):
-            head = line
-    return defined, stacks
-
-
-DEFINED, STACKS = read_stacks()
-
-
-def log(comm: str, names: str) -> bytes:
-    head = f"{comm:<15} D    0   100      1 0x00000000\nCall Trace:\n"
-    return (head + "".join(f" {name}+0x1/0x20\n" for name in names.split())).encode()
+KEPT = json.loads(STACK_ANSWERS.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("case", STACKS["recursion"])
@@ -46,6 +21,12 @@ def test_a_recursion_is_found(case: str) -> None:
 def test_another_hang_is_no_recursion(case: str) -> None:
     """Whoever nobody needs waits, and that is all."""
     assert not diagnose_log(log(*STACKS["other"][case])).recursion
+
+
+@pytest.mark.parametrize("case", [*STACKS["recursion"], *STACKS["other"]])
+def test_the_whole_reading_is_the_one_that_was_read(case: str) -> None:
+    """What each function is, what the task waits for, what it holds or completes (answers.py)."""
+    assert stack_answer(case) == KEPT.get(case)
 
 
 def test_a_name_given_by_the_user_decides() -> None:
