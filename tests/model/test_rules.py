@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC, Version
-from ioflusher.model.block import BIO_POOL_SIZE, BioPool, DiskDriver, bio_alloc_bioset, bio_put
+from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BioPool, DiskDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.build import build
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
@@ -13,6 +13,7 @@ from ioflusher.model.linux import Linux
 from ioflusher.model.memory import OBJECTS, kmem_cache_alloc, make_zone, watermark
 from ioflusher.model.reclaim import allow_direct_reclaim, can_be_throttled
 from ioflusher.model.run import Happened, run
+from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, TransitionSystem, number
 from ioflusher.model.writeback import (
     DirtyDomain,
@@ -144,6 +145,39 @@ def test_who_waits_for_kswapd() -> None:
     tiny = kernel(min_free=1)
     tiny.realtime = True
     assert not can_be_throttled(tiny, 0)
+
+
+def test_what_is_in_swap() -> None:
+    """What is still being written or already being read needs no fault; a unit and a slot are enough."""
+    linux = kernel()
+    device = DiskDriver(linux, "disk", request_ns=1, kinds=("swap", SWAP_IN))
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    swap = SwapArea(linux, device, pool, size=100 * UNIT)
+    assert value(swap.swapped, swap_slots=40, swap_writeback=10, swap_reading=3) == 47
+    assert [value(swap.can_take, swap_slots=slots, anonymous=1) for slots in (0, 1)] == [0, 1]
+    assert [value(swap.can_take, swap_slots=1, anonymous=units) for units in (0, 1)] == [0, 1]
+    assert swap.swappiness == 60, "as a kernel has it"
+
+
+def test_what_ends_the_wait_for_less_dirty_memory() -> None:
+    """Less than the limit; its own device below its share, with the state; or nothing of its own."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    devices = [DiskDriver(linux, name, request_ns=1) for name in ("own", "other")]
+    backing = [make_backing_device(linux, one, pool) for one in devices]
+    for flags, own, other, goes_on in (
+        (0, 30, 33, True),
+        (0, 30, 34, False),
+        (PF_LOCAL_THROTTLE, 23, 90, True),
+        (PF_LOCAL_THROTTLE, 24, 90, False),
+        (0, 0, 90, True),
+    ):
+        code = Code(flags=flags)
+        balance_dirty_pages(code, linux, backing[0])
+        (wait,) = (step for step in code.program("one", 1).steps if step.waits_for)
+        assert wait.when is not None
+        values = {"own_dirty": 0, "own_writeback": own, "other_dirty": other, "other_writeback": 0}
+        assert value(wait.when, **values) == goes_on
 
 
 def dirtied(
