@@ -52,12 +52,16 @@ def pwrite(h, buf, offset, flags):
 
 @dataclass(frozen=True)
 class Contender:
-    """A server's commands with its data in memory and in a file, and how it is told where to listen."""
+    """A server's commands with its data in memory and in a file, and how it is told where to listen.
+
+    `most`: connections that it takes at once.
+    """
 
     memory: str
     file: str
     unix: str
     tcp: str
+    most: int = 128
 
 
 OUR_SERVER = f"{sys.executable} -m ioflusher nbd serve --no-io-flusher --max-connections 128 {{listen}}"
@@ -78,7 +82,7 @@ CONTENDERS = {
     ),
     PYTHON: Contender("nbdkit -f {listen} python {plugin}", "", "-U {socket}", "-i 127.0.0.1 -p {port}"),
     "qemu-nbd": Contender(QEMU, QEMU, "--socket={socket}", "--bind=127.0.0.1 --port={port}"),
-    "nbd-server": Contender(NBD_SERVER, NBD_SERVER, "{config}", "{config}"),
+    "nbd-server": Contender(NBD_SERVER, NBD_SERVER, "{config}", "{config}", most=8),
 }
 
 
@@ -220,7 +224,8 @@ def measure(name: str, servers: list[str], rounds: int, seconds: float) -> None:
         data.write_bytes(os.urandom(SIZE))
         ready: dict[str, Running] = {}
         for number, server in enumerate(servers):
-            if workload.file and not CONTENDERS[server].file:
+            contender = CONTENDERS[server]
+            if (workload.file and not contender.file) or workload.connections > contender.most:
                 continue
             directory = fast / str(number)
             directory.mkdir()
