@@ -11,6 +11,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import OBJECTS, kmem_cache_alloc, make_zone, watermark
+from ioflusher.model.oom import _daemon_points
 from ioflusher.model.reclaim import allow_direct_reclaim, can_be_throttled
 from ioflusher.model.run import Happened, run
 from ioflusher.model.swap import SwapArea
@@ -157,6 +158,20 @@ def test_what_is_in_swap() -> None:
     assert [value(swap.can_take, swap_slots=slots, anonymous=1) for slots in (0, 1)] == [0, 1]
     assert [value(swap.can_take, swap_slots=1, anonymous=units) for units in (0, 1)] == [0, 1]
     assert swap.swappiness == 60, "as a kernel has it"
+
+
+def test_points_of_the_oom_killer() -> None:
+    """A thousandth of memory for each point of oom_score_adj; -1000 is never taken."""
+    linux = kernel()
+    assert _daemon_points(linux) is None, "there is no daemon"
+    linux.daemon_memory = linux.variable("daemon_memory", 0, 400)
+    for adjusted, points in ((0, 7), (500, 207), (-500, -193), (-999, -393)):
+        linux.oom_score_adj = adjusted
+        found = _daemon_points(linux)
+        assert found is not None
+        assert value(found, daemon_memory=7) == points
+    linux.oom_score_adj = -1000
+    assert _daemon_points(linux) is None
 
 
 def test_what_ends_the_wait_for_less_dirty_memory() -> None:

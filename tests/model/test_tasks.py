@@ -16,7 +16,7 @@ from ioflusher.kernel.task_flags import (
     PF_MEMALLOC_NOFS,
     PF_MEMALLOC_NOIO,
 )
-from ioflusher.model import credentials, tasks
+from ioflusher.model import credentials, gfp, tasks
 from ioflusher.model.credentials import Cred, root_cred
 from ioflusher.model.errors import ModelError
 from ioflusher.model.scopes import (
@@ -187,6 +187,25 @@ def test_the_last_capability_there_is(version: tuple[int, int], last: int) -> No
     assert prctl(credentials.PR_CAPBSET_DROP, last + 1) == -errno.EINVAL
     assert prctl(credentials.PR_CAPBSET_DROP, last) == 0
     assert prctl(credentials.PR_CAPBSET_READ, last) == 0
+
+
+def test_who_may_add_to_the_inheritable_set() -> None:
+    """What is permitted, anybody; what is in the bounding set, who has CAP_SETPCAP; anything else nobody."""
+    setpcap = 1 << credentials.CAP_SETPCAP
+    permitted, bounding, neither = 1 << 20, 1 << 21, 1 << 22
+    for capable in (False, True):
+        has = permitted | (setpcap if capable else 0)
+        old = replace(root_cred(), sets=CapabilitySets(0, has, has, bounding | has, 0))
+        allowed = [
+            isinstance(credentials.cap_capset(old, has, inheritable, has), Cred)
+            for inheritable in (permitted, bounding, neither)
+        ]
+        assert allowed == [True, capable, False]
+
+
+def test_the_flag_that_pins_pages() -> None:
+    """One bit, include/linux/sched.h: whoever pins pages for long takes __GFP_MOVABLE away."""
+    assert gfp.PF_MEMALLOC_PIN == 1 << 28
 
 
 def test_clone_flags_that_the_kernel_refuses() -> None:
