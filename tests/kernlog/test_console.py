@@ -299,10 +299,11 @@ def test_the_short_way_changes_nothing(path: Path) -> None:
     assert list(read_records(lines)) == long_way
 
 
-def test_an_interrupts_mark_does_not_hide_the_next_tasks_stack() -> None:
-    """A head's stack is still to come, whatever interrupt the lines before it were in."""
+@pytest.mark.parametrize("mark", [b"<IRQ>", b"</TASK>"])
+def test_a_mark_does_not_hide_the_next_tasks_stack(mark: bytes) -> None:
+    """A head's stack is still to come, whatever the lines before it were in."""
     (report,) = task_reports(
-        b"[    1.0000] Call Trace:\n[    1.0000]  <IRQ>\n"
+        b"[    1.0000] Call Trace:\n[    1.0000]  " + mark + b"\n"
         b"[    9.000000] sane            D    0   777      1 0x00000000\n[    9.000000]  down_read+0x1/0x2\n"
     )
     assert (report.comm, [frame.function for frame in report.frames]) == ("sane", ["down_read"])

@@ -389,7 +389,7 @@ class Reader:
         draft = self._drafts.get(line.caller)
         if draft and not draft.frames and draft.head.same_task(head):
             draft.head = draft.head.joined(head)
-            draft.in_irq = False  # its stack is still to come
+            draft.in_irq = draft.complete = False  # its stack is still to come
             return
         yield from self._end(line.caller)
         self._begin(head, line, raw)
