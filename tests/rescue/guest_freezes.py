@@ -22,10 +22,6 @@ from typing import Any
 from ioflusher.kernel.nbd import NBD_SET_TIMEOUT
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import parse_stat
-from ioflusher.lab.guest import workloads
-from ioflusher.lab.guest.disks import find_disk
-from ioflusher.lab.messages import READER_DISK
-from ioflusher.rescue.protection import protect
 from tests.rescue.stage import (
     DEADLINE_S,
     GuardProcess,
@@ -34,7 +30,6 @@ from tests.rescue.stage import (
     guard_process,
     until,
 )
-from tests.watch import guest_watch
 
 STALLED_S = 1.0
 UNTOUCHED_S = 10.0  # for which a freeze that nobody ends is watched
@@ -95,7 +90,8 @@ def guarded(stage: Stage, service: GuardProcess, number: int) -> None:
     if work.seconds is None:
         stage.raise_limit()
         os.waitpid(pid, 0)
-    acted = service.said("put back: ", since, 40)
+    froze = len(service.lines) > since
+    acted = froze and service.said("put back: ", since, 40)
     said = service.lines[since:]
     woken = [match[1] for line in said if (match := re.search(r"\(woken by (.*)\)", line))]
     seconds = [float(m[1]) for line in said if (m := re.search(r"goes on, ([\d.]+) s after", line))]
@@ -220,11 +216,6 @@ def abort(stage: Stage, rounds: int) -> None:
     ended(stage, 0, "--stalled", "3", "--only", "fuse-abort", "--allow-loss", name)
 
 
-def watch(stage: Stage, rounds: int) -> None:
-    """A watch sees a freeze come and go."""
-    guest_watch.check(stage)
-
-
 UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
 
 
@@ -273,6 +264,11 @@ def swap(stage: Stage, mib: int) -> None:
 
 def reserved_swap(stage: Stage, mib: int) -> None:
     """On swap-on-nbd: a guard with so many MiB in reserve; the last part."""
+    from ioflusher.lab.guest import workloads
+    from ioflusher.lab.guest.disks import find_disk
+    from ioflusher.lab.messages import READER_DISK
+    from ioflusher.rescue.protection import protect
+
     service = guard_process("--stalled", "3", "--reserve", f"{mib}M", "--history", "/run/guard.log")
     described(service, service.pid)
     reader = Gated(lambda: workloads.read(find_disk(READER_DISK)))
@@ -288,6 +284,8 @@ def reserved_swap(stage: Stage, mib: int) -> None:
 
 def fill_memory() -> None:
     """The scenario's workload: 188 MiB, a quarter of it more than there is room for; read back in the end."""
+    from ioflusher.lab.guest import workloads
+
     chunks = workloads.pieces(188 << 20, 4 << 20)
     memory = mmap.mmap(-1, 188 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for number, (at, length) in enumerate(chunks):
@@ -324,7 +322,6 @@ class Gated:
 
 
 PARTS: dict[str, Callable[[Stage, int], None]] = {
-    "watch": watch,
     "guard": guard,
     "rescue": rescue,
     "device-timeout": device_timeout,

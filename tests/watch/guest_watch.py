@@ -1,7 +1,8 @@
 """On the stage of ext4-on-nbd-throttled: a watch that sees a freeze come and go, and that leaves nothing.
 
-The part "watch" of tests/rescue/guest_freezes.py. Prints one JSON list a line: what was checked, and what was
-found.
+    ioflusher lab shell ext4-on-nbd-throttled < tests/watch/guest_watch.sh
+
+Prints one JSON object a line: what was checked, and what was found.
 """
 
 import base64
@@ -10,24 +11,37 @@ import json
 import os
 import pty
 import signal
+import subprocess
 import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.rescue.stage import Stage, become_program, until
+from ioflusher.cli.main import main as program
 
 INSTANCES = Path("/sys/kernel/tracing/instances")
 RECORD = Path("/run/watch.record")
 SAMPLED = Path("/run/watch.sampled")
+DEADLINE_S = 60.0
 
 
 def say(check: str, found: Any) -> None:
     """One line for the test."""
     print(json.dumps([check, found]), flush=True)
+
+
+def until(true: Callable[[], Any], deadline_s: float = DEADLINE_S) -> float:
+    """Wait for it; the seconds that it took, or -1."""
+    began = time.monotonic()
+    while time.monotonic() - began < deadline_s:
+        if true():
+            return round(time.monotonic() - began, 2)
+        time.sleep(0.05)
+    return -1.0
 
 
 def instances() -> list[str]:
@@ -46,6 +60,17 @@ def events_enabled() -> list[str]:
     return [line for line in found if not line.endswith(": 0")]
 
 
+def become_watch(*options: str) -> NoReturn:
+    """Be the program, in a child of this process: everything is loaded already."""
+    try:
+        program(["watch", "--quiet", *options])
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(99)
+
+
 def watch(*options: str, output: Path = Path(os.devnull)) -> int:
     """A watch that runs until it is ended; its number."""
     sys.stdout.flush()
@@ -53,7 +78,7 @@ def watch(*options: str, output: Path = Path(os.devnull)) -> int:
     if not pid:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, 1)
-        become_program("watch", "--quiet", *options)
+        become_watch(*options)
     return pid
 
 
@@ -74,7 +99,7 @@ def on_terminal(screens: int) -> list[float]:
     pid, terminal = pty.fork()
     if not pid:
         os.environ.update(TERM="xterm-256color", COLUMNS="160", LINES="45")
-        become_program("watch", "--quiet", "--interval", "0.5")
+        become_watch("--interval", "0.5")
     shown: list[float] = []
 
     def read() -> None:
@@ -90,35 +115,37 @@ def on_terminal(screens: int) -> list[float]:
     return shown
 
 
-def check(stage: Stage) -> None:
-    """All that is checked, around one freeze."""
+def main() -> None:
+    mount = next(
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.startswith(os.environ["IOFLUSHER_DEVICE"])
+    )
     say("before", [instances(), events_enabled()])
     kill_one()
-    left = kill_both()
-    recorder = watch("--json", "--interval", "0.5", "--stalled", "2", "--record", str(RECORD))
+    kill_both()
+    recorder = watch("--json", "--interval", "0.5", "--stalled", "3", "--record", str(RECORD))
     until(lambda: RECORD.exists() and RECORD.read_bytes().count(b"\n") > 3)
     say("while it counts", [len(instances()), len(events_enabled()) > 0])
-    say("swept", [len(left), sorted(set(left) & set(instances()))])
-    writer = stage.write(0)
+    writing = f"f = open('{mount}/big', 'wb')\nfor _ in range(96): f.write(bytes(1 << 20))"
+    writer = subprocess.Popen([sys.executable, "-c", writing])
     say("stall seen after", until(lambda: b'"stall"' in RECORD.read_bytes()))
     sampler = watch(
-        "--no-trace", "--json", "--count", "5", "--interval", "0.3", "--stalled", "1", output=SAMPLED
+        "--no-trace", "--json", "--count", "6", "--interval", "0.3", "--stalled", "1", output=SAMPLED
     )
-    shown = on_terminal(6)
+    shown = on_terminal(8)
     say("screens", [len(shown), round(max(b - a for a, b in pairwise(shown)), 2)])
     status = ended(sampler)
     lines = [json.loads(line) for line in SAMPLED.read_bytes().splitlines()]
     waits = sorted({each["alarm"]["wait"] for line in lines for each in line["alarms"]})
     say("sampled", [status, waits])
     say("sampled notes", lines[0]["sample"]["notes"])
-    stage.raise_limit()
-    say("written after", stage.follow(writer).seconds)
-    time.sleep(1.2)  # two looks at a device that goes on
+    Path("/proc/sys/vm/dirty_bytes").write_text(str(256 << 20))
+    say("written after", until(lambda: writer.poll() is not None))
     os.kill(recorder, signal.SIGTERM)
     say("ended by SIGTERM", ended(recorder))
     say("after it", [instances(), events_enabled()])
     say("record", base64.b64encode(zlib.compress(RECORD.read_bytes(), 9)).decode())
-    stage.make_ready()
 
 
 def kill_one() -> None:
@@ -130,12 +157,18 @@ def kill_one() -> None:
     say("gone after kill -9", [until(lambda: not instances(), 10), events_enabled()])
 
 
-def kill_both() -> list[str]:
-    """kill -9 of both, as a control group's kill; what stays, until the next one removes it."""
+def kill_both() -> None:
+    """kill -9 of both, as a control group's kill: the next one removes it."""
     victim = watch("--json")
     until(events_enabled)
     os.kill(keeper(victim), signal.SIGKILL)
     os.kill(victim, signal.SIGKILL)
     ended(victim)
     time.sleep(0.3)
-    return instances()
+    left = instances()
+    ended(watch("--once", "--json", "--interval", "0.1"))
+    say("swept", [len(left), instances(), events_enabled()])
+
+
+if __name__ == "__main__":
+    main()
