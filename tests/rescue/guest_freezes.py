@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -212,6 +213,8 @@ def nbd_timeout(stage: Stage, rounds: int) -> None:
 
 def abort(stage: Stage, rounds: int) -> None:
     """fuse-abort, by `rescue --now`: the last part."""
+    # as systemd does
+    subprocess.run(("mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"), check=True)
     name = Path(stage.device).name
     ended(stage, 0, "--stalled", "3", "--only", "fuse-abort", "--allow-loss", name)
 

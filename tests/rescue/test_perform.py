@@ -1,5 +1,6 @@
 """Doing a plan on recorded trees: what ends it, what fails, what is put back. Nothing of this machine."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -258,6 +259,20 @@ def test_values_that_were_written_come_back(tmp_path: Path) -> None:
     with pytest.raises(RescueError, match="No space left on device; what was written before is put back"):
         half.do()
     assert first.read_text() == "1"
+
+
+def test_a_file_that_knows_no_places_takes_a_value(tmp_path: Path) -> None:
+    """As those of fusectl: a FIFO refuses pwrite(2) with the same error."""
+    path = tmp_path / "abort"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        prepared = PreparedWrites((FileWrite(str(path), "1"),), ())
+        assert prepared.do() == f"{path} is 1"
+        assert os.read(reader, 10) == b"1"
+        prepared.close()
+    finally:
+        os.close(reader)
 
 
 def test_what_cannot_be_opened_is_known_before_anything_is_done(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ needs, so that the `Prepared` can act in a frozen machine without a page that wo
 """
 
 import abc
+import errno
 import os
 from dataclasses import dataclass
 from enum import IntEnum
@@ -121,6 +122,23 @@ class RescueAction(abc.ABC):
         return NotApplicable(self.name, why)
 
 
+def write_value(file: int, value: str) -> None:
+    """Write a file's whole value: from its beginning, where it has places at all.
+
+    Files of /proc/sys take values at their beginning only (kernel.sysctl_writes_strict); those of fusectl
+    know no places and refuse pwrite(2) (fs/fuse/control.c, nonseekable_open).
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    try:
+        os.lseek(file, 0, os.SEEK_SET)
+    except OSError as error:
+        if error.errno != errno.ESPIPE:
+            raise
+    os.write(file, value.encode())
+
+
 class PreparedWrites(Prepared):
     """Values to be written into files, which are open already.
 
@@ -147,7 +165,7 @@ class PreparedWrites(Prepared):
     def do(self) -> str:
         for write in self._writes:
             try:
-                os.pwrite(self._files[write.path], write.value.encode(), 0)
+                write_value(self._files[write.path], write.value)
             except OSError as error:
                 failed = self._put_back()
                 put = f"could not put back {failed}" if failed else "what was written before is put back"
@@ -166,7 +184,7 @@ class PreparedWrites(Prepared):
         failed = []
         for write in self._restores:
             try:
-                os.pwrite(self._files[write.path], write.value.encode(), 0)
+                write_value(self._files[write.path], write.value)
             except OSError as error:
                 failed.append(f"{write.path} to {write.value} ({error.strerror})")
         return ", ".join(failed)
