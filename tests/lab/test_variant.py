@@ -78,7 +78,11 @@ def test_the_network_comes_with_the_server_outside() -> None:
         ),
         (["server", "{socket}", "{device}"], None, r"found {device}, {socket}$"),
         ([], "nbd", "must have"),
-        (["bindfs", "{directory}"], "fuse", r"must have {directory} and {mount}; found {directory}$"),
+        (
+            ["bindfs", "{directory}"],
+            "fuse",
+            r"must have {directory} and {mount}, or {file} and {mount}; found {directory}$",
+        ),
         (["server", "{socket}"], "ndb", "no kind of daemon 'ndb'"),
     ],
 )

@@ -17,7 +17,7 @@ def test_no_memory_is_taken_once_warm(kind: str, form: str) -> None:
     """Five minor faults at most, and neither mmap nor brk; statistics are counted all the while."""
     program = Path(__file__).parent / "memory_use.py"
     done = subprocess.run(
-        [sys.executable, str(program), kind, form, "16000"],
+        [sys.executable, str(program), kind, form, "40000"],
         capture_output=True,
         text=True,
         timeout=120,
