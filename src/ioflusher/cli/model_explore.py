@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 @click.option(
     "--depth", metavar="STEPS", type=click.IntRange(min=0), help="Follow so many steps; default: all."
 )
-@click.option("--threads", metavar="N", type=click.IntRange(1, 64), help="Default: one for each processor.")
+@click.option("--threads", metavar="N", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--all-states", is_flag=True, help="Let no state stand for others that come to the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @diagram_option
@@ -69,7 +69,7 @@ def explore_command(
     states: int,
     memory: int,
     depth: int | None,
-    threads: int | None,
+    threads: int,
     all_states: bool,
     as_json: bool,
     diagram: Path | None,

@@ -9,7 +9,6 @@ daemon that is paused, looks again and is paused again). In the terms of tempora
 AG EF done. Time does not count: a step takes any time, and a time-out may come at once or never.
 """
 
-import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -64,7 +63,7 @@ def explore(
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     *,
     reductions: Reductions = Reductions(),  # noqa: B008 - frozen
-    threads: int | None = None,
+    threads: int = 1,
     whole: bool = False,
     watch: Watcher | None = None,
     watch_seconds: float = 0.25,
@@ -77,15 +76,14 @@ def explore(
         bounds: how far to go.
         reductions: which states may stand for others.
         whole: go on when a deadlock was found, for the number of all states.
-        threads: how many; None for one on each processor that this process may use.
+        threads: how many. One is the fastest where levels are small; where they have many thousands of states
+            two are as fast (docs/benchmarks.md).
         watch: called with the progress, every so often.
         watch_seconds: how often.
 
     Raises:
         ModelError: a step leaves the range of a variable; the message has the step and the state.
     """
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
     exploring = _Exploring(system, bounds, reductions, max(1, min(threads, MOST_THREADS)), whole=whole)
     with ThreadPoolExecutor(1) as pool:
         # in another thread, so that Ctrl-C cannot end it between two of its steps

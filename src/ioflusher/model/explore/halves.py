@@ -52,7 +52,7 @@ def explore_half(
     scale: Scale,
     bounds: Bounds,
     reductions: Reductions,
-    threads: int | None = None,
+    threads: int = 1,
     watch: Watcher | None = None,
 ) -> ExploredHalf:
     """Explore a half, and play it at full size.
