@@ -8,7 +8,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
-from ioflusher.model.memory import alloc_pages
+from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
 from ioflusher.model.transitions import Changes, Variable
 from ioflusher.model.versions import holds
 from ioflusher.model.writeback import BackingDevice, balance_dirty_pages
@@ -78,18 +78,11 @@ class BufferedFile:
 
     def read(self, code: Code, linux: Linux, *, realtime: bool = False) -> None:
         """filemap_read(): a page, and a request for what belongs into it."""
-        zone, name = linux.zone, self.backing.device.name
+        name = self.backing.device.name
         with code.call(*self.read_iter, "filemap_read", "filemap_get_pages"):
             with code.call("page_cache_ra_unbounded"):
                 mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
-                alloc_pages(
-                    code,
-                    linux,
-                    GFP_HIGHUSER_MOVABLE,
-                    {zone.clean: zone.clean + 1},
-                    realtime=realtime,
-                    label=f"a page for what is read of {name}",
-                )
+                filemap_alloc_folio(code, linux, f"a page for what is read of {name}", realtime=realtime)
             self._request(code, linux)
 
     def _request(self, code: Code, linux: Linux) -> None:

@@ -6,9 +6,9 @@ writes waits for the daemon's answer. With it pages become dirty, and the flushe
 
 from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver
 from ioflusher.model.code import Code
-from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_NOFS, Gfp
+from ioflusher.model.gfp import GFP_NOFS, Gfp
 from ioflusher.model.linux import Linux
-from ioflusher.model.memory import alloc_pages
+from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
 from ioflusher.model.transitions import Changes, Expression, together
 from ioflusher.model.versions import holds
 
@@ -61,32 +61,18 @@ class FuseFile:
 
     def write(self, code: Code, linux: Linux, also: Changes, *, realtime: bool = False) -> None:
         """A page for the data, a request, and the wait for its answer."""
-        to, zone = self.connection, linux.zone
+        name = self.connection.name
         with code.call("fuse_file_write_iter", "fuse_perform_write"):
             with code.call("fuse_fill_write_pages", "__filemap_get_folio"):
-                alloc_pages(
-                    code,
-                    linux,
-                    GFP_HIGHUSER_MOVABLE,
-                    {zone.clean: zone.clean + 1, **also},
-                    realtime=realtime,
-                    label=f"a page of the file on {to.name}",
-                )
+                filemap_alloc_folio(code, linux, f"a page of the file on {name}", also, realtime=realtime)
             with code.call("fuse_send_write_pages"):
                 self._request(code, "write")
 
     def read(self, code: Code, linux: Linux, *, realtime: bool = False) -> None:
         """fuse_cache_read_iter(): a page for the data, a request, and the wait for its answer."""
-        zone = linux.zone
+        name = self.connection.name
         with code.call("fuse_file_read_iter", "filemap_read", "page_cache_ra_unbounded"):
-            alloc_pages(
-                code,
-                linux,
-                GFP_HIGHUSER_MOVABLE,
-                {zone.clean: zone.clean + 1},
-                realtime=realtime,
-                label=f"a page for what is read of {self.connection.name}",
-            )
+            filemap_alloc_folio(code, linux, f"a page for what is read of {name}", realtime=realtime)
             with code.call("fuse_readahead"):
                 self._request(code, SWAP_IN)
 

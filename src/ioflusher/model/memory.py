@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
-from ioflusher.model.gfp import Gfp, current_gfp_context
+from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
 from ioflusher.model.oom import may_kill, out_of_memory, retries_ns
 from ioflusher.model.reclaim import (
@@ -103,6 +103,15 @@ def alloc_pages(
     """
     taken = {linux.zone.free: linux.zone.free - 1, **gives}
     _alloc_pages(code, linux, gfp, taken, realtime=realtime, label=label)
+
+
+def filemap_alloc_folio(
+    code: Code, linux: Linux, label: str, also: Changes | None = None, *, realtime: bool = False
+) -> None:
+    """A free unit becomes clean page cache; mm/filemap.c. `also` is what changes with it."""
+    clean = linux.zone.clean
+    gives = {clean: clean + 1, **(also or {})}
+    alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=realtime, label=label)
 
 
 def kmem_cache_alloc(code: Code, linux: Linux, gfp: int, *, realtime: bool = False) -> None:

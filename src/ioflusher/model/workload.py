@@ -1,12 +1,14 @@
 """Programs that use the device, and what else needs memory meanwhile."""
 
+from collections.abc import Callable
+
 from ioflusher.model.code import Code
 from ioflusher.model.daemon import SYSTEM_CALL
 from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
-from ioflusher.model.memory import alloc_pages
+from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
 from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.xfs import XfsInodes
 
@@ -84,23 +86,11 @@ def add_toucher(
     left = linux.variable("to_touch", units, units, what="units that are still to be touched")
     code = Code(group=WORKLOAD)
     pause_ns //= chunk_units
-    with code.loop(), code.choice() as ways:
-        with ways.way(when=left > 0):
-            _touch(code, linux, {left: left - 1})
-            if pause_ns:
-                code.step("pauses", takes_ns=pause_ns)
-        with ways.otherwise():
-            code.leave()
+    _touch_all(code, linux, left, _touch, pause_ns)
     if passes > 1:
         again = units * (passes - 1)
         more = linux.variable("to_touch_again", again, again, what="units that are to be touched again")
-        with code.loop(), code.choice() as ways:
-            with ways.way(when=more > 0):
-                _touch_again(code, linux, {more: more - 1})
-                if pause_ns:
-                    code.step("pauses", takes_ns=pause_ns)
-            with ways.otherwise():
-                code.leave()
+        _touch_all(code, linux, more, _touch_again, pause_ns)
     linux.add(code, "toucher", works=True)
     return left
 
@@ -124,6 +114,19 @@ def add_presser(linux: Linux, units: int, touched: Expression) -> None:
         code.wait(linux.swap.swapped > touched, "nothing", interruptible=True)
         linux.swap.swap_in(code, linux, {})
     linux.add(code, "presser")
+
+
+def _touch_all(
+    code: Code, linux: Linux, left: Variable, touch: Callable[[Code, Linux, Changes], None], pause_ns: int
+) -> None:
+    """Unit after unit, with a pause behind each, until none is left."""
+    with code.loop(), code.choice() as ways:
+        with ways.way(when=left > 0):
+            touch(code, linux, {left: left - 1})
+            if pause_ns:
+                code.step("pauses", takes_ns=pause_ns)
+        with ways.otherwise():
+            code.leave()
 
 
 def _touch(code: Code, linux: Linux, also: Changes) -> None:
@@ -153,5 +156,5 @@ def add_reader(linux: Linux, units: int, *, unit_ns: int) -> None:
         code.rest()
         code.step("", when=zone.clean < units, waits_for="nothing", takes_ns=unit_ns, interruptible=True)
         with code.call("page_cache_ra_unbounded"):
-            alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, {zone.clean: zone.clean + 1}, label="reads")
+            filemap_alloc_folio(code, linux, "reads")
     linux.add(code, "reader")

@@ -9,9 +9,9 @@ be written (`xfs_reclaim_waits` of `ioflusher.model.versions`).
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_WQ_WORKER
 from ioflusher.model.block import BioPool, BlockDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.code import Code, Ways
-from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
+from ioflusher.model.gfp import GFP_KERNEL
 from ioflusher.model.linux import Linux
-from ioflusher.model.memory import alloc_pages
+from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
 from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.versions import holds
 
@@ -83,20 +83,13 @@ class XfsInodes:
         Where `inode` holds a unit of inodes is read with it (xfs_iget(), with __GFP_FS), and changed, as the
         time of the last access is (relatime).
         """
-        zone = self.linux.zone
         with code.choice() as ways:
             with ways.way(when=inode), code.call("xfs_lookup", "xfs_iget", "xfs_inode_alloc"):
                 alloc_pages(code, self.linux, GFP_KERNEL, {self.pinned: self.pinned + 1}, label="opens files")
             with ways.otherwise():
                 pass
         with code.call("xfs_file_read_iter", "filemap_read", "page_cache_ra_unbounded"):
-            alloc_pages(
-                code,
-                self.linux,
-                GFP_HIGHUSER_MOVABLE,
-                {zone.clean: zone.clean + 1, **also},
-                label="a page of a file that is read",
-            )
+            filemap_alloc_folio(code, self.linux, "a page of a file that is read", also)
             bio_alloc_bioset(code, self.linux, self.pool)
             self.device.submit(code, "read")
             code.step(
