@@ -16,32 +16,20 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ioflusher.cli.main import main as program
+from tests.rescue.stage import become_program, until
 
 INSTANCES = Path("/sys/kernel/tracing/instances")
 RECORD = Path("/run/watch.record")
 SAMPLED = Path("/run/watch.sampled")
-DEADLINE_S = 60.0
 
 
 def say(check: str, found: Any) -> None:
     """One line for the test."""
     print(json.dumps([check, found]), flush=True)
-
-
-def until(true: Callable[[], Any], deadline_s: float = DEADLINE_S) -> float:
-    """Wait for it; the seconds that it took, or -1."""
-    began = time.monotonic()
-    while time.monotonic() - began < deadline_s:
-        if true():
-            return round(time.monotonic() - began, 2)
-        time.sleep(0.05)
-    return -1.0
 
 
 def instances() -> list[str]:
@@ -60,17 +48,6 @@ def events_enabled() -> list[str]:
     return [line for line in found if not line.endswith(": 0")]
 
 
-def become_watch(*options: str) -> NoReturn:
-    """Be the program, in a child of this process: everything is loaded already."""
-    try:
-        program(["watch", "--quiet", *options])
-    except SystemExit as end:
-        sys.stdout.flush()
-        os._exit(int(end.code or 0))
-    finally:
-        os._exit(99)
-
-
 def watch(*options: str, output: Path = Path(os.devnull)) -> int:
     """A watch that runs until it is ended; its number."""
     sys.stdout.flush()
@@ -78,7 +55,7 @@ def watch(*options: str, output: Path = Path(os.devnull)) -> int:
     if not pid:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, 1)
-        become_watch(*options)
+        become_program("watch", "--quiet", *options)
     return pid
 
 
@@ -99,7 +76,7 @@ def on_terminal(screens: int) -> list[float]:
     pid, terminal = pty.fork()
     if not pid:
         os.environ.update(TERM="xterm-256color", COLUMNS="160", LINES="45")
-        become_watch("--interval", "0.5")
+        become_program("watch", "--quiet", "--interval", "0.5")
     shown: list[float] = []
 
     def read() -> None:

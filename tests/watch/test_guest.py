@@ -18,13 +18,13 @@ from tests.lab.conftest import ioflusher
 pytestmark = pytest.mark.vm
 
 SCRIPT = Path(__file__).with_name("guest_watch.py")
-SOURCES = SCRIPT.parent.parent.parent / "src"
+ROOT = SCRIPT.parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """What guest_watch.py found on the stage, by check."""
-    script = f"PYTHONPATH={SOURCES} exec {sys.executable} {SCRIPT}\n".encode()
+    script = f"PYTHONPATH={ROOT}/src:{ROOT} exec {sys.executable} {SCRIPT}\n".encode()
     done = ioflusher("lab", "shell", "ext4-on-nbd-throttled", "--timeout", "300", stdin=script, timeout=500)
     assert done.returncode == 0, done.stdout.decode()[-3000:] + done.stderr.decode()
     return dict(json.loads(line) for line in done.stdout.splitlines())
