@@ -1,8 +1,9 @@
-"""What holds for all tests: their needs, and that no busy machine fails one with random inputs.
+"""What holds for all tests: their needs, no deadline for random inputs on a busy machine, and Ctrl-C.
 
 What is missing skips or, with IOFLUSHER_TESTS_NO_SKIP=1, fails; see tests/needs.py.
 """
 
+import signal
 from collections import Counter
 from collections.abc import Generator
 
@@ -15,6 +16,12 @@ _deselected: Counter[str] = Counter()
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+# a shell without job control starts what runs in the background with these ignored, and so would be every
+# program that a test interrupts
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
