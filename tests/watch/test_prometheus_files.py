@@ -7,8 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ioflusher.report.metrics import MetricsCollector
 from tests.watch.samples import KERNEL, sample, thread
@@ -98,6 +102,38 @@ def test_the_dashboard(tmp_path: Path) -> None:
     assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
 
 
+def test_grafana_knows_all_that_the_dashboard_says() -> None:
+    """Read into the types that are generated from Grafana's own schema and written again, nothing is gone.
+
+    These pass over a key that the schema has not; so does Grafana, and the panel is not what it should be.
+    """
+    register_default_plugins()
+    written: dict[str, Any] = json.loads((PLACE / "dashboard.json").read_text())
+    read = Dashboard.from_json(written)
+    again = json.loads(JSONEncoder().encode(read))
+    assert passed_over(written, again) == []
+    misspelt = {**written, "panels": [{**written["panels"][0], "gridPosition": {}}]}
+    read = Dashboard.from_json(misspelt)
+    assert passed_over(misspelt, json.loads(JSONEncoder().encode(read))) == ["/panels/0/gridPosition"]
+
+
+def passed_over(written: Any, again: Any, at: str = "") -> list[str]:
+    """Places of what was written that are not there again, or not the same."""
+    if isinstance(written, dict) and isinstance(again, dict):
+        return [
+            place
+            for key, value in written.items()
+            for place in (passed_over(value, again[key], f"{at}/{key}") if key in again else [f"{at}/{key}"])
+        ]
+    if isinstance(written, list) and isinstance(again, list) and len(written) == len(again):
+        return [
+            place
+            for number, (one, other) in enumerate(zip(written, again, strict=True))
+            for place in passed_over(one, other, f"{at}/{number}")
+        ]
+    return [] if written == again else [at]
+
+
 @pytest.mark.needs("systemd-analyze")
 def test_the_unit(tmp_path: Path) -> None:
     """systemd takes every line; what kills the whole group is swept after."""
@@ -109,6 +145,16 @@ def test_the_unit(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "ExecStopPost=/usr/local/bin/ioflusher export --sweep" in text
+
+
+def test_kubernetes_takes_the_daemonset() -> None:
+    """By the API's own schemas, the newest and an older one; a field that they do not know is refused."""
+    found = yaml.safe_load((PLACE / "daemonset.yaml").read_text())
+    for version in ("1.28", kubernetes_validate.latest_version()):
+        kubernetes_validate.validate(found, version, strict=True)
+    found["spec"]["template"]["spec"]["hostPid"] = True
+    with pytest.raises(kubernetes_validate.ValidationError, match="hostPid"):
+        kubernetes_validate.validate(found, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_daemonset() -> None:
