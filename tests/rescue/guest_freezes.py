@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ioflusher.kernel.nbd import NBD_SET_TIMEOUT
+from ioflusher.kernel.pressure import PressureTriggers, parse_pressure
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import parse_stat
+from ioflusher.rescue.guard.service import TRIGGERS
 from tests.rescue.stage import (
     DEADLINE_S,
     GuardProcess,
@@ -94,18 +96,57 @@ def guarded(stage: Stage, service: GuardProcess, number: int) -> None:
     froze = len(service.lines) > since
     acted = froze and service.said("put back: ", since, 40)
     said = service.lines[since:]
-    woken = [match[1] for line in said if (match := re.search(r"\(woken by (.*)\)", line))]
+    seen_by = [match[1] for line in said if (match := re.search(r"; first seen by (.*)", line))]
     seconds = [float(m[1]) for line in said if (m := re.search(r"goes on, ([\d.]+) s after", line))]
     say(
         "guarded",
         round=number,
         **asdict(work),
-        woken=woken,
+        seen_by=seen_by,
         acted=acted,
         first_s=seconds,
         wrong=stage.wrong_chunks(number) if not work.status else None,
-        said=said if not woken or work.status or not seconds else said[:1],
+        said=said if not seen_by or work.status or not seconds else said[:1],
     )
+
+
+def pressure(stage: Stage, rounds: int) -> None:
+    """What the kernel tells of pressure while the device stands still, by the guard's triggers."""
+    for number in range(rounds):
+        triggers = PressureTriggers(TRIGGERS)
+        before = pressure_totals()
+        pid = stage.write(number)
+        began = moved = time.monotonic()
+        completed, woken, frozen_before = -1, [], {}
+        while (now := time.monotonic()) - began < DEADLINE_S and now - moved < UNTOUCHED_S:
+            resources = triggers.wait(0.1)
+            if completed != (completed := stage.requests.read()[0]):
+                moved, frozen_before = time.monotonic(), pressure_totals()
+                woken = []
+            woken += [[round(time.monotonic() - moved, 2), *resources]] if resources else []
+        frozen_after = pressure_totals()
+        triggers.close()
+        stage.raise_limit()
+        work = stage.follow(pid)
+        say(
+            "pressure",
+            watched=triggers.watched,
+            writing_s={name: frozen_before[name] - before[name] for name in before},
+            frozen_s={name: frozen_after[name] - frozen_before[name] for name in before},
+            waits=stage.waits(),
+            woken=woken,
+            work=asdict(work),
+        )
+        stage.make_ready()
+
+
+def pressure_totals() -> dict[str, float]:
+    """Seconds of stall since boot, by resource and kind."""
+    return {
+        f"{resource} {line.kind}": round(line.total_us / 1e6, 2)
+        for resource in TRIGGERS
+        for line in parse_pressure(Path("/proc/pressure", resource).read_bytes())
+    }
 
 
 def left_alone(stage: Stage, number: int) -> None:
@@ -145,9 +186,11 @@ def ended(stage: Stage, number: int, *options: str) -> None:
         round=number,
         frozen=frozen,
         status=status,
+        devices=[freeze["device"] for freeze in freezes],
         way=[freeze["way"] for freeze in freezes],
         seconds=[freeze["seconds"] for freeze in freezes],
         actions=[[each["action"], each["result"]] for freeze in freezes for each in freeze["actions"]],
+        put_back=[freeze["put_back"] for freeze in freezes],
         left=[freeze["left"] for freeze in freezes],
         work=asdict(work),
         wrong=stage.wrong_chunks(number) if not work.status else None,
@@ -326,6 +369,7 @@ class Gated:
 
 PARTS: dict[str, Callable[[Stage, int], None]] = {
     "guard": guard,
+    "pressure": pressure,
     "rescue": rescue,
     "device-timeout": device_timeout,
     "share": share,

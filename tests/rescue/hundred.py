@@ -48,11 +48,11 @@ def came_back(told: dict[str, Any]) -> bool:
 def summary(lines: Iterable[dict[str, Any]]) -> tuple[str, bool]:
     """What came of all rounds in words, and whether it is as it should be."""
     lines = list(lines)
-    rounds = [told for told in lines if told["what"] == "guarded" and told["woken"]]
+    rounds = [told for told in lines if told["what"] == "guarded" and told["seen_by"]]
     back = [told for told in rounds if came_back(told)]
     alone = [told for told in lines if told["what"] == "left alone" and told["frozen"]]
     stayed = [told for told in alone if told["completed"] == 0]
-    calm = sum(told["what"] == "guarded" and not told["woken"] for told in lines)
+    calm = sum(told["what"] == "guarded" and not told["seen_by"] for told in lines)
     words = [f"{len(back)} of {len(rounds)} freezes ended by the guard, {calm} rounds did not freeze"]
     for what, seconds in (
         ("the first request after the first action", [told["first_s"][0] for told in back]),
@@ -60,9 +60,9 @@ def summary(lines: Iterable[dict[str, Any]]) -> tuple[str, bool]:
     ):
         if seconds:
             words.append(f"{what}: median {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s")
-    by = Counter(told["woken"][0] for told in rounds)
-    words.append("seen by " + ", ".join(f"{name}: {number}" for name, number in by.most_common()))
-    words.append(f"more than one action in {sum(len(told['woken']) > 1 for told in rounds)} rounds")
+    by = Counter(told["seen_by"][0] for told in rounds)
+    words.append("first seen by " + ", ".join(f"{name}: {number}" for name, number in by.most_common()))
+    words.append(f"more than one action in {sum(len(told['seen_by']) > 1 for told in rounds)} rounds")
     words.append(f"left alone: {len(stayed)} of {len(alone)} stayed frozen")
     return "\n".join(words), bool(rounds) and len(back) == len(rounds) and len(stayed) == len(alone)
 

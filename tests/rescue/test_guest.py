@@ -1,4 +1,4 @@
-"""A guard on a real kernel: it ends a freeze in which its machine stands, and nothing is lost."""
+"""`rescue --now` and a guard on a real kernel: the freeze of their machine ends, and nothing is lost."""
 
 from typing import Any
 
@@ -15,9 +15,26 @@ ROUNDS = 2
 def freezes() -> dict[str, list[dict[str, Any]]]:
     """What guest_freezes.py saw, by what was done."""
     told: dict[str, list[dict[str, Any]]] = {}
-    for line in play(f"guard:{ROUNDS}", timeout_s=300):
+    for line in play("rescue:1", f"guard:{ROUNDS}", timeout_s=300):
         told.setdefault(line["what"], []).append(line)
     return told
+
+
+def test_rescue_ends_the_freeze(freezes: dict[str, list[dict[str, Any]]]) -> None:
+    """Of that device, by the dirty limits, which are put back; the daemon gets the state, all can be read."""
+    (told,) = freezes["rescued"]
+    assert (told["frozen"], told["status"], told["devices"]) == (True, 0, ["/dev/nbd0"])
+    assert told["way"] == ["dirty_throttling"]
+    (actions,) = told["actions"]
+    assert actions == [
+        ["daemon-state", "begun"],
+        ["dirty-limits", "ended_it"],
+        ["daemon-state", "done"],
+    ]
+    assert 0 <= told["seconds"][0] < 5
+    assert "/proc/sys/vm/dirty_bytes is 8388608 again" in told["put_back"][0][0]
+    assert told["left"] == [[]]
+    assert (told["work"]["status"], told["wrong"]) == (0, 0)
 
 
 def test_a_guard_ends_each_freeze(freezes: dict[str, list[dict[str, Any]]]) -> None:

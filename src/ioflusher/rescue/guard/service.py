@@ -112,6 +112,7 @@ class Guard:
         self._root = root
         self._devices: dict[str, WatchedDevice] = {}
         self._history: deque[str] = deque(maxlen=HISTORY)
+        self._looks: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # when, and what woke it up
         self._files = KeptTree(root)
         read_memory(self._files)
         self._keeping = keeping or Keeping(settings.history)
@@ -145,9 +146,11 @@ class Guard:
     def look(self, woken: tuple[str, ...] = ()) -> float:
         """One look at every device, and what is to be done; the age of the oldest request of all.
 
-        `woken` has the resources whose pressure is the reason for it; none where it was time.
+        `woken` has the resources whose pressure is the reason for it; none where it was time. Of a stall the
+        first look matters, from which the request's age counts: from then on it is a question of time alone.
         """
         now = time.monotonic()
+        self._looks.append((now, " and ".join(woken) + " pressure" if woken else "the time"))
         oldest_of_all_s = 0.0
         for name, device in list(self._devices.items()):
             try:
@@ -160,8 +163,13 @@ class Guard:
             self._remember(device, now)
             oldest_of_all_s = max(oldest_of_all_s, oldest_s)
             if oldest_s >= self._settings.stalled_s and now >= device.quiet_until:
-                self._stalled(device, oldest_s, woken)
+                self._stalled(device, oldest_s, self._first_look(now - oldest_s))
         return oldest_of_all_s
+
+    def _first_look(self, begun: float) -> str:
+        """What woke the guard up for the look from which a request's age counts; "" where it is forgotten."""
+        when, what = min(self._looks, key=lambda look: abs(look[0] - begun))
+        return what if abs(when - begun) < NEAR_S / 2 else ""
 
     def begin_scouting(self) -> None:
         """Have the whole machine looked at: devices that are new, daemons that were started again."""
@@ -226,7 +234,7 @@ class Guard:
             f"{device.requests.completed} completed, {device.requests.in_flight} in flight"
         )
 
-    def _stalled(self, device: WatchedDevice, oldest_s: float, woken: tuple[str, ...]) -> None:
+    def _stalled(self, device: WatchedDevice, oldest_s: float, first_look: str) -> None:
         """A device stands still: keep what is seen, act."""
         served = device.served
         threads = read_threads([daemon.pid for daemon in served.daemons], self._root)
@@ -247,7 +255,7 @@ class Guard:
         head = [freeze.reason, *_thread_lines(freeze)[:3], "acts" if acts else "does nothing about it"]
         for late in self._keeping.keep(lines, head):
             self._say(f"not kept in {late}")
-        self._say(f"{freeze.reason} (woken by {' and '.join(woken) + ' pressure' if woken else 'the time'})")
+        self._say(f"{freeze.reason}; first seen by {first_look}" if first_look else freeze.reason)
         if not acts:
             device.quiet_until = time.monotonic() + AGAIN_S
             self.begin_scouting()  # another daemon may serve it by now
