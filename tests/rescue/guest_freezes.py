@@ -117,7 +117,9 @@ def pressure(stage: Stage, rounds: int) -> None:
         before = pressure_totals()
         pid = stage.write(number)
         began = moved = time.monotonic()
-        completed, woken, frozen_before = -1, [], {}
+        completed = -1
+        woken: list[list[Any]] = []
+        frozen_before = before
         while (now := time.monotonic()) - began < DEADLINE_S and now - moved < UNTOUCHED_S:
             resources = triggers.wait(0.1)
             if completed != (completed := stage.requests.read()[0]):
@@ -190,6 +192,7 @@ def ended(stage: Stage, number: int, *options: str) -> None:
         way=[freeze["way"] for freeze in freezes],
         seconds=[freeze["seconds"] for freeze in freezes],
         actions=[[each["action"], each["result"]] for freeze in freezes for each in freeze["actions"]],
+        details=[each["detail"] for freeze in freezes for each in freeze["actions"] if each["detail"]],
         put_back=[freeze["put_back"] for freeze in freezes],
         left=[freeze["left"] for freeze in freezes],
         work=asdict(work),
@@ -260,6 +263,38 @@ def abort(stage: Stage, rounds: int) -> None:
     subprocess.run(("mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"), check=True)
     name = Path(stage.device).name
     ended(stage, 0, "--stalled", "3", "--only", "fuse-abort", "--allow-loss", name)
+
+
+def take_over(stage: Stage, rounds: int) -> None:
+    """nbd-take-over, by `rescue --now`: another server of the same store, which has the state; the last part.
+
+    The device is attached over netlink, where its stage has set it up by ioctl.
+    """
+    (daemon,) = stage.daemons
+    store = next(
+        path
+        for path in (os.readlink(link) for link in Path(f"/proc/{daemon}/fd").iterdir())
+        if path.startswith("/store/")
+    )
+    subprocess.run(("umount", stage.device), check=True)
+    detached, _ = run_program("nbd", "detach", stage.device)
+    attached, told = run_program(
+        "nbd", "attach", "--netlink", stage.device, "nbd+unix:///?socket=/run/lab/nbd.sock"
+    )
+    subprocess.run(("mount", stage.device, stage.directory), check=True)
+    argv = [sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--unix", "/run/second.sock", "--store", store]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as second:
+        assert second.stdout is not None
+        say(
+            "take-over",
+            detached=detached,
+            attached=attached,
+            told=told,
+            second=second.stdout.readline().decode(),
+        )
+        name = Path(stage.device).name
+        ended(stage, 0, "--stalled", "3", "--only", "nbd-take-over", "--allow-loss", name)
+        say("first server", gone=not Path(f"/proc/{daemon}/fd").exists())
 
 
 UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
@@ -375,6 +410,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "share": share,
     "nbd-timeout": nbd_timeout,
     "abort": abort,
+    "take-over": take_over,
     "systemd": systemd,
     "swap": swap,
     "swap-throttled": reserved_swap,

@@ -17,6 +17,7 @@ from ioflusher.rescue.guard.scout import Scouted, dump_scouted, load_scouted
 from ioflusher.rescue.guard.service import Guard
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings, load_settings
 from ioflusher.rescue.guard.unit import CAPABILITIES, options
+from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.served import FuseMount, Share
 from tests.cli.program import call
 from tests.rescue.freezes import NBD0
@@ -209,6 +210,7 @@ def test_settings_and_what_a_scout_saw_go_to_another_process_and_back() -> None:
                 (FuseMount(38, "/p"),),
                 "mpatha",
                 4,
+                OtherServer(12, "nbdkit", "nbd://127.0.0.1:10809/", 7, "/disk.img"),
             ),
         ),
         (("/x", "nbd0"),),

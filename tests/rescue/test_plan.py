@@ -15,6 +15,7 @@ from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
+from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.plan import ACTIONS, plan
 from ioflusher.rescue.served import FuseMount, Share
 from tests.rescue.freezes import THROTTLED, freeze
@@ -182,6 +183,26 @@ def test_the_state_is_for_daemons_that_lack_it() -> None:
         DaemonState().prepare(frozen, planned).do()
     covered = replace(freeze().device.daemons[0], covered=True)
     assert "carries the state" in why_not(FreezeWay.RECLAIM, "daemon-state", daemons=(covered,))
+
+
+def test_another_server_of_the_same_store_may_take_over() -> None:
+    """Its server is killed in between; what that may lose is said, and needs leave."""
+    other = OtherServer(12, "nbdkit", "nbd+unix:///?socket=/run/b.sock", 7, "/disk.img")
+    step = steps(FreezeWay.DIRTY_THROTTLING, other_server=other)["nbd-take-over"]
+    reconnect, uri = "ioflusher nbd reconnect", "/dev/nbd0 'nbd+unix:///?socket=/run/b.sock'"
+    assert step.commands == (
+        f"{reconnect} --timeout 30 --dead-connection-timeout 120 {uri}",
+        "kill -9 7",
+        f"{reconnect} {uri}",
+    )
+    assert step.loss is Loss.DEVICE
+    assert step.loses.startswith("what process 7 acknowledged and holds in its own memory alone")
+    assert step.wait_s > 30
+    assert "no other server" in why_not(FreezeWay.DIRTY_THROTTLING, "nbd-take-over")
+    assert "would not end before" in why_not(FreezeWay.RECLAIM, "nbd-take-over", other_server=other)
+    assert "no nbd device" in why_not(
+        FreezeWay.DIRTY_THROTTLING, "nbd-take-over", kind=DeviceKind.UBLK, other_server=other
+    )
 
 
 def test_the_connection_of_the_mount_in_the_path_is_aborted() -> None:

@@ -2,12 +2,27 @@
 
 from dataclasses import replace
 
-from ioflusher.machine.endpoints import Connection
+import pytest
+
+from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
+from ioflusher.machine.process import FileKind, FileUse
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper
+from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.served import FuseMount, served_devices
-from tests.audit.machines import DEVICE, FUSE, ROOT_MOUNT, SERVER, SSHFS, SWAP_ON_NBD, WELL, machine
+from tests.audit.machines import (
+    DAEMON,
+    DEVICE,
+    FUSE,
+    ROOT,
+    ROOT_MOUNT,
+    SERVER,
+    SSHFS,
+    SWAP_ON_NBD,
+    WELL,
+    machine,
+)
 from tests.rescue.freezes import served
 
 
@@ -62,6 +77,55 @@ def test_multipath_below_is_named() -> None:
     service = StorageService(7, StorageRole.MULTIPATH, TargetKind.DEVICE, "dm-0", "listens", essential=False)
     snapshot = machine(devices=(mpath, upper))
     assert [d.multipath for d in served_devices(Analysis(snapshot, (service,)))] == ["mpatha", "mpatha"]
+
+
+OWN = FileUse("/var/lib/disk.img", FileKind.WRITTEN, ROOT, 1)
+STORE = (FileUse("/usr/bin/server", FileKind.EXECUTABLE, ROOT, 1), OWN)
+UNIX = Listener(Family.UNIX, SocketEnd(200, "/run/b.sock", (12,)))
+
+
+def other(
+    files: tuple[FileUse, ...] = STORE, listener: Listener = UNIX, *services: StorageService
+) -> OtherServer | None:
+    """What is found beside nbd0's server by a second process with these files, which listens there."""
+    second = replace(DAEMON, pid=12, comm="second", files=files)
+    snapshot = machine({"files": STORE}, listeners=(listener,))
+    snapshot = replace(snapshot, processes=(*snapshot.processes, second))
+    (device, *_) = served_devices(Analysis(snapshot, services or (SERVER,)))
+    return device.other_server
+
+
+def test_another_server_of_the_same_store_is_found() -> None:
+    """A process that has the file open, it alone, and listens."""
+    found = other()
+    assert found == OtherServer(12, "second", "nbd+unix:///?socket=/run/b.sock", 7, "/var/lib/disk.img")
+    anywhere = Listener(Family.TCP, SocketEnd(200, "0.0.0.0:10809", (12,)))
+    found = other(listener=anywhere)
+    assert found is not None
+    assert found.uri == "nbd://127.0.0.1:10809/"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (*STORE, replace(OWN, path="/var/lib/other.img")),  # which of them is served there?
+        (replace(OWN, direct=True),),  # past the page cache, where the first one's writes lie
+        (replace(OWN, kind=FileKind.READ),),
+        (replace(OWN, device="8:2"),),
+        (),
+    ],
+)
+def test_what_is_no_server_of_the_same_store(files: tuple[FileUse, ...]) -> None:
+    """Another file, another way, more than one."""
+    assert other(files) is None
+
+
+def test_nobody_takes_over_where_the_server_is_not_known_or_serves_more() -> None:
+    """Killing it would take more than this device; one that does not listen for others cannot be reached."""
+    assert other(STORE, UNIX, replace(SERVER, certain=False)) is None
+    assert other(STORE, UNIX, SERVER, replace(SERVER, target="nbd1")) is None
+    assert other(STORE, replace(UNIX, end=SocketEnd(200, "@hidden", (12,)))) is None
+    assert other(STORE, replace(UNIX, end=SocketEnd(200, "/run/b.sock", (7,)))) is None
 
 
 def test_connections_do_not_matter() -> None:

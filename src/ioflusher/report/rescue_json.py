@@ -1,6 +1,7 @@
 """A rescue's plan and outcome as `--json` prints them."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ioflusher.rescue.actions.action import RescueStep
@@ -41,6 +42,7 @@ def freeze_record(freeze: DeviceFreeze) -> dict[str, Any]:
         "missing": list(device.missing),
         "mounts": list(device.mounts),
         "swaps": list(device.swaps),
+        "other_server": device.other_server and asdict(device.other_server),
         "fuse": [{"connection": mount.connection, "mount": mount.point} for mount in device.fuse],
         "threads": [
             {

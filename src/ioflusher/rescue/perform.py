@@ -272,7 +272,8 @@ class Rescue:
                 if words := ready.worker.begin(ready.prepared.undo).result(DO_S):
                     put_back.append(words)
             except NotYet:
-                left.append(f"{ready.step.action} hangs: {'; '.join(ready.step.undo) or 'nothing to undo'}")
+                by_hand = "; ".join(ready.step.undo or ready.step.commands[-1:]) or "nothing to undo"
+                left.append(f"{ready.step.action} hangs: {by_hand}")
             except (IoflusherError, OSError) as error:
                 left.append(f"{ready.step.action}: {error}; put it back by: {'; '.join(ready.step.undo)}")
         return put_back, left

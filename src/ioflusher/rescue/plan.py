@@ -12,6 +12,7 @@ from ioflusher.rescue.actions.min_free import MinFree
 from ioflusher.rescue.actions.multipath_queueing import MultipathQueueing
 from ioflusher.rescue.actions.nbd_disconnect import NbdDisconnect
 from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
+from ioflusher.rescue.actions.nbd_take_over import NbdTakeOver
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.freeze import DeviceFreeze
 
@@ -23,6 +24,7 @@ ACTIONS: tuple[RescueAction, ...] = (
     NbdSendBuffer(),
     Reserve(),
     MinFree(),
+    NbdTakeOver(),
     MultipathQueueing(),
     FuseAbort(),
     NbdDisconnect(),

@@ -8,6 +8,7 @@ from ioflusher.machine.process import FileKind, Process
 from ioflusher.machine.serving.files import connection_number
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
+from ioflusher.rescue.other_server import OtherServer, other_server
 
 WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
 
@@ -80,6 +81,7 @@ class ServedDevice:
         fuse: FUSE file systems that it stands on.
         multipath: name of the multipath map in its path.
         in_flight: requests, when it was looked at.
+        other_server: of the same store, which could take over.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ServedDevice:
     fuse: tuple[FuseMount, ...] = ()
     multipath: str | None = None
     in_flight: int | None = None
+    other_server: OtherServer | None = None
 
     @property
     def path(self) -> str:
@@ -158,6 +161,7 @@ def _served(
         fuse=_fuse(analysis, services),
         multipath=_multipath(analysis, below),
         in_flight=device.in_flight,
+        other_server=other_server(analysis, services) if device.kind is DeviceKind.NBD else None,
     )
 
 

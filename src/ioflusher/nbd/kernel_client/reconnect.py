@@ -174,7 +174,7 @@ def reconnect(
         spare.close()
         raise _refused(device, error) from error
     spare.leave_sockets()
-    if not shown and not _shows(device, timeout):
+    if not shown and not shows_taken(device, timeout):
         shown = None
     return Reconnection(len(spare.sockets), shown, spare.sockets)
 
@@ -192,8 +192,8 @@ def send_timeout(sock: socket.socket) -> bool:
     return any(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL_BYTES))
 
 
-def _shows(device: str, timeout: int | None) -> bool:
-    """Whether the device has a request time-out, and so shows what it took.
+def shows_taken(device: str, timeout: int | None = None) -> bool:
+    """Whether the device has a request time-out, or gets this one, and so shows what it took.
 
     Without one the block layer's own is 30 s (nbd_set_cmd_timeout), which could be either.
     """

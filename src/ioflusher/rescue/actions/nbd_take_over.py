@@ -1,0 +1,194 @@
+"""Another server of the same store in place of the one that has frozen (NBD_CMD_RECONFIGURE).
+
+A thread that is paused in balance_dirty_pages() ends at once when it is killed (mm/page-writeback.c: it is
+TASK_KILLABLE), and with its process the device's connections end; a thread that waits for memory does not.
+The order is that of `nbd attach --standby`: first the device is told how long requests wait without a
+connection, for without that they fail; then the server is killed, and has ended, so that no two write to the
+store; then the kernel gets the connections that lie ready. Requests that were on their way are sent again
+when their time-out is over: the device's own, or 30 s after they were sent.
+"""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+from ioflusher.kernel.nbd_netlink import NbdAttr, NbdGenlCommand, backend_attribute, number_attribute
+from ioflusher.machine.snapshot import Memory
+from ioflusher.machine.storage import DeviceKind
+from ioflusher.nbd.address import parse_uri
+from ioflusher.nbd.kernel_client.device import device_index, sysfs
+from ioflusher.nbd.kernel_client.fence import Fence
+from ioflusher.nbd.kernel_client.netlink import NbdNetlink
+from ioflusher.nbd.kernel_client.reconnect import SpareConnections, shows_taken
+from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
+from ioflusher.rescue.errors import RescueError
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
+from ioflusher.rescue.other_server import OtherServer
+
+PATIENCE_S = 120  # for which requests wait without a connection
+TIMEOUT_S = 30  # of a request, where the device has none: the block layer's own, and with it the kernel
+# shows which connections it took
+CONNECT_S = 2.0
+OFFER_S = 5.0  # for the kernel to see that the first server's connections have ended
+POLL_S = 0.01
+
+
+class NbdTakeOver(RescueAction):
+    """The server is killed, and the device goes on with another one of the same store."""
+
+    name = "nbd-take-over"
+
+    def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
+        device = freeze.device
+        if device.kind is not DeviceKind.NBD:
+            return self.no("it is no nbd device")
+        if freeze.way not in (FreezeWay.DIRTY_THROTTLING, FreezeWay.SENDING, FreezeWay.UNKNOWN):
+            return self.no(f"its server would not end before what it waits for does: {freeze.way.value}")
+        other = device.other_server
+        if other is None:
+            return self.no(
+                "no other server of the same store is known: one process that has the same file open, alone, "
+                "and listens"
+            )
+        reconnect = "ioflusher nbd reconnect"
+        return RescueStep(
+            action=self.name,
+            loss=Loss.DEVICE,
+            loses=f"what process {other.instead_of} acknowledged and holds in its own memory alone, which "
+            f"is nothing where it stores straight into {other.store} (as ioflusher, nbd-server and nbdkit's "
+            "file plug-in do); its other clients lose their connection",
+            reason=f"{other.name} has {other.store} open, too, and listens at {other.uri}: with its server "
+            "killed the device waits for another one, and goes on with that; requests that are on their way "
+            f"are sent again within {TIMEOUT_S} s",
+            commands=(
+                # nothing is dead yet: it sets the two times, and says that it connected nothing
+                f"{reconnect} --timeout {TIMEOUT_S} --dead-connection-timeout {PATIENCE_S} {device.path} "
+                f"'{other.uri}'",
+                f"kill -9 {other.instead_of}",
+                f"{reconnect} {device.path} '{other.uri}'",
+            ),
+            wait_s=TIMEOUT_S + 10.0,
+        )
+
+    def prepare(self, freeze: DeviceFreeze, step: RescueStep) -> Prepared:
+        assert freeze.device.other_server is not None
+        return _TakeOver(freeze.device.path, freeze.device.other_server)
+
+
+class _TakeOver(Prepared):
+    """Connections to the other server, past the handshake, and the first one's process, held on to."""
+
+    def __init__(self, path: str, other: OtherServer) -> None:
+        self._path = path
+        self._other = other
+        backend = _backend(path)
+        index = number_attribute(NbdAttr.INDEX, device_index(path))
+        named = index + backend_attribute(backend) if backend else index
+        self._fence = Fence((other.instead_of,))
+        try:
+            _check_same_store(other)
+            self._netlink = NbdNetlink()
+        except BaseException:
+            self._fence.close()
+            raise
+        try:
+            # with nothing but its number the kernel changes nothing, and refuses a device set up by ioctl
+            self._tell(named)
+            self._has_timeout = shows_taken(path)
+            self._spare = SpareConnections(
+                path, parse_uri(other.uri), backend=backend, handshake_timeout=CONNECT_S
+            )
+        except BaseException:
+            self._fence.close()
+            self._netlink.close()
+            raise
+        timeout = b"" if self._has_timeout else number_attribute(NbdAttr.TIMEOUT, TIMEOUT_S)
+        self._times = named + timeout + number_attribute(NbdAttr.DEAD_CONN_TIMEOUT, PATIENCE_S)
+        self._no_timeout = named + number_attribute(NbdAttr.TIMEOUT, 0)
+
+    def do(self) -> str:
+        self._tell(self._times)
+        while self._fence.kill(1.0):
+            pass  # it waits inside the kernel, for what no signal ends
+        deadline = time.monotonic() + OFFER_S
+        taken, wanted = 0, len(self._spare.sockets)
+        while taken < wanted:
+            if time.monotonic() > deadline:
+                raise RescueError(
+                    f"the kernel took {taken} of {wanted} connections of {self._other.name}; "
+                    f"requests wait for {PATIENCE_S} s",
+                    hint=f"ioflusher nbd reconnect {self._path} '{self._other.uri}'",
+                )
+            try:
+                taken = self._spare.offer()
+            except OSError as error:
+                raise RescueError(
+                    f"the kernel refuses connections to {self._other.uri}: {error.strerror}",
+                    errno=error.errno,
+                ) from error
+            time.sleep(POLL_S)
+        return f"process {self._other.instead_of} is killed, and {self._path} has {self._other.name}"
+
+    def undo(self) -> str:
+        if self._has_timeout:
+            return ""
+        self._tell(self._no_timeout)
+        return f"{self._path} has no time-out of requests again"
+
+    def _tell(self, attributes: bytes) -> None:
+        try:
+            self._netlink.send(self._netlink.prepare(NbdGenlCommand.RECONFIGURE, attributes))
+        except OSError as error:
+            raise RescueError(
+                f"{self._path} cannot have another server: {error.strerror}",
+                errno=error.errno,
+                hint="a device that was set up by ioctl ends with its connection: attach it over netlink",
+            ) from error
+
+    def close(self) -> None:
+        self._spare.close()
+        self._netlink.close()
+        self._fence.close()
+
+
+def _backend(path: str) -> str | None:
+    """The back-end identifier, which a reconnect must give; None for none."""
+    try:
+        return (sysfs(path) / "backend").read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _check_same_store(other: OtherServer) -> None:
+    """Raise RescueError unless both have one file open for writing, the same one in the same way."""
+    first, second = written_files(other.instead_of), written_files(other.pid)
+    if len(first) != 1 or first != second:
+        raise RescueError(
+            f"{other.name} does not have the same store as process {other.instead_of} any more",
+            hint=f"both must have {other.store} open for writing, and nothing else, both or neither O_DIRECT",
+        )
+
+
+def written_files(pid: int, root: Path = Path("/")) -> frozenset[tuple[int, int, bool]]:
+    """Files and block devices that a process may write, but logs: device, inode, whether O_DIRECT.
+
+    Raises:
+        RescueError: it cannot be looked at.
+    """
+    directory = root / "proc" / str(pid)
+    found = set()
+    try:
+        for name in os.listdir(directory / "fd"):
+            info = (directory / "fdinfo" / name).read_text()
+            flags = int(info.partition("flags:")[2].split()[0], 8)
+            if flags & os.O_ACCMODE == os.O_RDONLY or flags & os.O_APPEND:  # a log is no store
+                continue
+            status = os.stat(directory / "fd" / name)
+            if stat.S_ISREG(status.st_mode):
+                found.add((status.st_dev, status.st_ino, bool(flags & os.O_DIRECT)))
+            elif stat.S_ISBLK(status.st_mode):
+                found.add((status.st_rdev, 0, bool(flags & os.O_DIRECT)))
+    except (OSError, ValueError, IndexError) as error:
+        raise RescueError(f"the files of process {pid} cannot be seen: {error}") from error
+    return frozenset(found)
