@@ -29,6 +29,8 @@ PRINTED = {
     0x400DC0: "GFP_KERNEL_ACCOUNT|__GFP_ZERO",
     0x152C40: "GFP_NOFS|__GFP_NOWARN|__GFP_NORETRY|__GFP_COMP|__GFP_HARDWALL",
     0x800: "__GFP_KSWAPD_RECLAIM",
+    0x1C20CA: "GFP_TRANSHUGE_LIGHT",
+    0x3D24CA: "GFP_TRANSHUGE|__GFP_NORETRY|__GFP_THISNODE",
     0: "none",
 }
 
@@ -71,7 +73,8 @@ def test_local_throttle_alone_takes_nothing() -> None:
 
 def test_pinning_scopes() -> None:
     """PF_MEMALLOC_PIN keeps pages out of movable memory, since 5.13."""
-    assert current_gfp_context(gfp.PF_MEMALLOC_PIN, GFP_HIGHUSER_MOVABLE) == gfp.GFP_HIGHUSER
+    for version in ((5, 13), (6, 12)):
+        assert current_gfp_context(gfp.PF_MEMALLOC_PIN, GFP_HIGHUSER_MOVABLE, version) == gfp.GFP_HIGHUSER
     assert current_gfp_context(gfp.PF_MEMALLOC_PIN, GFP_HIGHUSER_MOVABLE, (5, 12)) == GFP_HIGHUSER_MOVABLE
 
 
@@ -83,3 +86,15 @@ def test_two_flags_of_three_releases(version: tuple[int, int]) -> None:
     assert there == (version in ((6, 9), (6, 11)))
     expected = GFP_KERNEL & ~Gfp.DIRECT_RECLAIM | Gfp.NOWARN if there else GFP_NOIO
     assert current_gfp_context(both, GFP_KERNEL, version) == expected
+    assert current_gfp_context(0, GFP_KERNEL, version) == GFP_KERNEL
+
+
+def test_numbers_of_the_two_flags() -> None:
+    """Of include/linux/sched.h, 6.9 to 6.11."""
+    assert (gfp.PF_MEMALLOC_NORECLAIM, gfp.PF_MEMALLOC_NOWARN) == (1 << 23, 1 << 24)
+
+
+def test_who_may_sleep() -> None:
+    """Whoever may reclaim; an interrupt may wake kswapd at most."""
+    masks = (GFP_KERNEL, GFP_NOIO, GFP_ATOMIC, gfp.GFP_NOWAIT)
+    assert [gfp.gfpflags_allow_blocking(mask) for mask in masks] == [True, True, False, False]

@@ -208,6 +208,72 @@ def test_the_flag_that_pins_pages() -> None:
     assert gfp.PF_MEMALLOC_PIN == 1 << 28
 
 
+def test_numbers_of_the_kernels_headers() -> None:
+    """Flags of include/linux/sched.h, which logs show, and capabilities of capability.h."""
+    flags = (tasks.PF_IDLE, tasks.PF_WQ_WORKER, tasks.PF_NOFREEZE, tasks.PF_NO_SETAFFINITY)
+    assert flags == (0x2, 0x20, 0x8000, 0x04000000)
+    assert (credentials.CAP_SETUID, credentials.CAP_SETPCAP) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    "flag", [PF_SUPERPRIV, tasks.PF_WQ_WORKER, tasks.PF_IDLE, tasks.PF_NO_SETAFFINITY], ids=hex
+)
+def test_what_belongs_to_the_parent_alone(flag: int) -> None:
+    """A child is no worker, no idle task, may be moved, and has used no privilege."""
+    assert child(TaskStruct(flags=PF_IO_FLUSHER | flag)).flags == PF_IO_FLUSHER | PF_FORKNOEXEC
+
+
+@pytest.mark.parametrize("flag", [tasks.PF_NOFREEZE, tasks.PF_NO_SETAFFINITY, PF_FORKNOEXEC], ids=hex)
+def test_what_a_program_that_is_executed_does_not_keep(flag: int) -> None:
+    """begin_new_exec() takes what a thread of the kernel had, and that it executed nothing."""
+    task = TaskStruct(flags=PF_IO_FLUSHER | flag)
+    do_execve(task)
+    assert task.flags == PF_IO_FLUSHER | tasks.PF_RANDOMIZE
+
+
+def test_a_child_may_have_a_user_namespace_of_its_own() -> None:
+    """CLONE_NEWUSER of a process: all capabilities there, none towards init_user_ns."""
+    made = child(TaskStruct(), tasks.CLONE_NEWUSER)
+    assert made.capabilities.has(CAP_SYS_RESOURCE)
+    assert sys_prctl(made, PR_SET_IO_FLUSHER, 1) == -errno.EPERM
+
+
+def test_what_root_begins_with() -> None:
+    """Nothing that executed programs would inherit, everything else."""
+    full = (1 << 41) - 1
+    assert root_cred().sets == CapabilitySets(0, full, full, full, 0)
+
+
+def test_the_effective_user_becomes_root_again() -> None:
+    """What is permitted is effective again; from one other user to another nothing changes."""
+    sets = CapabilitySets(0, RESOURCE, 0, RESOURCE, 0)
+    old = Cred(0, 1000, 1001, sets)
+    for euid, effective in ((0, RESOURCE), (1001, 0)):
+        new = credentials.setresuid(old, credentials.NO_ID, euid, credentials.NO_ID, lambda: False)
+        assert isinstance(new, Cred)
+        assert new.sets == replace(sets, effective=effective)
+
+
+@pytest.mark.parametrize(("version", "kept"), [((6, 16), 0), ((6, 17), RESOURCE)])
+def test_the_ambient_set_of_two_users(version: tuple[int, int], kept: int) -> None:
+    """A task whose real and effective users differ keeps it when it executes, since 6.17."""
+    sets = CapabilitySets(RESOURCE, RESOURCE, RESOURCE, RESOURCE, RESOURCE)
+    task = TaskStruct(cred=Cred(1000, 1001, 1001, sets))
+    do_execve(task, version)
+    assert (task.capabilities.ambient, task.capabilities.effective) == (kept, kept)
+
+
+def test_the_ambient_set_is_lowered_and_cleared() -> None:
+    """One capability of two is taken out, then all."""
+    both = RESOURCE | 1 << credentials.CAP_SETUID
+    task = TaskStruct(cred=Cred(1000, 1000, 1000, CapabilitySets(both, both, both, both, both)))
+    option = credentials.PR_CAP_AMBIENT
+    assert sys_prctl(task, option, credentials.PR_CAP_AMBIENT_LOWER, CAP_SYS_RESOURCE) == 0
+    assert task.capabilities.ambient == 1 << credentials.CAP_SETUID
+    assert sys_prctl(task, option, credentials.PR_CAP_AMBIENT_CLEAR_ALL) == 0
+    assert task.capabilities.ambient == 0
+
+
 def test_clone_flags_that_the_kernel_refuses() -> None:
     """A thread shares signal handlers, those share memory, and it stays in its user namespace."""
     for wrong in (CLONE_THREAD, CLONE_SIGHAND, CLONE_THREAD | CLONE_SIGHAND, THREAD | tasks.CLONE_NEWUSER):
