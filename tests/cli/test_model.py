@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tests.cli.program import call
 
+from ioflusher.scenario.file import builtin_scenarios
+
 NBD = "ext4-on-nbd-throttled"
 
 
@@ -28,6 +30,43 @@ def test_one_half() -> None:
     assert ended.status == 0
     assert "with the state: done" in ended.stdout
     assert "FROZEN" not in ended.stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "explore", "size", "page"])
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        (
+            'store = "file"',
+            'stor = "file"',
+            "20: unknown key daemon.stor\n  hint: did you mean daemon.store",
+        ),
+        ('size = "96M"', 'size = "96T"', "24: workload.size: expected at most 256 MiB, device.size, found "),
+        (
+            'memory = "512M"',
+            'memory = "64M"',
+            "8: machine.memory: expected more than 135 MiB, which ",
+        ),
+        ('use = "ext4"', 'use = "ext4"\nkind = "nbb"', "18: device.kind: expected one of 'nbd', 'nbd-tcp', "),
+        (
+            'use = "ext4"',
+            'use = "btrfs"',
+            "17: device.use: the model expects 'swap', 'ext4'",
+        ),
+    ],
+    ids=["misspelt", "too-large", "too-small", "no-stack", "not-modelled"],
+)
+def test_a_mistake_is_told_with_its_line(
+    tmp_path: Path, verb: str, line: str, instead: str, said: str
+) -> None:
+    """File, line, key, what was expected and what was found; whichever verb reads it."""
+    text = builtin_scenarios()[NBD]
+    assert f"\n{line}\n" in text
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace(f"\n{line}\n", f"\n{instead}\n"))
+    ended = call("model", verb, file)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"ioflusher: {file}:{said}")
 
 
 def test_json() -> None:

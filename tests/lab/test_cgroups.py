@@ -31,7 +31,7 @@ def test_mistakes_are_named(table: str, says: str) -> None:
     """The key, what was expected, what was found."""
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(f"{GOOD}\n[cgroup]\n{table}\n", origin="mine.toml")
-    assert str(caught.value).startswith("mine.toml: ")
+    assert str(caught.value).startswith("mine.toml:")
     assert says in str(caught.value)
 
 

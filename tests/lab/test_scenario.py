@@ -44,6 +44,12 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
         ),
         ('size = "188M"', "size = 0", "workload.size: expected more than nothing, found 0", None),
         ('size = "256M"', "size = 0", "device.size: expected more than nothing, found 0", None),
+        (
+            'size = "188M"',
+            'size = "100T"',
+            "workload.size: expected at most 656 MiB, machine.memory and device.size together, found",
+            None,
+        ),
         ('chunk = "4M"', "chunk = 0", "workload.chunk: expected more than nothing, found 0", None),
         ("pause_ms = ", "pause_ms = -", "workload.pause_ms: expected a whole number from 0", "milliseconds"),
         ("pause_ms = ", "passes = 0 #", "workload.passes: expected a whole number from 1", None),
@@ -98,7 +104,7 @@ def test_mistakes_are_named(old: str, new: str, says: str, hints: str | None) ->
     assert old in GOOD
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(GOOD.replace(old, new, 1), origin="mine.toml")
-    assert str(caught.value).startswith("mine.toml: ")
+    assert str(caught.value).startswith("mine.toml:")
     assert says in str(caught.value)
     if hints:
         assert hints in (caught.value.hint or "")

@@ -42,7 +42,7 @@ def test_a_description_that_cannot_be(threads: str, said: str) -> None:
     text = builtin_scenarios()[BASE] + f"\n[[daemon.thread]]\n{threads}\n"
     with pytest.raises(ScenarioError) as raised:
         parse_scenario(text, origin="mine.toml")
-    assert str(raised.value).startswith("mine.toml: ")
+    assert str(raised.value).startswith("mine.toml:")
     assert said in f"{raised.value} {raised.value.hint}"
 
 

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from ioflusher.errors import IoflusherError
-from ioflusher.support.toml import Size, TomlError, parse_toml, read_file, read_table, whole_number
+from ioflusher.support.toml import (
+    Size,
+    TomlError,
+    key_lines,
+    lines_told,
+    parse_toml,
+    read_file,
+    read_table,
+    whole_number,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +165,65 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(OwnError, match=f"^cannot read the thing {tmp_path}: Is a directory") as caught:
         read_file(tmp_path, what="the thing", error=OwnError)
     assert caught.value.errno == 21
+
+
+LINES = """# a comment
+name = "x = 1"
+
+[machine]
+memory = 1
+modules = [
+  "size = 3",
+]
+text = '''
+[device]
+size = 2
+'''
+
+[kernel.sysctl]
+"vm.dirty_bytes" = 4
+
+[[fault]]
+kind = "a"
+
+[[fault]]
+kind = "b"
+"""
+
+
+def test_the_line_of_each_key() -> None:
+    """By the names that messages have; what only looks like a key, within a text, is none."""
+    assert key_lines(LINES) == {
+        "name": 2,
+        "machine": 4,
+        "machine.memory": 5,
+        "machine.modules": 6,
+        "machine.text": 9,
+        "kernel.sysctl": 14,
+        "kernel.sysctl.vm.dirty_bytes": 15,
+        "fault": 17,
+        "fault 1": 17,
+        "fault 1: kind": 18,
+        "fault 2": 20,
+        "fault 2: kind": 21,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("m.toml: unknown key machine.memory", "m.toml:5: unknown key machine.memory"),
+        ("m.toml: fault 2: kind: expected 'a'", "m.toml:21: fault 2: kind: expected 'a'"),
+        ("m.toml: fault 2: 'b' is none", "m.toml:20: fault 2: 'b' is none"),
+        ("m.toml: fault 2: at_s: expected", "m.toml:20: fault 2: at_s: expected"),
+        ("m.toml: the key machine.cpus is missing", "m.toml:4: the key machine.cpus is missing"),
+        ("x: kernel.sysctl.vm.dirty_bytes: no", "m.toml:15: kernel.sysctl.vm.dirty_bytes: no"),
+        ("m.toml: nothing that it has", "m.toml: nothing that it has"),
+        ("other.toml: machine.memory: no", "other.toml: machine.memory: no"),
+    ],
+)
+def test_an_error_is_told_with_its_line(said: str, told: str) -> None:
+    """That of the key, else of its table, else none; what is about another file stays as it is."""
+    with pytest.raises(TomlError) as caught, lines_told(LINES, "m.toml", "x"):
+        raise TomlError(said, hint="a hint")
+    assert (str(caught.value), caught.value.hint) == (told, "a hint")

@@ -104,11 +104,18 @@ def read_scenario(wanted: str) -> "Scenario":
     Raises:
         ScenarioError: there is none of that name, or its text is none.
     """
-    from ioflusher.scenario.file import find_scenario, parse_scenario
+    from ioflusher.scenario.file import parse_scenario
+
+    text, origin = read_scenario_text(wanted)
+    return parse_scenario(text, origin=origin)
+
+
+def read_scenario_text(wanted: str) -> tuple[str, str]:
+    """The text of a scenario, and what messages call it."""
+    from ioflusher.scenario.file import scenario_text
     from ioflusher.support.text import text_of
     from ioflusher.support.toml import LARGEST_BYTES
 
     if wanted != "-":
-        return find_scenario(wanted)
-    text = text_of(read_standard_input(LARGEST_BYTES))
-    return parse_scenario(text, origin="standard input")
+        return scenario_text(wanted), wanted
+    return text_of(read_standard_input(LARGEST_BYTES)), "standard input"

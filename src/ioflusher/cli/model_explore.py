@@ -12,14 +12,14 @@ import click
 
 from ioflusher.cli.console import error_console
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
+from ioflusher.cli.lab_scenario import scenario_argument
 from ioflusher.cli.messages import remark
 from ioflusher.cli.model_options import (
     chosen_halves,
-    chosen_kernel,
     diagram_option,
     halves_options,
     kernel_option,
+    read_modelled,
 )
 from ioflusher.cli.output import write_result
 from ioflusher.cli.preferences import preferences
@@ -96,8 +96,7 @@ def explore_command(
     from ioflusher.model.scale import small
     from ioflusher.report.exploration_words import verdict
 
-    found = read_scenario(scenario)
-    version = chosen_kernel(kernel, found)
+    found, version = read_modelled(scenario, kernel)
     scale = small(found)
     scale = replace(scale, work_units=work or scale.work_units, queue_depth=queue_depth or scale.queue_depth)
     explored: list[ExploredHalf] = []

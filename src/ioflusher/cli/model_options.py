@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ioflusher.cli.file_parameters import OutputFile
+from ioflusher.cli.lab_scenario import read_scenario_text
 from ioflusher.cli.messages import remark
 
 if TYPE_CHECKING:
@@ -64,6 +65,25 @@ def chosen_halves(*, without_state: bool, with_state: bool) -> tuple[bool, ...]:
     if without_state == with_state:
         return (False, True)
     return (with_state,)
+
+
+def read_modelled(wanted: str, kernel: tuple[int, int] | None) -> "tuple[Scenario, tuple[int, int]]":
+    """A scenario that the model has, and the version of Linux that it is played on.
+
+    Raises:
+        ScenarioError: there is none of that name, or its text is none.
+        NotModelledError: the model has not what it asks for.
+    """
+    from ioflusher.model.build import build
+    from ioflusher.scenario.file import parse_scenario
+    from ioflusher.support.toml import lines_told
+
+    text, origin = read_scenario_text(wanted)
+    scenario = parse_scenario(text, origin=origin)
+    version = chosen_kernel(kernel, scenario)
+    with lines_told(text, origin, scenario.name):
+        build(scenario, io_flusher=False, version=version)
+    return scenario, version
 
 
 def chosen_kernel(asked: tuple[int, int] | None, scenario: "Scenario") -> tuple[int, int]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
-from ioflusher.cli.model_options import chosen_kernel, kernel_option, seed_option
+from ioflusher.cli.lab_scenario import scenario_argument
+from ioflusher.cli.model_options import kernel_option, read_modelled, seed_option
 from ioflusher.cli.output import output_option, write_result
 
 
@@ -25,7 +25,6 @@ def page_command(scenario: str, kernel: tuple[int, int] | None, seed: int, outpu
     from ioflusher.model.halves import play_halves
     from ioflusher.report.model_page import render_page
 
-    found = read_scenario(scenario)
-    version = chosen_kernel(kernel, found)
+    found, version = read_modelled(scenario, kernel)
     write_result(render_page(found, version, play_halves(found, version=version, seed=seed)), output)
     sys.exit(ExitStatus.DONE)

@@ -9,14 +9,14 @@ import click
 
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.file_parameters import DASH, OutputFile
-from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
+from ioflusher.cli.lab_scenario import scenario_argument
 from ioflusher.cli.messages import remark
 from ioflusher.cli.model_options import (
     chosen_halves,
-    chosen_kernel,
     diagram_option,
     halves_options,
     kernel_option,
+    read_modelled,
     seed_option,
 )
 from ioflusher.cli.output import write_result
@@ -67,8 +67,7 @@ def run_command(
     from ioflusher.model.halves import play_half, play_halves
     from ioflusher.report.model_words import verdict
 
-    found = read_scenario(scenario)
-    version = chosen_kernel(kernel, found)
+    found, version = read_modelled(scenario, kernel)
     chosen = chosen_halves(without_state=without_state, with_state=with_state)
     halves: tuple[ModelHalf, ...]
     if len(chosen) == 2:

@@ -9,8 +9,8 @@ import click
 from ioflusher.cli.console import output_console
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.lab_options import progress_line
-from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
-from ioflusher.cli.model_options import chosen_kernel, kernel_option
+from ioflusher.cli.lab_scenario import scenario_argument
+from ioflusher.cli.model_options import kernel_option, read_modelled
 from ioflusher.cli.size_parameter import size as size_of
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def size_command(
     from ioflusher.model.size import size
     from ioflusher.report.model_size import measures_text, print_sizing, sizing_record, tried_words
 
-    found = read_scenario(scenario)
-    version = chosen_kernel(kernel, found)
+    found, version = read_modelled(scenario, kernel)
     with progress_line(quiet=as_json) as say:
         say("exploring combinations")
 

@@ -16,16 +16,17 @@ from ioflusher.scenario.records import (
 )
 from ioflusher.scenario.stacks import STACKS
 from ioflusher.support.text import did_you_mean
-from ioflusher.support.toml import packaged_texts, parse_toml, read_file
+from ioflusher.support.toml import lines_told, packaged_texts, parse_toml, read_file
 
 # what a thread may take that is no other thread's
 SOURCES = ("requests", "events", "nothing")
 
 
 def parse_scenario(text: str, *, origin: str = "scenario") -> Scenario:
-    """A scenario from TOML text; raises ScenarioError with the key, what was expected and what was found."""
-    scenario = parse_toml(text, Scenario, origin=origin, error=ScenarioError)
-    check_scenario(scenario, origin)
+    """A scenario from TOML text; raises ScenarioError with line, key, what was expected, what was found."""
+    with lines_told(text, origin):
+        scenario = parse_toml(text, Scenario, origin=origin, error=ScenarioError)
+        check_scenario(scenario, origin)
     return scenario
 
 
@@ -52,6 +53,14 @@ def check_scenario(scenario: Scenario, origin: str) -> None:
     ):
         if not size:
             raise ScenarioError(f"{origin}: {key}: expected more than nothing, found 0")
+    room, where = scenario.device.size, "device.size"
+    if use == "swap":
+        room, where = room + scenario.machine.memory, "machine.memory and device.size together"
+    if load.size > room:
+        raise ScenarioError(
+            f"{origin}: workload.size: expected at most {room >> 20} MiB, {where}, "
+            f"found {load.size >> 20} MiB"
+        )
     if scenario.pressure.kind != "none" and not scenario.pressure.size:
         raise ScenarioError(
             f"{origin}: the key pressure.size is missing: expected the bytes that the "
@@ -239,13 +248,20 @@ def find_scenario(wanted: str) -> Scenario:
     Raises:
         ScenarioError: there is none of that name, or it is no scenario.
     """
+    return parse_scenario(scenario_text(wanted), origin=wanted)
+
+
+def scenario_text(wanted: str) -> str:
+    """The text of a built-in scenario by name, or of a file.
+
+    Raises:
+        ScenarioError: there is none of that name, or it cannot be read.
+    """
     known = builtin_scenarios()
     if wanted in known:
-        return parse_scenario(known[wanted], origin=wanted)
+        return known[wanted]
     if wanted.endswith(".toml") or "/" in wanted:
-        return parse_scenario(
-            read_file(Path(wanted), what="the scenario", error=ScenarioError), origin=wanted
-        )
+        return read_file(Path(wanted), what="the scenario", error=ScenarioError)
     raise ScenarioError(
         f"no scenario {wanted!r}",
         hint=f"{did_you_mean(wanted, known)} (`ioflusher lab list` shows them; a file ends in .toml)",

@@ -18,7 +18,8 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -142,6 +143,71 @@ def read_table(
         IoflusherError: as for `parse_toml`.
     """
     return typing.cast(T, _Reader(origin, error).table(kind, raw, f"{where}." if where else ""))
+
+
+@contextmanager
+def lines_told(text: str, origin: str, *others: str) -> Iterator[None]:
+    """An error that is raised inside about a key of this text has its line, too: "FILE:7: device.use: ...".
+
+    Args:
+        text: the TOML.
+        origin: what messages call it.
+        others: other names that its messages may begin with, in place of which origin stands then.
+    """
+    try:
+        yield
+    except IoflusherError as error:
+        message = str(error)
+        name = next((name for name in (origin, *others) if message.startswith(f"{name}: ")), None)
+        if name is not None:
+            said = message.removeprefix(f"{name}: ")
+            line = _line_of(said, key_lines(text))
+            place = f"{origin}:{line}" if line else origin
+            error.args = (f"{place}: {said}",)
+        raise
+
+
+# the beginning of a line that has a key or the name of a table
+_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_KEYS = re.compile(rf"\s*(?P<open>\[{{0,2}})\s*(?P<keys>{_KEY}(?:\s*\.\s*{_KEY})*)\s*(?P<end>=|\]{{1,2}})")
+# a key in a message: its table of an array with a number, or its dotted name
+_NAMED = re.compile(r"[\w-]+(?:\.[\w-]+)*(?: \d+(?:: [\w-]+)?)?")
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """The line of each key and each table of a TOML text, by its name as messages have it.
+
+    "device.use", "fault 2", "fault 2: kind". What stands within a table in braces has none.
+    """
+    lines: dict[str, int] = {}
+    table, quotes = "", ""
+    for number, line in enumerate(text.splitlines(), 1):
+        found = None if quotes else _KEYS.match(line)
+        if found:
+            name = ".".join(part.strip("\"'") for part in re.findall(_KEY, found["keys"]))
+            if found["open"] == "[[":
+                count = 1 + sum(re.fullmatch(rf"{re.escape(name)} \d+", key) is not None for key in lines)
+                lines.setdefault(name, number)
+                name = f"{name} {count}"
+            if found["open"]:
+                table = f"{name}: " if found["open"] == "[[" else f"{name}."
+            else:
+                name = table + name
+            lines.setdefault(name, number)
+        for mark in ('"""', "'''"):
+            if quotes in ("", mark) and line.count(mark) % 2:
+                quotes = "" if quotes else mark
+    return lines
+
+
+def _line_of(said: str, lines: dict[str, int]) -> int | None:
+    """The line of the first key that a message names, or of the table that it would stand in."""
+    for found in _NAMED.findall(said):
+        table = found.partition(": ")[0]
+        for name in (found, table, table.partition(" ")[0], found.rpartition(".")[0]):
+            if name in lines:
+                return lines[name]
+    return None
 
 
 def shown_key(key: str) -> str:
