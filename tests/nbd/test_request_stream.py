@@ -1,5 +1,7 @@
 """Many requests out of one receive: the same ones as a message at a time, however the stream is cut."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,7 @@ def many_at_a_time(stream: bytes, cuts: list[int]) -> tuple[list[Request], bool]
 
     def receive(room: memoryview) -> int:
         nonlocal rest, turn
+        assert room
         count = min(len(room), len(rest), cuts[turn % len(cuts)])
         room[:count] = rest[:count]
         rest, turn = rest[count:], turn + 1
@@ -61,26 +64,25 @@ def many_at_a_time(stream: bytes, cuts: list[int]) -> tuple[list[Request], bool]
         return not room
 
     try:
-        while rest:
-            wanted = requests.wanted()
-            assert wanted
-            requests.received(receive(wanted))
-            for head, cookie, offset, length in requests.requests():
-                request = Request(command_of(head), flags_of(head), cookie, offset, length)
-                if command_of(head) != Cmd.WRITE:
-                    found.append(request)
-                elif length > LONGEST:
-                    missing = requests.skip(length)
-                    if not receive_all(memoryview(bytearray(missing))):
+        for one in requests.requests(receive):
+            if one is None:
+                continue
+            head, cookie, offset, length = one
+            request = Request(command_of(head), flags_of(head), cookie, offset, length)
+            if command_of(head) != Cmd.WRITE:
+                found.append(request)
+            elif length > LONGEST:
+                missing = requests.skip(length)
+                if not receive_all(memoryview(bytearray(missing))):
+                    return found, False
+                found.append(request)
+            else:
+                payload = requests.take(length)
+                if payload is None:
+                    payload = memoryview(bytearray(length))
+                    if not receive_all(requests.split(payload)):
                         return found, False
-                    found.append(request)
-                else:
-                    payload = requests.take(length)
-                    if payload is None:
-                        payload = memoryview(bytearray(length))
-                        if not receive_all(requests.split(payload)):
-                            return found, False
-                    found.append(copy(request, payload))
+                found.append(copy(request, payload))
     except RemoteProtocolError:
         return found, True
     return found, False
@@ -123,24 +125,60 @@ def test_whatever_the_cut() -> None:
         assert many_at_a_time(stream, [size]) == expected
 
 
+def receiving(*pieces: bytes) -> Callable[[memoryview], int]:
+    """Brings one piece after the other, then the end."""
+    coming = iter(pieces)
+
+    def receive(room: memoryview) -> int:
+        piece = next(coming, b"")
+        room[: len(piece)] = piece
+        return len(piece)
+
+    return receive
+
+
 def test_rubbish_says_what_was_expected() -> None:
     """What came before is handed out first."""
     stream = RequestStream(memoryview(bytearray(MEMORY)))
-    stream.wanted()[:56] = Request(Cmd.READ, 0, 1, 2, 3).pack() + bytes(28)
-    stream.received(2 * 28)
-    requests = stream.requests()
-    assert next(requests)[1:] == (1, 2, 3)
+    requests = stream.requests(receiving(Request(Cmd.READ, 0, 1, 2, 3).pack() + bytes(28)))
+    assert next(requests) is None
+    request = next(requests)
+    assert request is not None
+    assert request[1:] == (1, 2, 3)
     with pytest.raises(RemoteProtocolError, match=r"expected a request \(0x25609513\), found 0x00000000"):
         next(requests)
+
+
+def test_none_comes_before_each_wait() -> None:
+    """So that what was asked is answered before the server waits for the client, which may wait for that."""
+    read = Request(Cmd.READ, 0, 1, 2, 3).pack()
+    stream = RequestStream(memoryview(bytearray(MEMORY)))
+    received: list[int] = []
+    bring = receiving(read * 2, read[:5], read[5:])
+
+    def receive(room: memoryview) -> int:
+        received.append(len(found))
+        return bring(room)
+
+    found: list[bool] = []
+    for request in stream.requests(receive):
+        found.append(request is not None)
+    assert found == [False, True, True, False, False, True, False]
+    assert received == [1, 4, 5, 7]
 
 
 def test_a_long_payload_is_followed_by_a_header_alone() -> None:
     """So that the next long payload, too, is received where it is used."""
     stream = RequestStream(memoryview(bytearray(256 << 10)))
-    header = Request(Cmd.WRITE, 0, 1, 0, 1 << 20).pack()
-    stream.wanted()[:28] = header
-    stream.received(28)
-    for _ in stream.requests():
-        assert stream.take(1 << 20) is None
-        assert len(stream.split(memoryview(bytearray(1 << 20)))) == 1 << 20
-    assert len(stream.wanted()) == 28
+    rooms: list[int] = []
+    bring = receiving(Request(Cmd.WRITE, 0, 1, 0, 1 << 20).pack())
+
+    def receive(room: memoryview) -> int:
+        rooms.append(len(room))
+        return bring(room)
+
+    for request in stream.requests(receive):
+        if request is not None:
+            assert stream.take(1 << 20) is None
+            assert len(stream.split(memoryview(bytearray(1 << 20)))) == 1 << 20
+    assert rooms == [256 << 10, 28]

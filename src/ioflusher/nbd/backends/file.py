@@ -60,20 +60,17 @@ class FileBackend(Backend):
         return self._size
 
     def read_into(self, offset: int, view: memoryview) -> None:
-        while view:
-            count = os.preadv(self._fd, [view], offset)
+        while (count := os.preadv(self._fd, [view], offset)) != len(view):
             if count == 0:
                 raise OSError(errno.EIO, f"the file ends at {offset}; it was longer when it was opened")
             view, offset = view[count:], offset + count
 
     def write(self, offset: int, view: memoryview) -> None:
-        while view:
-            count = os.pwrite(self._fd, view, offset)
+        while (count := os.pwrite(self._fd, view, offset)) != len(view):
             view, offset = view[count:], offset + count
 
     def write_through(self, offset: int, view: memoryview) -> None:
-        while view:
-            count = os.pwritev(self._fd, [view], offset, os.RWF_DSYNC)
+        while (count := os.pwritev(self._fd, [view], offset, os.RWF_DSYNC)) != len(view):
             view, offset = view[count:], offset + count
 
     def flush(self) -> None:

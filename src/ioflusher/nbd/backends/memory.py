@@ -108,6 +108,9 @@ class MemoryBackend(Backend):
     def _mark(self, offset: int, length: int) -> None:
         """Note that these bytes have been written to."""
         first, last = offset >> _SHIFT, (offset + length + PAGE - 1) >> _SHIFT
+        if last - first == 1:
+            self._written[first] = 1
+            return
         while first < last:
             count = min(last - first, len(_MARKS))
             self._written[first : first + count] = _MARKS[:count]

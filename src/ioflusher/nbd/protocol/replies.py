@@ -6,7 +6,8 @@ as `at`, which is None where extended headers were not agreed on.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
 from typing import Final
 
@@ -17,12 +18,14 @@ from ioflusher.nbd.protocol.wire import ReplyFlag, ReplyType
 # wire.SIMPLE_REPLY of a request that was done, and a chunk with data that is the whole answer, whose first
 # fields never change: one number.
 _DONE: Final = Struct(">QQ")
-_DONE_HEAD: Final = wire.SIMPLE_REPLY_MAGIC << 32
 _DATA: Final = Struct(">QQIQ")
 _LAST_DATA_HEAD: Final = (
     wire.STRUCTURED_REPLY_MAGIC << 32 | int(ReplyFlag.DONE) << 16 | int(ReplyType.OFFSET_DATA)
 )
 _OFFSET_SIZE: Final = wire.CHUNK_OFFSET.size
+
+#: `simple` without an error: the answer's bytes for a cookie, quickly.
+done: Final[Callable[[int], bytes]] = partial(_DONE.pack, wire.SIMPLE_REPLY_MAGIC << 32)
 
 DONE_SIZE: Final = _DONE.size  # bytes of what `done` and `whole_data` return
 WHOLE_DATA_SIZE: Final = _DATA.size
@@ -31,11 +34,6 @@ WHOLE_DATA_SIZE: Final = _DATA.size
 def simple(error: int, cookie: int) -> bytes:
     """A simple reply; the data of a READ that was done follows."""
     return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, error, cookie)
-
-
-def done(cookie: int) -> bytes:
-    """`simple` without an error, quickly."""
-    return _DONE.pack(_DONE_HEAD, cookie)
 
 
 def whole_data(cookie: int, offset: int, length: int) -> bytes:

@@ -1,12 +1,14 @@
-"""Requests out of a stream of bytes, many at a time, without any I/O: the server's fast way.
+"""Requests out of a stream of bytes, many at a time, without any I/O of its own: the server's
+fast way.
 
 `connection.NbdConnection` reads nothing past the message at hand, which costs two system calls a request.
 Here one receive fills a fixed memory, and all requests that are complete come out of it:
 
-    while count := sock.recv_into(stream.wanted()):
-        stream.received(count)
-        for head, cookie, offset, length in stream.requests():
+    for request in stream.requests(sock.recv_into):
+        if request is None:  # all that was received is done: now it waits for more
             ...
+        else:
+            head, cookie, offset, length = request
 
 `head` is the request's magic, flags and command, one number, so that a plain READ is found with one
 comparison. A WRITE comes as soon as its header is there. The caller takes its payload before it asks for the
@@ -15,7 +17,7 @@ memory is still to be filled. So a long payload lands where it is used, and its 
 memory is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, TypeAlias
 
@@ -63,32 +65,32 @@ class RequestStream:
         self._plain = -1 if extended else READ  # the head that needs no further look
         # which bits of a head say that a payload follows, and what they are then
         self._mask, self._bits = (_PAYLOAD_LEN, _PAYLOAD_LEN) if extended else (0xFFFF, int(Cmd.WRITE))
-        self._start = 0  # of what was received and not yet handed out
+        self._start = 0  # of what was received and not yet handed out, when a payload is next
         self._end = 0
         self._payload_is_long = False
 
-    def wanted(self) -> memoryview:
-        """The memory to be filled next, in part or as a whole. Ask when `requests` has come to its end."""
-        if self._end or self._payload_is_long:
-            return self._memory[self._end : self._layout.size if self._payload_is_long else None]
-        return self._memory
+    def requests(self, receive: Callable[[memoryview], int]) -> Iterator[RequestHead | None]:
+        """All requests, in order, until the client closes; None before each call of `receive`.
 
-    def received(self, count: int) -> None:
-        """Say that the first `count` bytes of `wanted()` were filled."""
-        self._end += count
-
-    def requests(self) -> Iterator[RequestHead]:
-        """The complete requests, in order; what is left of an incomplete one goes to the memory's beginning.
+        Args:
+            receive: fills memory with what has come, in part or as a whole, waits when nothing has, and
+                returns how many bytes there are, 0 when the client has closed.
 
         Raises:
             RemoteProtocolError: the next bytes are no request. Those before it were handed out.
         """
-        memory, end, position = self._memory, self._end, 0
-        layout, size, magic, plain = self._layout, self._layout.size, self._magic, self._plain
-        self._payload_is_long = False
-        while whole := (end - position) // size * size:
-            # The next headers, as long as no payload lies between them.
-            for request in layout.iter_unpack(memory[position : position + whole]):
+        memory, room, end = self._memory, self._memory, 0
+        unpack_from, size = self._layout.unpack_from, self._layout.size
+        magic, mask, bits, plain = self._magic, self._mask, self._bits, self._plain
+        while True:
+            yield None
+            received = receive(room)
+            if not received:
+                return
+            end += received
+            position, last = 0, end - size
+            while position <= last:
+                request = unpack_from(memory, position)
                 position += size
                 head = request[0]
                 if head != plain:
@@ -96,15 +98,22 @@ class RequestStream:
                         raise RemoteProtocolError(
                             f"expected a request ({magic:#x}), found {head >> 32:#010x}"
                         )
-                    if head & self._mask == self._bits:
-                        self._start = position
+                    if head & mask == bits:
+                        self._start, self._end = position, end
                         yield request
-                        position, end = self._start, self._end
-                        break
+                        position = self._start
+                        continue
                 yield request
-        self._end = rest = end - position
-        if rest:
-            memory[:rest] = memory[position:end]
+            rest = end - position
+            if rest:
+                memory[:rest] = memory[position:end]
+                room = memory[rest:]
+            else:
+                room = memory
+            end = rest
+            if self._payload_is_long:
+                self._payload_is_long = False
+                room = memory[end:size]
 
     def has_payload(self, head: int) -> bool:
         """Whether so many bytes as a request's length says follow it, to be taken before the next one."""

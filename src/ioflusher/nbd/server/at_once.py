@@ -61,14 +61,12 @@ class AtOnce:
             for worker in self._workers:
                 worker.thread.start()
                 self._idle.put(worker)
-            while not self._stopping.is_set():
-                count = self._sock.recv_into(stream.wanted())
-                if not count:
-                    return
-                stream.received(count)
-                for request in stream.requests():
-                    if not self._hand_on(request):
+            for request in stream.requests(self._sock.recv_into):
+                if request is None:
+                    if self._stopping.is_set():
                         return
+                elif not self._hand_on(request):
+                    return
         finally:
             for worker in self._workers:
                 if worker.thread.ident is not None:

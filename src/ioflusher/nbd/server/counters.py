@@ -47,9 +47,15 @@ class Statistics:
 
 
 class Tally:
-    """The counts of one thread of a connection: written by that thread alone, read by any."""
+    """The counts of one thread of a connection: written by that thread alone, read by any.
+
+    Attributes:
+        plain: of READs and WRITEs without flags, which are counted where they are done: READs, bytes read,
+            WRITEs, bytes written. Replaced as a whole.
+    """
 
     def __init__(self) -> None:
+        self.plain = (0, 0, 0, 0)
         self._done: dict[int, int] = dict.fromkeys(map(int, Cmd), 0)
         self._bytes: dict[int, int] = dict.fromkeys(map(int, Cmd), 0)
         self._errors = 0
@@ -59,24 +65,21 @@ class Tally:
         if error:
             self._errors += 1
         else:
-            self.count_done(command, 1, length)
-
-    def count_done(self, command: int, number: int, length: int) -> None:
-        """Note that `number` requests were done, of `length` bytes together."""
-        self._done[command] += number
-        self._bytes[command] += length
+            self._done[command] += 1
+            self._bytes[command] += length
 
     def read(self) -> Counters:
         """The counts as they are now."""
+        reads, bytes_read, writes, bytes_written = self.plain
         return Counters(
-            reads=self._done[Cmd.READ],
-            writes=self._done[Cmd.WRITE],
+            reads=reads + self._done[Cmd.READ],
+            writes=writes + self._done[Cmd.WRITE],
             flushes=self._done[Cmd.FLUSH],
             trims=self._done[Cmd.TRIM],
             caches=self._done[Cmd.CACHE],
             zeroes=self._done[Cmd.WRITE_ZEROES],
             statuses=self._done[Cmd.BLOCK_STATUS],
             errors=self._errors,
-            bytes_read=self._bytes[Cmd.READ],
-            bytes_written=self._bytes[Cmd.WRITE],
+            bytes_read=bytes_read + self._bytes[Cmd.READ],
+            bytes_written=bytes_written + self._bytes[Cmd.WRITE],
         )

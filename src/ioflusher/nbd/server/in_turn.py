@@ -37,7 +37,7 @@ from ioflusher.nbd.server.transfer import drop, receive_all, send_all
 
 RECEIVE: Final = 256 << 10  # bytes that one receive may bring
 SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
-_READ, _WRITE = int(Cmd.READ), int(Cmd.WRITE)  # members of an enumeration are slower keys
+_READ = int(Cmd.READ)
 
 
 class InTurn:
@@ -81,76 +81,78 @@ class InTurn:
             self._send(sum(map(len, self._answers)))
 
     def _run(self) -> None:
-        stream, receive, stopping = self._stream, self._sock.recv_into, self._stopping.is_set
-        append, memory, count_done = self._answers.append, self._memory, self._tally.count_done
+        stream, tally, stopping = self._stream, self._tally, self._stopping.is_set
+        sock, answers, append, memory = self._sock, self._answers, self._answers.append, self._memory
         backend, size = self._service.backend, self._service.export.size
         memory_at, read_into = backend.memory_at, backend.read_into
         memory_for, write = backend.memory_for, backend.write
+        has_memory = has_own(backend, "memory_at")
         structured = self._service.negotiated.structured_replies
         done, whole_data, done_size = replies.done, replies.whole_data, replies.DONE_SIZE
         header_size = replies.WHOLE_DATA_SIZE if structured else done_size
         longest_read, longest_write = self._plain_lengths()
+        reads = bytes_read = writes = bytes_written = 0
+        waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
 
-        while not stopping():
-            received = receive(stream.wanted())
-            if not received:
-                return
-            stream.received(received)
-            reads = bytes_read = writes = bytes_written = 0
-            waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
-            try:
-                for head, cookie, offset, length in stream.requests():
-                    if head == READ and length <= longest_read and offset + length <= size:
-                        data = memory_at(offset, length)
-                        if data is None:
-                            if used + length > len(memory):
-                                waiting = used = self._send(waiting)
-                            data = memory[used : used + length]
-                            try:
-                                read_into(offset, data)
-                            except (OSError, IoflusherError) as error:
-                                waiting += self._fail(cookie, offset, error)
-                                continue
-                            used += length
-                        append(whole_data(cookie, offset, length) if structured else done(cookie))
-                        append(data)
-                        reads += 1
-                        bytes_read += length
-                        waiting += header_size + length
-                        if waiting >= SEND_AT:
+        try:
+            for request in stream.requests(sock.recv_into):
+                if request is None:
+                    tally.plain = (reads, bytes_read, writes, bytes_written)
+                    if waiting:
+                        send_all(sock, answers, waiting)
+                        answers.clear()
+                        waiting = used = 0
+                    if stopping():
+                        return
+                    continue
+                head, cookie, offset, length = request
+                if head == READ and length <= longest_read and offset + length <= size:
+                    data = memory_at(offset, length) if has_memory else None
+                    if data is None:
+                        if used + length > len(memory):
                             waiting = used = self._send(waiting)
-                    elif head == WRITE and length <= longest_write and offset + length <= size:
-                        stored = None
-                        payload = stream.take(length)
-                        if payload is None:  # the rest of it is still to come
-                            waiting = used = self._send(waiting)
-                            stored = memory_for(offset, length)
-                            payload = memory[:length] if stored is None else stored
-                            if not receive_all(self._sock, stream.split(payload)):
-                                return
-                        if stopping():
-                            return
+                        data = memory[used : used + length]
                         try:
-                            if stored is None:
-                                write(offset, payload)
+                            read_into(offset, data)
                         except (OSError, IoflusherError) as error:
                             waiting += self._fail(cookie, offset, error)
                             continue
-                        append(done(cookie))
-                        waiting += done_size
-                        writes += 1
-                        bytes_written += length
-                    else:
+                        used += length
+                    append(whole_data(cookie, offset, length) if structured else done(cookie))
+                    append(data)
+                    reads += 1
+                    bytes_read += length
+                    waiting += header_size + length
+                    if waiting >= SEND_AT:
                         waiting = used = self._send(waiting)
-                        request = Request(command_of(head), flags_of(head), cookie, offset, length)
-                        if not self._do_other(head, request):
+                elif head == WRITE and length <= longest_write and offset + length <= size:
+                    stored = None
+                    payload = stream.take(length)
+                    if payload is None:  # the rest of it is still to come
+                        waiting = used = self._send(waiting)
+                        stored = memory_for(offset, length)
+                        payload = memory[:length] if stored is None else stored
+                        if not receive_all(sock, stream.split(payload)):
                             return
-            finally:
-                if reads:
-                    count_done(_READ, reads, bytes_read)
-                if writes:
-                    count_done(_WRITE, writes, bytes_written)
-            self._send(waiting)
+                    if stopping():
+                        return
+                    try:
+                        if stored is None:
+                            write(offset, payload)
+                    except (OSError, IoflusherError) as error:
+                        waiting += self._fail(cookie, offset, error)
+                        continue
+                    append(done(cookie))
+                    waiting += done_size
+                    writes += 1
+                    bytes_written += length
+                else:
+                    waiting = used = self._send(waiting)
+                    other = Request(command_of(head), flags_of(head), cookie, offset, length)
+                    if not self._do_other(head, other):
+                        return
+        finally:
+            tally.plain = (reads, bytes_read, writes, bytes_written)
 
     def _plain_lengths(self) -> tuple[int, int]:
         """Up to which length a READ and a WRITE without flags need no look but at the export's end."""
