@@ -16,8 +16,11 @@ PROBE = """
 int main(void) {
     printf("%zu %zu %zu %zu\\n", sizeof(struct ublksrv_ctrl_cmd), sizeof(struct ublksrv_ctrl_dev_info),
            sizeof(struct ublksrv_io_cmd), sizeof(struct ublksrv_io_desc));
-    printf("%d %d %d %d %d %d %d\\n", UBLK_CMD_ADD_DEV, UBLK_CMD_DEL_DEV, UBLK_CMD_START_DEV,
-           UBLK_CMD_STOP_DEV, UBLK_CMD_SET_PARAMS, UBLK_IO_FETCH_REQ, UBLK_IO_COMMIT_AND_FETCH_REQ);
+    printf("%d %d %d %d %d %d %d %d %d %d\\n", UBLK_CMD_GET_DEV_INFO, UBLK_CMD_ADD_DEV, UBLK_CMD_DEL_DEV,
+           UBLK_CMD_START_DEV, UBLK_CMD_STOP_DEV, UBLK_CMD_SET_PARAMS, UBLK_CMD_START_USER_RECOVERY,
+           UBLK_CMD_END_USER_RECOVERY, UBLK_IO_FETCH_REQ, UBLK_IO_COMMIT_AND_FETCH_REQ);
+    printf("%d %d %d %d %d\\n", (int)UBLK_F_USER_RECOVERY, (int)UBLK_F_USER_RECOVERY_REISSUE,
+           UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE, UBLK_S_DEV_QUIESCED);
     return 0;
 }
 """
@@ -31,7 +34,7 @@ def test_sizes_and_numbers_are_the_headers(tmp_path: Path) -> None:
         pytest.skip("needs linux/ublk_cmd.h: apt-get install linux-libc-dev of Linux 6.0 or later")
     subprocess.run([compiler, "-o", tmp_path / "probe", tmp_path / "probe.c"], check=True, timeout=60)
     out = subprocess.run([tmp_path / "probe"], check=True, timeout=60, capture_output=True, text=True).stdout
-    sizes, numbers = (tuple(map(int, line.split())) for line in out.splitlines())
+    sizes, numbers, states = (tuple(map(int, line.split())) for line in out.splitlines())
     assert sizes == (
         len(ublk.control_command(0)),
         ublk.DEVICE_INFO_BYTES,
@@ -39,11 +42,13 @@ def test_sizes_and_numbers_are_the_headers(tmp_path: Path) -> None:
         ublk.DESCRIPTOR_BYTES,
     )
     assert numbers == (*ublk.Control, *ublk.Io)
+    assert states == (*ublk.Feature, *ublk.DeviceState)
 
 
 def test_commands_are_encoded_as_ioctl_numbers() -> None:
     """UBLK_U_CMD_ADD_DEV is _IOWR('u', 0x04, struct ublksrv_ctrl_cmd) = 0xc0207504, and so on."""
     assert ublk.encoded(ublk.Control.ADD_DEV) == 0xC0207504
+    assert ublk.encoded(ublk.Control.GET_DEV_INFO) == 0x80207502
     assert ublk.encoded(ublk.Io.COMMIT_AND_FETCH_REQ) == 0xC0107521
 
 
@@ -62,6 +67,8 @@ def test_what_was_granted_comes_back() -> None:
     """Number, queues and depth are read from the places in which they were asked for."""
     info = ublk.device_info(2, 64, 1 << 18)
     assert ublk.granted(info) == ublk.Granted(ublk.ANY_DEVICE, 2, 64, 1 << 18)
+    info = ublk.device_info(2, 64, 1 << 18, ublk.RECOVERABLE)
+    assert ublk.granted(info).features == ublk.RECOVERABLE
 
 
 def test_the_disks_parameters() -> None:

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from ioflusher.kernel.pressure import PressureTriggers, parse_pressure
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import parse_stat
 from ioflusher.rescue.guard.service import TRIGGERS
+from ioflusher.rescue.live import DeviceRequests
 from tests.rescue.stage import (
     DEADLINE_S,
     GuardProcess,
@@ -271,11 +273,7 @@ def take_over(stage: Stage, rounds: int) -> None:
     The device is attached over netlink, where its stage has set it up by ioctl.
     """
     (daemon,) = stage.daemons
-    store = next(
-        path
-        for path in (os.readlink(link) for link in Path(f"/proc/{daemon}/fd").iterdir())
-        if path.startswith("/store/")
-    )
+    store = store_of(daemon)
     subprocess.run(("umount", stage.device), check=True)
     detached, _ = run_program("nbd", "detach", stage.device)
     attached, told = run_program(
@@ -295,6 +293,40 @@ def take_over(stage: Stage, rounds: int) -> None:
         name = Path(stage.device).name
         ended(stage, 0, "--stalled", "3", "--only", "nbd-take-over", "--allow-loss", name)
         say("first server", gone=not Path(f"/proc/{daemon}/fd").exists())
+
+
+def ublk_recovery(stage: Stage, rounds: int) -> None:
+    """ublk-recovery, by `rescue --now`, on a ublk scenario: a server with the state stands by; the last part.
+
+    The device is made anew, as one that outlives its server.
+    """
+    (daemon,) = stage.daemons
+    store = store_of(daemon)
+    subprocess.run(("umount", stage.device), check=True)
+    os.kill(daemon, signal.SIGTERM)
+    gone = until(lambda: not Path("/sys/block", Path(stage.device).name).exists())
+    argv = [sys.executable, "-m", "ioflusher.lab.daemons.ublk", "--store", store]
+    with subprocess.Popen([*argv, "--recoverable", "--no-io-flusher"], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        stage.device = first.stdout.readline().decode().split()[-1]
+        name = Path(stage.device).name
+        stage.daemons, stage.requests = [first.pid], DeviceRequests(name)
+        subprocess.run(("mount", stage.device, stage.directory), check=True)
+        number = name.removeprefix("ublkb")
+        with subprocess.Popen([*argv, "--recover", number], stdout=subprocess.PIPE) as second:
+            assert second.stdout is not None
+            say("ublk-recovery", gone=gone, device=stage.device, second=second.stdout.readline().decode())
+            options = ("--only", "ublk-recovery", "--allow-loss", name)
+            ended(stage, 0, "--stalled", "3", *options)
+            say("ublk server", first=first.poll(), second=second.poll())
+            subprocess.run(("umount", stage.directory), check=False)
+            second.terminate()
+
+
+def store_of(daemon: int) -> str:
+    """The file that it serves."""
+    links = (os.readlink(link) for link in Path(f"/proc/{daemon}/fd").iterdir())
+    return next(path for path in links if path.startswith("/store/"))
 
 
 UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
@@ -411,6 +443,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "nbd-timeout": nbd_timeout,
     "abort": abort,
     "take-over": take_over,
+    "ublk-recovery": ublk_recovery,
     "systemd": systemd,
     "swap": swap,
     "swap-throttled": reserved_swap,

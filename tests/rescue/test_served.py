@@ -6,7 +6,7 @@ import pytest
 
 from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
-from ioflusher.machine.process import FileKind, FileUse
+from ioflusher.machine.process import DeviceHandle, FileKind, FileUse
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper
 from ioflusher.rescue.other_server import OtherServer
@@ -126,6 +126,23 @@ def test_nobody_takes_over_where_the_server_is_not_known_or_serves_more() -> Non
     assert other(STORE, UNIX, SERVER, replace(SERVER, target="nbd1")) is None
     assert other(STORE, replace(UNIX, end=SocketEnd(200, "@hidden", (12,)))) is None
     assert other(STORE, replace(UNIX, end=SocketEnd(200, "/run/b.sock", (7,)))) is None
+
+
+def test_a_ublk_server_that_stands_by_is_found() -> None:
+    """It has the store and the driver's control device, and serves none."""
+    ublk = BlockDevice("ublkb0", "259:0", 1 << 30, DeviceKind.UBLK)
+    serves = StorageService(7, StorageRole.UBLK_SERVER, TargetKind.DEVICE, "ublkb0", "7 holds /dev/ublkc0")
+    control = DeviceHandle("/dev/ublk-control", "10:122")
+    for handles, found in (
+        ((control,), OtherServer(12, "second", "", 7, "/var/lib/disk.img")),
+        ((control, DeviceHandle("/dev/ublkc1", "241:1")), None),
+        ((), None),
+    ):
+        second = replace(DAEMON, pid=12, comm="second", files=STORE, handles=handles)
+        snapshot = machine({"files": STORE}, devices=(ublk,))
+        snapshot = replace(snapshot, processes=(*snapshot.processes, second))
+        (device,) = served_devices(Analysis(snapshot, (serves,)))
+        assert device.other_server == found
 
 
 def test_connections_do_not_matter() -> None:

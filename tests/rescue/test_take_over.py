@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from ioflusher.errors import IoflusherError
-from ioflusher.rescue.actions.nbd_take_over import NbdTakeOver, written_files
+from ioflusher.machine.storage import DeviceKind
+from ioflusher.rescue.actions.nbd_take_over import NbdTakeOver
+from ioflusher.rescue.actions.same_store import written_files
+from ioflusher.rescue.actions.ublk_recovery import UblkRecovery
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.other_server import OtherServer
@@ -57,4 +60,11 @@ def test_a_server_of_another_store_is_not_taken_and_nobody_is_killed(tmp_path: P
         step = steps(FreezeWay.DIRTY_THROTTLING, other_server=other)["nbd-take-over"]
         with pytest.raises(IoflusherError, match="does not have the same store as process"):
             NbdTakeOver().prepare(freeze(other_server=other), step)
+        frozen = freeze(kind=DeviceKind.UBLK, name="ublkb0", other_server=other)
+        step = steps(FreezeWay.DIRTY_THROTTLING, kind=DeviceKind.UBLK, name="ublkb0", other_server=other)[
+            "ublk-recovery"
+        ]
+        assert step.commands == (f"kill -9 {first}",)
+        with pytest.raises(IoflusherError, match="does not have the same store as process"):
+            UblkRecovery().prepare(frozen, step)
         assert os.waitid(os.P_PID, first, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None

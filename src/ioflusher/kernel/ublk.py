@@ -7,7 +7,7 @@ kernel before that knows the bare numbers alone.
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 CONTROL_DEVICE = "/dev/ublk-control"
 SECTOR = 512
@@ -20,11 +20,14 @@ MAX_QUEUES = 4096  # UBLK_MAX_NR_QUEUES
 class Control(IntEnum):
     """Commands to /dev/ublk-control, UBLK_CMD_*."""
 
+    GET_DEV_INFO = 0x02
     ADD_DEV = 0x04
     DEL_DEV = 0x05
     START_DEV = 0x06
     STOP_DEV = 0x07
     SET_PARAMS = 0x08
+    START_USER_RECOVERY = 0x10  # since 6.1, as the next
+    END_USER_RECOVERY = 0x11
 
 
 class Io(IntEnum):
@@ -32,6 +35,25 @@ class Io(IntEnum):
 
     FETCH_REQ = 0x20
     COMMIT_AND_FETCH_REQ = 0x21
+
+
+class Feature(IntFlag):
+    """What a device is made with, UBLK_F_*."""
+
+    USER_RECOVERY = 1 << 3  # when its server dies, requests wait for another one
+    USER_RECOVERY_REISSUE = 1 << 4  # and those that the server had are given to the next, too
+
+
+NO_FEATURE = Feature(0)
+RECOVERABLE = Feature.USER_RECOVERY | Feature.USER_RECOVERY_REISSUE
+
+
+class DeviceState(IntEnum):
+    """UBLK_S_DEV_*."""
+
+    DEAD = 0
+    LIVE = 1
+    QUIESCED = 2  # its server has died, and it waits for another one
 
 
 class Operation(IntEnum):
@@ -57,9 +79,10 @@ _VOLATILE_CACHE = 1 << 2  # UBLK_ATTR_VOLATILE_CACHE: flushes come
 
 
 def encoded(command: Control | Io) -> int:
-    """The command as ioctl numbers are encoded: _IOWR('u', command, its structure)."""
+    """The command as ioctl numbers are encoded: _IOWR('u', command, its structure), _IOR for a question."""
     size = _CONTROL_COMMAND.size if isinstance(command, Control) else _IO_COMMAND.size
-    return 3 << 30 | size << 16 | ord("u") << 8 | command
+    direction = 2 if command is Control.GET_DEV_INFO else 3
+    return direction << 30 | size << 16 | ord("u") << 8 | command
 
 
 def control_command(device: int, *, address: int = 0, length: int = 0, data: int = 0) -> bytes:
@@ -67,25 +90,35 @@ def control_command(device: int, *, address: int = 0, length: int = 0, data: int
     return _CONTROL_COMMAND.pack(device, WHOLE_DEVICE, length, address, data, 0)
 
 
-def device_info(queues: int, depth: int, largest_bytes: int) -> bytes:
+def device_info(queues: int, depth: int, largest_bytes: int, features: Feature = NO_FEATURE) -> bytes:
     """struct ublksrv_ctrl_dev_info that asks for a device; the kernel fills in the rest."""
-    return _DEVICE_INFO.pack(queues, depth, 0, 0, largest_bytes, ANY_DEVICE, 0, 0, 0, 0, 0, 0, 0, 0)
+    return _DEVICE_INFO.pack(queues, depth, 0, 0, largest_bytes, ANY_DEVICE, 0, 0, features, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the kernel granted: it may give fewer queues and a smaller depth than were asked for."""
+    """What the kernel granted: it may give fewer queues and a smaller depth than were asked for.
+
+    Attributes:
+        device: its number.
+        queues, depth: queues, and requests of each.
+        largest_bytes: the longest request.
+        state: a `DeviceState`, or one of a later kernel.
+        features: of the kernel's flags those that are known here.
+    """
 
     device: int
     queues: int
     depth: int
     largest_bytes: int
+    state: int = DeviceState.DEAD
+    features: Feature = NO_FEATURE
 
 
 def granted(info: bytes) -> Granted:
     """The device in a struct ublksrv_ctrl_dev_info that came back."""
-    queues, depth, _, _, largest_bytes, device, *_ = _DEVICE_INFO.unpack(info)
-    return Granted(device, queues, depth, largest_bytes)
+    queues, depth, state, _, largest_bytes, device, _, _, flags, *_ = _DEVICE_INFO.unpack(info)
+    return Granted(device, queues, depth, largest_bytes, state, Feature(flags & RECOVERABLE))
 
 
 def parameters(size: int, largest_bytes: int) -> bytes:

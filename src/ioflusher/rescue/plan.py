@@ -14,6 +14,7 @@ from ioflusher.rescue.actions.nbd_disconnect import NbdDisconnect
 from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
 from ioflusher.rescue.actions.nbd_take_over import NbdTakeOver
 from ioflusher.rescue.actions.reserve import Reserve
+from ioflusher.rescue.actions.ublk_recovery import UblkRecovery
 from ioflusher.rescue.freeze import DeviceFreeze
 
 # In the order in which those that lose the same are done: docs/rescue.md has what was measured.
@@ -25,6 +26,7 @@ ACTIONS: tuple[RescueAction, ...] = (
     Reserve(),
     MinFree(),
     NbdTakeOver(),
+    UblkRecovery(),
     MultipathQueueing(),
     FuseAbort(),
     NbdDisconnect(),

@@ -161,7 +161,7 @@ def _served(
         fuse=_fuse(analysis, services),
         multipath=_multipath(analysis, below),
         in_flight=device.in_flight,
-        other_server=other_server(analysis, services) if device.kind is DeviceKind.NBD else None,
+        other_server=other_server(analysis, device.kind, services),
     )
 
 

@@ -3,8 +3,12 @@
 It makes the next free /dev/ublkbN, says so, and serves it until SIGTERM or SIGINT. The kernel hands over as
 many requests at once as the queue is deep. Each queue is served by a thread of its own, request by request,
 so that requests of different queues are under way at once.
+
+With --recover N it makes no device, but waits, with all that it needs, until the server of /dev/ublkbN has
+died, and goes on in its place: without a request lost where that was started with --recoverable.
 """
 
+import argparse
 import contextlib
 import errno
 import mmap
@@ -15,59 +19,12 @@ from dataclasses import dataclass
 from ioflusher.kernel import ublk
 from ioflusher.kernel.io_uring import CommandRing
 from ioflusher.kernel.syscalls import address_of
+from ioflusher.kernel.ublk_control import UblkControl
 from ioflusher.lab.daemons.hardening import Workers, option_parser, run, take_rest, take_state
 from ioflusher.lab.daemons.store import FileStore
 
 NODE_DEADLINE_S = 10.0
-
-
-class UblkControl:
-    """The driver's control device, for one device of it.
-
-    Raises:
-        OSError: the driver is not loaded, or this process may not use it.
-    """
-
-    def __init__(self) -> None:
-        self._fd = os.open(ublk.CONTROL_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-        self._ring = CommandRing(4)
-        self._buffer = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._encoded = True
-
-    def command(self, which: ublk.Control, device: int, *, buffer: bytes = b"", data: int = 0) -> bytes:
-        """Give a command and wait for it; what the kernel left in the buffer.
-
-        Raises:
-            OSError: the kernel refused; says the command.
-        """
-        self._buffer[: len(buffer)] = buffer
-        address = address_of(self._buffer) if buffer else 0
-        words = ublk.control_command(device, address=address, length=len(buffer), data=data)
-        self._ring.send(self._fd, self.number(which), words, 0)
-        ((_, result),) = self._ring.completed()
-        if result < 0:
-            raise OSError(-result, f"{which.name}: {os.strerror(-result)}")
-        return self._buffer[: len(buffer)]
-
-    def number(self, which: ublk.Control | ublk.Io) -> int:
-        """The command's number, as this kernel takes it."""
-        return ublk.encoded(which) if self._encoded else int(which)
-
-    def add(self, queues: int, depth: int, largest_bytes: int) -> ublk.Granted:
-        """Make a device, by numbers as they are since Linux 6.4 or, where these are not known, as before.
-
-        Raises:
-            OSError: the kernel refused.
-        """
-        info = ublk.device_info(queues, depth, largest_bytes)
-        try:
-            answer = self.command(ublk.Control.ADD_DEV, ublk.ANY_DEVICE, buffer=info)
-        except OSError as error:
-            if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            self._encoded = False
-            answer = self.command(ublk.Control.ADD_DEV, ublk.ANY_DEVICE, buffer=info)
-        return ublk.granted(answer)
+LOOK_S = 0.1  # between two looks whether the server that is stood by for has died
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +39,14 @@ class DeviceCommands:
 class UblkQueue:
     """One queue of the device with its memory, all of it taken before the first request."""
 
-    def __init__(self, commands: DeviceCommands, number: int, device: ublk.Granted, store: FileStore) -> None:
-        self._commands = commands
+    _commands: DeviceCommands
+    _mapping: mmap.mmap
+    _descriptors: memoryview
+
+    def __init__(self, number: int, device: ublk.Granted, store: FileStore) -> None:
         self._number = number
         self._store = store
         self._depth = device.depth
-        page = mmap.PAGESIZE
-        length = -(-device.depth * ublk.DESCRIPTOR_BYTES // page) * page
-        self._mapping = mmap.mmap(
-            commands.fd,
-            length,
-            flags=mmap.MAP_SHARED | mmap.MAP_POPULATE,
-            prot=mmap.PROT_READ,
-            offset=ublk.descriptor_offset(number, page),
-        )
-        self._descriptors = memoryview(self._mapping)
         size = device.largest_bytes
         memory = mmap.mmap(
             -1, size * device.depth, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
@@ -104,6 +54,19 @@ class UblkQueue:
         start, whole = address_of(memory), memoryview(memory)
         self._addresses = [start + tag * size for tag in range(device.depth)]
         self._buffers = [whole[tag * size : (tag + 1) * size] for tag in range(device.depth)]
+
+    def attach(self, commands: DeviceCommands) -> None:
+        """Map the queue's requests."""
+        self._commands = commands
+        page = mmap.PAGESIZE
+        self._mapping = mmap.mmap(
+            commands.fd,
+            -(-self._depth * ublk.DESCRIPTOR_BYTES // page) * page,
+            flags=mmap.MAP_SHARED | mmap.MAP_POPULATE,
+            prot=mmap.PROT_READ,
+            offset=ublk.descriptor_offset(self._number, page),
+        )
+        self._descriptors = memoryview(self._mapping)
 
     def serve(self) -> None:
         """Serve requests until the device is stopped.
@@ -165,6 +128,22 @@ def open_when_there(path: str) -> int:
             time.sleep(0.01)
 
 
+def await_death(control: UblkControl, device: int) -> None:
+    """Wait until the device's server has died, and begin to take its place.
+
+    Raises:
+        OSError: the device cannot be recovered.
+    """
+    while True:
+        try:
+            control.command(ublk.Control.START_USER_RECOVERY, device)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(LOOK_S)
+
+
 def main() -> int:
     """The program."""
     parser = option_parser("ioflusher.lab.daemons.ublk", "Serve a file as a block device over ublk.")
@@ -173,6 +152,8 @@ def main() -> int:
     parser.add_argument(
         "--largest", type=int, metavar="KIB", default=256, help="longest request in KiB, each has that (256)"
     )
+    parser.add_argument("--recoverable", action="store_true", help="the device outlives its server")
+    parser.add_argument("--recover", type=int, metavar="N", help="stand by for the server of /dev/ublkbN")
     options = parser.parse_args()
     for name, least, most in (("queues", 1, 64), ("depth", 1, ublk.MAX_QUEUE_DEPTH), ("largest", 4, 1024)):
         if not least <= getattr(options, name) <= most:
@@ -181,36 +162,51 @@ def main() -> int:
     store = FileStore(options.store, direct=options.direct)
     if not store.size or store.size % ublk.SECTOR:
         parser.error(f"--store: expected whole sectors of {ublk.SECTOR} bytes, found {store.size} bytes")
-    workers = Workers()
     control = UblkControl()
-    device = control.add(options.queues, options.depth, options.largest << 10)
+    if options.recover is not None:
+        return serve(options, control, control.info(options.recover), store)
+    device = control.add(
+        options.queues, options.depth, options.largest << 10, recoverable=options.recoverable
+    )
     try:
-        control.command(
-            ublk.Control.SET_PARAMS,
-            device.device,
-            buffer=ublk.parameters(store.size, device.largest_bytes),
-        )
-        commands = DeviceCommands(
-            open_when_there(f"/dev/ublkc{device.device}"),
-            control.number(ublk.Io.FETCH_REQ),
-            control.number(ublk.Io.COMMIT_AND_FETCH_REQ),
-        )
-        queues = [UblkQueue(commands, number, device, store) for number in range(device.queues)]
-        take_rest(options)
-        for queue in queues:
-            workers.start(queue.serve)
-        control.command(ublk.Control.START_DEV, device.device, data=os.getpid())
-        print(f"serving /dev/ublkb{device.device}", flush=True)
-        workers.wait()
-        control.command(ublk.Control.STOP_DEV, device.device)
-        status = workers.join()
-        for queue in queues:
-            queue.close()
-        os.close(commands.fd)
-        return status
+        words = ublk.parameters(store.size, device.largest_bytes)
+        control.command(ublk.Control.SET_PARAMS, device.device, buffer=words)
+        return serve(options, control, device, store)
     finally:
         with contextlib.suppress(OSError):
             control.command(ublk.Control.DEL_DEV, device.device)
+
+
+def serve(options: argparse.Namespace, control: UblkControl, device: ublk.Granted, store: FileStore) -> int:
+    """Serve the device until a signal comes; the exit status."""
+    workers = Workers()
+    queues = [UblkQueue(number, device, store) for number in range(device.queues)]
+    recovers = options.recover is not None
+    if recovers:
+        take_rest(options)
+        print(f"standing by for /dev/ublkb{device.device}", flush=True)
+        await_death(control, device.device)
+    commands = DeviceCommands(
+        open_when_there(f"/dev/ublkc{device.device}"),
+        control.number(ublk.Io.FETCH_REQ),
+        control.number(ublk.Io.COMMIT_AND_FETCH_REQ),
+    )
+    for queue in queues:
+        queue.attach(commands)
+    if not recovers:
+        take_rest(options)
+    for queue in queues:
+        workers.start(queue.serve)
+    begin = ublk.Control.END_USER_RECOVERY if recovers else ublk.Control.START_DEV
+    control.command(begin, device.device, data=os.getpid())
+    print(f"serving /dev/ublkb{device.device}", flush=True)
+    workers.wait()
+    control.command(ublk.Control.STOP_DEV, device.device)
+    status = workers.join()
+    for queue in queues:
+        queue.close()
+    os.close(commands.fd)
+    return status
 
 
 if __name__ == "__main__":

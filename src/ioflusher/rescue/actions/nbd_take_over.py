@@ -8,10 +8,7 @@ store; then the kernel gets the connections that lie ready. Requests that were o
 when their time-out is over: the device's own, or 30 s after they were sent.
 """
 
-import os
-import stat
 import time
-from pathlib import Path
 
 from ioflusher.kernel.nbd_netlink import NbdAttr, NbdGenlCommand, backend_attribute, number_attribute
 from ioflusher.machine.snapshot import Memory
@@ -22,8 +19,9 @@ from ioflusher.nbd.kernel_client.fence import Fence
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
 from ioflusher.nbd.kernel_client.reconnect import SpareConnections, shows_taken
 from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
+from ioflusher.rescue.actions.same_store import KILLABLE, check_same_store, lost_with_server
 from ioflusher.rescue.errors import RescueError
-from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
+from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.other_server import OtherServer
 
 PATIENCE_S = 120  # for which requests wait without a connection
@@ -43,7 +41,7 @@ class NbdTakeOver(RescueAction):
         device = freeze.device
         if device.kind is not DeviceKind.NBD:
             return self.no("it is no nbd device")
-        if freeze.way not in (FreezeWay.DIRTY_THROTTLING, FreezeWay.SENDING, FreezeWay.UNKNOWN):
+        if freeze.way not in KILLABLE:
             return self.no(f"its server would not end before what it waits for does: {freeze.way.value}")
         other = device.other_server
         if other is None:
@@ -55,9 +53,7 @@ class NbdTakeOver(RescueAction):
         return RescueStep(
             action=self.name,
             loss=Loss.DEVICE,
-            loses=f"what process {other.instead_of} acknowledged and holds in its own memory alone, which "
-            f"is nothing where it stores straight into {other.store} (as ioflusher, nbd-server and nbdkit's "
-            "file plug-in do); its other clients lose their connection",
+            loses=lost_with_server(other) + "; its other clients lose their connection",
             reason=f"{other.name} has {other.store} open, too, and listens at {other.uri}: with its server "
             "killed the device waits for another one, and goes on with that; requests that are on their way "
             f"are sent again within {TIMEOUT_S} s",
@@ -87,7 +83,7 @@ class _TakeOver(Prepared):
         named = index + backend_attribute(backend) if backend else index
         self._fence = Fence((other.instead_of,))
         try:
-            _check_same_store(other)
+            check_same_store(other)
             self._netlink = NbdNetlink()
         except BaseException:
             self._fence.close()
@@ -158,37 +154,3 @@ def _backend(path: str) -> str | None:
         return (sysfs(path) / "backend").read_text().strip() or None
     except OSError:
         return None
-
-
-def _check_same_store(other: OtherServer) -> None:
-    """Raise RescueError unless both have one file open for writing, the same one in the same way."""
-    first, second = written_files(other.instead_of), written_files(other.pid)
-    if len(first) != 1 or first != second:
-        raise RescueError(
-            f"{other.name} does not have the same store as process {other.instead_of} any more",
-            hint=f"both must have {other.store} open for writing, and nothing else, both or neither O_DIRECT",
-        )
-
-
-def written_files(pid: int, root: Path = Path("/")) -> frozenset[tuple[int, int, bool]]:
-    """Files and block devices that a process may write, but logs: device, inode, whether O_DIRECT.
-
-    Raises:
-        RescueError: it cannot be looked at.
-    """
-    directory = root / "proc" / str(pid)
-    found = set()
-    try:
-        for name in os.listdir(directory / "fd"):
-            info = (directory / "fdinfo" / name).read_text()
-            flags = int(info.partition("flags:")[2].split()[0], 8)
-            if flags & os.O_ACCMODE == os.O_RDONLY or flags & os.O_APPEND:  # a log is no store
-                continue
-            status = os.stat(directory / "fd" / name)
-            if stat.S_ISREG(status.st_mode):
-                found.add((status.st_dev, status.st_ino, bool(flags & os.O_DIRECT)))
-            elif stat.S_ISBLK(status.st_mode):
-                found.add((status.st_rdev, 0, bool(flags & os.O_DIRECT)))
-    except (OSError, ValueError, IndexError) as error:
-        raise RescueError(f"the files of process {pid} cannot be seen: {error}") from error
-    return frozenset(found)
