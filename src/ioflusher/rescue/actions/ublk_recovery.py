@@ -96,5 +96,5 @@ def _check_recoverable(name: str) -> None:
     if info.features != ublk.RECOVERABLE:
         raise RescueError(
             f"/dev/{name} ends with its server: it was made without UBLK_F_USER_RECOVERY and _REISSUE",
-            hint="with ublksrv: ublk add -r 1 -i 1",
+            hint="its server has to ask for both when it makes the device",
         )
