@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,7 +125,8 @@ def pressure(stage: Stage, rounds: int) -> None:
         frozen_before = before
         while (now := time.monotonic()) - began < DEADLINE_S and now - moved < UNTOUCHED_S:
             resources = triggers.wait(0.1)
-            if completed != (completed := stage.requests.read()[0]):
+            before_look, (completed, in_flight) = completed, stage.requests.read()
+            if completed != before_look or not in_flight:
                 moved, frozen_before = time.monotonic(), pressure_totals()
                 woken = []
             woken += [[round(time.monotonic() - moved, 2), *resources]] if resources else []
@@ -270,29 +272,32 @@ def abort(stage: Stage, rounds: int) -> None:
 def take_over(stage: Stage, rounds: int) -> None:
     """nbd-take-over, by `rescue --now`: another server of the same store, which has the state; the last part.
 
-    The device is attached over netlink, where its stage has set it up by ioctl.
+    The device is another one with a copy of the store, attached over netlink: the stage's own was by ioctl.
     """
     (daemon,) = stage.daemons
-    store = store_of(daemon)
     subprocess.run(("umount", stage.device), check=True)
-    detached, _ = run_program("nbd", "detach", stage.device)
-    attached, told = run_program(
-        "nbd", "attach", "--netlink", stage.device, "nbd+unix:///?socket=/run/lab/nbd.sock"
-    )
-    subprocess.run(("mount", stage.device, stage.directory), check=True)
-    argv = [sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--unix", "/run/second.sock", "--store", store]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as second:
+    store = shutil.copy(store_of(daemon), "/store/copy")
+    stage.device = "/dev/nbd1"
+    argv = [sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--store", store, "--unix"]
+    with (
+        subprocess.Popen([*argv, "/run/first.sock", "--no-io-flusher"], stdout=subprocess.PIPE) as first,
+        subprocess.Popen([*argv, "/run/second.sock"], stdout=subprocess.PIPE) as second,
+    ):
+        assert first.stdout is not None
         assert second.stdout is not None
-        say(
-            "take-over",
-            detached=detached,
-            attached=attached,
-            told=told,
-            second=second.stdout.readline().decode(),
-        )
-        name = Path(stage.device).name
-        ended(stage, 0, "--stalled", "3", "--only", "nbd-take-over", "--allow-loss", name)
-        say("first server", gone=not Path(f"/proc/{daemon}/fd").exists())
+        uri = first.stdout.readline().decode().split()[-1]
+        other = second.stdout.readline().decode().split()[-1]
+        status, told = run_program("nbd", "attach", "--netlink", stage.device, uri)
+        subprocess.run(("mount", stage.device, stage.directory), check=True)
+        stage.daemons, stage.requests = [first.pid], DeviceRequests("nbd1")
+        say("take-over", status=status, told=told, first=uri, second=other)
+        options = ("--only", "nbd-take-over", "--allow-loss", "nbd1")
+        ended(stage, 0, "--stalled", "3", *options)
+        say("servers", first=first.poll(), second=second.poll())
+        subprocess.run(("umount", stage.directory), check=False)
+        run_program("nbd", "detach", stage.device)
+        first.kill()
+        second.terminate()
 
 
 def ublk_recovery(stage: Stage, rounds: int) -> None:
