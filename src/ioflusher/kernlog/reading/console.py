@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 
 from ioflusher.kernlog.reading import lockdep
 from ioflusher.kernlog.reading.events import event_of
@@ -146,10 +146,11 @@ _LABELS_NEXT = LazyPattern(
 )
 # a mail broke the line behind the mark of doubt
 _DOUBT_NEXT = LazyPattern(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
-# a function's name and nothing else, as people write stacks down
+# a function's name and perhaps a remark, as people write stacks down, also as trees
 _NAME = LazyPattern(
-    r"^\s*(?:[-=]+>\s*|[|*]\s*|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\(\))?"
-    r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?\s*$"
+    r"^\s*(?:[-=]+>\s*|[|*+`\\\u2502\u2514\u251c\u2500 -]*[|*+`\\\u2502\u2514\u251c\u2500]+-*>?\s*"
+    r"|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\([\w&>, *.-]{0,40}\))?"
+    r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?(?:\s+(?://|/\*|#|<[-=]|[-=]+>|--|\().*)?\s*$"
 )
 _NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
 # the registers of an oops or a warning, which may be cut: whoever has its instruction pointer or code segment
@@ -326,6 +327,8 @@ class Reader:
         awaited = draft is not None and not draft.frames and draft.lockdep is None
         known = sum(role_of(frame.function) is not None for frame, _, _ in names)
         if len(names) >= (2 if awaited else 4) and 2 * known >= len(names):
+            if _is_tree(names):
+                names.reverse()
             for frame, line, raw in names:
                 yield from self._take_frame(frame, line.text, line, raw)
             return
@@ -514,6 +517,13 @@ def _is_torn(text: str) -> bool:
     """Whether a line may be the beginning of a head that a mail broke."""
     short = len(text) < 100 and (text[-1].isdigit() or text[-1].isspace() or text[-2:-1] == " ")
     return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
+
+
+def _is_tree(names: list[tuple[Frame, Line, RawLine]]) -> bool:
+    """Whether names stand ever further to the right: who calls stands above whom it calls."""
+    columns = [raw.data.find(frame.function.encode()) for frame, _, raw in names]
+    steps = list(pairwise(columns))
+    return all(one <= two for one, two in steps) and 2 * sum(one < two for one, two in steps) > len(steps)
 
 
 def _softly(broken: RawLine) -> bytes:

@@ -24,7 +24,7 @@ _FORMS = tuple(
         (
             "Kill",
             EventKind.OOM_KILL,
-            r"(?:Out of memory|[Mm]emory cgroup out of memory)[^:]{0,40}:.{0,80}?Kill(?:ed)? "
+            r"(?:(?:Out of memory|[Mm]emory cgroup out of memory)[^:]{0,40}:.{0,80}?Kill(?:ed)?|Killed) "
             r"process (?P<number>\d+),? "
             r"?\(?(?P<subject>[^)]{1,64})\)?",
         ),

@@ -100,6 +100,8 @@ _FORMS = (
     ),
     # some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
     _Form("+0x", rf"(?<=\])\s*{_DOUBT}{_SYMBOL}(?:\[\w+\])?{_OFFSET}\s*$"),
+    # kdb: "0xa00000020b8e6050 [xfs]xfs_iextract+0x190"
+    _Form("+0x", rf"(?<!\S)0x[0-9a-f]{{8,16}}\s+(?:\[(?P<module>\w+)\])?{_SYMBOL}{_OFFSET}\s*$"),
     # crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
     # "#" or the stack's address, and mail programs break the line behind "at"
     _Form(

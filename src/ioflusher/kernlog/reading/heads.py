@@ -102,6 +102,11 @@ _HISTORY = LazyPattern(
 # crash's extension PyKdump
 _PYKDUMP = LazyPattern(r"\bPID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
 _VENDOR = LazyPattern(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
+# kdb's "Stack traceback for pid 1234", and below: task, pid, parent, whether it runs, processor, state
+_KDB = LazyPattern(r"\bStack traceback for pid (?P<tid>\d+)\s*$")
+_KDB_STATE = LazyPattern(
+    r"(?<!\S)0x[0-9a-f]{8,16}\s+(?P<tid>\d+)\s+\d+\s+\d+\s+\d+\s+(?P<state>[RSDTZX])\s*(?:0x|\*|$)"
+)
 _PROC_COMM = LazyPattern(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
@@ -125,6 +130,10 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
     if "Task name:" in text and (found := _VENDOR.search(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]))
+    if "traceback" in text and (found := _KDB.search(text)):
+        return Head(Source.CRASH, None, None, int(found["tid"]))
+    if " 0x" in text and (found := _KDB_STATE.search(text)):
+        return Head(Source.CRASH, None, None, int(found["tid"]), found["state"])
     if "PID=" in text and (found := _PYKDUMP.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
     if _may_be_history(text) and (found := _HISTORY.search(text)):

@@ -1,10 +1,10 @@
 """The parts of a log that can matter, found fast: gigabytes go by, kilobytes are read line by line.
 
 A stack betrays itself by its frames. So what is looked for is anchors, and everything `BEFORE` and `AFTER`
-an anchor is read. In the first `THOROUGH` bytes anchors are all of `_ANCHORS` (heads, events,
-frames of every form). Behind that only frames as the kernel prints them count ("+0x"), which costs little
-more than reading the bytes; unless the beginning held stacks of another form (crash, decoded ones), in
-which case the whole log is read thoroughly.
+an anchor is read; also the log's beginning, which may be all of it: a mail, whose stacks are names alone.
+In the first `THOROUGH` bytes anchors are all of `_ANCHORS` (heads, events, frames of every form). Behind that
+only frames as the kernel prints them count ("+0x"), which costs little more than reading the bytes; unless
+the beginning held stacks of another form (crash, decoded ones): then the whole log is read thoroughly.
 """
 
 import re
@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 # With its context a chunk stays below 128 KiB, from where on malloc() maps memory of its own: reading a
 # gigabyte into such a buffer took 0.66 s in the kernel where it was measured, into this one 0.14 s.
 CHUNK = 120 << 10
+BEGINNING = 16 << 10
 THOROUGH = 2 << 20
 BEFORE = 1536
 AFTER = 512
@@ -79,7 +80,7 @@ def relevant_lines(stream: Readable, progress: Callable[[int], None] | None = No
     # one buffer for the whole log: copying and allocating would take longer than searching
     data = bytearray(BEFORE + CHUNK)
     tail = 0  # bytes kept from the last chunk, not given out: an anchor's context, perhaps
-    spill = 0  # how far an anchor's context reaches into this chunk
+    spill = BEGINNING  # how far an anchor's context reaches into this chunk
     offset = 0  # of the buffer's first byte in the log
     thorough_until = float(THOROUGH)
     marked = False  # whether the last chunk had a mark of another form of stacks
