@@ -81,8 +81,10 @@ class Diagnoser:
             case TaskReport():
                 self._take_report(record)
             case Event():
+                again = record.kind is EventKind.OOM_KILL and record.number in self._facts.killed
                 self._facts.learn_event(record)
-                self._count(record)
+                if not again:
+                    self._count(record)
             case DeviceServer():
                 self._facts.servers.append(record)
             case LockdepReport():

@@ -33,6 +33,8 @@ class Facts:
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
+        killed: the processes that the OOM killer chose.
+        victims: those of them that it chose because the machine's memory was short, not a memory cgroup's.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
 
@@ -41,6 +43,8 @@ class Facts:
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     present: set[str] = field(default_factory=set)
+    killed: set[int] = field(default_factory=set)
+    victims: set[int] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
     def learn_case(self, case: Case) -> None:
@@ -63,6 +67,11 @@ class Facts:
             if event.subject and not event.subject.endswith(" DMA"):
                 known = event.number if self.worst_margin is None else self.worst_margin
                 self.worst_margin = min(known, event.number)
+        elif event.kind is EventKind.OOM_KILL and event.number is not None:
+            if len(self.killed) < MAX_REMEMBERED and event.number not in self.killed:
+                self.killed.add(event.number)
+                if "cgroup" not in event.text:
+                    self.victims.add(event.number)
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
             self._remember_families((event.subject.rstrip("0123456789"),))
 
@@ -87,6 +96,10 @@ class Facts:
     def excused(self, daemon: Daemon) -> bool:
         """Whether a daemon of such a name serves nothing of this machine, since others in the log say so."""
         return daemon.unless in self.present
+
+    def is_victim(self, report: TaskReport) -> bool:
+        """Whether the OOM killer chose a task, to free the machine's memory."""
+        return not self.victims.isdisjoint({report.pid, report.tid})
 
     @property
     def exhausted(self) -> bool:

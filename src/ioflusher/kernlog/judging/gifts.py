@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, first_words
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, first_words
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -89,8 +89,10 @@ def _tagged(case: Case) -> Iterator[End]:
     for step in body.inner:
         for verb, thing, reason in step.things():
             if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
-                # compaction has some pages locked while it waits for another
-                whose = Meets.OTHERS if step.role is Role.COMPACTION else Meets.EVERYBODYS
+                # compaction has some pages locked while it waits for another; and where it does not show
+                # which bit of a page is waited for, it is not the lock of one that is locked already
+                others = step.role is Role.COMPACTION or (thing is Thing.PAGE and body.wait is Wait.PAGE)
+                whose = Meets.OTHERS if others else Meets.EVERYBODYS
                 scope = family(step.part) if thing is Thing.HELD else None
                 because = f"its reclaim is in {step.frame.name}() ({reason})"
                 yield End(thing, scope, _CERTAIN, because, None, whose)
@@ -215,7 +217,11 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         yield End(
             Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, Meets.OWN
         )
-    if body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
+    if facts.victims and body.reclaim is Reclaim.DIRECT and body.wait is Wait.RECLAIM_THROTTLE:
+        yield End(Thing.HELD, OF_A_VICTIM, _PROBABLE, "it asked for memory, perhaps with that lock in hand")
+    if facts.is_victim(case.report):
+        yield End(Thing.VICTIM, None, _CERTAIN, "the OOM killer chose it")
+    elif not facts.victims and body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)
 

@@ -23,6 +23,8 @@ IO_WAITS = frozenset(
 HELD_WAITS = frozenset(
     {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU}
 )
+# whatever the OOM killer's choice waits for: until it is gone, nobody who asks for memory gets on
+OF_A_VICTIM = "the OOM killer's choice"
 ANSWERS = frozenset({Wait.DAEMON, Wait.SERVER})
 _DIRECTLY = {
     Wait.INODE: Thing.INODE,
@@ -63,9 +65,17 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         yield _fewer_dirty_pages(case, what)
     if body.wait is Wait.RECLAIM_THROTTLE and body.first(Role.HIGH_THROTTLE) is None:
         yield End(Thing.RECLAIM, None, _PROBABLE, what)
+        asleep = next((step for step in body.steps if step.role not in SILENT), None)
+        if asleep is not None and asleep.role is Role.DIRECT_RECLAIM:
+            yield End(Thing.KSWAPD, None, _PROBABLE, Thing.KSWAPD.words)
         if body.reclaim is Reclaim.DIRECT and not facts.exhausted:
             missing = "whether the pages that are waited for are on the device that it serves"
             yield End(Thing.IO, None, _POSSIBLE, "pages to be written", missing)
+    if body.reclaim is Reclaim.DIRECT and body.wait is Wait.RECLAIM_THROTTLE and facts.victims:
+        missing = "whether the OOM killer waits for that task"
+        yield End(Thing.VICTIM, None, _PROBABLE, "memory of the OOM killer's choice", missing)
+    if body.reclaim is None and body.wait is Wait.LOCK and facts.is_victim(case.report):
+        yield End(Thing.HELD, OF_A_VICTIM, _POSSIBLE, what)
     yield from _held(case, what)
     yield from _io(case, what)
 

@@ -115,6 +115,8 @@ _RECLAIM_OWNER = {
     Role.KSWAPD: Reclaim.KSWAPD,
     Role.FORCED_RECLAIM: Reclaim.FORCED,
 }
+# what sleeps on purpose; the compiler may have put the function that does into its caller
+THROTTLES_ITSELF = (Role.RECLAIM_THROTTLE, Role.DIRECT_RECLAIM, Role.RECLAIM)
 _THROTTLES = {Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
 _PAGES_GO = {Role.SWAP_OUT, Role.PAGE_OUT}
 # What says by itself what a thread waits for. A general primitive (a lock, a completion, "I/O") is
@@ -159,8 +161,8 @@ def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
     """
     counted = tuple(frame for frame in frames if frame.reliable) or frames
     steps = tuple(Step(frame, role_of(frame.function)) for frame in counted)
-    if len(steps) > 2 and steps[-1].role is Role.SCHEDULE and steps[0].role in _THREADS_BEGIN:
-        steps = steps[::-1]  # a log viewer that shows the newest line first
+    if _is_turned(steps):
+        steps = steps[::-1]
     reclaim, entry = _find_reclaim(steps, comm)
     if reclaim is None:
         return Anatomy(steps, None, (), steps, _wait_of(steps))
@@ -172,6 +174,15 @@ def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
         while (deeper := _next_allocation(steps, begin)) is not None:
             begin = deeper
     return Anatomy(steps, reclaim, steps[:entry], steps[begin + 1 :], _wait_of(steps))
+
+
+def _is_turned(steps: tuple[Step, ...]) -> bool:
+    """Whether the outermost frame comes first: in a viewer's log, or as people write stacks."""
+    if len(steps) > 2 and steps[-1].role is Role.SCHEDULE and steps[0].role in _THREADS_BEGIN:
+        return True
+    ways_in = [i for i, step in enumerate(steps) if step.role in _RECLAIM_OWNER]
+    work = [i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK - _RECLAIM_OWNER.keys()]
+    return bool(ways_in and work) and ways_in[-1] < work[0]
 
 
 def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | None, int]:
@@ -239,6 +250,10 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             continue
         if role is Role.RECLAIM_THROTTLE and _throttled_writer(steps):
             return Wait.DIRTY_THROTTLE
+        if role is Role.IDLE and primitive is Wait.LOCK:
+            continue  # it waits for a lock there, not for work; or the frame is left over
+        if role in THROTTLES_ITSELF and sleeps and not unlisted and primitive is None:
+            return Wait.RECLAIM_THROTTLE
         wait = _judge(role, primitive)
         # it gave up the processor in a function that the table does not list
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE
@@ -253,6 +268,8 @@ def _which_bit(callers: tuple[Step, ...]) -> Wait:
         return Wait.PAGE
     if caller.role is Role.PAGE_LOCK or caller.does(Verb.WAITS, Thing.SWAPPED):
         return Wait.PAGE_LOCK
+    if caller.role is Role.FS_WAIT:
+        return Wait.FS  # a bit of the file system's own
     return Wait.WRITEBACK if caller.role in (Role.WRITEBACK_WAIT, Role.RECLAIM) else Wait.PAGE
 
 

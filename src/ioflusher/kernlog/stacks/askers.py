@@ -126,9 +126,9 @@ def asker_of(
     if daemon:
         return Asker(Service.DAEMON, part, daemon)
     roles = {step.role for step in body.outer}
-    # an NFS server's thread answers other machines; only its own mounts' workers complete I/O here
-    names = families(tuple(step for step in body.outer if step.role is not Role.NFS_SERVER))
-    if is_kernel_thread(report, body):
+    names = families(body.outer)
+    # an NFS server's thread answers other machines, and what it reads may be another server's
+    if is_kernel_thread(report, body) and Role.NFS_SERVER not in roles:
         drivers = families(tuple(step for step in body.outer if step.role is Role.BLOCK))
         # the outermost is the worker's own; what stands below it may be a file system that it writes to
         mine = [name for name in names if name in completing_families() or name in drivers]

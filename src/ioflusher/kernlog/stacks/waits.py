@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernlog.reading.frames import Frame
-from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
+from ioflusher.kernlog.stacks.anatomy import THROTTLES_ITSELF, Anatomy, Reclaim, Step, Wait, dissect
 from ioflusher.kernlog.stacks.roles import Role, role_of
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
@@ -112,7 +112,7 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
         case StackKind.RECLAIM_THROTTLED if body.first(Role.HIGH_THROTTLE):
             return "it is over its memory cgroup's memory.high, and the kernel made it sleep for that"
         case StackKind.RECLAIM_THROTTLED:
-            where = next(s.frame.name for s in body.steps if s.role is Role.RECLAIM_THROTTLE)
+            where = next(s.frame.name for s in body.steps if s.role in THROTTLES_ITSELF)
             return f"{need}, and direct reclaim made it sleep in {where}() until other writes end"
         case StackKind.RECLAIM_SPINNING:
             return (
