@@ -41,7 +41,7 @@ def test_one_half() -> None:
             'stor = "file"',
             "20: unknown key daemon.stor\n  hint: did you mean daemon.store",
         ),
-        ('size = "96M"', 'size = "96T"', "24: workload.size: expected at most 256 MiB, device.size, found "),
+        ('size = "96M"', 'size = "96T"', "24: workload.size: expected at most device.size (256 MiB), found "),
         (
             'memory = "512M"',
             'memory = "64M"',

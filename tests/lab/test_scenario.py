@@ -44,12 +44,6 @@ def test_builtin_scenarios_are_whole(name: str) -> None:
         ),
         ('size = "188M"', "size = 0", "workload.size: expected more than nothing, found 0", None),
         ('size = "256M"', "size = 0", "device.size: expected more than nothing, found 0", None),
-        (
-            'size = "188M"',
-            'size = "100T"',
-            "workload.size: expected at most 656 MiB, machine.memory and device.size together, found",
-            None,
-        ),
         ('chunk = "4M"', "chunk = 0", "workload.chunk: expected more than nothing, found 0", None),
         ("pause_ms = ", "pause_ms = -", "workload.pause_ms: expected a whole number from 0", "milliseconds"),
         ("pause_ms = ", "passes = 0 #", "workload.passes: expected a whole number from 1", None),
