@@ -15,7 +15,7 @@ from ioflusher.model.reclaim import add_kswapd, can_be_throttled
 from ioflusher.model.run import Happened, RunOutcome, RunResult, run
 from ioflusher.model.scale import small
 from ioflusher.model.transitions import Program, TransitionSystem
-from ioflusher.model.writeback import DirtyDomain
+from ioflusher.model.writeback import DirtyDomain, DirtyLimit
 from ioflusher.report.model_words import half_outcome
 from ioflusher.scenario.file import find_scenario
 from ioflusher.scenario.records import Scenario
@@ -98,7 +98,7 @@ def test_how_long_it_looks_in_vain(version: tuple[int, int], milliseconds: int) 
     """17 rounds, each with a pause: a jiffy since reclaim_throttle() of 5.16, a tenth of a second before."""
     linux = Linux(version, UNIT)
     linux.kills = True
-    linux.domain = DirtyDomain(8, 4)
+    linux.domain = DirtyDomain(DirtyLimit(8, 0), DirtyLimit(4, 0))
     make_zone(linux, size=20 * UNIT, clean=2 * UNIT, min_free=4 * UNIT)
     code = Code()
     with code.loop():
@@ -114,7 +114,7 @@ def throttled(*, realtime: bool, flags: int = 0) -> tuple[list[Happened], RunRes
     """One task allocates fast, as a real-time task or not; another one comes when half of min is left."""
     linux = Linux((6, 12), UNIT)
     linux.realtime = realtime
-    linux.domain = DirtyDomain(8, 4)
+    linux.domain = DirtyDomain(DirtyLimit(8, 0), DirtyLimit(4, 0))
     zone = make_zone(linux, size=64 * UNIT, clean=40 * UNIT, min_free=8 * UNIT)
     eater = Code()
     for _ in range(30):

@@ -18,6 +18,7 @@ from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, TransitionSystem, number
 from ioflusher.model.writeback import (
     DirtyDomain,
+    DirtyLimit,
     _pause,
     balance_dirty_pages,
     make_backing_device,
@@ -37,7 +38,7 @@ def kernel(version: Version = (6, 12), *, min_free: int = 16, size: int = 400, c
     """One with a zone of so many units."""
     linux = Linux(version, UNIT)
     make_zone(linux, size=size * UNIT, clean=clean * UNIT, min_free=min_free * UNIT)
-    linux.domain = DirtyDomain(64, 32)
+    linux.domain = DirtyDomain(DirtyLimit(64, 0), DirtyLimit(32, 0))
     return linux
 
 
@@ -220,6 +221,40 @@ def test_the_limits_of_dirty_memory(dirty: int, way: str) -> None:
     assert dirtied(dirty=dirty, own=dirty, written=dirty) == {way}
 
 
+@pytest.mark.parametrize(
+    ("percent", "free", "dirty", "limits"),
+    [
+        ((20, 10), 300, 0, (75, 37)),
+        ((20, 10), 100, 0, (35, 17)),  # 200 became anonymous memory
+        ((20, 10), 90, 10, (35, 17)),  # what is dirty or being written still counts
+        ((20, 10), 20, 0, (20, 10)),  # what lies below the high watermark, 24, does not
+        ((10, 10), 300, 0, (37, 18)),  # a background that is not below the limit is a half of it
+        ((0, 0), 300, 0, (1, 0)),
+    ],
+)
+def test_limits_that_are_shares_of_memory(
+    percent: tuple[int, int], free: int, dirty: int, limits: tuple[int, int]
+) -> None:
+    """global_dirtyable_memory(): what is free beyond watermarks, and pages of files; none of anonymous."""
+    linux = kernel()
+    linux.domain = DirtyDomain(DirtyLimit(0, percent[0]), DirtyLimit(0, percent[1]))
+    pool = BioPool(linux.variable("bio_pool", 2, 2))
+    disk = DiskDriver(linux, "vda", request_ns=1)
+    make_backing_device(linux, disk, pool)
+    state = {"free": free, "clean": 100, "vda_dirty": dirty // 2, "vda_writeback": dirty - dirty // 2}
+    assert tuple(value(limit, **state) for limit in linux.domain.limits(linux)) == limits
+
+
+def test_a_limit_in_bytes_is_no_share() -> None:
+    """vm.dirty_bytes stays what it is; a background in percent is still one, and a half of it at most."""
+    linux = kernel()
+    linux.domain = DirtyDomain(DirtyLimit(64, 0), DirtyLimit(0, 10))
+    found = [
+        [value(each, free=free, clean=100) for each in linux.domain.limits(linux)] for free in (300, 900)
+    ]
+    assert found == [[64, 37], [64, 32]]
+
+
 def test_a_real_time_task_has_a_quarter_more() -> None:
     """domain_dirty_limits(): a quarter and a 32nd of the limit, of both of them: 82 and 42 here."""
     assert dirtied(dirty=62, own=0, realtime=True) == {"goes on"}
@@ -243,12 +278,12 @@ def test_how_long_a_pause_is() -> None:
     linux = kernel()
     unit_ns = UNIT * 10**9 // (100 << 20)
     dirty = linux.variable("dirty", 0, 100)
-    pause = _pause(linux, dirty, 48, 64)
+    pause = _pause(linux, dirty, number(48), number(64))
     assert value(pause, dirty=56) == unit_ns
     assert Fraction(value(pause, dirty=48), unit_ns).limit_denominator(10) == Fraction(1, 2)
     assert value(pause, dirty=60) == unit_ns * 8**3 // (8**3 - 4**3)
     assert value(pause, dirty=64) == 200_000_000
-    assert value(_pause(linux, dirty, 1, 1), dirty=1) == unit_ns, "limits of a unit"
+    assert value(_pause(linux, dirty, number(1), number(1)), dirty=1) == unit_ns, "limits of a unit"
 
 
 @pytest.mark.parametrize("name", builtin_scenarios())

@@ -76,6 +76,6 @@ def test_the_whole_has_the_reserve_that_is_advised() -> None:
         more = {}
         for measures in (frozenset[Measure](), frozenset((REALTIME,))):
             system = _whole(scenario, measures, 3, version)
-            more[bool(measures)] = next(each.units for each in system.levels if each.name == "min")
+            more[bool(measures)] = next(int(each.units.text) for each in system.levels if each.name == "min")
         unit = Scale().unit_bytes
         assert more == {False: base // unit, True: (base + part * 3 * (1280 << 10)) // unit}

@@ -51,7 +51,7 @@ def test_the_end_of_the_freeze(page: str, halves: tuple[ModelHalf, ModelHalf]) -
     assert without["stacks"][stack][0] == "balance_dirty_pages"
     names = [variable["name"] for variable in without["variables"]]
     assert dict(zip(names, last["v"], strict=True)) == halves[0].result.values
-    marks = {level["name"]: (level["at"], last["e"][n]) for n, level in enumerate(without["levels"])}
+    marks = {level["name"]: (last["a"][n], last["e"][n]) for n, level in enumerate(without["levels"])}
     assert marks["limit"][1] >= marks["limit"][0]
     assert without["order"][0] == daemon
 

@@ -21,7 +21,7 @@ from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem, number
 from ioflusher.model.versions import holds
 from ioflusher.model.workload import WORKLOAD, add_presser, add_reader, add_toucher, add_writer
-from ioflusher.model.writeback import BackingDevice, DirtyDomain, add_flusher, make_backing_device
+from ioflusher.model.writeback import BackingDevice, DirtyDomain, DirtyLimit, add_flusher, make_backing_device
 from ioflusher.model.xfs import INODE_BYTES, XfsInodes
 from ioflusher.model.xfs import KINDS as XFS_KINDS
 from ioflusher.scenario.daemons import describe
@@ -174,14 +174,12 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
     read = scenario.pressure.size if scenario.pressure.kind == "reader" else 0
     make_zone(linux, size=size, clean=min(read, size * 3 // 4), min_free=min_free)
 
-    def limit(name: str, percent: int) -> int:
+    def limit(name: str, percent: int) -> DirtyLimit:
         in_bytes = int(sysctl.get(f"vm.{name}_bytes", 0))
-        return linux.units(
-            in_bytes or scenario.machine.memory * int(sysctl.get(f"vm.{name}_ratio", percent)) // 100
-        )
+        return DirtyLimit(linux.units(in_bytes), int(sysctl.get(f"vm.{name}_ratio", percent)))
 
-    thresh, background = limit("dirty", 20), limit("dirty_background", 10)
-    linux.domain = DirtyDomain(thresh, background if background < thresh else thresh // 2)
+    # the kernel's own percentages, vm_dirty_ratio and dirty_background_ratio
+    linux.domain = DirtyDomain(limit("dirty", 20), limit("dirty_background", 10))
 
 
 def _check_modelled(scenario: Scenario) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.code import Code, Ways
-from ioflusher.model.transitions import Expression, Level, Program, TransitionSystem, Variable
+from ioflusher.model.transitions import Expression, Level, Program, TransitionSystem, Variable, number
 
 if TYPE_CHECKING:
     from ioflusher.model.block import BlockDriver
@@ -114,11 +114,12 @@ class Linux:
         """Watermarks, and the limits of dirty memory where there can be any."""
         zone, domain = self.zone, self.domain
         for name, units in (("min", zone.wmark_min), ("low", zone.wmark_low), ("high", zone.wmark_high)):
-            yield Level(name, units, "free memory", zone.free)
+            yield Level(name, number(units), "free memory", zone.free)
         if domain.backing:
-            for name, units in (
-                ("background", domain.bg_thresh),
-                ("free run", (domain.thresh + domain.bg_thresh) // 2),
-                ("limit", domain.thresh),
+            thresh, bg_thresh = domain.limits(self)
+            for name, limit in (
+                ("background", bg_thresh),
+                ("free run", (thresh + bg_thresh) // 2),
+                ("limit", thresh),
             ):
-                yield Level(name, units, "dirty memory, under writeback included", domain.dirty)
+                yield Level(name, limit, "dirty memory, under writeback included", domain.dirty)

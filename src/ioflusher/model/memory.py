@@ -114,14 +114,16 @@ def filemap_alloc_folio(
     alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=realtime, label=label)
 
 
-def kmem_cache_alloc(code: Code, linux: Linux, gfp: int, *, realtime: bool = False) -> None:
+def kmem_cache_alloc(
+    code: Code, linux: Linux, gfp: int, *, realtime: bool = False, objects: int = OBJECTS
+) -> None:
     """An object that is far smaller than a unit: of a slab that has one, else of a new one; mm/slub.c.
 
     The page for that has to be there as for any other allocation, or reclaim has to find it. That it is
-    taken does not show: it is less than a unit, and is soon given back.
+    taken does not show: it is less than a unit, and is soon given back. `objects` are in a slab.
     """
     with code.call("kmem_cache_alloc_node"), code.choice() as ways:
-        with ways.way(weight=OBJECTS - 1):
+        with ways.way(weight=objects - 1):
             pass
         with ways.way(), code.call("___slab_alloc", "allocate_slab"):
             _alloc_pages(code, linux, gfp, {}, realtime=realtime, label="a slab")

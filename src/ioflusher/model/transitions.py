@@ -162,13 +162,18 @@ SCALAR_NAMES = {"minimum": min, "maximum": max, "where": lambda condition, yes, 
 
 def _joined(one: Number, operator: str, other: Number) -> Expression:
     left, right = number(one), number(other)
-    return Expression(f"({left.text} {operator} {right.text})", left.reads | right.reads)
+    return _made(f"({left.text} {operator} {right.text})", left.reads | right.reads)
 
 
 def _called(name: str, *given: Number) -> Expression:
     parts = [number(each) for each in given]
     reads = NOTHING_READ.union(*(part.reads for part in parts))
-    return Expression(f"{name}({', '.join(part.text for part in parts)})", reads)
+    return _made(f"{name}({', '.join(part.text for part in parts)})", reads)
+
+
+def _made(text: str, reads: frozenset[str]) -> Expression:
+    """An expression; of plain numbers alone, its value."""
+    return Expression(text, reads) if reads else Expression(str(int(eval(text, dict(SCALAR_NAMES)))), reads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +255,13 @@ class Level:
 
     Attributes:
         name: such as "low watermark".
-        units: where it is.
+        units: where it is; a limit that is a share of memory moves.
         what: what crosses it, such as "free memory".
         of: how much of that there is.
     """
 
     name: str
-    units: int
+    units: Expression
     what: str
     of: Expression
 

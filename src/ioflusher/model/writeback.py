@@ -8,12 +8,14 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOFS
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import kmem_cache_alloc
-from ioflusher.model.transitions import Expression, Number, Variable, maximum, minimum, number
+from ioflusher.model.transitions import Expression, Variable, maximum, minimum, number, where
 
 # MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
 MAX_PAUSE_NS = 200_000_000
 # MIN_WRITEBACK_PAGES, fs/fs-writeback.c: the least that a flusher takes of an inode at a time
 MIN_WRITEBACK_BYTES = 4 << 20
+# ext4_prealloc_space objects of a slab of a page, 112 bytes each (/proc/slabinfo)
+PREALLOC_SPACES = 36
 # INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
 INIT_BW = 100 << 20
 # bdi_set_max_ratio(), fs/fuse/inode.c: percent of the limits that a device with a strict limit may have
@@ -48,18 +50,48 @@ class BackingDevice:
         return self.dirty + self.writeback
 
 
+@dataclass(frozen=True, slots=True)
+class DirtyLimit:
+    """A limit of dirty memory: vm.dirty_bytes, in units, or vm.dirty_ratio, a percentage; and its background.
+
+    Attributes:
+        units: so many; 0 where percent counts.
+        percent: of what can be dirty at all.
+    """
+
+    units: int
+    percent: int
+
+    def of(self, dirtyable: Expression) -> Expression:
+        """How many units that is, one at least."""
+        return number(self.units) if self.units else maximum(1, dirtyable * self.percent // 100)
+
+
 @dataclass(slots=True)
 class DirtyDomain:
     """struct wb_domain of the whole machine: all backing devices and their limits.
 
     Attributes:
-        thresh, bg_thresh: the limits, in units; vm.dirty_bytes and vm.dirty_background_bytes.
+        limit, background: of all devices together.
         backing: every backing device.
     """
 
-    thresh: int
-    bg_thresh: int
+    limit: DirtyLimit
+    background: DirtyLimit
     backing: list[BackingDevice] = field(default_factory=list)
+
+    def limits(self, linux: Linux) -> tuple[Expression, Expression]:
+        """What the limit and its background are at the moment: domain_dirty_limits(), mm/page-writeback.c.
+
+        Percentages are of global_dirtyable_memory(): what is free beyond totalreserve_pages, and the pages of
+        files, clean or not. Anonymous memory is no part of it.
+        """
+        zone = linux.zone
+        dirtyable = maximum(0, zone.free - zone.wmark_high) + zone.clean
+        for backing in self.backing:
+            dirtyable = dirtyable + (backing.dirty if backing.temporary else backing.unwritten)
+        thresh, background = self.limit.of(dirtyable), self.background.of(dirtyable)
+        return thresh, where(background >= thresh, thresh // 2, background)
 
     @property
     def dirty(self) -> Expression:
@@ -130,7 +162,7 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
     (wb_calc_thresh()); here each device has the same.
     """
     domain = linux.domain
-    thresh, bg_thresh = domain.thresh, domain.bg_thresh
+    thresh, bg_thresh = domain.limits(linux)
     if realtime:  # domain_dirty_limits(): rt_or_dl_task() gets a quarter more
         thresh, bg_thresh = thresh + thresh // 4 + thresh // 32, bg_thresh + bg_thresh // 4 + thresh // 32
     freerun = (thresh + bg_thresh) // 2
@@ -150,26 +182,29 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
             code.wait(free | (dirty < thresh) | backing.unwritten.is_(0), "less dirty memory in the machine")
 
 
-def _share(domain: DirtyDomain, backing: BackingDevice, limit: int) -> int:
+def _share(domain: DirtyDomain, backing: BackingDevice, limit: Expression) -> Expression:
     """__wb_calc_thresh(): the part of a limit that is one device's; less than a unit with a strict limit."""
-    return limit * MAX_RATIO // 100 if backing.strictlimit else max(1, limit // len(domain.backing))
+    return limit * MAX_RATIO // 100 if backing.strictlimit else maximum(1, limit // len(domain.backing))
 
 
-def _pause(linux: Linux, dirty: Expression, freerun: int, limit: int) -> Number:
+def _pause(linux: Linux, dirty: Expression, freerun: Expression, limit: Expression) -> Expression:
     """Nanoseconds for a unit: its time at INIT_BW, over pos_ratio_polynom(), at most MAX_PAUSE."""
     setpoint = (freerun + limit) // 2
-    span = max(1, limit - setpoint)
+    span = maximum(1, limit - setpoint)
+    cube = span * span * span
     unit_ns = linux.unit_bytes * 1_000_000_000 // INIT_BW
-    distance = number(setpoint) - dirty
-    ratio = distance * distance * distance + span**3
-    return minimum(MAX_PAUSE_NS, number(unit_ns * span**3) // maximum(1, ratio))
+    distance = setpoint - dirty
+    ratio = distance * distance * distance + cube
+    return minimum(MAX_PAUSE_NS, cube * unit_ns // maximum(1, ratio))
 
 
 def map_blocks(code: Code, linux: Linux, backing: BackingDevice) -> None:
     """The flusher finds blocks for delayed ones: ext4_map_blocks(), fs/ext4/inode.c.
 
     It allocates with GFP_NOFS while it holds i_data_sem, for which whoever writes to the file waits
-    (ext4_da_get_block_prep()). It does not carry the state, so that it may write to swap to find memory.
+    (ext4_da_get_block_prep()). It does not carry the state, so that it may write to swap to find memory. What
+    it keeps is an ext4_prealloc_space for each chunk; an ext4_allocation_context is given back at once, so
+    that the next one finds it.
     """
     sem = backing.i_data_sem
     if sem is None:
@@ -177,7 +212,7 @@ def map_blocks(code: Code, linux: Linux, backing: BackingDevice) -> None:
     with code.call("ext4_writepages", "ext4_do_writepages", "mpage_map_and_submit_extent", "ext4_map_blocks"):
         code.step(f"i_data_sem of a file on {backing.device.name}", {sem: linux.next_pid()}, when=sem.is_(0))
         with code.call("ext4_ext_map_blocks", "ext4_mb_new_blocks"):
-            kmem_cache_alloc(code, linux, GFP_NOFS)
+            kmem_cache_alloc(code, linux, GFP_NOFS, objects=PREALLOC_SPACES)
         code.step("gives it back", {sem: 0})
 
 
@@ -190,8 +225,8 @@ def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
     """
     domain = linux.domain
     code = Code(flags=PF_WQ_WORKER)
-    share = _share(domain, backing, domain.bg_thresh)
-    over = (domain.reclaimable > domain.bg_thresh) | (backing.dirty > share)
+    _, bg_thresh = domain.limits(linux)
+    over = (domain.reclaimable > bg_thresh) | (backing.dirty > _share(domain, backing, bg_thresh))
     asked = over | (backing.sync_wanted > 0)
     chunk = linux.variable(
         f"{backing.device.name}_chunk",

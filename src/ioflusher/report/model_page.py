@@ -77,6 +77,7 @@ def _half(half: ModelHalf) -> dict[str, Any]:
                 "c": bool(taken.step.completes),
                 "m": doing,
                 "e": [value_of(level.of, _named(system, taken.values)) for level in system.levels],
+                "a": [value_of(level.units, _named(system, taken.values)) for level in system.levels],
                 "f": [value_of(count, _named(system, taken.values)) for _, count in system.in_flight],
             }
         )
@@ -101,7 +102,7 @@ def _half(half: ModelHalf) -> dict[str, Any]:
         ],
         "variables": [_variable(variable) for variable in system.variables],
         "unit": system.unit_bytes,
-        "levels": [{"name": level.name, "what": level.what, "at": level.units} for level in system.levels],
+        "levels": [{"name": level.name, "what": level.what} for level in system.levels],
         "devices": [{"name": name, "depth": tags.get(f"{name}_tags", 0)} for name, _ in system.in_flight],
         "texts": list(texts),
         "stacks": [list(calls) for calls in stacks],

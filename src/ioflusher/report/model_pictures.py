@@ -101,7 +101,8 @@ def _draw_levels(
         course = [value_of(levels[0].of, sample) * unit for sample in samples]
         axes.plot(seconds, course, color=COLOURS[half.io_flusher], lw=1.6)
     for level, style in zip(levels, _STYLES, strict=False):
-        axes.axhline(level.units * unit, color="#566573", ls=style, lw=1, label=level.name)
+        marks = [value_of(level.units, sample) * unit for sample in samples]
+        axes.plot(seconds, marks, color="#566573", ls=style, lw=1, label=level.name)
     axes.set_ylabel(f"{subject.partition(',')[0]}, MiB")
     axes.legend(fontsize=7, loc="lower right", framealpha=0.85)
 
@@ -109,10 +110,10 @@ def _draw_levels(
 def _near_the_marks(axes: "Axes", halves: Sequence[ModelHalf], subject: str) -> None:
     """Cut off what is far above all marks, where the course comes near them at some time."""
     marks = [(level, half) for half in halves for level in half.system.levels if level.what == subject]
-    highest = max(level.units * half.system.unit_bytes for level, half in marks) / MIB
+    highest = max(value_of(level.units, half.result.values) * half.system.unit_bytes for level, half in marks)
     lowest = min(value_of(level.of, half.result.values) * half.system.unit_bytes for level, half in marks)
-    if lowest / MIB < 2 * highest:
-        axes.set_ylim(top=min(axes.get_ylim()[1], 4 * highest))
+    if lowest < 2 * highest:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 4 * highest / MIB))
 
 
 def _draw_in_flight(
