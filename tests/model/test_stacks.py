@@ -256,7 +256,7 @@ CUT = [{"kind": "paths-offline", "at_s": 0.5, "for_s": 20}]
 @pytest.mark.parametrize(("io_flusher", "outcome"), [(False, FROZEN), (True, DONE)])
 def test_multipathd_that_allocates_when_it_takes_a_path_back(io_flusher: bool, outcome: RunOutcome) -> None:
     """Not the one of today, which has all it needs: one as the state was made for."""
-    checker = {"name": "checkerloop", "takes": "events", "does": ["allocate"] * 8}
+    checker = {"name": "checkerloop", "takes": "events", "does": ["send"] * 8, "locked": True}
     scenario = with_settings(find_scenario("swap-on-multipath"), {"fault": CUT, "daemon.thread": [checker]})
     result = played(scenario, io_flusher=io_flusher)
     assert result.outcome is outcome
@@ -283,12 +283,31 @@ def test_iscsid_that_allocates_for_another_connection() -> None:
     """With memory of its own to be found it freezes without the state, and goes on with it."""
     cut = [{"kind": "connection-cut", "at_s": 1.5, "for_s": 10}]
     threads = [
-        {"name": "iscsid", "takes": "events", "does": ["allocate"] * 8},
+        {"name": "iscsid", "takes": "events", "does": ["send"] * 8, "locked": True},
         {"name": "outside", "state": "never"},
     ]
     scenario = with_settings(find_scenario("swap-on-iscsid-cut"), {"fault": cut, "daemon.thread": threads})
     outcomes = [played(scenario, io_flusher=io_flusher).outcome for io_flusher in (False, True)]
     assert outcomes == [FROZEN, DONE]
+
+
+@pytest.mark.parametrize("io_flusher", [False, True])
+@pytest.mark.parametrize(("locked", "outcome"), [(False, FROZEN), (True, DONE)])
+def test_iscsid_whose_own_memory_is_in_swap(io_flusher: bool, locked: bool, outcome: RunOutcome) -> None:
+    """It is read back over the connection that it has to make: the state is no help, locked memory is."""
+    cut = [{"kind": "connection-cut", "at_s": 1.5, "for_s": 10}]
+    threads = [
+        {"name": "iscsid", "takes": "events", "locked": locked},
+        {"name": "outside", "state": "never"},
+    ]
+    scenario = with_settings(find_scenario("swap-on-iscsid-cut"), {"fault": cut, "daemon.thread": threads})
+    result = played(scenario, io_flusher=io_flusher)
+    assert result.outcome is outcome
+    if outcome is FROZEN:
+        iscsid = waiting(result, "iscsid")
+        assert iscsid.waits_for == "a tag of sda", "those that there are belong to what is swapped out"
+        assert {"swap_read_folio", "do_swap_page"} <= set(iscsid.calls)
+        assert (result.values["sda_reachable"], result.values["sda_connected"]) == (1, 0)
 
 
 def test_the_kernels_own_target_never_carries_the_state() -> None:

@@ -16,7 +16,7 @@ from ioflusher.model.memcg import MemoryGroup
 from ioflusher.model.memory import make_zone
 from ioflusher.model.reclaim import add_kswapd
 from ioflusher.model.scale import FULL, Scale
-from ioflusher.model.stacks import STACKS, StackPlan
+from ioflusher.model.stacks import STACKS, StackPlan, has_locked
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem, number
 from ioflusher.model.versions import holds
@@ -137,10 +137,16 @@ def _work(linux: Linux, scenario: Scenario) -> int:
     return linux.units(size) * (1 if load.kind == "anonymous" else load.passes)
 
 
+def _touches_again(scenario: Scenario) -> bool:
+    """Whether a program touches again what may be in swap."""
+    return scenario.workload.passes > 1 or scenario.pressure.kind == "anonymous"
+
+
 def _reads_swap(scenario: Scenario) -> bool:
-    """Whether anything that was swapped out is touched again."""
-    again = scenario.workload.passes > 1 or scenario.pressure.kind == "anonymous"
-    return scenario.device.use == "swap" and again
+    """Whether anything that was swapped out is touched again: by a program, or by an event's thread."""
+    threads = describe(scenario).threads
+    idle = any(thread.takes == "events" and not has_locked(scenario.hardening, thread) for thread in threads)
+    return scenario.device.use == "swap" and (_touches_again(scenario) or idle)
 
 
 def min_free_bytes(scenario: Scenario) -> int:
@@ -206,7 +212,11 @@ def _check_modelled(scenario: Scenario) -> None:
             refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
     if scenario.pressure.kind == "anonymous" and device.use != "swap":
         refuse("pressure.kind", "'none' or 'reader' without device.use 'swap'", scenario.pressure.kind)
-    if _reads_swap(scenario) and (device.kind == "stacked" or describe(scenario).writeback_cache):
+    if (
+        device.use == "swap"
+        and _touches_again(scenario)
+        and (device.kind == "stacked" or describe(scenario).writeback_cache)
+    ):
         refuse("workload.passes", "1 with this stack, of which nothing is read", scenario.workload.passes)
     if cgroup is not None:
         _check_cgroup(scenario, cgroup, refuse)

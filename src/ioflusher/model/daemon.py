@@ -150,6 +150,9 @@ def add_event_thread(
 ) -> None:
     """A thread that waits for an event of the device, not for requests, and then does something about it.
 
+    Until then its memory is left alone longer than any other. So it is in swap if anything is, unless it is
+    locked, and is read back first: by a request to the device, where swap lies on that.
+
     Args:
         linux: the kernel. thread: the thread. around: what it works with.
         when: that it has to do something. changes: what that changes. what: a few words.
@@ -163,6 +166,8 @@ def add_event_thread(
         code.rest()
         code.wait(when, f"an event of {around.served.name}", interruptible=True)
         code.step("looks at it", takes_ns=EVENT_NS)
+        if linux.swap is not None and linux.swap.reading is not None and not thread.locked:
+            linux.swap.touch_again(code, linux)
         for action in thread.does:
             _do(code, daemon, thread, action, "")
         code.step(what, {**changes, **freed}, when=when)

@@ -153,9 +153,13 @@ def _carries(hardening: HardeningTable, thread: ThreadTable, number: int, count:
             return thread.state == "own"
 
 
+def has_locked(hardening: HardeningTable, thread: ThreadTable) -> bool:
+    """Whether a thread's memory is locked."""
+    return hardening.lock_memory if thread.locked is None else thread.locked
+
+
 def _serving(scenario: Scenario, thread: ThreadTable, carries: bool, count: int = 1) -> ServingThread:
     hardening, kernel = scenario.hardening, thread.state == "never"
-    locked = hardening.lock_memory if thread.locked is None else thread.locked
     realtime = hardening.realtime if thread.realtime is None else thread.realtime
     outside = scenario.daemon.store == "remote"
     return ServingThread(
@@ -168,7 +172,7 @@ def _serving(scenario: Scenario, thread: ThreadTable, carries: bool, count: int 
         thread.takes,
         carries,
         realtime=bool(realtime) and not kernel,
-        locked=locked and not kernel,
+        locked=has_locked(hardening, thread) and not kernel,
         in_kernel=kernel,
         count=count,
     )

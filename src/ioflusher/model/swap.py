@@ -9,6 +9,9 @@ from ioflusher.model.memory import alloc_pages
 from ioflusher.model.reclaim import SCAN_NS
 from ioflusher.model.transitions import Changes, Expression, Variable, number
 
+# a unit of memory that is there
+TOUCH_NS = 20_000
+
 
 class SwapArea:
     """A swap area on a block device.
@@ -90,6 +93,14 @@ class SwapArea:
             with code.call("pageout", "swap_writepage", "__swap_writepage"):
                 bio_alloc_bioset(code, linux, self.pool)
                 self.device.submit(code, "swap")
+
+    def touch_again(self, code: Code, linux: Linux, also: Changes | None = None) -> None:
+        """Touch memory that was left alone longest: it is in swap if any is."""
+        with code.choice() as ways:
+            with ways.way(when=self.swapped > 0):
+                self.swap_in(code, linux, also or {})
+            with ways.otherwise("touches what is there", also, takes_ns=TOUCH_NS):
+                pass
 
     def swap_in(self, code: Code, linux: Linux, also: Changes) -> None:
         """A major fault: do_swap_page(), mm/memory.c. Who faults writes, so that the slot is given back.

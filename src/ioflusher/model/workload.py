@@ -12,8 +12,6 @@ from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
 from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.xfs import XfsInodes
 
-# a unit of memory that is there
-TOUCH_NS = 20_000
 # the control group of whoever uses the device
 WORKLOAD = "workload"
 
@@ -138,14 +136,9 @@ def _touch(code: Code, linux: Linux, also: Changes) -> None:
 
 
 def _touch_again(code: Code, linux: Linux, also: Changes) -> None:
-    """Memory is touched in order, so that what comes next was left alone longest: it is in swap if any is."""
-    swap = linux.swap
-    assert swap is not None
-    with code.choice() as ways:
-        with ways.way(when=swap.swapped > 0):
-            swap.swap_in(code, linux, also)
-        with ways.otherwise("touches what is there", also, takes_ns=TOUCH_NS):
-            pass
+    """Memory is touched in order, so that what comes next was left alone longest."""
+    assert linux.swap is not None
+    linux.swap.touch_again(code, linux, also)
 
 
 def add_reader(linux: Linux, units: int, *, unit_ns: int) -> None:
