@@ -82,6 +82,42 @@ def test_other_answers_of_a_structured_server() -> None:
     assert receive(client(READ), partly[0].pack() + b"d" + partly[1].pack()) == partly
 
 
+def test_flags_that_are_unknown_are_no_matter() -> None:
+    """As the protocol wants ("Clients MUST ignore unrecognized flags"); DONE counts as ever."""
+    data = head(DATA, 1, 8 + 900, flags=2) + struct.pack(">Q", OFFSET) + b"d" * 900
+    data += head(HOLE, 1, 12, flags=0x8001) + struct.pack(">QI", OFFSET + 900, 100)
+    assert [chunk.last for chunk in receive(client(READ), data) if isinstance(chunk, Chunk)] == [False, True]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_million_extents(extended: bool) -> None:
+    """As many as a server should send at most: what does not fit in our memory is read past."""
+    count = 1 << 20
+    if extended:
+        payload = struct.pack(">II", 7, count) + struct.pack(">QQ", 512, 3) * count
+        data = struct.pack(">IHHQQQ", 0x6E8A278C, 1, 6, 2, OFFSET, len(payload)) + payload
+    else:
+        payload = struct.pack(">I", 7) + struct.pack(">II", 512, 3) * count
+        data = head(STATUS, 2, len(payload)) + payload
+    end = client(ASK)
+    end.negotiated = Negotiated(True, extended)
+    most = 0
+    rest = memoryview(data)
+    while isinstance(event := end.next_event(), Pause):
+        most = max(most, len(end.wanted()))
+        rest = rest[end.receive_data(rest) :]
+    assert isinstance(event, Chunk)
+    assert event.status is not None
+    found = event.status.extents
+    assert (len(found), found[-1], len(rest)) == (
+        (MAX_CHUNK - 8) // (16 if extended else 8),
+        Extent(512, 3),
+        0,
+    )
+    assert most == MAX_CHUNK
+    assert end._in_flight == {}
+
+
 def head(kind: int, cookie: int, length: int, flags: int = 1) -> bytes:
     return struct.pack(">IHHQI", 0x668E33EF, flags, kind, cookie, length)
 
@@ -102,9 +138,9 @@ BROKEN = {
     "status for a READ": (head(STATUS, 1, 12) + bytes(12), "type 5 answers a request of command 0"),
     "an extent of nothing": (head(STATUS, 2, 12) + bytes(12), "type 5 whose 12 bytes"),
     "half an extent": (head(STATUS, 2, 8) + bytes(8), "type 5 whose 8 bytes"),
-    "a status that is too long": (head(STATUS, 2, MAX_CHUNK + 1), "expected at most 1048576"),
+    "a status that is too long": (head(STATUS, 2, (16 << 20) + 9), "expected at most 16777224"),
+    "an error that is too long": (head(ReplyType.ERROR, 2, MAX_CHUNK + 1), "expected at most 1048576"),
     "an unknown type": (head(99, 1, 0), "unknown type 99"),
-    "unknown flags": (head(DATA, 1, 9, flags=2), "unknown flags 0x2"),
     "an unfinished nothing": (head(ReplyType.NONE, 2, 0, flags=0), "an empty chunk"),
     "a hole of another form": (head(HOLE, 1, 8) + bytes(8), "type 2 whose 8 bytes"),
     "an error without its text": (head(ReplyType.ERROR, 1, 6) + struct.pack(">IH", 5, 1), "type 32769 whose"),

@@ -6,7 +6,7 @@ Source: doc/proto.md of the branch extension-ext-header; experimental there, off
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from tests.nbd.test_transmission import LONGEST, SIZE, Sparse, both_ways, receive, transmission
@@ -16,13 +16,14 @@ from ioflusher.nbd.client import Client
 from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol.client_handshake import Wishes
 from ioflusher.nbd.protocol.connection import NbdConnection
-from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.exports import BlockSize, Export, ExportQuery
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, Extent, MetaContext
 from ioflusher.nbd.protocol.messages import Option, OptionReply, Request
+from ioflusher.nbd.protocol.metadata import MetaQuery
 from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.server_handshake import ServerHandshake
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
-from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, Opt, Rep, ReplyType
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, Opt, Rep, ReplyType, TransmissionFlag
 from ioflusher.nbd.server import Server
 
 EXTENDED = Negotiated(True, True, (MetaContext(7, BASE_ALLOCATION),))
@@ -103,7 +104,6 @@ def test_refused_and_the_connection_goes_on(waits: bool) -> None:
     with transmission(backend, EXTENDED) as sock:
         for request in (
             asked(Cmd.TRIM, 3, 12, payload_len) + bytes(12),
-            asked(Cmd.BLOCK_STATUS, 3, 12, payload_len) + bytes(12),
             write_without,
             asked(Cmd.READ, 3, LONG),
         ):
@@ -114,6 +114,109 @@ def test_refused_and_the_connection_goes_on(waits: bool) -> None:
         sock.sendall(asked(Cmd.READ, 5, 1))
         assert chunk(sock)[4][8:] == b"\5"
     assert backend.log == []
+
+
+BOTH = Negotiated(True, True, (MetaContext(7, BASE_ALLOCATION), MetaContext(9, "test:parity")))
+
+
+def narrow(length: int, *contexts: int, offset: int = 4) -> bytes:
+    """A BLOCK_STATUS that wants these contexts alone."""
+    payload = struct.pack(f">Q{len(contexts)}I", length, *contexts)
+    return asked(Cmd.BLOCK_STATUS, offset, len(payload), int(CmdFlag.PAYLOAD_LEN)) + payload
+
+
+@both_ways
+def test_block_status_of_chosen_contexts(waits: bool) -> None:
+    """A payload names the contexts that are wanted, and a length of 64 bits; the others are not looked up."""
+    with transmission(Sparse(waits=waits), BOTH) as sock:
+        sock.sendall(narrow(LONG, 9))
+        parity = struct.pack(">IIQQQQ", 9, 2, 1, 0, LONG - 1, 1)
+        assert chunk(sock) == (LAST, ReplyType.BLOCK_STATUS_EXT, 9, 4, parity)
+        sock.sendall(narrow(5, 9, 7))
+        assert chunk(sock)[4][:4] == struct.pack(">I", 9)
+        allocated = struct.pack(">IIQQ", 7, 1, 5, 0)
+        assert chunk(sock) == (LAST, ReplyType.BLOCK_STATUS_EXT, 9, 4, allocated)
+        one = struct.pack(">QI", LONG, 9)
+        flags = int(CmdFlag.PAYLOAD_LEN | CmdFlag.REQ_ONE)
+        sock.sendall(asked(Cmd.BLOCK_STATUS, 4, len(one), flags) + one)
+        assert chunk(sock)[4] == struct.pack(">IIQQ", 9, 1, 1, 0)
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "request_",
+    [
+        narrow(5, 8),
+        narrow(5, 7, 7),
+        narrow(5),
+        narrow(0, 7),
+        narrow(SIZE, 7),
+        narrow(5, 7, 9, 7),
+        asked(Cmd.BLOCK_STATUS, 4, 13, int(CmdFlag.PAYLOAD_LEN)) + bytes(13),
+        asked(Cmd.BLOCK_STATUS, 4, 3, int(CmdFlag.PAYLOAD_LEN)) + bytes(3),
+    ],
+    ids=[
+        "unknown",
+        "twice",
+        "none",
+        "of nothing",
+        "beyond the end",
+        "too many",
+        "half a number",
+        "half a length",
+    ],
+)
+def test_a_choice_that_cannot_be(waits: bool, request_: bytes) -> None:
+    """The payload is consumed, EINVAL is the answer, and the connection goes on."""
+    with transmission(Sparse(waits=waits), BOTH) as sock:
+        sock.sendall(request_ + narrow(5, 7))
+        flags, kind, _, _, payload = chunk(sock)
+        assert (flags, kind, *struct.unpack_from(">I", payload)) == (LAST, ReplyType.ERROR, errno.EINVAL)
+        assert chunk(sock)[:2] == (LAST, ReplyType.BLOCK_STATUS_EXT)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_our_client_chooses_contexts(extended: bool) -> None:
+    """Where the server knows how, it is asked about these alone; else the others are left out here."""
+
+    class Asked(Sparse):
+        def extents(self, offset: int, length: int) -> Iterable[Extent]:
+            self.log.append(("extents",))
+            return super().extents(offset, length)
+
+    backend = Asked(waits=False)
+    wishes = Wishes(structured_replies=True, extended_headers=True, all_contexts=True)
+    with Server(backend, extended_headers=extended) as server:
+        server.start()
+        with Client(server.listen_tcp(), wishes=wishes) as client:
+            assert client.export.has(TransmissionFlag.BLOCK_STATUS_PAYLOAD) is extended
+            assert client.block_status(0, 5, contexts=["test:parity"]) == {
+                "test:parity": (Extent(1, 0), Extent(4, 1))
+            }
+            assert (backend.log == []) is extended
+            assert client.block_status(0, 5, contexts=["other:context"]) == {}
+            assert client.block_status(0, 5).keys() == {BASE_ALLOCATION, "test:parity"}
+
+
+def test_the_flag_is_for_those_who_can_use_it() -> None:
+    """NBD_FLAG_BLOCK_STATUS_PAYLOAD needs extended headers, and contexts that were selected."""
+
+    def flags(*options: Option) -> int:
+        offered = {"": Export("", SIZE, 1, BlockSize(), contexts=(BASE_ALLOCATION,))}
+        handshake = ServerHandshake(offered, "", extended_headers=True)
+        (*_, answer) = [handshake.answer(option) for option in options]
+        assert answer.entered is not None
+        (info, *_) = answer.messages
+        assert isinstance(info, OptionReply)
+        found: int = struct.unpack(">HQH", info.data)[2]
+        return found
+
+    select = Option(Opt.SET_META_CONTEXT, MetaQuery("", (BASE_ALLOCATION,)).pack())
+    go = Option(Opt.GO, ExportQuery("").pack())
+    flag = TransmissionFlag.BLOCK_STATUS_PAYLOAD
+    assert flags(ASK, select, go) & flag
+    assert not flags(ASK, go) & flag
+    assert not flags(STRUCTURED, select, go) & flag
 
 
 @both_ways

@@ -156,6 +156,15 @@ def test_a_read_in_one_chunk(waits: bool) -> None:
 
 
 @both_ways
+@pytest.mark.parametrize("flags", [0, CmdFlag.FUA])
+def test_a_read_of_nothing(waits: bool, flags: int) -> None:
+    """A chunk with data has some: the answer is one without."""
+    with transmission(Sparse(waits=waits), STRUCTURED) as sock:
+        sock.sendall(Request(Cmd.READ, flags, 11, 5, 0).pack())
+        assert chunk(sock) == (LAST, ReplyType.NONE, 11, b"")
+
+
+@both_ways
 def test_a_long_read_has_its_holes_as_holes(waits: bool) -> None:
     """Data, hole, data in chunks; with DF one chunk that has the zeroes."""
     start, length = Sparse.hole.start - 4, len(Sparse.hole) + 8

@@ -128,6 +128,9 @@ def export(text: str) -> Offer:
     help="Grant clients lengths of 64 bits (experimental in the protocol).",
 )
 @click.option(
+    "--resize", is_flag=True, help="Let clients change the size of a file (experimental in the protocol)."
+)
+@click.option(
     "--io-flusher/--no-io-flusher",
     default=True,
     help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
@@ -172,6 +175,7 @@ def serve_command(
     pidfile: str | None,
     max_payload: int,
     extended_headers: bool,
+    resize: bool,
     io_flusher: bool,
     lock_memory: bool,
     heap: int | None,
@@ -242,6 +246,7 @@ def serve_command(
                 handshake_timeout=handshake_timeout,
                 idle_timeout=idle_timeout,
                 extended_headers=extended_headers,
+                resize=resize,
             )
         )
         for offer, backend in further:

@@ -5,6 +5,7 @@ import errno
 import socket
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,8 +17,9 @@ from ioflusher.nbd.protocol.connection import NbdConnection, Pause
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.extents import Extent
 from ioflusher.nbd.protocol.messages import Chunk, Message, Reply, Request, StatusOf
+from ioflusher.nbd.protocol.metadata import StatusQuery
 from ioflusher.nbd.protocol.states import ConnectionState, NbdRole
-from ioflusher.nbd.protocol.wire import Cmd, wire_to_errno
+from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, wire_to_errno
 from ioflusher.support.text import printable
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds: a server that accepts and then sends nothing is an error, not a wait
@@ -218,14 +220,36 @@ class Client:
         """Store `view` at `offset`; `flags` are wire.CmdFlag bits."""
         self._request(Cmd.WRITE, offset, len(view), flags, data=view)
 
-    def block_status(self, offset: int, length: int, flags: int = 0) -> dict[str, tuple[Extent, ...]]:
+    def block_status(
+        self, offset: int, length: int, flags: int = 0, contexts: Collection[str] | None = None
+    ) -> dict[str, tuple[Extent, ...]]:
         """What the server says of a range, by the name of each context that was agreed on.
 
-        The extents begin at `offset`; they may end before the range does.
+        The extents begin at `offset`; they may end before the range does. With `contexts` only these are
+        wanted, and a server that knows how (NBD_FLAG_BLOCK_STATUS_PAYLOAD) looks up no others.
         """
-        names = {context.number: context.name for context in self._connection.negotiated.contexts}
-        found = self._request(Cmd.BLOCK_STATUS, offset, length, flags)
+        names = {
+            context.number: context.name
+            for context in self._connection.negotiated.contexts
+            if contexts is None or context.name in contexts
+        }
+        if not names:
+            return {}
+        if contexts is not None and self.export.has(TransmissionFlag.BLOCK_STATUS_PAYLOAD):
+            query = memoryview(StatusQuery(length, tuple(names)).pack())
+            flags |= CmdFlag.PAYLOAD_LEN
+            found = self._request(Cmd.BLOCK_STATUS, offset, len(query), flags, data=query)
+        else:
+            found = self._request(Cmd.BLOCK_STATUS, offset, length, flags)
         return {names[status.context]: status.extents for status in found if status.context in names}
+
+    def resize(self, size: int) -> None:
+        """Change the export's size (NBD_CMD_RESIZE, experimental), where it has NBD_FLAG_SEND_RESIZE.
+
+        No request that lies between the old and the new end may be under way, on any connection.
+        """
+        self._request(Cmd.RESIZE, size, 0)
+        self.export = replace(self.export, size=size)
 
     def command(self, command: Cmd, offset: int = 0, length: int = 0, flags: int = 0) -> None:
         """A request without bulk data: FLUSH, TRIM, WRITE_ZEROES, CACHE.

@@ -38,6 +38,8 @@ class Backend(ABC):
         can_trim, can_zero: whether `trim` and `zero` work.
         can_fast_zero: whether `fast_zero` does, at least for some ranges.
         can_cache: whether `cache` works.
+        can_resize: whether `resize` works.
+        quick_extents: whether asking for `extents` is worth it to leave the holes out of an answer to a READ.
         can_multi_conn: whether a `flush` holds for what was written before on any connection.
         minimum_block: the alignment that offsets and lengths need, a power of two.
         preferred_block: the size from which on requests are done well, a power of two.
@@ -54,6 +56,8 @@ class Backend(ABC):
     can_zero = False
     can_fast_zero = False
     can_cache = False
+    can_resize = False
+    quick_extents = True
     can_multi_conn = True
     minimum_block = 1
     preferred_block = 4096
@@ -105,6 +109,10 @@ class Backend(ABC):
     def cache(self, offset: int, length: int) -> None:
         """These bytes will be read soon."""
         raise OSError(errno.EOPNOTSUPP, "no cache in this back end")
+
+    def resize(self, size: int) -> None:
+        """Have this `size` from now on; what is added reads as zeroes, no request goes beyond it any more."""
+        raise OSError(errno.EOPNOTSUPP, "no resizing in this back end")
 
     def extents(self, offset: int, length: int) -> Iterable[Extent]:
         """What is allocated and what reads as zeroes, from `offset` on (flags are `BlockState` bits).

@@ -51,7 +51,7 @@ class FileBackend(Backend):
             raise
         self.can_write = self.can_trim = self.can_zero = self.can_fast_zero = not readonly
         self.can_cache = not direct
-        self.waits = direct
+        self.can_resize = self.can_write and not self._is_block
         self._has_holes = not self._is_block
         self._failed: OSError | None = None
 
@@ -83,6 +83,10 @@ class FileBackend(Backend):
             if error.errno == errno.EIO:
                 self._failed = error
             raise
+
+    def resize(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._size = size
 
     def cache(self, offset: int, length: int) -> None:
         os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)

@@ -1,6 +1,7 @@
 """The chunks of a structured reply, as a client receives them: payloads, and what a READ must add up to."""
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import TypeAlias
 
 from ioflusher.nbd.errors import RemoteProtocolError
@@ -9,8 +10,10 @@ from ioflusher.nbd.protocol.extents import Extent
 from ioflusher.nbd.protocol.messages import Chunk, ErrorText, Request, StatusOf
 from ioflusher.nbd.protocol.wire import Cmd, ReplyFlag, ReplyType
 
-# The longest payload that is no data: more extents than any server sends at once, and any error's text.
+# What is kept of a payload that is no data: any error's text, and more extents than anybody needs at once.
 MAX_CHUNK = 1 << 20
+# "Servers SHOULD NOT send more than 2^20 extents in a single reply chunk": so many of the longer form.
+LONGEST_STATUS = wire.CHUNK_CONTEXT_EXT.size + (1 << 20) * wire.CHUNK_EXTENT_EXT.size
 
 _ZEROES = bytes(64 << 10)
 ChunkHead: TypeAlias = tuple[int, int, int, int]  # flags, type, cookie, payload's length
@@ -58,22 +61,29 @@ def check_head(head: ChunkHead, awaited: Awaited, *, extended: bool = False) -> 
     command = awaited.request.command
     status = ReplyType.BLOCK_STATUS_EXT if extended else ReplyType.BLOCK_STATUS
     of_reads = kind in (ReplyType.OFFSET_DATA, ReplyType.OFFSET_HOLE)
-    if flags not in (0, ReplyFlag.DONE):
-        raise RemoteProtocolError(f"a chunk with the unknown flags {flags:#x}")
     if (of_reads and command != Cmd.READ) or (kind == status and command != Cmd.BLOCK_STATUS):
         raise RemoteProtocolError(f"a chunk of type {kind} answers a request of command {command}")
     known = kind in (ReplyType.NONE, status) or of_reads
     if not known and not wire.is_error_chunk(kind):
         raise RemoteProtocolError(f"a chunk of the unknown type {kind}")
-    if kind == ReplyType.NONE and (length or not flags):
+    if kind == ReplyType.NONE and (length or not flags & ReplyFlag.DONE):
         raise RemoteProtocolError(f"an empty chunk of {length} bytes, flags {flags:#x}; expected 0 and DONE")
-    longest = wire.CHUNK_OFFSET.size + awaited.request.length if kind == ReplyType.OFFSET_DATA else MAX_CHUNK
+    longest = MAX_CHUNK
+    if kind == ReplyType.OFFSET_DATA:
+        longest = wire.CHUNK_OFFSET.size + awaited.request.length
+    elif kind == status:
+        longest = LONGEST_STATUS
     if length > longest:
         raise RemoteProtocolError(f"a chunk of type {kind} with {length} bytes; expected at most {longest}")
 
 
 def parse_payload(head: ChunkHead, payload: bytes, awaited: Awaited) -> Chunk:
     """The chunk that has this payload, which is no data; holes are filled with zeroes.
+
+    Args:
+        head: of the chunk.
+        payload: all of it, or of block status as many of its first bytes as are kept.
+        awaited: the request that it answers.
 
     Raises:
         RemoteProtocolError: the payload does not have the form that its type wants.
@@ -95,18 +105,15 @@ def parse_payload(head: ChunkHead, payload: bytes, awaited: Awaited) -> Chunk:
         rest = length - wire.CHUNK_CONTEXT.size
         _expect(rest > 0 and rest % wire.CHUNK_EXTENT.size == 0, head)
         (context,) = wire.CHUNK_CONTEXT.unpack_from(payload)
-        found = wire.CHUNK_EXTENT.iter_unpack(payload[wire.CHUNK_CONTEXT.size :])
-        status = StatusOf(context, tuple(Extent(*extent) for extent in found))
-        _expect(all(extent.length for extent in status.extents), head)
+        status = StatusOf(context, _extents(payload[wire.CHUNK_CONTEXT.size :], wire.CHUNK_EXTENT, head))
         return Chunk(kind, cookie, last, status=status)
     if kind == ReplyType.BLOCK_STATUS_EXT:
         rest = length - wire.CHUNK_CONTEXT_EXT.size
         _expect(rest > 0 and rest % wire.CHUNK_EXTENT_EXT.size == 0, head)
         context, count = wire.CHUNK_CONTEXT_EXT.unpack_from(payload)
-        found = wire.CHUNK_EXTENT_EXT.iter_unpack(payload[wire.CHUNK_CONTEXT_EXT.size :])
-        status = StatusOf(context, tuple(Extent(*extent) for extent in found))
-        _expect(len(status.extents) == count and all(extent.length for extent in status.extents), head)
-        return Chunk(kind, cookie, last, status=status)
+        _expect(rest == count * wire.CHUNK_EXTENT_EXT.size, head)
+        found = _extents(payload[wire.CHUNK_CONTEXT_EXT.size :], wire.CHUNK_EXTENT_EXT, head)
+        return Chunk(kind, cookie, last, status=StatusOf(context, found))
     awaited.failed = True
     _expect(length >= wire.CHUNK_ERROR.size, head)
     error, text_length = wire.CHUNK_ERROR.unpack_from(payload)
@@ -118,6 +125,15 @@ def parse_payload(head: ChunkHead, payload: bytes, awaited: Awaited) -> Chunk:
         _expect(length - behind == wire.CHUNK_OFFSET.size, head)
         (offset,) = wire.CHUNK_OFFSET.unpack_from(payload, behind)
     return Chunk(kind, cookie, last, error=ErrorText(error, text.decode(errors="replace"), offset))
+
+
+def _extents(data: bytes, layout: Struct, head: ChunkHead) -> tuple[Extent, ...]:
+    """The whole ones in these bytes."""
+    found = tuple(
+        Extent(*extent) for extent in layout.iter_unpack(data[: len(data) // layout.size * layout.size])
+    )
+    _expect(all(extent.length for extent in found), head)
+    return found
 
 
 def _expect(is_so: bool, head: ChunkHead) -> None:

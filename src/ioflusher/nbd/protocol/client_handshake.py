@@ -48,12 +48,14 @@ class Wishes:
             structured replies.
         extended_headers: lengths of 64 bits, where the server knows them (experimental); with them come
             answers in chunks.
+        all_contexts: in the place of `contexts` all that the server lists for the export.
     """
 
     tls: bool = False
     structured_replies: bool = False
     contexts: tuple[str, ...] = ()
     extended_headers: bool = False
+    all_contexts: bool = False
 
 
 NO_WISHES = Wishes()
@@ -70,8 +72,10 @@ def choose_export(connection: NbdConnection, name: str, wishes: Wishes = NO_WISH
     yield from dialogue.begin(wishes)
     contexts: tuple[MetaContext, ...] = ()
     if dialogue.fixed:
-        if dialogue.structured_replies and wishes.contexts:
-            contexts = yield from dialogue.select_contexts(MetaQuery(name, wishes.contexts))
+        if dialogue.structured_replies:
+            wanted = (yield from dialogue.list_contexts(name)) if wishes.all_contexts else wishes.contexts
+            if wanted:
+                contexts = yield from dialogue.select_contexts(MetaQuery(name, wanted))
         export = yield from dialogue.describe(Opt.GO, ExportQuery(name, (Info.BLOCK_SIZE,)))
         if export is not None:
             return EnteredExport(export, dialogue.negotiated(contexts))
@@ -215,9 +219,14 @@ class _Dialogue:
         export = yield from self.describe(Opt.INFO, ExportQuery(name, infos))
         if export is None or not self.structured_replies:
             return export
+        contexts = yield from self.list_contexts(name)
+        return replace(export, contexts=contexts)
+
+    def list_contexts(self, name: str) -> Plan[tuple[str, ...]]:
+        """The metadata contexts that an export has; none where the server does not say."""
         parts, last = yield from self._ask(Opt.LIST_META_CONTEXT, MetaQuery(name).pack())
         found = _contexts(parts) if last.reply == Rep.ACK else ()
-        return replace(export, contexts=tuple(context.name for context in found))
+        return tuple(context.name for context in found)
 
     def list_names(self) -> Plan[list[ListedExport]]:
         parts, last = yield from self._ask(Opt.LIST)

@@ -359,10 +359,11 @@ class NbdConnection:
             (offset,) = wire.CHUNK_OFFSET.unpack(where)
             size = length - wire.CHUNK_OFFSET.size
             yield awaited.place(offset, size)
-            chunk = Chunk(kind, cookie, bool(flags), offset, size)
+            chunk = Chunk(kind, cookie, bool(flags & wire.ReplyFlag.DONE), offset, size)
         else:
-            payload = memoryview(bytearray(length))
+            payload = memoryview(bytearray(min(length, chunks.MAX_CHUNK)))
             yield payload
+            yield from self._drop(length - len(payload))
             chunk = chunks.parse_payload(fields, bytes(payload), awaited)
         if chunk.last:
             del self._in_flight[cookie]

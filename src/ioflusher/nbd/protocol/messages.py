@@ -146,7 +146,7 @@ class Request:
         return MessageKind.DISCONNECT if self.command == Cmd.DISC else MessageKind.REQUEST
 
     def pack(self, *, extended: bool = False) -> bytes:
-        """Its header; with extended headers a WRITE says that its length is that of a payload."""
+        """Its header; with extended headers a WRITE says by itself that its length is that of a payload."""
         if extended:
             flags = self.flags | (CmdFlag.PAYLOAD_LEN if self.command == Cmd.WRITE else 0)
             magic, layout = wire.EXTENDED_REQUEST_MAGIC, wire.EXTENDED_REQUEST

@@ -47,6 +47,33 @@ class MetaQuery:
         return cls(export, tuple(queries))
 
 
+@dataclass(frozen=True, slots=True)
+class StatusQuery:
+    """The payload of NBD_CMD_BLOCK_STATUS (extended headers): the length asked about, and contexts' numbers.
+
+    Source: doc/proto.md of the branch extension-ext-header, NBD_FLAG_BLOCK_STATUS_PAYLOAD.
+    """
+
+    length: int
+    contexts: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        return wire.STATUS_LENGTH.pack(self.length) + b"".join(map(wire.CONTEXT_NUMBER.pack, self.contexts))
+
+    @classmethod
+    def parse(cls, data: bytes | memoryview) -> "StatusQuery":
+        """Raises MalformedData for a length that no query has, or one that names nothing or a thing twice."""
+        rest = len(data) - wire.STATUS_LENGTH.size
+        if rest <= 0 or rest % wire.CONTEXT_NUMBER.size:
+            raise MalformedData(f"a query of {len(data)} bytes; expected a length of 8 and numbers of 4")
+        (length,) = wire.STATUS_LENGTH.unpack_from(data)
+        found = wire.CONTEXT_NUMBER.iter_unpack(data[wire.STATUS_LENGTH.size :])
+        contexts = tuple(number for (number,) in found)
+        if len(set(contexts)) < len(contexts):
+            raise MalformedData(f"a query that names a metadata context twice: {contexts}")
+        return cls(length, contexts)
+
+
 def pack_context(context: MetaContext) -> bytes:
     """NBD_REP_META_CONTEXT's data."""
     return wire.CONTEXT_NUMBER.pack(context.number) + context.name.encode()

@@ -20,6 +20,7 @@ from ioflusher.nbd.protocol.wire import HandshakeFlag, Info, Opt, Rep, Transmiss
 SERVER_FLAGS = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 
 _SEND_DF = int(TransmissionFlag.SEND_DF)
+_STATUS_PAYLOAD = int(TransmissionFlag.BLOCK_STATUS_PAYLOAD)
 
 
 class TlsMode(Enum):
@@ -130,7 +131,9 @@ class ServerHandshake:
         return EnteredExport(export, Negotiated(self._structured_replies, self._extended_headers, contexts))
 
     def _flags(self, export: Export) -> int:
-        """The document wants NBD_FLAG_SEND_DF clear until structured replies are negotiated."""
+        """Two depend on what was agreed on: the document wants them clear where they are of no use."""
+        if self._extended_headers and self._contexts:
+            return export.flags | _STATUS_PAYLOAD
         return export.flags if self._structured_replies else export.flags & ~_SEND_DF
 
     def _enter_by_name(self, data: bytes | None, zeroes: bool) -> OptionAnswer:

@@ -46,13 +46,16 @@ CHUNK_EXTENT = Struct(">II")  # one of those: length, flags
 CHUNK_CONTEXT_EXT = Struct(">II")  # NBD_REPLY_TYPE_BLOCK_STATUS_EXT: context, number of descriptors
 CHUNK_EXTENT_EXT = Struct(">QQ")
 
+# NBD_CMD_BLOCK_STATUS with a payload: the length that is asked about; numbers of contexts follow.
+STATUS_LENGTH = Struct(">Q")
+
 # Parts of option data.
 LENGTH = Struct(">I")
 INFO_TYPE = Struct(">H")
 INFO_EXPORT = Struct(">HQH")  # NBD_INFO_EXPORT, size, transmission flags
 INFO_BLOCK_SIZE = Struct(">HIII")  # NBD_INFO_BLOCK_SIZE, minimum, preferred, maximum payload
 
-CONTEXT_NUMBER = Struct(">I")  # of a metadata context; its name follows
+CONTEXT_NUMBER = Struct(">I")  # of a metadata context; its name follows, or another number
 
 MAX_STRING = 4096  # bytes of an export name or a message
 DEFAULT_PORT = 10809
@@ -79,9 +82,10 @@ class TransmissionFlag(IntFlag):
     SEND_WRITE_ZEROES = 1 << 6
     SEND_DF = 1 << 7
     CAN_MULTI_CONN = 1 << 8
-    SEND_RESIZE = 1 << 9
+    SEND_RESIZE = 1 << 9  # experimental: doc/proto.md of the branch extension-resize
     SEND_CACHE = 1 << 10
     SEND_FAST_ZERO = 1 << 11
+    BLOCK_STATUS_PAYLOAD = 1 << 12  # with extended headers: BLOCK_STATUS may name contexts
 
 
 class Opt(IntEnum):

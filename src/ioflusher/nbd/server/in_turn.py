@@ -32,6 +32,7 @@ from ioflusher.nbd.server.requests import (
     check,
     check_payload,
     failed,
+    leaves_out_holes,
 )
 from ioflusher.nbd.server.transfer import drop, receive_all, send_all
 
@@ -106,7 +107,7 @@ class InTurn:
                         return
                     continue
                 head, cookie, offset, length = request
-                if head == READ and length <= longest_read and offset + length <= size:
+                if head == READ and 0 < length <= longest_read and offset + length <= size:
                     data = memory_at(offset, length) if has_memory else None
                     if data is None:
                         if used + length > len(memory):
@@ -151,6 +152,7 @@ class InTurn:
                     other = Request(command_of(head), flags_of(head), cookie, offset, length)
                     if not self._do_other(head, other):
                         return
+                    size = self._service.export.size  # which a client may change
         finally:
             tally.plain = (reads, bytes_read, writes, bytes_written)
 
@@ -158,7 +160,7 @@ class InTurn:
         """Up to which length a READ and a WRITE without flags need no look but at the export's end."""
         service, block_size = self._service, self._service.export.block_size
         read = write = block_size.maximum if block_size.minimum == 1 else -1
-        if service.negotiated.structured_replies and has_own(service.backend, "extents"):
+        if service.negotiated.structured_replies and leaves_out_holes(service.backend):
             read = min(read, HOLE_WORTH_A_CHUNK - 1)  # a longer one may have holes
         return read, write if service.backend.can_write else -1
 

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
 
@@ -10,10 +10,11 @@ from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.backends.backend import has_own
 from ioflusher.nbd.errors import RemoteProtocolError
-from ioflusher.nbd.protocol import replies
-from ioflusher.nbd.protocol.exports import BlockSize, Export
-from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, BlockState, Extent, joined
+from ioflusher.nbd.protocol import replies, wire
+from ioflusher.nbd.protocol.exports import BlockSize, Export, MalformedData
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, BlockState, Extent, MetaContext, joined
 from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.metadata import StatusQuery
 from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire
 
@@ -24,8 +25,8 @@ MOST_EXTENTS = 4096  # in one answer; the client asks again behind the last one
 HOLE_WORTH_A_CHUNK = 64 << 10  # bytes: shorter READs are answered in one chunk without asking where holes are
 
 
-def export_of(backend: Backend, name: str, max_payload: int) -> Export:
-    """The export that a back end makes."""
+def export_of(backend: Backend, name: str, max_payload: int, *, resize: bool = False) -> Export:
+    """The export that a back end makes; `resize`: clients may change its size, where the back end can."""
     flag = TransmissionFlag
     flags = int(flag.HAS_FLAGS | flag.SEND_DF)  # DF goes with structured replies, as the handshake sees to
     can = [
@@ -37,6 +38,7 @@ def export_of(backend: Backend, name: str, max_payload: int) -> Export:
         (backend.can_write and backend.can_zero, flag.SEND_WRITE_ZEROES),
         (backend.can_write and backend.can_zero and backend.can_fast_zero, flag.SEND_FAST_ZERO),
         (backend.can_cache, flag.SEND_CACHE),
+        (resize and backend.can_write and backend.can_resize, flag.SEND_RESIZE),
     ]
     for is_so, its_flag in can:
         if is_so:
@@ -50,13 +52,27 @@ def export_of(backend: Backend, name: str, max_payload: int) -> Export:
 _NOTHING = Negotiated()
 
 
-@dataclass(frozen=True, slots=True)
+def _no_resizing(size: int) -> None:
+    raise OSError(errno.EPERM, "nobody may change the size here")
+
+
+@dataclass(slots=True)
 class Service:
-    """What one connection is about: its export, who does the requests, what was agreed on."""
+    """What one connection is about.
+
+    Attributes:
+        export: as the client knows it; another one after it has changed the size (NBD_CMD_RESIZE).
+        backend: who does the requests.
+        negotiated: what was agreed on.
+        resize: changes the size of what is served, or raises OSError.
+        largest: the largest size that the export has had on this connection.
+    """
 
     export: Export
     backend: Backend
     negotiated: Negotiated = _NOTHING
+    resize: Callable[[int], None] = _no_resizing
+    largest: int = 0
 
 
 # Plain integers: arithmetic on enum members costs a microsecond each.
@@ -106,7 +122,8 @@ RULES: dict[int, CommandRule] = {
         changes=True,
         beyond_end=errno.ENOSPC,
     ),
-    Cmd.BLOCK_STATUS: CommandRule(may=_FUA | _REQ_ONE),
+    Cmd.BLOCK_STATUS: CommandRule(may=_FUA | _REQ_ONE | _PAYLOAD_LEN),
+    Cmd.RESIZE: CommandRule(needs=int(TransmissionFlag.SEND_RESIZE), ranged=False, changes=True),
 }
 
 
@@ -130,12 +147,18 @@ def check(request: Request, service: Service) -> int:
         return errno.EINVAL
     if request.flags & _DF and not negotiated.structured_replies:
         return errno.EINVAL
-    if request.command == Cmd.BLOCK_STATUS and not (negotiated.contexts and request.length):
+    if request.command == Cmd.BLOCK_STATUS:
+        if not (negotiated.contexts and request.length):
+            return errno.EINVAL
+        if request.flags & _PAYLOAD_LEN:  # which says what it is about; one that is longer cannot be right
+            longest = wire.STATUS_LENGTH.size + len(negotiated.contexts) * wire.CONTEXT_NUMBER.size
+            return errno.EINVAL if request.length > longest else 0
+    if request.command == Cmd.RESIZE and request.offset & (export.block_size.minimum - 1):
         return errno.EINVAL
     if not rule.ranged:
         return 0
-    if request.offset + request.length > export.size:
-        return rule.beyond_end
+    if (end := request.offset + request.length) > export.size:
+        return errno.ENOSPC if end <= service.largest else rule.beyond_end
     if (request.offset | request.length) & (export.block_size.minimum - 1):
         return errno.EINVAL
     if rule.moves_data and request.length > export.block_size.maximum:
@@ -164,6 +187,11 @@ def answer(request: Request, service: Service, room: memoryview) -> tuple[int, V
     except (OSError, IoflusherError) as failure:
         error, reply = failed(request.cookie, request.offset, service, failure)
         return error, [reply]
+
+
+def leaves_out_holes(backend: Backend) -> bool:
+    """Whether a long READ is worth the question where the holes are."""
+    return backend.quick_extents and has_own(backend, "extents")
 
 
 def failed(
@@ -224,8 +252,10 @@ def _read(request: Request, service: Service, room: memoryview) -> Views:
     backend, room = service.backend, room[:length]
     if not service.negotiated.structured_replies:
         return [replies.done(cookie), _data(backend, offset, room)]
-    if length < HOLE_WORTH_A_CHUNK or request.flags & _DF or not has_own(backend, "extents"):
-        at = _at(offset, service)
+    at = _at(offset, service)
+    if not length:  # a chunk with data or a hole has some
+        return [replies.nothing(cookie, at)]
+    if length < HOLE_WORTH_A_CHUNK or request.flags & _DF or not leaves_out_holes(backend):
         if at is None:
             head = replies.whole_data(cookie, offset, length)
         else:
@@ -298,8 +328,19 @@ def _cache(request: Request, service: Service, room: memoryview) -> Views:
     return [_done(request, service)]
 
 
+def _resize(request: Request, service: Service, room: memoryview) -> Views:
+    """NBD_CMD_RESIZE: the request's offset is the new size."""
+    was, size = service.export.size, request.offset
+    service.resize(size)
+    service.largest = max(service.largest, was, size)
+    service.export = replace(service.export, size=size)
+    return [_done(request, service)]
+
+
 def _block_status(request: Request, service: Service, room: memoryview) -> Views:
     backend, contexts = service.backend, service.negotiated.contexts
+    if request.data is not None:
+        request, contexts = _narrowed(request, request.data, service)
     most = 1 if request.flags & _REQ_ONE else MOST_EXTENTS
     views: Views = []
     for context in contexts:
@@ -317,6 +358,24 @@ def _block_status(request: Request, service: Service, room: memoryview) -> Views
     return views
 
 
+def _narrowed(
+    request: Request, payload: memoryview, service: Service
+) -> tuple[Request, tuple[MetaContext, ...]]:
+    """A BLOCK_STATUS that names contexts in its payload as one that does not, and those contexts."""
+    try:
+        query = StatusQuery.parse(payload)
+    except MalformedData as error:
+        raise OSError(errno.EINVAL, str(error)) from error
+    known = {context.number: context for context in service.negotiated.contexts}
+    if not known.keys() >= set(query.contexts):
+        raise OSError(errno.EINVAL, "metadata contexts that were not agreed on")
+    plain = replace(request, flags=request.flags & ~_PAYLOAD_LEN, length=query.length, data=None)
+    error = check(plain, service)
+    if error:
+        raise OSError(error, "the export takes no such request")
+    return plain, tuple(known[number] for number in query.contexts)
+
+
 _DO: dict[int, Callable[[Request, Service, memoryview], Views]] = {
     Cmd.READ: _read,
     Cmd.WRITE: _write,
@@ -325,4 +384,5 @@ _DO: dict[int, Callable[[Request, Service, memoryview], Views]] = {
     Cmd.CACHE: _cache,
     Cmd.WRITE_ZEROES: _zero,
     Cmd.BLOCK_STATUS: _block_status,
+    Cmd.RESIZE: _resize,
 }

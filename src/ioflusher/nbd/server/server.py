@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
@@ -65,6 +66,8 @@ class Server:
         handshake_timeout: seconds that a client may take until it has an export.
         idle_timeout: seconds after which a client that sends nothing is cut off; None: it may stay.
         extended_headers: whether clients may have lengths of 64 bits, which is experimental in the protocol.
+        resize: whether they may change the size of an export (NBD_CMD_RESIZE), where its back end can; this
+            is experimental as well.
 
     Raises:
         NbdError: a payload limit or a name that the protocol cannot express, or credentials that are none.
@@ -87,6 +90,7 @@ class Server:
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         idle_timeout: float | None = None,
         extended_headers: bool = False,
+        resize: bool = False,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
@@ -96,6 +100,7 @@ class Server:
         self._handshake_timeout = handshake_timeout
         self._idle_timeout = idle_timeout
         self._extended_headers = extended_headers
+        self._grants_resize = resize
         self._tls_mode, self._tls_context = TlsMode.OFF, None
         if tls is not None:
             from ioflusher.nbd.tls.contexts import server_context  # who does not encrypt loads no OpenSSL
@@ -139,7 +144,9 @@ class Server:
             raise NbdError(f"two exports of the name {name!r}", hint="give each a name of its own")
         contexts = (BASE_ALLOCATION, *backend.contexts)
         export = replace(
-            export_of(backend, name, self._max_payload), description=description, contexts=contexts
+            export_of(backend, name, self._max_payload, resize=self._grants_resize),
+            description=description,
+            contexts=contexts,
         )
         # a connection's thread that reads meanwhile sees one dictionary or the other, whole
         self._backends = {**self._backends, name: backend}
@@ -370,6 +377,21 @@ class Server:
             self._forget(peer)
             sock.close()
 
+    def _resize(self, peer: "_Peer", name: str, size: int) -> None:
+        """Change the size of an export for a client; who comes later sees it, who is there does not.
+
+        Raises:
+            OSError: others are there and would lose what they know of, or the back end cannot.
+        """
+        with self._lock:  # nobody enters meanwhile
+            export = self._exports[name]
+            alone = not any(other.export == name for other in self._peers if other is not peer)
+            if size < self._backends[name].size and not alone:
+                raise OSError(errno.EPERM, "others use the export, which would be smaller")
+            self._backends[name].resize(size)
+            self._exports = {**self._exports, name: replace(export, size=size)}
+        event(_log, logging.INFO, "export resized", export=name, size=size)
+
     def _forget(self, peer: "_Peer") -> None:
         with self._lock:
             self._peers.pop(peer, None)
@@ -422,10 +444,12 @@ class _Peer:
             event(_log, logging.INFO, "connection ended", number=number, why=why, export=self.export, **done)
 
     def _enter(self, entered: EnteredExport) -> bool:
-        """From here on nobody takes our place; False: somebody has."""
+        """From here on nobody takes our place; False: somebody has, or the export is not what it was."""
         with self._server._lock:
             if self not in self._server._peers:
                 return False
+            if self._server._exports[entered.export.name].size != entered.export.size:
+                return False  # it has another size since the client was told
             self.export = entered.export.name
             return True
 
@@ -440,7 +464,8 @@ class _Peer:
         self, sock: socket.socket, connection: NbdConnection, export: Export, backend: Backend
     ) -> None:
         """Answer requests until the client leaves or the server closes."""
-        service = Service(export, backend, connection.negotiated)
+        resize = partial(self._server._resize, self, export.name)
+        service = Service(export, backend, connection.negotiated, resize)
         stopping = self._server._stopping
         if backend.waits:
             self.tallies = [Tally() for _ in range(self._server._depth)]
