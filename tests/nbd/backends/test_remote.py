@@ -13,8 +13,14 @@ import pytest
 from tests.nbd.backends.volatile import VolatileBackend
 
 from ioflusher.nbd.address import Address
-from ioflusher.nbd.backends import Backend, BackendError, MemoryBackend, RemoteBackend
+from ioflusher.nbd.backends import Backend, BackendError, Extent, MemoryBackend, RemoteBackend
+from ioflusher.nbd.client import Client
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RequestError
+from ioflusher.nbd.protocol.client_handshake import Wishes
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
+from ioflusher.nbd.protocol.messages import OptionReply
+from ioflusher.nbd.protocol.server_handshake import OptionAnswer, ServerHandshake
+from ioflusher.nbd.protocol.wire import Opt, Rep
 from ioflusher.nbd.server import Server
 
 SIZE = 1 << 20
@@ -307,6 +313,95 @@ def test_many_at_once_over_many_losses(origin: Origin) -> None:
             thread.join(10)
         assert not wrong
         assert backend.losses == 10
+
+
+class Spotted(MemoryBackend):
+    """Says of each block of 4096 bytes whether its number is odd, in two ways; not of the first one."""
+
+    contexts = ("test:odd",)
+    asked = 0
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self.asked += 1
+        for number in range(offset // BLOCK, -(-(offset + length) // BLOCK)):
+            begin = max(number * BLOCK, offset)
+            yield Extent((number + 1) * BLOCK - begin, 3 * (number % 2))
+
+    def context_extents(self, context: str, offset: int, length: int) -> Iterator[Extent]:
+        if offset == 0:
+            raise OSError(errno.EIO, "nobody knows")
+        yield from (Extent(extent.length, extent.flags // 3) for extent in self.extents(offset, length))
+
+
+def test_block_status_is_passed_on(origin: Origin) -> None:
+    """What the other server says of its contexts, and to our clients what they ask us; errors as well."""
+    with RemoteBackend(origin.start(Spotted(SIZE))) as backend, Server(backend) as front:
+        assert backend.contexts == ("test:odd",)
+        front.start()
+        wishes = Wishes(structured_replies=True, all_contexts=True)
+        with Client(front.listen_tcp(), wishes=wishes) as client:
+            first, second = Extent(BLOCK - 5, 0), Extent(BLOCK - 7, 3)
+            assert client.block_status(5, 2 * BLOCK - 12) == {
+                BASE_ALLOCATION: (first, second),
+                "test:odd": (first, Extent(BLOCK - 7, 1)),
+            }
+            with pytest.raises(RequestError, match="EIO"):
+                client.block_status(0, BLOCK)
+            assert len(client.block_status(5, SIZE - 5)[BASE_ALLOCATION]) == SIZE // BLOCK
+
+
+def test_block_status_waits_for_a_server_that_is_gone(origin: Origin) -> None:
+    """As other requests do; and it comes after the changes that are told again."""
+    with RemoteBackend(origin.start(MemoryBackend(SIZE))) as backend:
+        assert [*backend.extents(0, SIZE)] == [Extent(SIZE, 3)]
+        backend.write(BLOCK, memoryview(b"x"))
+        origin.kill()
+        found: list[Extent] = []
+        thread = in_thread(lambda: found.extend(backend.extents(0, SIZE)))
+        time.sleep(0.1)
+        assert not found
+        origin.start(MemoryBackend(SIZE))
+        thread.join(10)
+        assert found == [Extent(BLOCK, 3), Extent(BLOCK), Extent(SIZE - 2 * BLOCK, 3)]
+
+
+def test_reads_do_not_ask_first_where_holes_are(origin: Origin) -> None:
+    """A way to the server and back costs more than zeroes do; what the server leaves out is taken so."""
+    spotted = Spotted(SIZE)
+    with RemoteBackend(origin.start(spotted)) as backend, Server(backend) as front:
+        backend.write(0, memoryview(b"a" * SIZE))
+        front.start()
+        with Client(front.listen_tcp(), wishes=Wishes(structured_replies=True)) as client:
+            room = memoryview(bytearray(SIZE // 2))
+            client.read_into(0, room)
+            expected = (b"a" * BLOCK + bytes(BLOCK)) * (len(room) // BLOCK // 2)
+            assert room == expected, "the holes that the other server tells of, as it tells of them"
+        asked = spotted.asked
+        assert asked == len(room) // (256 << 10), "by the other server itself, once for each of its READs"
+
+
+def test_a_server_of_simple_replies(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has no block status is asked for none: all is data."""
+    monkeypatch.setattr(ServerHandshake, "_structure_replies", lambda *_: OptionAnswer((_UNKNOWN,)))
+    with RemoteBackend(origin.start()) as backend:
+        assert [*backend.extents(7, 9)] == [Extent(9)]
+        backend.write(0, memoryview(b"abc"))
+        assert content(backend, 0, 3) == b"abc"
+        origin.kill()
+        origin.start()
+        assert content(backend, 0, 3) == b"abc"
+
+
+_UNKNOWN = OptionReply(Opt.STRUCTURED_REPLY, Rep.ERR_UNSUP)
+
+
+def test_a_server_that_comes_back_without_its_contexts(origin: Origin) -> None:
+    """It is not the one that our clients were told of."""
+    with RemoteBackend(origin.start(Spotted(SIZE)), patience=0.3) as backend:
+        origin.kill()
+        origin.start(MemoryBackend(SIZE))
+        with pytest.raises(ConnectionLost, match=r"contexts .*test:odd"):
+            content(backend, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class ConcatenatedBackend(Backend):
         self.minimum_block = max(part.minimum_block for part in parts)
         self.preferred_block = max(part.preferred_block for part in parts)
         self.waits = any(part.waits for part in parts)
+        self.quick_extents = all(part.quick_extents for part in parts)
         for part in parts:
             if part.size % self.minimum_block:
                 raise BackendError(

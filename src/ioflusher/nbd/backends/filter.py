@@ -24,6 +24,7 @@ class Filter(Backend):
         self.can_fast_zero = backend.can_fast_zero
         self.can_cache = backend.can_cache
         self.can_multi_conn = backend.can_multi_conn
+        self.quick_extents = backend.quick_extents
         self.minimum_block = backend.minimum_block
         self.preferred_block = backend.preferred_block
         self.contexts = backend.contexts

@@ -16,6 +16,10 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from struct import Struct
+from typing import TypeAlias
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends.journal import Change, Journal, JournalEntry
@@ -23,24 +27,43 @@ from ioflusher.nbd.client import encryptable, negotiate, send_all
 from ioflusher.nbd.endpoint import Endpoint
 from ioflusher.nbd.errors import ConnectionLost, NbdError, RemoteProtocolError
 from ioflusher.nbd.protocol import wire
+from ioflusher.nbd.protocol.chunks import Awaited, check_head, parse_payload
+from ioflusher.nbd.protocol.client_handshake import Wishes
+from ioflusher.nbd.protocol.connection import aligned_memory
+from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export
-from ioflusher.nbd.protocol.wire import Cmd, TransmissionFlag
+from ioflusher.nbd.protocol.extents import Extent
+from ioflusher.nbd.protocol.messages import Request
+from ioflusher.nbd.protocol.negotiated import Negotiated
+from ioflusher.nbd.protocol.wire import Cmd, ReplyFlag, ReplyType, TransmissionFlag
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 5.0  # seconds between two tries to connect, twice as long each time
 REPLAY_WINDOW = 32  # changes that are sent again without waiting for each one's answer
 
+# Of a chunk's payload that is no data: 16,000 extents, or an error's longest text with all around it.
+KEPT = 128 << 10
+_CHUNK_REST = Struct(">IQ")  # the end of wire.STRUCTURED_REPLY, and wire.CHUNK_OFFSET where data follows
+_IN_CHUNKS = frozenset({Cmd.READ, Cmd.BLOCK_STATUS})  # what must be answered so when that was agreed on
+_WISHES = Wishes(structured_replies=True, all_contexts=True)
+_Connected: TypeAlias = tuple[socket.socket, EnteredExport]
+
 _log = logging.getLogger(__name__)
+
+
+Status: TypeAlias = dict[str, tuple[Extent, ...]]  # what a server says of a range, by context
 
 
 class _InFlight:
     """One request's record: where its answer goes, and the lock on which its thread waits."""
 
-    __slots__ = ("done", "entry", "error", "into", "lost")
+    __slots__ = ("awaited", "done", "entry", "error", "into", "lost", "status")
 
     def __init__(self) -> None:
         self.done = threading.Lock()
         self.done.acquire()
         self.into: memoryview | None = None
+        self.awaited: Awaited | None = None  # when the answer may come in chunks
+        self.status: Status | None = None
         self.entry: JournalEntry | None = None
         self.error = 0
         self.lost = False
@@ -69,7 +92,7 @@ class _Records:
         return given.pop()
 
     def give_back(self, record: _InFlight) -> None:
-        record.into = record.entry = None
+        record.into = record.entry = record.awaited = record.status = None
         with self._lock:
             if not self._waiting:
                 self._free.append(record)
@@ -86,8 +109,83 @@ class _Lane:
         self.lock = threading.Lock()  # held while a request is sent
         self.sock: socket.socket | None = None  # None: broken
         self.era = 0  # of the socket
+        self.agreed = Negotiated()
         self.pending: dict[int, _InFlight] = {}
-        self.header = memoryview(bytearray(wire.SIMPLE_REPLY.size))
+        self.answers = _Answers()
+
+
+class _Answers:
+    """What a server sends on one connection, answer after answer, each to where it belongs.
+
+    Its memory exists beforehand; block status that does not fit is left out, as the protocol allows.
+    """
+
+    def __init__(self) -> None:
+        self._header = memoryview(bytearray(wire.SIMPLE_REPLY.size))
+        self._rest = memoryview(bytearray(_CHUNK_REST.size))
+        self._payload = aligned_memory(KEPT)
+
+    def receive(self, sock: socket.socket, pending: Mapping[int, _InFlight], agreed: Negotiated) -> int:
+        """Read on to the end of one request's answer; returns its cookie.
+
+        Raises:
+            RemoteProtocolError: what comes is no answer to a request that is pending.
+            ConnectionLost, OSError: the connection ended.
+        """
+        while True:
+            _fill(sock, self._header)
+            magic, error, cookie = wire.SIMPLE_REPLY.unpack(self._header)
+            record = pending.get(cookie)
+            if record is not None and magic == wire.SIMPLE_REPLY_MAGIC:
+                if record.awaited is not None and record.awaited.request.command in _IN_CHUNKS:
+                    raise RemoteProtocolError("a simple reply to a request whose answer must be structured")
+                record.error = error
+                if record.into is not None and not error:
+                    _fill(sock, record.into)
+                return cookie
+            if record is None or magic != wire.STRUCTURED_REPLY_MAGIC or record.awaited is None:
+                raise RemoteProtocolError(
+                    f"{bytes(self._header).hex()} is no reply to a request that is in flight"
+                )
+            if self._receive_chunk(sock, (error >> 16, error & 0xFFFF, cookie), record, agreed):
+                return cookie
+
+    def _receive_chunk(
+        self, sock: socket.socket, begin: tuple[int, int, int], record: _InFlight, agreed: Negotiated
+    ) -> bool:
+        """The rest of a chunk whose flags, type and cookie are here; returns whether it is the last one."""
+        awaited = record.awaited
+        assert awaited is not None
+        flags, kind, cookie = begin
+        is_data = kind == ReplyType.OFFSET_DATA
+        size = _CHUNK_REST.size if is_data else wire.LENGTH.size  # together, they cost one call
+        _fill(sock, self._rest[:size])
+        length, offset = _CHUNK_REST.unpack(self._rest)
+        head = flags, kind, cookie, length
+        check_head(head, awaited)
+        if is_data:
+            _fill(sock, awaited.place(offset, length - wire.CHUNK_OFFSET.size))
+        else:
+            payload = self._payload[: min(length, KEPT)]
+            _fill(sock, payload)
+            self._drop(sock, length - len(payload))
+            chunk = parse_payload(head, bytes(payload), awaited)
+            if chunk.error is not None:
+                record.error = record.error or chunk.error.error
+            if chunk.status is not None and record.status is not None:
+                for context in agreed.contexts:
+                    if context.number == chunk.status.context:
+                        record.status[context.name] = chunk.status.extents
+        last = bool(flags & ReplyFlag.DONE)
+        if last:
+            awaited.finish()
+        return last
+
+    def _drop(self, sock: socket.socket, length: int) -> None:
+        while length:
+            piece = self._payload[: min(length, KEPT)]
+            _fill(sock, piece)
+            length -= len(piece)
 
 
 class Link:
@@ -104,7 +202,7 @@ class Link:
         journal: the changes that a server which came back must be told before all else.
 
     Attributes:
-        export: what the server said of the export at first.
+        export: what the server said of the export at first, with the metadata contexts that it reports.
         connections: how many there are.
         losses: how often the connections were lost.
 
@@ -139,13 +237,14 @@ class Link:
         self._records = _Records(depth)
         self._endpoint = Endpoint(address, spares=connections)
         try:
-            first, self.export = self._enter()
+            first, entered = self._enter()
+            self.export = entered.export
             if not self.export.has(TransmissionFlag.CAN_MULTI_CONN):
                 connections = 1
             self.connections = connections
             self._lanes = [_Lane() for _ in range(connections)]
             self._idle = connections  # lanes whose thread has let go of its last socket
-            self._stand([first, *self._enter_all(connections - 1)])
+            self._stand([(first, entered), *self._enter_all(connections - 1)])
             self._endpoint.replenish()
         except BaseException:
             self._endpoint.close()
@@ -169,18 +268,20 @@ class Link:
         *,
         data: memoryview | None = None,
         into: memoryview | None = None,
+        status: Status | None = None,
         entry: JournalEntry | None = None,
     ) -> int:
         """Have a request done, by however many servers it takes; returns the protocol's error value.
 
-        `data` goes along, `into` is filled by a READ, `entry` is marked when the server says that it is done.
+        `data` goes along, `into` is filled by a READ, `status` by a BLOCK_STATUS, `entry` is marked when the
+        server says that it is done.
 
         Raises:
             ConnectionLost: no server within the patience, or this link was closed.
         """
         record = self._records.take()
         try:
-            record.into, record.entry = into, entry
+            record.into, record.status, record.entry = into, status, entry
             while True:
                 era = self._era if self._up else self._wait_until_up()
                 self._next_cookie = number = (self._next_cookie + 1) & 0xFFFFFFFF
@@ -191,7 +292,9 @@ class Link:
                     sock = lane.sock
                     if sock is None or lane.era != era or cookie in lane.pending:
                         continue
-                    record.lost = False
+                    record.lost, record.error = False, 0
+                    if lane.agreed.structured_replies:
+                        record.awaited = Awaited(Request(command, flags, cookie, offset, length), into)
                     lane.pending[cookie] = record
                     try:
                         send_all(sock, header, data)
@@ -290,25 +393,15 @@ class Link:
 
     def _receive(self, sock: socket.socket, lane: _Lane) -> None:
         """Hand out answers until the connection ends, which is an error."""
-        header, pending = lane.header, lane.pending
-        unpack = wire.SIMPLE_REPLY.unpack
+        pending, receive, agreed = lane.pending, lane.answers.receive, lane.agreed
         while True:
-            _fill(sock, header)
-            magic, error, cookie = unpack(header)
-            record = pending.get(cookie)
-            if magic != wire.SIMPLE_REPLY_MAGIC or record is None:
-                raise RemoteProtocolError(
-                    f"{bytes(header).hex()} is no simple reply to a request that is in flight"
-                )
-            into = record.into
-            if into is not None and not error:
-                _fill(sock, into)
-            elif record.entry is not None:
+            cookie = receive(sock, pending, agreed)
+            record = pending[cookie]
+            if record.entry is not None:
                 # Here and not in its own thread: a change that was acknowledged is among those that are
                 # told again, however soon after the answer the connection breaks.
-                record.entry.acknowledged = not error
-                record.entry.void = bool(error)
-            record.error = error
+                record.entry.acknowledged = not record.error
+                record.entry.void = bool(record.error)
             del pending[cookie]
             record.done.release()
 
@@ -337,54 +430,57 @@ class Link:
                 self._endpoint.replenish()
 
     def _come_back(self) -> None:
-        sockets = self._enter_all(self.connections)
+        connections = self._enter_all(self.connections)
         try:
             if self._journal is not None:
                 with self._journal.held() as changes:
-                    tell_again(sockets[0], changes, self._timeout)
+                    first, entered = connections[0]
+                    tell_again(first, changes, self._timeout, entered.negotiated)
         except (OSError, NbdError) as error:
-            for sock in sockets:
+            for sock, _ in connections:
                 sock.close()
             if isinstance(error, NbdError):
                 raise
             raise ConnectionLost(f"lost again while changes were told: {error}", errno=errno.EIO) from error
-        self._stand(sockets)
+        self._stand(connections)
 
-    def _stand(self, sockets: list[socket.socket]) -> None:
+    def _stand(self, connections: list[_Connected]) -> None:
         with self._changed:
             if self._closed:
-                for sock in sockets:
+                for sock, _ in connections:
                     sock.close()
                 return
             self._era += 1
-            for lane, sock in zip(self._lanes, sockets, strict=True):
+            for lane, (sock, entered) in zip(self._lanes, connections, strict=True):
                 sock.settimeout(None)
+                lane.agreed = entered.negotiated
                 lane.era, lane.sock = self._era, sock  # in this order: who has an old era must not send
             self._idle = 0
             self._up = True
             self._changed.notify_all()
 
-    def _enter_all(self, count: int) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
+    def _enter_all(self, count: int) -> list[_Connected]:
+        connections: list[_Connected] = []
         try:
-            while len(sockets) < count:
-                sock, export = self._enter()
-                sockets.append(sock)
-                self._compare(export)
+            while len(connections) < count:
+                sock, entered = self._enter()
+                connections.append((sock, entered))
+                self._compare(entered.export)
         except BaseException:
-            for sock in sockets:
+            for sock, _ in connections:
                 sock.close()
             raise
-        return sockets
+        return connections
 
-    def _enter(self) -> tuple[socket.socket, Export]:
+    def _enter(self) -> _Connected:
         sock = encryptable(self._endpoint.connect(self._timeout), self.address)
         try:
-            _, export = negotiate(sock, self.address)
+            connection, export = negotiate(sock, self.address, _WISHES)
         except BaseException:
             sock.close()
             raise
-        return sock, export
+        contexts = tuple(context.name for context in connection.negotiated.contexts)
+        return sock, EnteredExport(replace(export, contexts=contexts), connection.negotiated)
 
     def _compare(self, export: Export) -> None:
         """Refuse a server that came back as another one."""
@@ -393,12 +489,12 @@ class Link:
         if self.connections == 1 or export.has(TransmissionFlag.CAN_MULTI_CONN):
             limits = (was.block_size.minimum, was.block_size.maximum)
             fits = export.block_size.minimum <= limits[0] and export.block_size.maximum >= limits[1]
-            if export.size == was.size and not missing and fits:
+            if export.size == was.size and not missing and fits and {*export.contexts} >= {*was.contexts}:
                 return
         raise NbdError(
             f"{self.address.uri!r} came back as another export: {export.size} bytes, "
-            f"flags {export.flags:#x}, {export.block_size}; it had {was.size} bytes, "
-            f"flags {was.flags:#x}, {was.block_size}"
+            f"flags {export.flags:#x}, {export.block_size}, contexts {export.contexts}; it had {was.size} "
+            f"bytes, flags {was.flags:#x}, {was.block_size}, contexts {was.contexts}"
         )
 
 
@@ -411,7 +507,7 @@ def _fill(sock: socket.socket, view: memoryview) -> None:
         view = view[count:]
 
 
-def tell_again(sock: socket.socket, changes: list[Change], timeout: float) -> None:
+def tell_again(sock: socket.socket, changes: list[Change], timeout: float, agreed: Negotiated) -> None:
     """Send changes of which no two overlap, several before their answers are there.
 
     Raises:
@@ -419,20 +515,18 @@ def tell_again(sock: socket.socket, changes: list[Change], timeout: float) -> No
         OSError: the connection broke, or `timeout` seconds went by without an answer.
     """
     sock.settimeout(timeout)
-    header = memoryview(bytearray(wire.SIMPLE_REPLY.size))
+    answers, pending = _Answers(), dict[int, _InFlight]()
     for start in range(0, len(changes), REPLAY_WINDOW):
-        window = dict(enumerate(changes[start : start + REPLAY_WINDOW]))
-        for cookie, change in window.items():
-            head = wire.REQUEST.pack(
-                wire.REQUEST_MAGIC, change.flags, change.command, cookie, change.offset, change.length
-            )
-            send_all(sock, head, change.data)
-        while window:
-            _fill(sock, header)
-            magic, error, cookie = wire.SIMPLE_REPLY.unpack(header)
-            answered = window.pop(cookie, None)
-            if magic != wire.SIMPLE_REPLY_MAGIC or answered is None:
-                raise RemoteProtocolError(f"{bytes(header).hex()} is no simple reply to a request in flight")
+        window = changes[start : start + REPLAY_WINDOW]
+        for cookie, change in enumerate(window):
+            request = Request(change.command, change.flags, cookie, change.offset, change.length)
+            pending[cookie] = record = _InFlight()
+            if agreed.structured_replies:
+                record.awaited = Awaited(request, None)
+            send_all(sock, request.pack(), change.data)
+        while pending:
+            cookie = answers.receive(sock, pending, agreed)
+            error, answered = pending.pop(cookie).error, window[cookie]
             if error:
                 raise NbdError(
                     f"the server that came back refuses what was acknowledged before: error {error} for "

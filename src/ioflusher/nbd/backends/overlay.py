@@ -94,6 +94,7 @@ class OverlayBackend(Backend):
         self.can_cache = base.can_cache
         self.can_multi_conn = True
         self.waits = base.waits or self._layer.waits
+        self.quick_extents = base.quick_extents
         self._stale: set[int] = set()  # pages of the map that the layer does not have yet
         self._stripes = [threading.Lock() for _ in range(STRIPES)]
         self._buffers = [aligned_memory(block) for _ in range(STRIPES)]

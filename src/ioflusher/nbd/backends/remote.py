@@ -2,13 +2,14 @@
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends.backend import Backend, BackendError
 from ioflusher.nbd.backends.journal import Journal, JournalEntry
-from ioflusher.nbd.backends.link import Link
+from ioflusher.nbd.backends.link import Link, Status
 from ioflusher.nbd.errors import NbdError, RequestError
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, Extent
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, wire_to_errno
 
 SMALLEST_JOURNAL = 1 << 20  # bytes
@@ -23,6 +24,8 @@ class RemoteBackend(Backend):
     changes that the one before had acknowledged but was not yet asked to make durable: a killed server
     forgets those. They are kept in a journal of fixed size; when it fills, this side flushes. Reads and
     flushes wait meanwhile. Connecting again asks no name service and takes sockets made beforehand.
+
+    What the other server says of its metadata contexts (block status) is passed on, as it says it.
 
     Only one client may write: changes that are told again would undo those of another. A server that lost a
     connection but lives might still do a request that it received on it; the protocol cannot prevent that.
@@ -45,6 +48,7 @@ class RemoteBackend(Backend):
     """
 
     waits = True
+    quick_extents = False  # they cost a way to the server and back
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class RemoteBackend(Backend):
         self.can_zero = self.can_write and remote.has(TransmissionFlag.SEND_WRITE_ZEROES)
         self.can_fast_zero = self.can_zero and remote.has(TransmissionFlag.SEND_FAST_ZERO)
         self.can_cache = remote.has(TransmissionFlag.SEND_CACHE)
+        self.contexts = tuple(name for name in remote.contexts if name != BASE_ALLOCATION)
         self._can_fua = remote.has(TransmissionFlag.SEND_FUA)
         self.minimum_block = remote.block_size.minimum
         self.preferred_block = remote.block_size.preferred
@@ -149,6 +154,19 @@ class RemoteBackend(Backend):
     def cache(self, offset: int, length: int) -> None:
         for start, stretch in _stretches(offset, length):
             self._check(Cmd.CACHE, start, self._link.request(Cmd.CACHE, 0, start, stretch))
+
+    def extents(self, offset: int, length: int) -> Iterable[Extent]:
+        return self.context_extents(BASE_ALLOCATION, offset, length)
+
+    def context_extents(self, context: str, offset: int, length: int) -> Iterable[Extent]:
+        if context not in self._link.export.contexts:
+            return (Extent(length),)
+        found: Status = {}
+        length = length if length <= _LONGEST else _STRETCH
+        self._check(
+            Cmd.BLOCK_STATUS, offset, self._link.request(Cmd.BLOCK_STATUS, 0, offset, length, status=found)
+        )
+        return found.get(context, ())
 
     def _change(
         self, command: Cmd, flags: int, offset: int, length: int, data: memoryview | None = None
