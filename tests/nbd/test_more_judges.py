@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from tests.nbd import fuzz_server
 from tests.nbd import test_cli as command_line
-from tests.nbd.fuzz_handshake import fuzz
 from tests.nbd.test_judges import DEADLINE, run
 from tests.needs import need
 
@@ -283,8 +282,3 @@ def test_nbdkits_seeds(tmp_path: Path) -> None:
 def test_fuzz_the_whole_server() -> None:
     """The invariant of tests/nbd/fuzz_server.py, for as many conversations as a second has room for."""
     fuzz_server.fuzz(300, 0)
-
-
-def test_fuzz_both_ends_of_the_handshake() -> None:
-    """The invariant of tests/nbd/fuzz_handshake.py, for as many inputs as a second has room for."""
-    fuzz(800, 0)
