@@ -158,7 +158,7 @@ def requests(dice: random.Random, agreed: Negotiated) -> list[tuple[Request, byt
         command, flags = dice.choice(COMMANDS), dice.choice(FLAGS)
         length, offset = dice.choice(WILD), dice.choice(OFFSETS)
         if agreed.extended_headers:
-            has_payload = command == Cmd.WRITE or flags & CmdFlag.PAYLOAD_LEN
+            has_payload = command == Cmd.WRITE or bool(flags & CmdFlag.PAYLOAD_LEN)
             length = min(length, LONGEST) if has_payload else dice.choice((length, 1 << 40))
         else:
             has_payload = command == Cmd.WRITE

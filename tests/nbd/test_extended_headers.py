@@ -97,14 +97,12 @@ def test_block_status_in_one_piece(waits: bool) -> None:
 
 @both_ways
 def test_refused_and_the_connection_goes_on(waits: bool) -> None:
-    """A payload that the command has none of is taken and dropped; a WRITE without one stores nothing."""
+    """A payload that the command has none of is taken and dropped."""
     backend = Sparse(waits=waits)
     payload_len = int(CmdFlag.PAYLOAD_LEN)
-    write_without = struct.pack(">IHHQQQ", 0x21E41C71, 0, Cmd.WRITE, 9, 3, 5)
     with transmission(backend, EXTENDED) as sock:
         for request in (
             asked(Cmd.TRIM, 3, 12, payload_len) + bytes(12),
-            write_without,
             asked(Cmd.READ, 3, LONG),
         ):
             sock.sendall(request)
@@ -114,6 +112,18 @@ def test_refused_and_the_connection_goes_on(waits: bool) -> None:
         sock.sendall(asked(Cmd.READ, 5, 1))
         assert chunk(sock)[4][8:] == b"\5"
     assert backend.log == []
+
+
+@both_ways
+def test_a_write_that_does_not_say_so_has_a_payload(waits: bool) -> None:
+    """The protocol wants NBD_CMD_FLAG_PAYLOAD_LEN there; QEMU's client (10.0) sends the data without."""
+    backend = Sparse(waits=waits)
+    with transmission(backend, EXTENDED) as sock:
+        sock.sendall(struct.pack(">IHHQQQ", 0x21E41C71, 0, Cmd.WRITE, 9, 3, 5) + b"12345")
+        assert chunk(sock) == (LAST, ReplyType.NONE, 9, 3, b"")
+        sock.sendall(asked(Cmd.READ, 5, 1))
+        assert chunk(sock)[4][8:] == b"\5"
+    assert backend.log == [("write", 3, 5)]
 
 
 BOTH = Negotiated(True, True, (MetaContext(7, BASE_ALLOCATION), MetaContext(9, "test:parity")))
@@ -169,9 +179,10 @@ def test_block_status_of_chosen_contexts(waits: bool) -> None:
 def test_a_choice_that_cannot_be(waits: bool, request_: bytes) -> None:
     """The payload is consumed, EINVAL is the answer, and the connection goes on."""
     with transmission(Sparse(waits=waits), BOTH) as sock:
-        sock.sendall(request_ + narrow(5, 7))
+        sock.sendall(request_)
         flags, kind, _, _, payload = chunk(sock)
         assert (flags, kind, *struct.unpack_from(">I", payload)) == (LAST, ReplyType.ERROR, errno.EINVAL)
+        sock.sendall(narrow(5, 7))
         assert chunk(sock)[:2] == (LAST, ReplyType.BLOCK_STATUS_EXT)
 
 

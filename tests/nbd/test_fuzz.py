@@ -8,7 +8,6 @@ from tests.nbd import fuzz
 
 from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol import chunks, replies
-from ioflusher.nbd.server import in_turn
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
@@ -20,7 +19,7 @@ def test_the_invariant_holds(name: str) -> None:
 def test_an_answer_that_a_client_refuses_is_seen() -> None:
     """A server that says offset 0 whatever was read is told from one that is right; the input has a name."""
     wrong = mock.patch.object(
-        in_turn.replies, "whole_data", lambda cookie, _, length: replies.data(cookie, 0, length, last=True)
+        replies, "whole_data", lambda cookie, _, length: replies.data(cookie, 0, length, last=True)
     )
     with wrong, pytest.raises(RemoteProtocolError, match="bytes at 0 for a request") as caught:
         fuzz.play("requests", 0, 2000)

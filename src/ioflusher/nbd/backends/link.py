@@ -134,6 +134,9 @@ class _Answers:
         """
         while True:
             _fill(sock, self._header)
+            magic: int
+            error: int
+            cookie: int
             magic, error, cookie = wire.SIMPLE_REPLY.unpack(self._header)
             record = pending.get(cookie)
             if record is not None and magic == wire.SIMPLE_REPLY_MAGIC:

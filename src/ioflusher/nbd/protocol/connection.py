@@ -298,7 +298,7 @@ class NbdConnection:
         if magic != expected:
             raise RemoteProtocolError(f"expected a request ({expected:#x}), found {magic:#010x}")
         data = None
-        if flags & CmdFlag.PAYLOAD_LEN if extended else command == Cmd.WRITE:
+        if command == Cmd.WRITE or (extended and flags & CmdFlag.PAYLOAD_LEN):
             if length > self.max_payload:
                 yield from self._drop(length)
             else:

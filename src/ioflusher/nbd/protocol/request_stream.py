@@ -35,6 +35,7 @@ WRITE: Final = wire.REQUEST_MAGIC << 32 | Cmd.WRITE
 _LONG: Final = 64 << 10
 
 _PAYLOAD_LEN: Final = int(CmdFlag.PAYLOAD_LEN) << 16
+_WRITE: Final = int(Cmd.WRITE)
 
 RequestHead: TypeAlias = tuple[int, int, int, int]  # head, cookie, offset, length
 
@@ -54,8 +55,8 @@ class RequestStream:
 
     Args:
         memory: what bytes are received into; several headers must fit.
-        extended: whether extended headers were agreed on. Then `READ` and `WRITE` are no heads, and what has
-            a payload says so.
+        extended: whether extended headers were agreed on. Then `READ` and `WRITE` are no heads, and what else
+            has a payload says so.
     """
 
     def __init__(self, memory: memoryview, *, extended: bool = False) -> None:
@@ -63,8 +64,9 @@ class RequestStream:
         self._layout = _EXTENDED if extended else _REQUEST
         self._magic = wire.EXTENDED_REQUEST_MAGIC if extended else wire.REQUEST_MAGIC
         self._plain = -1 if extended else READ  # the head that needs no further look
-        # which bits of a head say that a payload follows, and what they are then
-        self._mask, self._bits = (_PAYLOAD_LEN, _PAYLOAD_LEN) if extended else (0xFFFF, int(Cmd.WRITE))
+        # The bit of a head that says that a payload follows. A WRITE has one in any case: with extended
+        # headers it must say so, and QEMU's client (10.0) does not.
+        self._payload_len = _PAYLOAD_LEN if extended else 0
         self._start = 0  # of what was received and not yet handed out, when a payload is next
         self._end = 0
         self._payload_is_long = False
@@ -81,7 +83,7 @@ class RequestStream:
         """
         memory, room, end = self._memory, self._memory, 0
         unpack_from, size = self._layout.unpack_from, self._layout.size
-        magic, mask, bits, plain = self._magic, self._mask, self._bits, self._plain
+        magic, payload_len, plain = self._magic, self._payload_len, self._plain
         while True:
             yield None
             received = receive(room)
@@ -98,7 +100,7 @@ class RequestStream:
                         raise RemoteProtocolError(
                             f"expected a request ({magic:#x}), found {head >> 32:#010x}"
                         )
-                    if head & mask == bits:
+                    if head & 0xFFFF == _WRITE or head & payload_len:
                         self._start, self._end = position, end
                         yield request
                         position = self._start
@@ -117,7 +119,7 @@ class RequestStream:
 
     def has_payload(self, head: int) -> bool:
         """Whether so many bytes as a request's length says follow it, to be taken before the next one."""
-        return head & self._mask == self._bits
+        return head & 0xFFFF == _WRITE or bool(head & self._payload_len)
 
     def take(self, length: int) -> memoryview | None:
         """All of a payload, valid until `wanted()` is filled; None when it is not yet all there."""

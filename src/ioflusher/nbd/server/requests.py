@@ -140,10 +140,7 @@ def check(request: Request, service: Service) -> int:
         return errno.EINVAL
     if any(request.flags & flag and not flags & needed for flag, needed in _FLAG_NEEDS.items()):
         return errno.EINVAL
-    if negotiated.extended_headers:
-        if request.command == Cmd.WRITE and not request.flags & _PAYLOAD_LEN:
-            return errno.EINVAL
-    elif request.flags & _PAYLOAD_LEN:
+    if request.flags & _PAYLOAD_LEN and not negotiated.extended_headers:
         return errno.EINVAL
     if request.flags & _DF and not negotiated.structured_replies:
         return errno.EINVAL
@@ -370,9 +367,9 @@ def _narrowed(
     if not known.keys() >= set(query.contexts):
         raise OSError(errno.EINVAL, "metadata contexts that were not agreed on")
     plain = replace(request, flags=request.flags & ~_PAYLOAD_LEN, length=query.length, data=None)
-    error = check(plain, service)
-    if error:
-        raise OSError(error, "the export takes no such request")
+    refused = check(plain, service)
+    if refused:
+        raise OSError(refused, "the export takes no such request")
     return plain, tuple(known[number] for number in query.contexts)
 
 
