@@ -5,6 +5,8 @@
 # make aarch64  the same for putting the state on running processes, on an emulated arm64 machine
 # make thousand  1,000 threads in every kind of wait get the state 100 times (half an hour under emulation)
 # make faults   servers killed and connections cut 1,000 times under a write load (10 minutes)
+# make interop  libnbd's and NetworkBlockDevice/nbd's own tests of servers, fetched by apt, built, and run against ours
+# make fuzz     both ends of the NBD protocol by the million; goes on where it was interrupted (half an hour of processor time)
 # make hundred  100 runs in a row, played, interrupted and failed, leave nothing behind (10 minutes under emulation)
 # make guard    100 freezes of a real kernel that a guard ends, and some that nobody does (20 minutes under emulation)
 # make matrix   every stack that freezes, ten runs of each half, and over the kernels (hours under emulation)
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo check test aarch64 faults thousand hundred guard matrix mutants setup lint clean
+.PHONY: demo check test aarch64 faults interop fuzz thousand hundred guard matrix mutants setup lint clean
 
 demo: setup
 	$(BIN)/ioflusher lab setup
@@ -54,6 +56,17 @@ thousand: setup
 
 faults: setup
 	$(BIN)/python -m tests.nbd.faults --kills 1000
+
+# Of which suite of the distribution: a newer one than this machine's has clients with extended headers.
+SUITE := trixie
+interop: setup
+	tools/packages test
+	$(BIN)/python -m tests.nbd.interop --suite $(SUITE)
+
+INPUTS := 10000000
+fuzz: setup
+	mkdir -p build
+	$(BIN)/python -m tests.nbd.fuzz --inputs $(INPUTS) --record build/fuzz.jsonl
 
 lint: setup
 	$(BIN)/ruff check

@@ -1,0 +1,1 @@
+"""Other projects' tests of servers, built and run against ours: `make interop`."""
