@@ -9,6 +9,8 @@ from ioflusher.model.build import build
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.run import Happened, RunOutcome, RunResult, Waiting, run
 from ioflusher.model.scale import Scale
+from ioflusher.model.transitions import Expression, maximum
+from ioflusher.model.writeback import BackingDevice, DirtyDomain
 from ioflusher.scenario.file import find_scenario
 from ioflusher.scenario.records import Scenario, ThreadTable
 from ioflusher.scenario.settings import with_settings
@@ -308,6 +310,31 @@ def test_iscsid_whose_own_memory_is_in_swap(io_flusher: bool, locked: bool, outc
         assert iscsid.waits_for == "a tag of sda", "those that there are belong to what is swapped out"
         assert {"swap_read_folio", "do_swap_page"} <= set(iscsid.calls)
         assert (result.values["sda_reachable"], result.values["sda_connected"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "percent", "outcomes"),
+    [
+        ("ext4-on-tgt-throttled", 50, {FROZEN}),
+        ("ext4-on-tgt-throttled", 5, {FROZEN, DONE}),
+        ("ext4-on-nbd-throttled", 5, {FROZEN}),
+    ],
+)
+def test_a_store_that_has_written_little(
+    name: str, percent: int, outcomes: set[RunOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its share of the limits is small then, and what it holds above that is written at once.
+
+    So sixteen threads, which dirty more than that, may get through where a single one never does, as tgtd
+    does on some real kernels.
+    """
+
+    def share(domain: DirtyDomain, backing: BackingDevice, limit: Expression) -> Expression:
+        return maximum(1, limit * (percent if backing.device.name == "vda" else 100 - percent) // 100)
+
+    monkeypatch.setattr("ioflusher.model.writeback._share", share)
+    system = build(find_scenario(name), io_flusher=False, version=(6, 1))
+    assert {run(system, seed=seed).outcome for seed in range(8)} == outcomes
 
 
 def test_the_kernels_own_target_never_carries_the_state() -> None:

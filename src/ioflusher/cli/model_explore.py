@@ -161,8 +161,8 @@ def _progress(name: str, bound: int) -> "Iterator[Callable[[Progress], None] | N
 
         def watch(progress: "Progress") -> None:
             words = (
-                f"{name} the state: {progress.states:,} states, depth {progress.depth}, "
-                f"{progress.waiting:,} to follow, {progress.states_per_second:,.0f} a second"
+                f"{name} the state: {progress.states:,} states, {progress.states_per_second:,.0f}/s, "
+                f"depth {progress.depth}, {progress.waiting:,} to follow"
             )
             bar.update(task, completed=progress.states, description=words)
 
