@@ -38,6 +38,9 @@ from ioflusher.nbd.server.transfer import drop, receive_all, send_all
 
 RECEIVE: Final = 256 << 10  # bytes that one receive may bring
 SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
+# Bytes of a connection's memory that are there from the start: Linux sends requests of 1280 KiB at most, and
+# the last one that is gathered may be so long.
+PRESENT: Final = 2 << 20
 _READ = int(Cmd.READ)
 
 

@@ -24,7 +24,7 @@ from ioflusher.nbd.address import Address
 from ioflusher.nbd.backends import Backend
 from ioflusher.nbd.errors import NbdError, from_system
 from ioflusher.nbd.protocol import wire
-from ioflusher.nbd.protocol.connection import NbdConnection
+from ioflusher.nbd.protocol.connection import NbdConnection, aligned_memory
 from ioflusher.nbd.protocol.entered import EnteredExport
 from ioflusher.nbd.protocol.exports import Export, check_name
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
@@ -32,7 +32,7 @@ from ioflusher.nbd.protocol.server_handshake import TlsMode
 from ioflusher.nbd.protocol.states import NbdRole
 from ioflusher.nbd.server.at_once import AtOnce
 from ioflusher.nbd.server.counters import Counters, Statistics, Tally
-from ioflusher.nbd.server.in_turn import InTurn
+from ioflusher.nbd.server.in_turn import PRESENT, InTurn
 from ioflusher.nbd.server.log import event
 from ioflusher.nbd.server.reception import Reception
 from ioflusher.nbd.server.requests import Service, export_of
@@ -424,16 +424,16 @@ class _Peer:
             with self._sock:
                 if self._sock.family != socket.AF_UNIX:
                     _set_tcp(self._sock)
-                connection = NbdConnection(NbdRole.SERVER, max_payload=self._server._max_payload)
+                connection = NbdConnection(NbdRole.SERVER, max_payload=0)  # for the handshake alone
                 entered, sock = self._server._reception().receive(self._sock, connection, self._enter)
                 with sock:
                     if entered is not None:
                         sock.settimeout(None)
                         self._limit_idleness()
                         event(_log, logging.INFO, "export entered", number=number, export=self.export)
-                        connection.negotiated = entered.negotiated
                         backend = self._server._backends[entered.export.name]
-                        self._transmit(sock, connection, entered.export, backend)
+                        resize = partial(self._server._resize, self, entered.export.name)
+                        self._transmit(sock, Service(entered.export, backend, entered.negotiated, resize))
         except (OSError, NbdError) as error:
             why = str(error)  # the peer went away or is no NBD client: the server goes on
         finally:
@@ -460,18 +460,15 @@ class _Peer:
             timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
-    def _transmit(
-        self, sock: socket.socket, connection: NbdConnection, export: Export, backend: Backend
-    ) -> None:
+    def _transmit(self, sock: socket.socket, service: Service) -> None:
         """Answer requests until the client leaves or the server closes."""
-        resize = partial(self._server._resize, self, export.name)
-        service = Service(export, backend, connection.negotiated, resize)
         stopping = self._server._stopping
-        if backend.waits:
+        if service.backend.waits:
             self.tallies = [Tally() for _ in range(self._server._depth)]
             AtOnce(sock, service, self.tallies, stopping).run()
         else:
-            InTurn(sock, service, connection.payload, self.tallies[0], stopping).run()
+            memory = aligned_memory(service.export.block_size.maximum, present=PRESENT)
+            InTurn(sock, service, memory, self.tallies[0], stopping).run()
 
 
 def _set_tcp(sock: socket.socket) -> None:
