@@ -5,26 +5,26 @@ from fractions import Fraction
 import pytest
 
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC, Version
+from ioflusher.model import memory, oom, reclaim, writeback
 from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BioPool, DiskDriver, bio_alloc_bioset, bio_put
-from ioflusher.model.build import build
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
 from ioflusher.model.linux import Linux
-from ioflusher.model.memory import OBJECTS, kmem_cache_alloc, make_zone, watermark
-from ioflusher.model.oom import _daemon_points
-from ioflusher.model.reclaim import allow_direct_reclaim, can_be_throttled
-from ioflusher.model.run import Happened, run
+from ioflusher.model.memcg import MemoryGroup, mem_cgroup_charge
+from ioflusher.model.memory import OBJECTS, alloc_pages, kmem_cache_alloc, make_zone, watermark
+from ioflusher.model.oom import _daemon_points, _workload_points
+from ioflusher.model.reclaim import allow_direct_reclaim, can_be_throttled, reclaimable, shrink_node
 from ioflusher.model.swap import SwapArea
-from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, TransitionSystem, number
+from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, Program, Step, number
 from ioflusher.model.writeback import (
     DirtyDomain,
     DirtyLimit,
     _pause,
+    _share,
+    add_flusher,
     balance_dirty_pages,
     make_backing_device,
 )
-from ioflusher.scenario.file import builtin_scenarios, find_scenario
-from ioflusher.scenario.settings import with_settings
 
 UNIT = 128 << 10
 
@@ -73,6 +73,7 @@ def test_where_the_watermarks_lie(min_free: int, size: int, marks: tuple[int, in
     zone = kernel(min_free=min_free, size=size).zone
     assert (zone.wmark_min, zone.wmark_low, zone.wmark_high) == marks
     assert (zone.free.initial, zone.clean.initial, zone.anonymous.initial) == (size - 100, 100, 0)
+    assert zone.kswapd_awake.initial == 0, "it sleeps until it is woken"
 
 
 def ways_of(code: Code) -> dict[str, list[Expression | None]]:
@@ -286,25 +287,180 @@ def test_how_long_a_pause_is() -> None:
     assert value(_pause(linux, dirty, number(1), number(1)), dirty=1) == unit_ns, "limits of a unit"
 
 
-@pytest.mark.parametrize("name", builtin_scenarios())
-def test_no_unit_of_memory_comes_or_goes(name: str) -> None:
-    """Whatever a step does; and no variable leaves its range."""
-    scenario = find_scenario(name)
-    variants: list[dict[str, object]] = [{}]
-    if scenario.device.use == "swap":
-        variants += [{"workload.passes": 2}, {"pressure.kind": "anonymous", "pressure.size": 60 << 20}]
-    for settings in variants:
-        for io_flusher in (False, True):
-            _watch(build(with_settings(scenario, settings), io_flusher=io_flusher, version=(6, 1)))
+def test_numbers_of_the_kernels_source() -> None:
+    """As mm/ and fs/ have them: what is tried how often, how long a pause is, how much at a time."""
+    assert (oom.MAX_RECLAIM_RETRIES, oom.JIFFY_NS, oom.CONGESTION_WAIT_NS) == (16, 4_000_000, 100_000_000)
+    assert (oom.OOM_SCORE_ADJ_MIN, reclaim.THROTTLED_NS) == (-1000, 1_000_000_000)
+    assert (writeback.MAX_PAUSE_NS, writeback.INIT_BW) == (200_000_000, 100 << 20)
+    assert (writeback.MIN_WRITEBACK_BYTES, writeback.MAX_RATIO) == (4 << 20, 1)
+    assert (writeback.PREALLOC_SPACES, memory.OBJECTS) == (4096 // 112, 4096 // 256)
+    assert (BIO_POOL_SIZE, memory.ALLOCATION_NS, reclaim.SCAN_NS) == (2, 20_000, 30_000)
 
 
-def _watch(system: TransitionSystem) -> None:
-    limits = [(variable.low, variable.high) for variable in system.variables]
-    memory = [place for place, variable in enumerate(system.variables) if variable.unit == "memory"]
-    total = sum(system.variables[place].initial for place in memory)
+def with_swap(linux: Linux, *, swappiness: int = 60, lru_gen: bool = False, reads: bool = False) -> SwapArea:
+    """A swap area of a hundred units."""
+    kinds = ("swap", SWAP_IN) if reads else ("swap",)
+    device = DiskDriver(linux, "disk", request_ns=1, kinds=kinds)
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    return SwapArea(linux, device, pool, size=100 * UNIT, swappiness=swappiness, lru_gen=lru_gen)
 
-    def look(one: Happened) -> None:
-        assert sum(one.values[place] for place in memory) == total, one.step
-        assert all(low <= now <= high for now, (low, high) in zip(one.values, limits, strict=True)), one.step
 
-    run(system, on_step=look, limit_s=20)
+def first_steps(code: Code, **values: int) -> dict[str, Step]:
+    """What a task can do at first, by label."""
+    steps = code.program("one", 1).steps_at()[0]
+    return {step.label: step for step in steps if step.when is None or value(step.when, **values)}
+
+
+CLEAN, SWAP, NOTHING = "a clean page is freed", "into the swap cache", "nothing to reclaim"
+
+
+@pytest.mark.parametrize(
+    ("gfp", "swappiness", "lru_gen", "clean", "anonymous", "able"),
+    [
+        (GFP_KERNEL, 60, False, 1, 1, {CLEAN: 140, SWAP: 60}),
+        (GFP_KERNEL, 60, False, 0, 1, {SWAP: 60}),
+        (GFP_KERNEL, 60, False, 1, 0, {CLEAN: 140}),
+        (GFP_NOIO, 60, False, 1, 1, {CLEAN: 140}),
+        (GFP_NOIO, 60, False, 0, 1, {NOTHING: 1}),
+        (GFP_KERNEL, 0, False, 1, 1, {CLEAN: 200}),
+        (GFP_KERNEL, 0, False, 0, 1, {NOTHING: 1}),
+        (GFP_KERNEL, 1, False, 1, 1, {CLEAN: 199, SWAP: 1}),
+        (GFP_KERNEL, 199, True, 1, 1, {CLEAN: 1}),
+        (GFP_KERNEL, 199, True, 0, 1, {SWAP: 199}),
+        (GFP_KERNEL, 200, True, 1, 1, {CLEAN: 0, SWAP: 200}),
+    ],
+)
+def test_what_is_reclaimed_how_often(
+    gfp: int, swappiness: int, lru_gen: bool, clean: int, anonymous: int, able: dict[str, int]
+) -> None:
+    """vm.swappiness of 200 against the rest; the multi-generational LRU takes clean pages first below 200."""
+    linux = kernel()
+    with_swap(linux, swappiness=swappiness, lru_gen=lru_gen)
+    code = Code()
+    shrink_node(code, linux, gfp)
+    found = first_steps(code, clean=clean, anonymous=anonymous, swap_slots=1)
+    assert {label: step.weight for label, step in found.items()} == able
+
+
+def test_what_can_be_reclaimed_at_all() -> None:
+    """A clean page for anybody, anonymous memory with a slot for it for who may do I/O."""
+    linux = kernel()
+    with_swap(linux)
+    for gfp, clean, anonymous, found in (
+        (GFP_NOIO, 1, 0, True),
+        (GFP_NOIO, 0, 1, False),
+        (GFP_KERNEL, 0, 1, True),
+        (GFP_KERNEL, 0, 0, False),
+    ):
+        assert value(reclaimable(linux, gfp), clean=clean, anonymous=anonymous, swap_slots=1) == found
+    assert not value(reclaimable(linux, GFP_KERNEL), clean=0, anonymous=1, swap_slots=0)
+
+
+@pytest.mark.parametrize(
+    ("gfp", "wakes"), [(GFP_KERNEL, True), (GFP_ATOMIC, True), (Gfp.DIRECT_RECLAIM | Gfp.IO, False)]
+)
+def test_an_allocation_below_the_low_watermark(gfp: int, wakes: bool) -> None:
+    """Above it a unit is taken at once; below it kswapd is woken, by who may, and min counts."""
+    linux = kernel()
+    code = Code()
+    anonymous = linux.zone.anonymous
+    alloc_pages(code, linux, gfp, {anonymous: anonymous + 1})
+    assert "allocates" in first_steps(code, free=21, clean=1, kswapd_awake=0)
+    taken = first_steps(code, free=21, clean=1, kswapd_awake=0)["allocates"]
+    assert {variable.name: value(to, free=21, anonymous=3) for variable, to in taken.changes} == {
+        "free": 20,
+        "anonymous": 4,
+    }
+    assert "allocates" not in first_steps(code, free=20, clean=1, kswapd_awake=0)
+    slow = [step for step in code.program("one", 1).steps if step.label == "allocates"][-1]
+    least = 8 if gfp & Gfp.HIGH else 16
+    assert slow.when is not None
+    assert [value(slow.when, free=free) for free in (least, least + 1)] == [0, 1]
+    assert ("kswapd_awake" in {variable.name for variable, _ in slow.changes}) == wakes
+
+
+def test_what_a_control_group_is_charged() -> None:
+    """Pages of files, clean or not; or anonymous memory, with what is on its way to swap or back."""
+    linux = kernel()
+    swap = with_swap(linux, reads=True)
+    make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), swap.pool)
+    values = {"clean": 1, "vda_dirty": 2, "vda_writeback": 4, "anonymous": 8}
+    values |= {"swap_writeback": 16, "swap_reading": 32}
+    for files, charged in ((True, 7), (False, 56)):
+        group = MemoryGroup(limit=charged, version=2, files=files)
+        assert value(group.charged(linux), **values) == charged
+        linux.groups["own"] = group
+        code = Code(group="own")
+        mem_cgroup_charge(code, linux, GFP_KERNEL)
+        code.step("goes on")
+        assert "goes on" not in first_steps(code, **values)
+        assert "goes on" in first_steps(code, **{**values, "clean": 0, "anonymous": 7})
+    other = Code(group="another")
+    mem_cgroup_charge(other, linux, GFP_KERNEL)
+    assert other.program("one", 1).steps == (), "a group without a limit"
+    reclaiming = Code(flags=PF_MEMALLOC, group="own")
+    mem_cgroup_charge(reclaiming, linux, GFP_KERNEL)
+    assert reclaiming.program("one", 1).steps == (), "whoever reclaims is never held up"
+
+
+def flusher() -> Program:
+    """That of the first of two devices, whose limits are 64 and 32 units."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    devices = [DiskDriver(linux, name, request_ns=1) for name in ("own", "other")]
+    backing = [make_backing_device(linux, one, pool) for one in devices]
+    add_flusher(linux, backing[0], pool)
+    return linux.system("one").programs[-1]
+
+
+@pytest.mark.parametrize(
+    ("dirty", "writeback_", "other", "sync", "begins"),
+    [
+        (0, 0, 40, 0, False),  # nothing of its own
+        (1, 0, 31, 0, False),  # 32, the background limit
+        (1, 0, 32, 0, True),
+        (16, 0, 0, 0, False),  # its share of the background
+        (17, 0, 0, 0, True),
+        (1, 90, 0, 0, False),  # what is being written is no part of it
+        (1, 0, 0, 1, True),  # somebody syncs
+    ],
+)
+def test_when_a_flusher_begins(dirty: int, writeback_: int, other: int, sync: int, begins: bool) -> None:
+    """wb_over_bg_thresh(): the limit of all, or its own share; or it is asked."""
+    (step,) = flusher().steps_at()[0]
+    assert step.when is not None
+    values = {"own_dirty": dirty, "own_writeback": writeback_, "other_dirty": other, "own_sync": sync}
+    assert value(step.when, **values) == begins
+
+
+@pytest.mark.parametrize(("dirty", "chunk"), [(40, 32), (33, 32), (32, 32), (5, 5)])
+def test_what_a_flusher_takes_at_a_time(dirty: int, chunk: int) -> None:
+    """4 MiB, 32 units here; all of it is under writeback from then on."""
+    (step,) = flusher().steps_at()[0]
+    values = {"own_dirty": dirty, "own_writeback": 3}
+    after = {variable.name: value(to, **values) for variable, to in step.changes}
+    assert after == {"own_dirty": dirty - chunk, "own_writeback": 3 + chunk, "own_chunk": chunk}
+
+
+def test_a_strict_share_is_a_hundredth() -> None:
+    """bdi_set_max_ratio() of FUSE: whole units of it, none of less than a hundred; else equal parts."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    strict = make_backing_device(linux, DiskDriver(linux, "fuse", request_ns=1), pool, strictlimit=True)
+    other = make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
+    limits = [number(limit) for limit in (1, 99, 199)]
+    assert [value(_share(linux.domain, strict, limit)) for limit in limits] == [0, 0, 1]
+    assert [value(_share(linux.domain, other, limit)) for limit in limits] == [1, 49, 99]
+
+
+def test_points_of_the_workload() -> None:
+    """Its memory and what it has in swap."""
+    linux = kernel()
+    assert value(_workload_points(linux), anonymous=3) == 3
+    with_swap(linux)
+    assert value(_workload_points(linux), anonymous=3, swap_slots=90) == 13
+    linux.daemon_memory = linux.variable("daemon_memory", 0, 400)
+    linux.oom_score_adj = 100
+    found = _daemon_points(linux)
+    assert found is not None
+    assert value(found, daemon_memory=7) == 57, "swap counts as memory"

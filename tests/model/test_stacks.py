@@ -438,6 +438,8 @@ def test_what_the_model_has_not(settings: dict[str, object], said: str) -> None:
     with pytest.raises(NotModelledError) as raised:
         build(scenario, io_flusher=True, version=(6, 12))
     assert said in str(raised.value)
+    if settings == {"device.use": "btrfs"}:
+        assert "what its transactions allocate and lock" in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize(("name", "send"), [("swap-on-nbd", True), ("swap-on-ublk", False)])

@@ -191,17 +191,18 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
 def _check_modelled(scenario: Scenario) -> None:
     """What the model has not is not passed over."""
 
-    def refuse(key: str, expected: str, found: object) -> None:
+    def refuse(key: str, expected: str, found: object, why: str = "") -> None:
         raise NotModelledError(
             f"{scenario.name}: {key}: the model expects {expected}, found {found!r}",
-            hint="`ioflusher lab run` plays all that a scenario may say",
+            hint=f"{why}`ioflusher lab run` plays all that a scenario may say",
         )
 
     device, cgroup = scenario.device, scenario.cgroup
     if device.kind not in STACKS:
         refuse("device.kind", f"one of {', '.join(map(repr, STACKS))}", device.kind)
     if device.use == "btrfs":
-        refuse("device.use", "'swap', 'ext4', 'xfs' or 'nfs'", device.use)
+        why = "what its transactions allocate and lock while they are written decides, and is not here; "
+        refuse("device.use", "'swap', 'ext4', 'xfs' or 'nfs'", device.use, why)
     for name, value in scenario.kernel.sysctl.items():
         if name not in SYSCTL and name not in SYSCTL_WITHOUT_EFFECT:
             refuse(f"kernel.sysctl.{name}", f"one of {', '.join((*SYSCTL, *SYSCTL_WITHOUT_EFFECT))}", value)
