@@ -1,6 +1,7 @@
 """Other projects' tests, built and run against our server, and a table of what came out.
 
-    python -m tests.nbd.interop [--suite NAME] [--libnbd DIR] [--nbd DIR] [--only WORD]
+    python -m tests.nbd.interop [--suite NAME] [--libnbd DIR] [--nbd DIR] [--python PROGRAM]
+        [--only WORD]
 
 The sources and the programs come from a suite of the distribution (apt; see archive.py) or, the sources, from
 folders that are given. All is built and kept in build/interop; the table is also left there. Exit status 1:
@@ -34,6 +35,8 @@ TOP = HERE.parents[2]
 DEADLINE = 900.0  # seconds for any one test
 SKIPPED = 77  # automake's exit status for it
 SERVE = ["-m", "ioflusher", "nbd", "serve", "--no-io-flusher"]
+PLACES = [str(TOP / "src"), str(TOP), *filter(None, [os.environ.get("PYTHONPATH")])]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(PLACES)}
 NBD_CONFIG = """
 #define SIZEOF_UNSIGNED_SHORT_INT 2
 #define SIZEOF_UNSIGNED_INT 4
@@ -71,10 +74,12 @@ class Bench:
     Args:
         archive: the packages.
         place: a folder for what is built.
+        python: what runs our server.
     """
 
-    def __init__(self, archive: Archive, place: Path) -> None:
+    def __init__(self, archive: Archive, place: Path, python: str) -> None:
         self.archive = archive
+        self.python = python
         self.cwd = place / "interop"  # tests look for ../tests/pki
         self._numbers = itertools.count()
         shutil.rmtree(place, ignore_errors=True)
@@ -109,7 +114,7 @@ class Bench:
             result = subprocess.run(
                 words,
                 cwd=self.cwd,
-                env={**os.environ, "PYTHONPATH": f"{TOP}/src:{TOP}"},
+                env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -137,8 +142,8 @@ class Bench:
         path = self.cwd / "socket"
         where = ["--unix", str(path)] if socket == "unix" else ["--tcp", "127.0.0.1:0"]
         server = subprocess.Popen(
-            [sys.executable, *SERVE, *where, *options],
-            env={**os.environ, "PYTHONPATH": f"{TOP}/src:{TOP}"},
+            [self.python, *SERVE, *where, *options],
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -171,7 +176,7 @@ def libnbd_tests(bench: Bench, sources: Path) -> Iterator[Test]:
         return bench.build(
             [interop / f"{name}.c", requires / "requires.c"],
             *includes,
-            f"-DSERVER={json.dumps(sys.executable)}",
+            f"-DSERVER={json.dumps(bench.python)}",
             f"-DSERVER_PARAMS={c_strings([*SERVE, *parameters])}",
             "-DNEEDS_TMPFILE=1",
             *(f"-D{define}" for define in defines),
@@ -207,7 +212,9 @@ def libnbd_tests(bench: Bench, sources: Path) -> Iterator[Test]:
 
     def with_key(*defines: str) -> Callable[[], None]:
         def test() -> None:
-            if sys.version_info < (3, 13):
+            if subprocess.run(
+                [bench.python, "-c", "import ssl; ssl.SSLContext.set_psk_server_callback"]
+            ).returncode:
                 raise Skipped(PSK_NEEDS)
             bench.run(compiled("interop", stdio + disk + shared, f"PSK={keys}", *defines))
 
@@ -227,7 +234,7 @@ def libnbd_tests(bench: Bench, sources: Path) -> Iterator[Test]:
         ("block-status-64", [bitmap], "Large", extended),
         ("block-status-payload", [], "Large", extended),
     ):
-        server = [sys.executable, *SERVE, *more, "--python", f"{HERE / 'bitmaps.py'}:{kind}"]
+        server = [bench.python, *SERVE, *more, "--python", f"{HERE / 'bitmaps.py'}:{kind}"]
         if (interop / f"{name}.c").exists():
             yield f"{name}.c", _with_arguments(bench, interop / f"{name}.c", includes, [*first, *server])
 
@@ -283,7 +290,7 @@ def nbd_tests(bench: Bench, sources: Path) -> Iterator[Test]:
         image = bench.cwd / "image"
         with image.open("wb") as file:
             file.truncate(50 << 20)
-        server = [sys.executable, *SERVE, "--stdio", "--export", "disk", "--file", str(image)]
+        server = [bench.python, *SERVE, "--stdio", "--export", "disk", "--file", str(image)]
         tester("-I", "--", *server)
 
     yield "inetd, --stdio", inetd
@@ -395,6 +402,7 @@ def main() -> int:
     parser.add_argument("--suite", default="trixie", help="whose packages and sources are the judges")
     parser.add_argument("--libnbd", type=Path, metavar="DIR", help="its sources, in place of the suite's")
     parser.add_argument("--nbd", type=Path, metavar="DIR", help="NetworkBlockDevice/nbd's sources")
+    parser.add_argument("--python", default=sys.executable, metavar="PROGRAM", help="what runs our server")
     parser.add_argument("--only", default="", metavar="WORD", help="tests that have this in their names")
     options = parser.parse_args()
     place = TOP / "build" / "interop" / options.suite
@@ -402,7 +410,7 @@ def main() -> int:
     archive.unpack("libnbd-bin", "libnbd-dev", "qemu-utils")
     libnbd = options.libnbd or archive.source("libnbd")
     nbd = options.nbd or archive.source("nbd")
-    bench = Bench(archive, place / "bench")
+    bench = Bench(archive, place / "bench", options.python)
     programs = f"libnbd {archive.version('libnbd-bin')}, QEMU {archive.version('qemu-utils')}"
     verdicts: list[Verdict] = []
     for name, tests in (
