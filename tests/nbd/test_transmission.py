@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import gc
 import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -373,6 +375,26 @@ def test_no_more_is_received_than_can_be_done() -> None:
         assert not entered.acquire(timeout=0.1)
         release.set()
         assert {simple(sock)[1] for _ in range(9)} == {*range(9)}
+
+
+def test_the_memory_of_a_connection_goes_with_it() -> None:
+    """Of 16 payloads, at once: a garbage collector may not come by for hours."""
+    gc.collect()
+    gc.disable()
+    try:
+        mine, theirs = socket.socketpair()
+        backend = Sparse(waits=True)
+        service = Service(export_of(backend, "", LONGEST), backend, SIMPLE)
+        one = AtOnce(theirs, service, [Tally(), Tally()], threading.Event())
+        memory = [weakref.ref(worker) for worker in one._workers]
+        with mine, theirs:
+            mine.sendall(Request(Cmd.READ, 0, 1, 0, 4).pack())
+            mine.shutdown(socket.SHUT_WR)
+            one.run()
+        del one
+        assert [worker() for worker in memory] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_mistake_of_a_back_end_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:

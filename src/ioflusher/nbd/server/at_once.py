@@ -74,6 +74,10 @@ class AtOnce:
             for worker in self._workers:
                 if worker.thread.ident is not None:
                     worker.thread.join()
+            # They know this object: their memory would stay until the garbage collector comes by.
+            self._workers.clear()
+            while not self._idle.empty():
+                self._idle.get()
 
     def _hand_on(self, head: RequestHead) -> bool:
         """Give a request to the next idle worker; returns whether more can come."""
