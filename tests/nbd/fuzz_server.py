@@ -3,9 +3,10 @@
     python -m tests.nbd.fuzz_server --inputs 1000000 [--seed N]
 
 They begin as what nbdkit gives its fuzzer (client flags; EXPORT_NAME or GO; READs, a WRITE), and as what goes
-beyond it: metadata contexts, structured replies, block status, zeroes, every flag. Then bytes are put in, cut
-out and changed. Invariant: the server reads to the end or hangs up, no thread of it fails, what it sends
-ends, the next client is served, and its memory does not grow. Prints the seed of a failure.
+beyond it: metadata contexts, structured replies, extended headers, block status, resizing, every flag. Then
+bytes are put in, cut out and changed. Invariant: the server reads to the end or hangs up, no thread of it
+fails, what it sends ends, the next client is served, and its memory does not grow. Prints the seed of a
+failure.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend
 from ioflusher.nbd.client import Client
 from ioflusher.nbd.protocol.exports import ExportQuery
 from ioflusher.nbd.protocol.messages import ClientFlags, Option, Request
-from ioflusher.nbd.protocol.metadata import MetaQuery
+from ioflusher.nbd.protocol.metadata import MetaQuery, StatusQuery
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, Opt
 from ioflusher.nbd.server import Server
 
@@ -65,22 +66,37 @@ SEEDS = {
 }
 
 
-def _request(dice: random.Random) -> bytes:
-    command = dice.choice([*map(int, Cmd), 4, 99])
+NAMES = ("", "disk", "waits")
+EXTENDED = Option(Opt.EXTENDED_HEADERS, b"").pack()
+COMMANDS = (*map(int, Cmd), 4, 99)
+CMD_FLAGS = (0, *map(int, CmdFlag), 0xFFFF)
+
+
+def _context(name: str) -> bytes:
+    return Option(Opt.SET_META_CONTEXT, MetaQuery(name, ("base:allocation",)).pack()).pack()
+
+
+def _request(dice: random.Random, extended: bool) -> bytes:
+    command, flags = dice.choice(COMMANDS), dice.choice(CMD_FLAGS)
     length = dice.choice([0, 1, 512, 4096, 70_000, SIZE, SIZE + 1, (1 << 32) - 1])
     offset = dice.choice([0, 1, 511, SIZE - 1, SIZE, (1 << 64) - 1])
-    flags = dice.choice([0, *map(int, CmdFlag), 0xFFFF])
-    sent = min(length, dice.choice([0, 4096, SIZE])) if command == Cmd.WRITE else 0
-    payload = dice.randbytes(sent)
-    return Request(command, flags, dice.getrandbits(64), offset, length).pack() + payload
+    payload = b""
+    if extended and command == Cmd.BLOCK_STATUS and flags & CmdFlag.PAYLOAD_LEN:
+        payload = StatusQuery(length, (dice.randrange(3),)).pack()
+        length = len(payload)
+    elif command == Cmd.WRITE:
+        payload = dice.randbytes(min(length, dice.choice([0, 4096, SIZE])))
+    return Request(command, flags, dice.getrandbits(64), offset, length).pack(extended=extended) + payload
 
 
 def conversation(dice: random.Random) -> bytes:
     """What a client that is mad or malicious sends."""
     data = dice.choice(list(SEEDS.values()))
-    if dice.random() < 0.5:
-        data = FLAGS + dice.choice([b"", STRUCTURED, STRUCTURED + CONTEXT]) + GO
-        data += b"".join(_request(dice) for _ in range(dice.randrange(12)))
+    if dice.random() < 0.7:
+        name, extended = dice.choice(NAMES), dice.random() < 0.4
+        data = FLAGS + (EXTENDED if extended else dice.choice([b"", STRUCTURED]))
+        data += dice.choice([b"", _context(name)]) + Option(Opt.GO, ExportQuery(name).pack()).pack()
+        data += b"".join(_request(dice, extended) for _ in range(dice.randrange(12)))
     if dice.random() < 0.2:
         data = number(dice, 4) + data[4:]
     return damage(dice, data)
@@ -117,22 +133,30 @@ def _tell(sock: socket.socket, data: bytes) -> None:
 
 @contextmanager
 def served() -> Iterator[tuple[Address, list[threading.ExceptHookArgs]]]:
-    """A server of memory and of a file, and what its threads failed with."""
+    """A server of memory and of two files, one of which waits, and what its threads failed with."""
     failed: list[threading.ExceptHookArgs] = []
     before, threading.excepthook = threading.excepthook, failed.append
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
+        # who may resize files may not fill the disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * SIZE, limits[1]))
         with TemporaryDirectory() as place:
-            image = Path(place) / "image"
-            with image.open("wb") as file:
-                file.truncate(SIZE)
+            images = [Path(place) / name for name in NAMES[1:]]
+            for image in images:
+                with image.open("wb") as file:
+                    file.truncate(SIZE)
             memory: Backend = MemoryBackend(SIZE)
-            with memory, FileBackend(image) as disk, Server(memory, max_payload=SIZE) as server:
-                server.add_export("disk", disk)
-                address = server.listen_unix(str(Path(place) / "s"))
-                server.start()
-                yield address, failed
+            with memory, FileBackend(images[0]) as disk, FileBackend(images[1]) as waiting:
+                waiting.waits = True
+                with Server(memory, max_payload=SIZE, extended_headers=True, resize=True) as server:
+                    server.add_export("disk", disk)
+                    server.add_export("waits", waiting)
+                    address = server.listen_unix(str(Path(place) / "s"))
+                    server.start()
+                    yield address, failed
     finally:
         threading.excepthook = before
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def fuzz(inputs: int, seed: int) -> int:

@@ -86,6 +86,17 @@ def test_smaller(address: Address, image: Path) -> None:
         assert content(client, SIZE // 2, 512) == bytes(512)
 
 
+@pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_size_that_no_file_has(address: Address, image: Path, size: int) -> None:
+    """It is refused, and the connection goes on."""
+    with Client(address) as client:
+        with pytest.raises(RequestError) as caught:
+            client.resize(size)
+        assert caught.value.errno in (errno.ENOSPC, errno.EINVAL)
+        assert client.export.size == image.stat().st_size == SIZE
+        assert content(client, 0, 512) == b"\xaa" * 512
+
+
 def test_nothing_is_taken_from_others(address: Address) -> None:
     """With a second client it can grow, which that one does not see, and not shrink."""
     with Client(address) as client, Client(address) as other:

@@ -11,6 +11,7 @@ from ioflusher.kernel import falloc, syscalls
 from ioflusher.nbd.backends.backend import Backend, BackendError, write_zeroes
 from ioflusher.nbd.protocol.extents import BlockState, Extent
 
+LARGEST = (1 << 63) - 1  # bytes that an off_t can say
 _NOTHING = int(BlockState.HOLE | BlockState.ZERO)
 # EINVAL: a block device's range must be aligned to its sectors, a client's need not be.
 _UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL)
@@ -85,6 +86,8 @@ class FileBackend(Backend):
             raise
 
     def resize(self, size: int) -> None:
+        if size > LARGEST:  # which os.ftruncate does not take for an OSError
+            raise OSError(errno.EFBIG, f"a file of {size} bytes")
         os.ftruncate(self._fd, size)
         self._size = size
 
