@@ -198,10 +198,17 @@ def test_what_ends_the_wait_for_less_dirty_memory() -> None:
 
 
 def dirtied(
-    flags: int = 0, *, realtime: bool = False, strict: bool = False, dirty: int, own: int, written: int = 0
+    flags: int = 0,
+    *,
+    version: Version = (6, 12),
+    realtime: bool = False,
+    strict: bool = False,
+    dirty: int,
+    own: int,
+    written: int = 0,
 ) -> set[str]:
     """What a task may do that has made a page dirty: of two devices, whose dirty pages are these."""
-    linux = kernel()
+    linux = kernel(version)
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
     devices = [DiskDriver(linux, name, request_ns=1) for name in ("own", "other")]
     backing = [make_backing_device(linux, one, pool, strictlimit=strict) for one in devices]
@@ -272,6 +279,19 @@ def test_local_throttle_and_strict_limit() -> None:
     assert dirtied(dirty=40, own=0, strict=True) == {"goes on"}
     assert dirtied(dirty=40, own=1, strict=True) == {"pauses"}, "a hundredth is less than a unit"
     assert dirtied(PF_LOCAL_THROTTLE, dirty=64, own=0, strict=True) == {"waits"}
+
+
+def test_before_5_8_the_bit_is_less_throttle() -> None:
+    """A quarter more of the limits of all, whatever its own device has; and nothing for its own share."""
+    for version, waits in (((5, 7), 82), ((5, 8), 64)):
+        for own in (24, 60):
+            told = {
+                dirty: dirtied(PF_LOCAL_THROTTLE, version=version, dirty=dirty, own=own)
+                for dirty in (waits - 1, waits)
+            }
+            assert told == {waits - 1: {"pauses"}, waits: {"waits"}}
+    assert dirtied(PF_LOCAL_THROTTLE, version=(5, 7), dirty=82, own=23) == {"waits"}
+    assert dirtied(PF_LOCAL_THROTTLE, version=(5, 8), dirty=82, own=23) == {"goes on"}
 
 
 def test_how_long_a_pause_is() -> None:

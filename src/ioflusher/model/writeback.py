@@ -9,6 +9,7 @@ from ioflusher.model.gfp import GFP_NOFS
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import kmem_cache_alloc
 from ioflusher.model.transitions import Expression, Variable, maximum, minimum, number, where
+from ioflusher.model.versions import holds
 
 # MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
 MAX_PAUSE_NS = 200_000_000
@@ -159,11 +160,14 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
 
     With PF_LOCAL_THROTTLE the task goes on while its own backing device is below its share of the free-run
     ceiling, unless that has a strict limit. The share of a device follows what it has written of late
-    (wb_calc_thresh()); here each device has the same.
+    (wb_calc_thresh()); here each device has the same. Before 5.8 the same bit was PF_LESS_THROTTLE, which
+    gives a quarter more of the limits of all, as a real-time task has it.
     """
     domain = linux.domain
     thresh, bg_thresh = domain.limits(linux)
-    if realtime:  # domain_dirty_limits(): rt_or_dl_task() gets a quarter more
+    local = bool(code.flags & PF_LOCAL_THROTTLE)
+    less = local and not holds("local_throttle", linux.version)
+    if realtime or less:  # domain_dirty_limits()
         thresh, bg_thresh = thresh + thresh // 4 + thresh // 32, bg_thresh + bg_thresh // 4 + thresh // 32
     freerun = (thresh + bg_thresh) // 2
     share = _share(domain, backing, freerun)
@@ -172,7 +176,7 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
         free = dirty <= freerun
         if backing.strictlimit:
             free = free & (backing.unwritten <= share)
-        elif code.flags & PF_LOCAL_THROTTLE:
+        elif local and not less:
             free = free | (backing.unwritten < share)
         with ways.way(when=free):
             pass
