@@ -31,6 +31,7 @@ def test_nothing_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(call("rescue", "--now", "--json").stdout) == {
         "frozen": False,
         "recovered": True,
+        "untouched": [],
         "freezes": [],
     }
 
@@ -40,8 +41,24 @@ def test_what_may_only_be_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     slow = DeviceFreeze(NBD0, FreezeWay.UNKNOWN, SeenIn.LIVE, False, "it may only be slow", 3.0)
     monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: (slow,))
     ended = call("rescue", "--now")
+    assert (ended.status, ended.stdout) == (1, "")
     assert "/dev/nbd0: it may only be slow; nothing is done" in ended.stderr
     assert "--only ACTION" in ended.stderr
+    record = json.loads(call("rescue", "--now", "--json").stdout)
+    assert (record["frozen"], record["recovered"], record["freezes"]) == (True, False, [])
+    (told,) = record["untouched"]
+    assert (told["device"], told["why"]) == ("/dev/nbd0", "it may only be slow; nothing is done")
+
+
+def test_a_device_that_vanishes_is_not_said_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the first action: said, with status 1."""
+    gone = replace(NBD0, name="nbd999")
+    frozen = DeviceFreeze(gone, FreezeWay.DIRTY_THROTTLING, SeenIn.LIVE, True, "seen", 3.0)
+    monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: (frozen,))
+    ended = call("rescue", "--now", "--only", "fuse-abort")
+    assert ended.status == 1
+    assert "/dev/nbd999 is not there: No such file or directory" in ended.stderr
+    assert "nothing is frozen" not in ended.stdout
 
 
 def test_what_cannot_be_seen_is_not_said_to_be_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +69,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_well(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(verb, "live_machine", lambda names: (Analysis(blind, ()), (NBD0,)))
     ended = call("rescue", "--plan")
     assert ended.stdout == "no device is seen to stand still, and not all can be seen\n"
+    assert json.loads(call("rescue", "--plan", "--json").stdout)["seen_all"] is False
     assert "run it as root" in ended.stderr
 
 

@@ -225,6 +225,7 @@ def end_freezes(
     for trouble in protect():
         remark(f"this program itself goes on unprotected: {trouble}")
     outcomes: list[RescueOutcome] = []
+    untouched: list[tuple[DeviceFreeze, str]] = []
 
     def told(outcome: StepOutcome) -> None:
         if not as_json:
@@ -232,8 +233,9 @@ def end_freezes(
 
     for freeze in find_freezes(served, seconds=stalled):
         if not freeze.certain and freeze.device.name not in allowed and not only:
+            untouched.append((freeze, f"{freeze.reason}; nothing is done"))
             print_error(
-                f"{freeze.device.path}: {freeze.reason}; nothing is done",
+                f"{freeze.device.path}: {untouched[-1][1]}",
                 "--only ACTION does one all the same",
             )
             continue
@@ -244,17 +246,18 @@ def end_freezes(
             performed = Rescue(plan(freeze, analysis.snapshot.memory, only=only), most=most, told=told)
             outcomes.append(performed.end())
         except RescueError as error:
+            untouched.append((freeze, str(error)))
             print_error(str(error), error.hint)
             continue
         if not as_json:
             click.echo("\n".join(outcome_lines(outcomes[-1])))
         performed.close()
     if as_json:
-        click.echo(json.dumps(outcome_record(outcomes)))
-    elif not outcomes:
+        click.echo(json.dumps(outcome_record(outcomes, untouched)))
+    elif not outcomes and not untouched:
         click.echo(f"nothing is frozen: {len(served)} served devices, none stood still for {stalled:g} s")
     failed = [o for o in outcomes if not o.recovered or o.left or o.stands_still_again]
-    return ExitStatus.FOUND if failed else ExitStatus.DONE
+    return ExitStatus.FOUND if failed or untouched else ExitStatus.DONE
 
 
 def show_plans(plans: "Sequence[RescuePlan]", as_json: bool, *, seen_all: bool) -> None:
@@ -263,7 +266,7 @@ def show_plans(plans: "Sequence[RescuePlan]", as_json: bool, *, seen_all: bool) 
     from ioflusher.report.rescue_text import plan_lines
 
     if as_json:
-        click.echo(json.dumps(plan_record(plans)))
+        click.echo(json.dumps(plan_record(plans, seen_all=seen_all)))
     elif plans:
         click.echo("\n".join(plan_lines(plans)))
     elif seen_all:

@@ -10,10 +10,11 @@ from ioflusher.rescue.perform import RescueOutcome
 from ioflusher.rescue.plan import RescuePlan
 
 
-def plan_record(plans: Sequence[RescuePlan]) -> dict[str, Any]:
-    """The plans; keys are the attributes' names."""
+def plan_record(plans: Sequence[RescuePlan], *, seen_all: bool) -> dict[str, Any]:
+    """The plans; keys are the attributes' names. `seen_all`: whether nothing else can be frozen."""
     return {
         "frozen": bool(plans),
+        "seen_all": seen_all,
         "freezes": [
             {
                 **freeze_record(plan.freeze),
@@ -71,11 +72,14 @@ def step_record(step: RescueStep) -> dict[str, Any]:
     }
 
 
-def outcome_record(outcomes: Sequence[RescueOutcome]) -> dict[str, Any]:
-    """What rescues came to."""
+def outcome_record(
+    outcomes: Sequence[RescueOutcome], untouched: Sequence[tuple[DeviceFreeze, str]] = ()
+) -> dict[str, Any]:
+    """What rescues came to, and the freezes about which nothing was done, each with the reason."""
     return {
-        "frozen": bool(outcomes),
-        "recovered": all(outcome.recovered for outcome in outcomes),
+        "frozen": bool(outcomes or untouched),
+        "recovered": not untouched and all(outcome.recovered for outcome in outcomes),
+        "untouched": [{**freeze_record(freeze), "why": why} for freeze, why in untouched],
         "freezes": [
             {
                 **freeze_record(outcome.plan.freeze),
