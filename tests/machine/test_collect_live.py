@@ -11,7 +11,7 @@ import pytest
 
 from ioflusher.machine.codec import dump_snapshot, load_snapshot
 from ioflusher.machine.collect import sockets as collect_sockets
-from ioflusher.machine.collect.machine import collect
+from ioflusher.machine.collect.machine import collect, collect_serving
 from ioflusher.machine.endpoints import Family
 from ioflusher.machine.process import FileKind
 
@@ -126,3 +126,17 @@ def test_without_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said["Unix sockets by sock_diag"] == "Operation not permitted"
     assert "peers of Unix sockets" in said
     assert f"@ioflusher without {os.getpid()}" in {item.end.address for item in snapshot.listeners}
+
+
+def test_who_listens_is_looked_at_where_that_is_asked_for(tmp_path: Path) -> None:
+    """It serves nothing, and could."""
+    with socket.socket(socket.AF_UNIX) as server, (tmp_path / "store").open("w+b"):
+        server.bind(str(tmp_path / "socket"))
+        server.listen()
+        snapshot = collect_serving(listeners=True).snapshot
+        (own,) = (process for process in snapshot.processes if process.pid == os.getpid())
+        assert (str(tmp_path / "store"), FileKind.WRITTEN) in {
+            (file.path, file.kind) for file in own.files or ()
+        }
+        (own,) = (process for process in collect().processes if process.pid == os.getpid())
+        assert own.files is None

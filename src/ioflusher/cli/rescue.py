@@ -168,7 +168,7 @@ def live_machine(names: Sequence[str]) -> "tuple[Analysis, tuple[ServedDevice, .
     """This machine, and the devices to look at."""
     from ioflusher.rescue.served import served_devices
 
-    (analysis,) = machines_from(())
+    (analysis,) = machines_from((), listeners=True)
     served = served_devices(analysis)
     check_names(names, served)
     return analysis, tuple(device for device in served if not names or device.name in names)

@@ -76,7 +76,7 @@ def machines_from(files: Sequence[Path], *, listeners: bool = False) -> "Iterato
     """The same machines, each with what follows from its snapshot.
 
     What the collector inferred of the live machine is handed on: it is not inferred again. `listeners`: look
-    closely at its processes that listen, too.
+    closely at its processes that listen or stand by, too.
     """
     from ioflusher.machine.graph.analysis import Analysis
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ioflusher.kernel.ublk import CONTROL_DEVICE
 from ioflusher.machine.collect.cgroups import read_cgroups
 from ioflusher.machine.collect.device_numbers import DeviceNumbers
 from ioflusher.machine.collect.files import FileReader
@@ -80,7 +81,8 @@ def collect_serving(
 ) -> Collected:
     """The same machine with who serves what on it, for those who need both: inferred once.
 
-    `listeners`: look as closely at all processes that listen, for they may be asked to serve storage.
+    `listeners`: look as closely at all processes that listen, or have ublk's control device open: they may be
+    asked to serve storage.
     """
     notes = Notes()
     limits = limits or SnapshotLimits()
@@ -88,7 +90,7 @@ def collect_serving(
     whole = _look(job, arguments)
     services = infer_services(whole)
     serving = {service.pid for service in services if service.pid is not None}
-    waiting = {pid for listener in whole.listeners for pid in listener.end.pids} if listeners else set()
+    waiting = _standing_by(whole) if listeners else set()
     close = reachable(serving | waiting | extra_pids, awaited(whole.connections, whole.listeners))
     looked = replace(whole, processes=tuple(_look_closely(job, whole, close)))
     snapshot = replace(
@@ -99,6 +101,12 @@ def collect_serving(
     if snapshot.system.privileged != whole.system.privileged:
         services = infer_services(snapshot)  # a file could not be read: nothing is certain any more
     return Collected(snapshot, services)
+
+
+def _standing_by(whole: Snapshot) -> set[int]:
+    """Processes that wait for clients, or for a ublk device to serve."""
+    listening = {pid for listener in whole.listeners for pid in listener.end.pids}
+    return listening | {p.pid for p in whole.processes for h in p.handles if h.path == CONTROL_DEVICE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def scout(files: tuple[str, ...]) -> Scouted:
     from ioflusher.machine.graph.analysis import Analysis
     from ioflusher.machine.graph.layers import device_layer
 
-    collected = collect_serving()
+    collected = collect_serving(listeners=True)
     analysis = Analysis(collected.snapshot, collected.services)
     devices = served_devices(analysis)
     on_served = []
