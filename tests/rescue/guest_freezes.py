@@ -12,7 +12,6 @@ import json
 import mmap
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -254,6 +253,36 @@ def share(stage: Stage, rounds: int) -> None:
         stage.make_ready()
 
 
+def store_share(stage: Stage, rounds: int) -> None:
+    """The store's max_ratio at 1: each second stall is left alone, in the others it is lifted."""
+    store = os.stat("/store").st_dev
+    max_ratio = Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}/max_ratio")
+    for number in range(rounds):
+        stage.make_ready()
+        pid = stage.write(number)
+        frozen = stage.frozen(STALLED_S)
+        before = stage.requests.read()[0]
+        if number % 2:
+            max_ratio.write_text("100")
+        time.sleep(UNTOUCHED_S)
+        completed = stage.requests.read()[0] - before
+        waits = stage.waits()
+        work = stage.follow(pid, 30.0)
+        if by_hand := work.seconds is None:
+            stage.raise_limit()
+            os.waitpid(pid, 0)
+        say(
+            "store-share",
+            lifted=bool(number % 2),
+            frozen=frozen,
+            seconds=UNTOUCHED_S,
+            completed=completed,
+            waits=waits,
+            by_hand=by_hand,
+            work=asdict(work),
+        )
+
+
 def nbd_timeout(stage: Stage, rounds: int) -> None:
     """nbd's own time-out at 3 s before the freeze, as by `nbd attach --timeout 3`: the last part."""
     with open(stage.device, "rb") as device:
@@ -276,7 +305,8 @@ def take_over(stage: Stage, rounds: int) -> None:
     """
     (daemon,) = stage.daemons
     subprocess.run(("umount", stage.device), check=True)
-    store = shutil.copy(store_of(daemon), "/store/copy")
+    store = "/store/copy"
+    subprocess.run(("cp", "--sparse=always", store_of(daemon), store), check=True)
     stage.device = "/dev/nbd1"
     argv = [sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--store", store, "--unix"]
     with (
@@ -445,6 +475,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "rescue": rescue,
     "device-timeout": device_timeout,
     "share": share,
+    "store-share": store_share,
     "nbd-timeout": nbd_timeout,
     "abort": abort,
     "take-over": take_over,
