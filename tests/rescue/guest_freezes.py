@@ -353,7 +353,7 @@ def ublk_recovery(stage: Stage, rounds: int) -> None:
             say("ublk-recovery", gone=gone, device=stage.device, second=second.stdout.readline().decode())
             options = ("--only", "ublk-recovery", "--allow-loss", name)
             ended(stage, 0, "--stalled", "3", *options)
-            say("ublk server", first=first.poll(), second=second.poll())
+            say("servers", first=first.poll(), second=second.poll())
             subprocess.run(("umount", stage.directory), check=False)
             second.terminate()
 

@@ -54,3 +54,21 @@ def test_what_was_seen_is_kept_and_it_ends_when_told_to(freezes: dict[str, list[
     (told,) = freezes["guard ended"]
     assert told["status"] == 0
     assert told["kept"] > 5
+
+
+@pytest.mark.parametrize(
+    ("scenario", "part", "device", "action"),
+    [
+        ("ext4-on-nbd-throttled", "take-over", "/dev/nbd1", "nbd-take-over"),
+        ("ext4-on-ublk-throttled", "ublk-recovery", "/dev/ublkb0", "ublk-recovery"),
+    ],
+)
+def test_another_server_of_the_same_store_goes_on(scenario: str, part: str, device: str, action: str) -> None:
+    """The frozen one is killed, by that action alone, and what was written can be read."""
+    found = {line["what"]: line for line in play(part, scenario=scenario, timeout_s=300)}
+    told = found["rescued"]
+    assert (told["frozen"], told["status"], told["devices"]) == (True, 0, [device])
+    assert told["actions"] == [[action, "ended_it"]]
+    assert 0 <= told["seconds"][0] < 45
+    assert (told["work"]["status"], told["wrong"]) == (0, 0)
+    assert found["servers"] == {"what": "servers", "first": -9, "second": None}
