@@ -255,6 +255,7 @@ def share(stage: Stage, rounds: int) -> None:
 
 def store_share(stage: Stage, rounds: int) -> None:
     """The store's max_ratio at 1: each second stall is left alone, in the others it is lifted."""
+    stalls = 0
     store = os.stat("/store").st_dev
     max_ratio = Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}/max_ratio")
     for number in range(rounds):
@@ -262,20 +263,20 @@ def store_share(stage: Stage, rounds: int) -> None:
         pid = stage.write(number)
         frozen = stage.frozen(STALLED_S)
         before = stage.requests.read()[0]
-        if number % 2:
+        stalls += frozen
+        lifted = frozen and stalls % 2 == 1
+        if lifted:
             max_ratio.write_text("100")
-        time.sleep(UNTOUCHED_S)
+        work = stage.follow(pid, 4 * UNTOUCHED_S)
         completed = stage.requests.read()[0] - before
         waits = stage.waits()
-        work = stage.follow(pid, 30.0)
         if by_hand := work.seconds is None:
             stage.raise_limit()
             os.waitpid(pid, 0)
         say(
             "store-share",
-            lifted=bool(number % 2),
+            lifted=lifted,
             frozen=frozen,
-            seconds=UNTOUCHED_S,
             completed=completed,
             waits=waits,
             by_hand=by_hand,
@@ -362,6 +363,45 @@ def store_of(daemon: int) -> str:
     """The file that it serves."""
     links = (os.readlink(link) for link in Path(f"/proc/{daemon}/fd").iterdir())
     return next(path for path in links if path.startswith("/store/"))
+
+
+def disconnect(stage: Stage, rounds: int) -> None:
+    """nbd-disconnect, by `rescue --now`: the last part."""
+    name = Path(stage.device).name
+    ended(stage, 0, "--stalled", "3", "--only", "nbd-disconnect", "--allow-loss", name)
+
+
+def multipath(stage: Stage, rounds: int) -> None:
+    """On swap-on-multipath: all paths offline while somebody reads; multipath-queueing by `rescue --now`."""
+    name = Path(stage.device).name
+    read = ("dd", f"if={stage.device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none")
+    paths = [path / "device/state" for path in Path("/sys/block", name, "slaves").iterdir()]
+    for number in range(rounds):
+        for path in paths:
+            path.write_text("offline\n")
+        reader = subprocess.Popen(read, stderr=subprocess.PIPE, text=True)
+        time.sleep(3.0)
+        waits = reader.poll() is None
+        status, answer = run_program("rescue", "--now", "--json", "--stalled", "1", "--allow-loss", name)
+        _, error = reader.communicate(timeout=30)
+        (freeze,) = json.loads(answer)["freezes"]
+        for path in paths:
+            path.write_text("running\n")
+        back = until(lambda: subprocess.run(read, capture_output=True).returncode == 0)
+        say(
+            "multipath",
+            round=number,
+            waits=waits,
+            status=status,
+            way=freeze["way"],
+            reason=freeze["reason"],
+            actions=[[each["action"], each["result"]] for each in freeze["actions"]],
+            seconds=freeze["seconds"],
+            put_back=freeze["put_back"],
+            left=freeze["left"],
+            reader=[reader.returncode, error.strip()],
+            back=back,
+        )
 
 
 UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
@@ -478,6 +518,8 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "store-share": store_share,
     "nbd-timeout": nbd_timeout,
     "abort": abort,
+    "disconnect": disconnect,
+    "multipath": multipath,
     "take-over": take_over,
     "ublk-recovery": ublk_recovery,
     "systemd": systemd,

@@ -1,6 +1,7 @@
 """Freezes of a machine, by its files: requests that stand still, and stacks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,19 @@ def test_a_daemon_that_is_gone() -> None:
     found = judge(NBD0.__class__("nbd0", NBD0.kind, missing=("NBD server",)), 3.0, read_threads([4194305]))
     assert found.way is FreezeWay.DAEMON_GONE
     assert "missing: NBD server" in found.reason
+
+
+@pytest.mark.parametrize(("paths", "found"), [((False, False), 1), ((False, True), 0), ((), 0)])
+def test_a_map_without_a_path(machine: Callable[..., Path], paths: tuple[bool, ...], found: int) -> None:
+    """Nothing is in flight; whether somebody waits for it nobody can tell."""
+    device = replace(NBD0, multipath="mpatha")
+    asked: list[str] = []
+
+    def tell(name: str) -> tuple[bool, ...]:
+        asked.append(name)
+        return paths
+
+    freezes = find_freezes([device, NBD0], seconds=1.0, root=machine(in_flight=0), paths=tell)
+    assert asked == ["mpatha"]
+    assert [(f.way, f.certain) for f in freezes] == [(FreezeWay.PATHS_LOST, False)] * found
+    assert all("none of the 2 paths of mpatha is in use" in f.reason for f in freezes)

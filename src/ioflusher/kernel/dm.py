@@ -6,6 +6,7 @@ Source: include/uapi/linux/dm-ioctl.h (struct dm_ioctl, struct dm_target_spec), 
 
 import os
 import struct
+from collections.abc import Iterator
 
 DM_DIR_CONTROL = "dev/mapper/control"  # misc device 10:236
 
@@ -59,6 +60,68 @@ def parse_table(answer: bytearray) -> tuple[str, ...] | None:
             raise ValueError(f"target {len(types)} of {count} points back to byte {following}")
         offset = start + following
     return tuple(types)
+
+
+def status_request(name: str, size: int) -> bytearray:
+    """A DM_TABLE_STATUS request for the states of a device's targets, `size` bytes with the room for them."""
+    request = bytearray(size)
+    header = (4, 0, 0, size, _HEADER.size, 0, 0, DM_NOFLUSH_FLAG, 0, 0, 0, os.fsencode(name), b"", b"")
+    _HEADER.pack_into(request, 0, *header)
+    return request
+
+
+def parse_states(answer: bytearray) -> tuple[tuple[str, str], ...]:
+    """Type and state of each target in the answer to `status_request`.
+
+    Raises:
+        ValueError: where the answer's offsets lead out of it, or it did not fit.
+    """
+    types = parse_table(answer)
+    if types is None:
+        raise ValueError(f"expected states that fit into {len(answer)} bytes")
+    start = _HEADER.unpack_from(answer)[4]
+    found, offset = [], start
+    for kind in types:
+        following = _TARGET.unpack_from(answer, offset)[3]
+        text = answer[offset + _TARGET.size :].split(b"\0")[0].decode("utf-8", "backslashreplace")
+        found.append((kind, text))
+        offset = start + following
+    return tuple(found)
+
+
+def parse_multipath_state(text: str) -> tuple[bool, ...]:
+    """Of each path of a multipath target whether it is in use, from its state.
+
+    drivers/md/dm-mpath.c, multipath_status, STATUSTYPE_INFO: counted lists of features and of the hardware
+    handler; groups and which is next; of each group its state, the selector's list, how many paths and how
+    many words the selector has of each; of each path device, "A" or "F", failures, those words.
+
+    Raises:
+        ValueError: where it is something else.
+    """
+    words = iter(text.split())
+    try:
+        for _ in ("features", "hardware handler"):
+            _skip(words, int(next(words)))
+        groups = int(next(words))
+        _skip(words, 1)
+        found = []
+        for _ in range(groups):
+            _skip(words, 1)
+            _skip(words, int(next(words)))
+            paths, arguments = int(next(words)), int(next(words))
+            for _ in range(paths):
+                _skip(words, 1)
+                found.append(next(words) == "A")
+                _skip(words, 1 + arguments)
+    except StopIteration as end:
+        raise ValueError(f"the state of a multipath target is cut off: {text!r}") from end
+    return tuple(found)
+
+
+def _skip(words: Iterator[str], number: int) -> None:
+    for _ in range(number):
+        next(words)
 
 
 def message_request(name: str, text: str) -> bytearray:

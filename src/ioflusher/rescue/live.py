@@ -12,6 +12,7 @@ from ioflusher.kernel.block_counts import parse_completed, parse_inflight
 from ioflusher.kernel.stall import STALLED_S, RequestAge, stall
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThread
+from ioflusher.rescue.mapper import MapperControl
 from ioflusher.rescue.served import ServedDevice, ServingDaemon
 from ioflusher.rescue.stacks import read_threads
 
@@ -68,14 +69,33 @@ class DeviceRequests:
             os.close(self._files.pop())
 
 
+def multipath_paths(name: str) -> tuple[bool, ...]:
+    """Of each path of this map whether it is in use; none where it does not tell."""
+    try:
+        control = MapperControl()
+    except RescueError:
+        return ()
+    try:
+        return control.paths(name)
+    except (OSError, ValueError):
+        return ()
+    finally:
+        control.close()
+
+
 def find_freezes(
     devices: Sequence[ServedDevice],
     *,
     seconds: float,
     root: Path = Path("/"),
     sleep: Callable[[float], None] = time.sleep,
+    paths: Callable[[str], tuple[bool, ...]] = multipath_paths,
 ) -> tuple[DeviceFreeze, ...]:
-    """The devices of which a request waits for so many seconds, found in as many."""
+    """The devices of which a request waits for so many seconds, found in as many.
+
+    And those over multipath without a path, of which nobody can tell: what a map keeps is not in flight.
+    `paths` tells of a map's paths which are in use.
+    """
     looked: dict[str, DeviceRequests] = {}
     for device in devices:
         with contextlib.suppress(RescueError):  # it is gone again
@@ -96,16 +116,22 @@ def find_freezes(
             sleep(LOOK_S)
     for requests in looked.values():
         requests.close()
-    return tuple(
-        judge(
-            device,
-            looks * LOOK_S,
-            read_threads([daemon.pid for daemon in device.daemons], root),
-            stalled_s=seconds,
-        )
-        for device in devices
-        if device.name in looked
+    found = []
+    for device in devices:
+        if device.name in looked:
+            threads = read_threads([daemon.pid for daemon in device.daemons], root)
+            found.append(judge(device, looks * LOOK_S, threads, stalled_s=seconds))
+        elif device.multipath is not None and (states := paths(device.multipath)) and not any(states):
+            found.append(_without_paths(device, len(states)))
+    return tuple(found)
+
+
+def _without_paths(device: ServedDevice, number: int) -> DeviceFreeze:
+    reason = (
+        f"none of the {number} paths of {device.multipath} is in use: what it is asked for waits until one "
+        "is, or fails at once, and is not counted in flight"
     )
+    return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason)
 
 
 def judge(
