@@ -241,7 +241,11 @@ def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
     )
     assert command.startswith("/")
     for line in (
-        f"CapabilityBoundingSet={' '.join(CAPABILITIES)}",
+        f"CapabilityBoundingSet={' '.join(CAPABILITIES)} CAP_KILL",
+        "RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6",
+        "IPAddressDeny=any",
+        "IPAddressAllow=localhost",
+        "DeviceAllow=/dev/ublk-control rw",
         "ReadWritePaths=-/var/lib/ioflusher",
         "DevicePolicy=closed",
         "DeviceAllow=/dev/kmsg w",
@@ -255,6 +259,10 @@ def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
         "OOMScoreAdjust=-1000",
     ):
         assert line in unit.splitlines()
+    unit = call("guard", "--unit").stdout
+    assert f"CapabilityBoundingSet={' '.join(CAPABILITIES)}\n" in unit
+    assert "RestrictAddressFamilies=AF_UNIX AF_NETLINK\n" in unit
+    assert "IPAddressAllow" not in unit
     assert options(GuardSettings()) == ["--policy", "lossless", "--stalled", "5", "--priority", "10"]
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from ioflusher.kernel.nbd import NBD_MAJOR
+from ioflusher.kernel.ublk import CONTROL_DEVICE
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
 
 # what it does needs: the state, locked memory, real time, ptrace of daemons, /proc and /sys of everybody
@@ -22,13 +23,18 @@ STATE_DIRECTORY = "ioflusher"
 # where what was seen is kept: the kernel's log, and pstore's of user space
 KEPT_IN = ("/dev/kmsg w", "/dev/pmsg0 w")
 # what the actions that lose something speak to; by its number, since nbd's module may come later
-LOSSY = (f"block-{NBD_MAJOR} rw", "/dev/mapper/control rw")
+LOSSY = (f"block-{NBD_MAJOR} rw", "/dev/mapper/control rw", f"{CONTROL_DEVICE} rw")
 
 
 def unit_text(program: Sequence[str], settings: GuardSettings) -> str:
     """The unit that starts `program` as a guard with these settings."""
     words = [*program, "guard", *options(settings)]
-    devices = [*KEPT_IN, *(LOSSY if settings.policy is GuardPolicy.MORE else ())]
+    more = settings.policy is GuardPolicy.MORE
+    devices = [*KEPT_IN, *(LOSSY if more else ())]
+    # a take-over kills one server, and reaches another one of this machine
+    capabilities = [*CAPABILITIES, *(("CAP_KILL",) if more else ())]
+    network = "IPAddressAllow=localhost\n" if more else ""
+    families = "AF_UNIX AF_NETLINK" + (" AF_INET AF_INET6" if more else "")
     kept = f"ReadWritePaths={quoted('-' + os.path.dirname(settings.history))}\n" if settings.history else ""
     command = " ".join(quoted(word).replace("$", "$$") for word in words)
     return f"""\
@@ -53,7 +59,7 @@ OOMScoreAdjust=-1000
 CPUSchedulingPolicy=rr
 CPUSchedulingPriority={settings.priority}
 # and may do nothing else
-CapabilityBoundingSet={" ".join(CAPABILITIES)}
+CapabilityBoundingSet={" ".join(capabilities)}
 NoNewPrivileges=yes
 ProtectSystem=strict
 {kept}ProtectHome=yes
@@ -63,7 +69,7 @@ ProtectControlGroups=yes
 DevicePolicy=closed
 {lines("DeviceAllow", devices)}
 IPAddressDeny=any
-RestrictAddressFamilies=AF_UNIX AF_NETLINK
+{network}RestrictAddressFamilies={families}
 RestrictNamespaces=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
