@@ -173,7 +173,7 @@ def test_one_that_hangs_holds_nobody_up(
     device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said, with what to type, as it cannot be put back."""
-    monkeypatch.setattr(perform, "DO_S", 0.3)
+    monkeypatch.setattr(perform, "DO_S", 2.0)
     ever = threading.Event()
     outcome, log = end(("a", ever.wait), ("b", lambda: device.set(11, 0)))
     assert results(outcome) == {"a": StepResult.HANGS, "b": StepResult.ENDED_IT}
