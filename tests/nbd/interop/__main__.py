@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from tests.nbd.interop.archive import Archive
 from tests.nbd.test_tls import make_pki
 
 from ioflusher.nbd.address import Address, parse_uri
+from ioflusher.nbd.backends import RemoteBackend
 from ioflusher.nbd.client import Client
 from ioflusher.nbd.protocol.client_handshake import Wishes
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION
@@ -213,7 +214,7 @@ def libnbd_tests(bench: Bench, sources: Path) -> Iterator[Test]:
     def with_key(*defines: str) -> Callable[[], None]:
         def test() -> None:
             if subprocess.run(
-                [bench.python, "-c", "import ssl; ssl.SSLContext.set_psk_server_callback"]
+                [bench.python, "-c", "import sys; sys.exit(sys.version_info < (3, 13))"]
             ).returncode:
                 raise Skipped(PSK_NEEDS)
             bench.run(compiled("interop", stdio + disk + shared, f"PSK={keys}", *defines))
@@ -365,11 +366,29 @@ def program_tests(bench: Bench) -> Iterator[Test]:
                 if alone != {name: status[name]}:
                     raise Failed(f"{name} alone is {alone}; with the others it was {status[name]}")
 
+    def our_remote() -> None:
+        image, path = bench.cwd / "remote.qcow2", bench.cwd / "qemu-remote"
+        client("qemu-img", "create", "-q", "-f", "qcow2", str(image), "5G")
+        options = ["--fork", "-k", str(path), "-f", "qcow2", "-A", "-x", "disk", str(image)]
+        subprocess.run([*bench.archive.program("usr/bin/qemu-nbd"), *options], check=True, timeout=DEADLINE)
+        with RemoteBackend(Address(path=str(path), export="disk")) as remote:
+            remote.write(1 << 20, memoryview(b"7" * (1 << 20)))
+            remote.flush()
+            found = memoryview(bytearray(3 << 20))
+            remote.read_into(0, found)
+            if found != bytes(1 << 20) + b"7" * (1 << 20) + bytes(1 << 20):
+                raise Failed("what comes back is not what was sent")
+            data = [(1 << 20, 3), (1 << 20, 0)]
+            allocated = [(extent.length, int(extent.flags)) for extent in remote.extents(0, 5 << 30)]
+            if allocated[:2] != data or remote.contexts != ("qemu:allocation-depth",):
+                raise Failed(f"it reports {allocated[:4]} and {remote.contexts}")
+
     yield "nbdinfo, extended headers", nbdinfo
     yield "nbdinfo --map of 5 GiB in one answer", nbdinfo_map
     yield "nbdcopy there and back, extended headers", nbdcopy
     yield "qemu-io zeroes 6 GiB, qemu-img map, extended headers", qemu_io
     yield "qemu-nbd, asked by our client with extended headers", our_client
+    yield "qemu-nbd, behind the back end remote", our_remote
 
 
 def void(_: object) -> None:
@@ -386,6 +405,15 @@ def judge(name: str, test: Test) -> Verdict:
     except Exception as error:
         return Verdict(name, what, "FAIL", f"{type(error).__name__}: {error}")
     return Verdict(name, what, "pass")
+
+
+def judged(name: str, tests: Iterable[Test], only: str) -> Iterator[Verdict]:
+    """Run the tests that have `only` in their names, and say what came out as it comes."""
+    for test in tests:
+        if only in test[0]:
+            verdict = judge(name, test)
+            print(f"{verdict.result}: {name}: {verdict.test} {verdict.why}", flush=True)
+            yield verdict
 
 
 def table(verdicts: list[Verdict]) -> str:
@@ -408,20 +436,20 @@ def main() -> int:
     place = TOP / "build" / "interop" / options.suite
     archive = Archive(options.suite, place)
     archive.unpack("libnbd-bin", "libnbd-dev", "qemu-utils")
-    libnbd = options.libnbd or archive.source("libnbd")
-    nbd = options.nbd or archive.source("nbd")
     bench = Bench(archive, place / "bench", options.python)
-    programs = f"libnbd {archive.version('libnbd-bin')}, QEMU {archive.version('qemu-utils')}"
     verdicts: list[Verdict] = []
-    for name, tests in (
-        (libnbd.name, libnbd_tests(bench, libnbd)),
-        (nbd.name, nbd_tests(bench, nbd)),
-        (programs, program_tests(bench)),
+    for name, given, tests in (
+        ("libnbd", options.libnbd, libnbd_tests),
+        ("nbd", options.nbd, nbd_tests),
     ):
-        for test in tests:
-            if options.only in test[0]:
-                verdicts.append(judge(name, test))
-                print(f"{verdicts[-1].result}: {name}: {test[0]} {verdicts[-1].why}", flush=True)
+        try:
+            sources = given or archive.source(name)
+        except RuntimeError as error:
+            verdicts.append(Verdict(name, "all", "skip", f"no sources: {error}"))
+            continue
+        verdicts += judged(sources.name, tests(bench, sources), options.only)
+    programs = f"libnbd {archive.version('libnbd-bin')}, QEMU {archive.version('qemu-utils')}"
+    verdicts += judged(programs, program_tests(bench), options.only)
     text = table(verdicts)
     (place / "table.md").write_text(text)
     print(f"\n{text}")

@@ -78,8 +78,8 @@ class Archive:
     def source(self, name: str) -> Path:
         """The sources of a package as their authors released them, without the distribution's patches."""
         folder = self.place / "sources" / name
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if not any(folder.glob("*.orig.tar.*")):
+            folder.mkdir(parents=True, exist_ok=True)
             self._apt("--download-only", "--only-source", "source", name, folder=folder)
         (archive,) = (path for path in folder.glob("*.orig.tar.*") if path.suffix != ".asc")
         unpacked = folder / "unpacked"

@@ -134,10 +134,8 @@ class _Answers:
         """
         while True:
             _fill(sock, self._header)
-            magic: int
-            error: int
-            cookie: int
-            magic, error, cookie = wire.SIMPLE_REPLY.unpack(self._header)
+            reply: tuple[int, int, int] = wire.SIMPLE_REPLY.unpack(self._header)
+            magic, error, cookie = reply
             record = pending.get(cookie)
             if record is not None and magic == wire.SIMPLE_REPLY_MAGIC:
                 if record.awaited is not None and record.awaited.request.command in _IN_CHUNKS:
