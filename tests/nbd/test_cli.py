@@ -24,7 +24,7 @@ from ioflusher.harden import HardenError, RealtimePolicy
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER, TaskFlags
 from ioflusher.nbd.address import Address, parse_uri
 from ioflusher.nbd.client import Client, describe
-from ioflusher.nbd.protocol.wire import Cmd
+from ioflusher.nbd.protocol.wire import Cmd, TransmissionFlag
 
 pytestmark = pytest.mark.live
 
@@ -505,3 +505,16 @@ def test_what_is_no_layer(tmp_path: Path, content: bytes | None, complaint: str)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert layer.exists() is (content is not None)
+
+
+def test_a_client_that_resizes(tmp_path: Path) -> None:
+    """--resize lets it, and nothing else does."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    where = ("--file", str(image), "--unix", str(tmp_path / "socket"))
+    with serving(*where) as (_, address), Client(address) as client:
+        assert not client.export.has(TransmissionFlag.SEND_RESIZE)
+    (tmp_path / "socket").unlink()
+    with serving("--resize", *where) as (_, address), Client(address) as client:
+        client.resize(8192)
+    assert image.stat().st_size == 8192
