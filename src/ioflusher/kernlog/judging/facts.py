@@ -35,6 +35,7 @@ class Facts:
         present: what the daemons of the log serve.
         killed: the processes that the OOM killer chose.
         victims: those of them that it chose because the machine's memory was short, not a memory cgroup's.
+        stalled: the tasks, by number or name, of which the kernel said that their allocation does not end.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
 
@@ -45,6 +46,7 @@ class Facts:
     present: set[str] = field(default_factory=set)
     killed: set[int] = field(default_factory=set)
     victims: set[int] = field(default_factory=set)
+    stalled: set[int | str] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
     def learn_case(self, case: Case) -> None:
@@ -72,6 +74,9 @@ class Facts:
                 self.killed.add(event.number)
                 if "cgroup" not in event.text:
                     self.victims.add(event.number)
+        elif event.kind is EventKind.ALLOCATION_STALL and len(self.stalled) < MAX_REMEMBERED:
+            if (stalled := event.number or event.subject) is not None:
+                self.stalled.add(stalled)
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
             self._remember_families((event.subject.rstrip("0123456789"),))
 
@@ -100,6 +105,10 @@ class Facts:
     def is_victim(self, report: TaskReport) -> bool:
         """Whether the OOM killer chose a task, to free the machine's memory."""
         return not self.victims.isdisjoint({report.pid, report.tid})
+
+    def stalls(self, report: TaskReport) -> bool:
+        """Whether the kernel said that a task's allocation does not end: if it runs, it gets nowhere."""
+        return not self.stalled.isdisjoint({report.tid, report.comm})
 
     @property
     def exhausted(self) -> bool:

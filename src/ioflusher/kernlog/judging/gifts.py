@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, first_words
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, first_words, stuck
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -29,7 +29,7 @@ _FILE_SYSTEMS = {
 
 def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
     """What others, or the task itself, may wait for it to give; nothing where it runs."""
-    if case.runs or case.body.wait is Wait.IDLE:
+    if case.body.wait is Wait.IDLE or (case.runs and not stuck(case, facts)):
         return ()
     found = (
         *_served(case, facts),

@@ -43,7 +43,7 @@ _NOT_NAMED = "the log does not name the device that reclaim writes to"
 
 def needs(case: Case, facts: Facts) -> tuple[End, ...]:
     """What a task waits for; nothing where it runs. Of two ends about one thing the surer one comes first."""
-    if case.runs or case.body.wait is Wait.IDLE:
+    if case.body.wait is Wait.IDLE or (case.runs and not stuck(case, facts)):
         return ()
     device = tuple(_device_by_name(case))
     # whether another thread's name or work makes a program needed matters only where no device is named
@@ -63,6 +63,8 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         yield from _answers(case, what)
     if body.wait is Wait.DIRTY_THROTTLE:
         yield _fewer_dirty_pages(case, what)
+    if stuck(case, facts):
+        yield End(Thing.RECLAIM, None, _PROBABLE, Thing.RECLAIM.words)
     if body.wait is Wait.RECLAIM_THROTTLE and body.first(Role.HIGH_THROTTLE) is None:
         yield End(Thing.RECLAIM, None, _PROBABLE, what)
         asleep = next((step for step in body.steps if step.role not in SILENT), None)
@@ -71,13 +73,27 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         if body.reclaim is Reclaim.DIRECT and not facts.exhausted:
             missing = "whether the pages that are waited for are on the device that it serves"
             yield End(Thing.IO, None, _POSSIBLE, "pages to be written", missing)
-    if body.reclaim is Reclaim.DIRECT and body.wait is Wait.RECLAIM_THROTTLE and facts.victims:
+    throttled = body.wait is Wait.RECLAIM_THROTTLE or stuck(case, facts)
+    if body.reclaim is Reclaim.DIRECT and throttled and facts.victims:
         missing = "whether the OOM killer waits for that task"
         yield End(Thing.VICTIM, None, _PROBABLE, "memory of the OOM killer's choice", missing)
     if body.reclaim is None and body.wait is Wait.LOCK and facts.is_victim(case.report):
         yield End(Thing.HELD, OF_A_VICTIM, _POSSIBLE, what)
     yield from _held(case, what)
+    if body.reclaim is Reclaim.DIRECT and body.wait is Wait.FS and _makes_a_worker(case):
+        missing = "whether that waits for a new worker"
+        yield End(Thing.THREAD, None, _POSSIBLE, f"{what}, which may need a new worker", missing, Meets.OWN)
     yield from _io(case, what)
+
+
+def stuck(case: Case, facts: Facts) -> bool:
+    """Whether a task runs in its own reclaim, and the kernel said that its allocation does not end."""
+    return case.runs and case.body.reclaim is Reclaim.DIRECT and facts.stalls(case.report)
+
+
+def _makes_a_worker(case: Case) -> bool:
+    """Whether a work queue's worker is about to make another one, which no other may do meanwhile."""
+    return any(step.role is Role.THREAD_WAIT for step in case.body.outer)
 
 
 def _device_by_name(case: Case) -> Iterator[End]:

@@ -28,6 +28,7 @@ _FORMS = tuple(
             r"process (?P<number>\d+),? "
             r"?\(?(?P<subject>[^)]{1,64})\)?",
         ),
+        ("unable to reap", EventKind.OOM_KILL, rf"unable to reap pid:(?P<number>\d+) \({_TASK}\)"),
         ("invoked oom-killer", EventKind.OOM_INVOKED, rf"{_COMM} invoked oom-killer"),
         (
             "lockup",
@@ -42,7 +43,11 @@ _FORMS = tuple(
         ),
         ("self-detected stall", EventKind.LOCKUP, r"self-detected stall(?P<subject>)"),
         ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"{_COMM}: page allocation failure"),
-        ("allocation stalls", EventKind.ALLOCATION_STALL, rf"{_COMM}: page allocation stalls for"),
+        (
+            "allocation stalls",
+            EventKind.ALLOCATION_STALL,
+            rf"{_COMM}(?:\((?P<number>\d+)\))?: page allocation stalls for",
+        ),
         (
             "possible memory allocation deadlock",
             EventKind.ALLOCATION_STALL,

@@ -61,14 +61,17 @@ _NEW_TGID = LazyPattern(r"\btgid:\s*(\d+)")
 _NEW_FLAGS = LazyPattern(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = LazyPattern(
-    r"(?<=\s)(?P<state>[RSDTtXxZPIKWN?])\s*(?:(?<=\s)(?:[0-9a-f]{8}(?:[0-9a-f]{8})?|running task)\s+)?"
-    r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*(?:\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
+    r"(?<=\s)(?P<state>[RSDTtXxZPIKWN?])\s*(?:(?<=\s)(?:[0-9a-fA-F]{8}(?:[0-9a-fA-F]{8})?|running task)\s+)?"
+    r"(?P<stack>\d+)\s+(?P<tid>\d+)\s+(?P<parent>\d+)\s*"
+    # old kernels print a child and two siblings, too, as far as there are any
+    r"(?:(?:\s\d+\s*){0,3}\((?:NOTLB|L-TLB)\)\s*|\([^)]*\)\s*)?(?:0x[0-9a-f]+)?\s*$"
 )
 # a vendor's list of tasks: name, state, when it last ran, pid and more numbers
 _TIMED = LazyPattern(
     r"^(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXZ])\s+\d+\.\d{6}\s+(?P<tid>\d+)(?: \d+){2} 0x[0-9a-f]+ 0x"
 )
 _COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
+_PREFIX_ENDS = (": ", "] ", "> ", "| ")
 _COMM = LazyPattern(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
     r"\s*(?:Not tainted|Tainted|Kdump|$)"
@@ -179,6 +182,8 @@ def _old_head(found: re.Match[str]) -> Head | None:
         whole = not (before[cut - 1].isalnum() and before[cut].isalnum())
         # a mail may have made one blank of many: then the last word has to do
         comm = before[cut:].strip() if whole else comm.split()[-1] if comm else ""
+        if comm[:2] in _PREFIX_ENDS:
+            comm = comm[2:].lstrip()  # Linux 2.6 kept 13 characters
     if not comm or len(comm) > 31:
         return None
     return Head(Source.TASK_LIST, comm, None, int(found["tid"]), found["state"])
