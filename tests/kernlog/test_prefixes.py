@@ -85,7 +85,7 @@ def test_a_prefix_changes_nothing_in_a_log(number: int) -> None:
     assert told(latin) == expected
 
 
-@given(st.sampled_from(sorted(LOGS.keys() - {NO_FRAMES})), invented)
+@given(st.sampled_from(sorted(LOGS.keys() - set(NO_FRAMES))), invented)
 @settings(max_examples=60, deadline=None)
 def test_no_more_does_one_that_nobody_has_seen(name: str, prefix: str) -> None:
     """Words that end as prefixes do: with a mark or a number."""
