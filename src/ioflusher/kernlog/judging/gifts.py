@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, first_words, stuck
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, first_words, stuck
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -156,6 +156,8 @@ def _in_reclaim(case: Case) -> Iterator[End]:
     shrinks = any(step.role is Role.SHRINKER for step in body.inner)
     if shrinks and body.wait is not Wait.SHRINKERS:
         yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
+    if body.wait is Wait.MEMPOOL:
+        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that its reclaim began have much of it")
     drivers = any(step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
     answer = body.wait in (Wait.DAEMON, Wait.SERVER)

@@ -25,6 +25,8 @@ HELD_WAITS = frozenset(
 )
 # whatever the OOM killer's choice waits for: until it is gone, nobody who asks for memory gets on
 OF_A_VICTIM = "the OOM killer's choice"
+# what is allocated once for all requests, such as bios: requests that wait in line have it
+OF_RESERVES = "a reserve for requests"
 ANSWERS = frozenset({Wait.DAEMON, Wait.SERVER})
 _DIRECTLY = {
     Wait.INODE: Thing.INODE,
@@ -191,13 +193,15 @@ def _carries(case: Case) -> bool:
 def _io(case: Case, what: str) -> Iterator[End]:
     """Requests: of the file systems and drivers that reclaim is in, and of some device that is not named."""
     body = case.body
+    if body.wait is Wait.MEMPOOL and case.asker.service is Service.KERNEL and body.reclaim is None:
+        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, what)
     if body.reclaim is None or body.wait not in IO_WAITS | HELD_WAITS | {Wait.RECLAIM_QUEUE}:
         return
     if body.wait in ANSWERS:
         return
     for name in families(body.inner):
         yield End(Thing.IO, name, _PROBABLE, what)
-    if body.reclaim is Reclaim.DIRECT:
+    if body.reclaim is Reclaim.DIRECT or body.wait is Wait.MEMPOOL:
         yield End(Thing.IO, None, _PROBABLE, what, _NOT_NAMED)
 
 
