@@ -122,6 +122,25 @@ def test_who_serves_it_now_is_looked_for_where_nobody_is_seen_to_wait(
     assert "thread 8 (server) of its daemon 9 waits in balance_dirty_pages()" in said[-1]
 
 
+def test_what_may_only_be_slow_is_judged_again_soon(
+    root: Path, guard: Callable[..., tuple[Guard, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told once, unless it turns out to be something else."""
+    monkeypatch.setattr("ioflusher.rescue.guard.service.JUDGED_AGAIN_S", 0.0)
+    stack = root / "proc/7/task/8/stack"
+    stack.write_text("[<0>] do_epoll_wait+0x64c/0x7e0\n")
+    watcher, said = guard()
+    while watcher.look() < 0.01:
+        pass
+    assert "it may only be slow" in said[-1]
+    told = len(said)
+    watcher.look()
+    assert len(said) == told
+    stack.write_text(THROTTLED)
+    watcher.look()
+    assert "waits in balance_dirty_pages(): dirty throttling" in said[-1]
+
+
 def test_a_device_that_goes_on_is_left_alone(
     root: Path, guard: Callable[..., tuple[Guard, list[str]]]
 ) -> None:

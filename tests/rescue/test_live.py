@@ -9,7 +9,13 @@ import pytest
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
-from ioflusher.rescue.live import DeviceRequests, find_freezes, judge
+from ioflusher.rescue.live import (
+    BETWEEN_LOOKS_S,
+    MOST_LOOKS_AT_THREADS,
+    DeviceRequests,
+    find_freezes,
+    judge,
+)
 from ioflusher.rescue.stacks import read_threads
 from tests.rescue.freezes import NBD0
 
@@ -153,3 +159,23 @@ def test_a_map_without_a_path(machine: Callable[..., Path], paths: tuple[bool, .
     assert asked == ["mpatha"]
     assert [(f.way, f.certain) for f in freezes] == [(FreezeWay.PATHS_LOST, False)] * found
     assert all("none of the 2 paths of mpatha is in use" in f.reason for f in freezes)
+
+
+def test_a_thread_that_just_looks_whether_it_may_go_on(machine: Callable[..., Path]) -> None:
+    """Paused again a moment later: it is looked at more than once."""
+    root = machine(WAITS_FOR_WORK)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if slept.count(BETWEEN_LOOKS_S) == 2:
+            (root / "proc/7/task/7/stack").write_text(THROTTLED)
+
+    ((way, certain, _),) = looked(root, sleep)
+    assert (way, certain) == (FreezeWay.DIRTY_THROTTLING, True)
+    assert slept.count(BETWEEN_LOOKS_S) == 2
+    (root / "proc/7/task/7/stack").write_text(WAITS_FOR_WORK)
+    slept.clear()
+    ((way, certain, _),) = looked(root, slept.append)
+    assert (way, certain) == (FreezeWay.UNKNOWN, False)
+    assert slept.count(BETWEEN_LOOKS_S) == MOST_LOOKS_AT_THREADS - 1

@@ -17,6 +17,9 @@ from ioflusher.rescue.served import ServedDevice, ServingDaemon
 from ioflusher.rescue.stacks import read_threads
 
 LOOK_S = 0.1
+# A paused thread looks whether it may go on, and waits for nothing meanwhile: a look may meet just that.
+MOST_LOOKS_AT_THREADS = 5
+BETWEEN_LOOKS_S = 0.05
 
 
 class DeviceRequests:
@@ -119,8 +122,7 @@ def find_freezes(
     found = []
     for device in devices:
         if device.name in looked:
-            threads = read_threads([daemon.pid for daemon in device.daemons], root)
-            found.append(judge(device, looks * LOOK_S, threads, stalled_s=seconds))
+            found.append(judge_live(device, looks * LOOK_S, stalled_s=seconds, root=root, sleep=sleep))
         elif device.multipath is not None and (states := paths(device.multipath)) and not any(states):
             found.append(_without_paths(device, len(states)))
     return tuple(found)
@@ -132,6 +134,25 @@ def _without_paths(device: ServedDevice, number: int) -> DeviceFreeze:
         "is, or fails at once, and is not counted in flight"
     )
     return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason)
+
+
+def judge_live(
+    device: ServedDevice,
+    oldest_s: float,
+    *,
+    stalled_s: float,
+    root: Path = Path("/"),
+    sleep: Callable[[float], None] = time.sleep,
+) -> DeviceFreeze:
+    """`judge` by its daemons' threads, looked at a few times as long as none is seen to wait for itself."""
+    for number in range(MOST_LOOKS_AT_THREADS):
+        if number:
+            sleep(BETWEEN_LOOKS_S)
+        threads = read_threads([daemon.pid for daemon in device.daemons], root)
+        freeze = judge(device, oldest_s, threads, stalled_s=stalled_s)
+        if freeze.way is not FreezeWay.UNKNOWN or not threads:
+            break
+    return freeze
 
 
 def judge(

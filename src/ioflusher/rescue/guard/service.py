@@ -25,13 +25,13 @@ from ioflusher.machine.collect.system import read_memory
 from ioflusher.rescue.actions.action import Loss
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
-from ioflusher.rescue.freeze import DeviceFreeze
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
 from ioflusher.rescue.guard.keeping import Keeping
 from ioflusher.rescue.guard.scout import Scouted, load_scouted
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
-from ioflusher.rescue.live import DeviceRequests, judge
+from ioflusher.rescue.live import DeviceRequests, judge_live
 from ioflusher.rescue.perform import Rescue, RescueOutcome, StepOutcome
-from ioflusher.rescue.plan import ACTIONS, plan
+from ioflusher.rescue.plan import ACTIONS, RescuePlan, plan
 from ioflusher.rescue.served import ServedDevice
 from ioflusher.rescue.stacks import read_threads, wait_of
 from ioflusher.rescue.worker import Worker
@@ -42,7 +42,8 @@ QUIET_S = 1.0  # between two looks while every device completes its requests
 NEAR_S = 0.25  # while one stands still
 SCOUT_DEADLINE_S = 60.0
 HISTORY = 120  # samples
-AGAIN_S = 30.0  # after a freeze that could not be ended, until the next try
+AGAIN_S = 30.0  # after a freeze that could not be ended, until the next try; or until it is told again
+JUDGED_AGAIN_S = 1.0  # after one that may only be slow
 MOST_FUNCTIONS = 24
 
 
@@ -65,7 +66,7 @@ def run_scout(files: tuple[str, ...]) -> Scouted:
 
 
 class WatchedDevice:
-    """A served device, and until when nothing more is done about it.
+    """A served device, until when nothing more is done about it, and what was told of it until when.
 
     Raises:
         RescueError: it is gone.
@@ -75,11 +76,13 @@ class WatchedDevice:
         self.served = served
         self.requests = DeviceRequests(served.name, root)
         self.quiet_until = 0.0
+        self.told: FreezeWay | None = None
+        self.told_until = 0.0
 
     def serve_by(self, served: ServedDevice) -> None:
         """What a later look at the machine says of it; with other daemons it is worth another try at once."""
         if {d.pid for d in served.daemons} != {d.pid for d in self.served.daemons}:
-            self.quiet_until = 0.0
+            self.quiet_until = self.told_until = 0.0
         self.served = served
 
 
@@ -237,12 +240,18 @@ class Guard:
     def _stalled(self, device: WatchedDevice, oldest_s: float, first_look: str) -> None:
         """A device stands still: keep what is seen, act."""
         served = device.served
-        threads = read_threads([daemon.pid for daemon in served.daemons], self._root)
-        freeze = judge(served, oldest_s, threads, stalled_s=self._settings.stalled_s)
-        memory = read_memory(self._files)
+        freeze = judge_live(served, oldest_s, stalled_s=self._settings.stalled_s, root=self._root)
         allowed = self._settings.policy is GuardPolicy.MORE and served.name in self._settings.allow_loss
         # what is only slow gets the actions that lose nothing if it was allowed more
         acts = self._settings.policy is not GuardPolicy.REPORT and (freeze.certain or allowed)
+        if not acts:
+            now = time.monotonic()
+            device.quiet_until = now + JUDGED_AGAIN_S
+            if device.told is freeze.way and now < device.told_until:
+                return
+            device.told, device.told_until = freeze.way, now + AGAIN_S
+            self.begin_scouting()  # another daemon may serve it by now
+        memory = read_memory(self._files)
         planned = plan(freeze, memory, actions=self._actions)
         lines = [
             f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {freeze.reason}",
@@ -256,14 +265,15 @@ class Guard:
         for late in self._keeping.keep(lines, head):
             self._say(f"not kept in {late}")
         self._say(f"{freeze.reason}; first seen by {first_look}" if first_look else freeze.reason)
-        if not acts:
-            device.quiet_until = time.monotonic() + AGAIN_S
-            self.begin_scouting()  # another daemon may serve it by now
-            return
+        if acts:
+            self._act(device, planned, Loss.DEVICE if allowed else Loss.NOTHING)
+
+    def _act(self, device: WatchedDevice, planned: RescuePlan, most: Loss) -> None:
+        """Do what may be done."""
         try:
             rescue = Rescue(
                 planned,
-                most=Loss.DEVICE if allowed else Loss.NOTHING,
+                most=most,
                 settle_s=self._settings.settle_s,
                 actions=self._actions,
                 told=self._told,
@@ -273,6 +283,7 @@ class Guard:
             rescue.close()
         except RescueError as error:
             self._say(str(error))
+            device.quiet_until = time.monotonic() + AGAIN_S
             return
         self._ended(device, outcome)
 
