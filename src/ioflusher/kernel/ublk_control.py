@@ -40,18 +40,18 @@ class UblkControl:
         Raises:
             OSError: the kernel refused; says the command.
         """
-        if not self._sure:
-            try:
-                self._encoded = True
-                answer = self._command(which, device, buffer, data)
-                self._sure = True
-                return answer
-            except OSError as error:
-                self._sure = error.errno not in _UNKNOWN_NUMBER
-                self._encoded = self._sure
-                if self._sure:
-                    raise
-        return self._command(which, device, buffer, data)
+        if self._sure:
+            return self._command(which, device, buffer, data)
+        self._encoded = True
+        try:
+            answer = self._command(which, device, buffer, data)
+        except OSError as error:
+            if error.errno not in _UNKNOWN_NUMBER:
+                raise
+            self._encoded = False
+            answer = self._command(which, device, buffer, data)
+        self._sure = True
+        return answer
 
     def number(self, which: ublk.Control | ublk.Io) -> int:
         """The command's number, as this kernel takes it."""
