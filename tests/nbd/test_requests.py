@@ -5,9 +5,12 @@ import errno
 import pytest
 
 from ioflusher.errors import IoflusherError
-from ioflusher.nbd.backends import Backend, MemoryBackend
+from ioflusher.nbd.backends import Backend, Extent, MemoryBackend
 from ioflusher.nbd.protocol.exports import BlockSize, Export
+from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, MetaContext
 from ioflusher.nbd.protocol.messages import Reply, Request
+from ioflusher.nbd.protocol.metadata import StatusQuery
+from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, TransmissionFlag, errno_to_wire, wire_to_errno
 from ioflusher.nbd.server import requests
 from ioflusher.nbd.server.requests import Service, check, export_of
@@ -213,6 +216,109 @@ def test_a_dropped_payload_is_refused_whatever_else_holds() -> None:
     backend = Recording()
     too_long = Request(Cmd.WRITE, 0, 1, 0, MAX_PAYLOAD + 1, None)
     assert check(too_long, service(backend)) == errno.EINVAL
+
+
+def resizable(backend: Backend, log: list[int]) -> Service:
+    """A service whose client may resize the export; what it asks for is noted."""
+    backend.can_resize = True
+    return Service(export_of(backend, "", MAX_PAYLOAD, resize=True), backend, resize=log.append)
+
+
+def test_resizing() -> None:
+    """The new size is the request's offset; between a new end and an older one ENOSPC is the answer."""
+    sizes: list[int] = []
+    served = resizable(Recording(), sizes)
+    room = memoryview(bytearray(MAX_PAYLOAD))
+    beyond = ask(Cmd.READ, SIZE, 1)
+    assert check(beyond, served) == errno.EINVAL
+    for size in (2 * SIZE, SIZE // 2):
+        assert requests.answer(ask(Cmd.RESIZE, size, 0), served, room) == (0, [Reply(0, 1).pack()])
+        assert served.export.size == size
+        inside = ask(Cmd.TRIM, size - 1, 1)
+        assert check(inside, served) == 0
+    assert sizes == [2 * SIZE, SIZE // 2]
+    for command in (Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES):
+        assert check(ask(command, SIZE // 2, 1), served) == errno.ENOSPC
+        assert check(ask(command, 2 * SIZE - 1, 1), served) == errno.ENOSPC
+    assert check(ask(Cmd.READ, 2 * SIZE - 1, 2), served) == errno.EINVAL
+
+
+def test_the_old_end_is_remembered_from_the_first_change_on() -> None:
+    """Also where the export was never larger than at first."""
+    served = resizable(Recording(), [])
+    requests.answer(ask(Cmd.RESIZE, 8, 0), served, memoryview(b""))
+    assert check(ask(Cmd.READ, SIZE - 1, 1), served) == errno.ENOSPC
+    assert check(ask(Cmd.READ, SIZE, 1), served) == errno.EINVAL
+
+
+def test_a_resize_that_fails_changes_nothing() -> None:
+    """What the server or the back end says is the answer, and the export stays as it was."""
+    backend = Recording()
+    backend.can_resize = True
+    served = Service(export_of(backend, "", MAX_PAYLOAD, resize=True), backend)
+    room = memoryview(b"")
+    assert requests.answer(ask(Cmd.RESIZE, 8, 0), served, room)[0] == errno.EPERM
+    assert (served.export.size, served.largest) == (SIZE, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "resize", "expected"),
+    [(Recording, False, errno.EINVAL), (ReadOnly, True, errno.EPERM), (Sectors, True, errno.EINVAL)],
+)
+def test_who_may_not_resize(kind: type[Backend], resize: bool, expected: int) -> None:
+    """Clients of a server that does not grant it, of an export that is read-only; and no odd size."""
+    backend = kind()
+    backend.can_resize = True
+    served = Service(export_of(backend, "", MAX_PAYLOAD, resize=resize), backend)
+    assert check(ask(Cmd.RESIZE, 100, 0), served) == expected
+
+
+BOTH = Negotiated(True, True, (MetaContext(3, BASE_ALLOCATION), MetaContext(5, "test:odd")))
+
+
+def narrow(length: int, *contexts: int, offset: int = 0) -> Request:
+    """A BLOCK_STATUS whose payload names contexts."""
+    data = StatusQuery(length, contexts).pack()
+    return Request(Cmd.BLOCK_STATUS, CmdFlag.PAYLOAD_LEN, 1, offset, len(data), memoryview(data))
+
+
+class Odd(ReadOnly):
+    contexts = ("test:odd",)
+
+    def context_extents(self, context: str, offset: int, length: int) -> list[Extent]:
+        return [Extent(length, offset & 1)]
+
+
+def chosen(request: Request) -> tuple[int, list[int]]:
+    """The error, and the contexts whose status is the answer."""
+    backend = Odd()
+    served = Service(export_of(backend, "", MAX_PAYLOAD), backend, BOTH)
+    error, views = requests.answer(request, served, memoryview(b""))
+    return error, [] if error else [view[35] for view in views]
+
+
+def test_contexts_by_choice() -> None:
+    """Those that the payload names, in its order; its own length is held against the export."""
+    assert chosen(narrow(SIZE, 3)) == (0, [3])
+    assert chosen(narrow(SIZE, 5, 3)) == (0, [5, 3])
+    assert chosen(narrow(1, 5, offset=SIZE - 1)) == (0, [5])
+    for wrong in (
+        narrow(SIZE + 1, 3),
+        narrow(0, 3),
+        narrow(1, 4),
+        narrow(1, 3, 3),
+        narrow(1),
+        narrow(1, 3, offset=SIZE),
+        narrow(1, 3, 5, 3),
+    ):
+        assert chosen(wrong) == (errno.EINVAL, [])
+
+
+def test_a_payload_that_no_choice_needs_is_not_taken() -> None:
+    """As many contexts as were agreed on may be named, not one more: that is refused beforehand."""
+    served = Service(export_of(Odd(), "", MAX_PAYLOAD), Odd(), BOTH)
+    assert check(narrow(1, 3, 5), served) == 0
+    assert check(narrow(1, 3, 5, 7), served) == errno.EINVAL
 
 
 def test_error_values_both_ways() -> None:
