@@ -1,6 +1,6 @@
 """What serving takes of the kernel's memory.
 
-    python tests/nbd/memory_use.py memory|file|direct simple|structured REQUESTS
+    python tests/nbd/memory_use.py memory|file|direct|remote simple|structured REQUESTS
 
 Serves READs and WRITEs of 4 KiB to a client in another process. Prints how many requests were looked at,
 behind the first quarter, how many minor faults this process had in them, and how many lines of its maps file,
@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 
-from ioflusher.nbd.backends import FileBackend, MemoryBackend
+from ioflusher.nbd.address import parse_uri
+from ioflusher.nbd.backends import Backend, FileBackend, MemoryBackend, RemoteBackend
 from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.server.at_once import AtOnce
 from ioflusher.nbd.server.counters import Tally
@@ -62,10 +64,35 @@ class Maps:
         return bytes(self._view[:length]).splitlines()
 
 
-def main(kind: str, form: str, requests: int) -> None:
-    image = tempfile.NamedTemporaryFile()  # noqa: SIM115 - as long as this process
+def opened(kind: str, stack: ExitStack) -> Backend:
+    """The back end, and for the remote one a server in another process; they end with the stack."""
+    if kind == "memory":
+        return MemoryBackend(SIZE)
+    if kind == "remote":
+        serve = [
+            "-m",
+            "ioflusher",
+            "nbd",
+            "serve",
+            "--no-io-flusher",
+            "--memory",
+            str(SIZE),
+            "--tcp",
+            "127.0.0.1:0",
+        ]
+        server = stack.enter_context(
+            subprocess.Popen([sys.executable, *serve], stdout=subprocess.PIPE, text=True)
+        )
+        stack.callback(server.terminate)
+        assert server.stdout is not None
+        return stack.enter_context(RemoteBackend(parse_uri(server.stdout.readline().split()[2])))
+    image = stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115
     image.truncate(SIZE)
-    backend = MemoryBackend(SIZE) if kind == "memory" else FileBackend(image.name, direct=kind == "direct")
+    return stack.enter_context(FileBackend(image.name, direct=kind == "direct"))
+
+
+def main(kind: str, form: str, requests: int, stack: ExitStack) -> None:
+    backend = opened(kind, stack)
     if kind == "memory":
         backend.write(0, memoryview(bytes(SIZE)))
     service = Service(
@@ -113,4 +140,5 @@ def main(kind: str, form: str, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    with ExitStack() as stack:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), stack)
