@@ -184,6 +184,35 @@ def test_a_long_read_has_its_holes_as_holes(waits: bool) -> None:
 
 
 @both_ways
+def test_a_long_read_beside_a_hole_is_one_chunk(waits: bool) -> None:
+    """The hole begins where the READ ends, and ends where the next one begins."""
+    length = 128 << 10
+    with transmission(Sparse(waits=waits), STRUCTURED) as sock:
+        for offset in (Sparse.hole.start - length, Sparse.hole.stop):
+            sock.sendall(Request(Cmd.READ, 0, 1, offset, length).pack())
+            flags, kind, _, payload = chunk(sock)
+            assert (flags, kind) == (LAST, ReplyType.OFFSET_DATA)
+            assert payload == struct.pack(">Q", offset) + bytes(length)
+
+
+@both_ways
+def test_holes_that_cannot_be_found_are_an_error(waits: bool) -> None:
+    """The back end does not know what it has: the READ fails, and the connection goes on."""
+
+    class Lost(Sparse):
+        def extents(self, offset: int, length: int) -> Iterable[Extent]:
+            raise OSError(errno.EIO, "no map")
+
+    with transmission(Lost(waits=waits), STRUCTURED) as sock:
+        sock.sendall(Request(Cmd.READ, 0, 1, 0, 128 << 10).pack())
+        _, kind, _, payload = chunk(sock)
+        assert kind == ReplyType.ERROR
+        assert payload == struct.pack(">IH", errno.EIO, 6) + b"no map"
+        sock.sendall(Request(Cmd.READ, 0, 2, 0, 1).pack())
+        assert chunk(sock) == (LAST, ReplyType.OFFSET_DATA, 2, bytes(9))
+
+
+@both_ways
 def test_an_error_says_where(waits: bool) -> None:
     """A READ that fails in the middle has its good part, then the error with its offset."""
     backend = Sparse(waits=waits)

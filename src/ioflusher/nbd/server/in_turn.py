@@ -20,6 +20,7 @@ from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends.backend import has_own
 from ioflusher.nbd.protocol import replies
 from ioflusher.nbd.protocol.connection import aligned_memory
+from ioflusher.nbd.protocol.extents import BlockState
 from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.request_stream import READ, WRITE, RequestStream, command_of, flags_of
 from ioflusher.nbd.protocol.wire import Cmd
@@ -41,7 +42,8 @@ SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
 # Bytes of a connection's memory that are there from the start: Linux sends requests of 1280 KiB at most, and
 # the last one that is gathered may be so long.
 PRESENT: Final = 2 << 20
-_READ = int(Cmd.READ)
+_READ = int(Cmd.READ)  # members of an enumeration are slower
+_ZERO = int(BlockState.ZERO)
 
 
 class InTurn:
@@ -94,7 +96,7 @@ class InTurn:
         structured = self._service.negotiated.structured_replies
         done, whole_data, done_size = replies.done, replies.whole_data, replies.DONE_SIZE
         header_size = replies.WHOLE_DATA_SIZE if structured else done_size
-        longest_read, longest_write = self._plain_lengths()
+        longest_read, longest_write, never_asked = self._plain_lengths()
         reads = bytes_read = writes = bytes_written = 0
         waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
 
@@ -110,7 +112,12 @@ class InTurn:
                         return
                     continue
                 head, cookie, offset, length = request
-                if head == READ and 0 < length <= longest_read and offset + length <= size:
+                if (
+                    head == READ
+                    and 0 < length <= longest_read
+                    and offset + length <= size
+                    and (length <= never_asked or self._is_data(offset, length))
+                ):
                     data = memory_at(offset, length) if has_memory else None
                     if data is None:
                         if used + length > len(memory):
@@ -159,13 +166,22 @@ class InTurn:
         finally:
             tally.plain = (reads, bytes_read, writes, bytes_written)
 
-    def _plain_lengths(self) -> tuple[int, int]:
-        """Up to which length a READ and a WRITE without flags need no look but at the export's end."""
+    def _plain_lengths(self) -> tuple[int, int, int]:
+        """Up to which length a READ and a WRITE without flags are plain, and a READ wherever holes are."""
         service, block_size = self._service, self._service.export.block_size
         read = write = block_size.maximum if block_size.minimum == 1 else -1
+        never_asked = read
         if service.negotiated.structured_replies and leaves_out_holes(service.backend):
-            read = min(read, HOLE_WORTH_A_CHUNK - 1)  # a longer one may have holes
-        return read, write if service.backend.can_write else -1
+            never_asked = HOLE_WORTH_A_CHUNK - 1
+        return read, write if service.backend.can_write else -1, never_asked
+
+    def _is_data(self, offset: int, length: int) -> bool:
+        """Whether the back end knows of no hole in a range, so that one chunk answers a READ of it."""
+        try:
+            first = next(iter(self._service.backend.extents(offset, length)), None)
+        except (OSError, IoflusherError):
+            return False  # the answer is to say so
+        return first is not None and first.length >= length and not first.flags & _ZERO
 
     def _do_other(self, head: int, request: Request) -> bool:
         """Do a request that is no plain READ or WRITE; returns whether more can come."""
