@@ -13,7 +13,13 @@ from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import MemoryGroup, mem_cgroup_charge
 from ioflusher.model.memory import OBJECTS, alloc_pages, kmem_cache_alloc, make_zone, watermark
 from ioflusher.model.oom import _daemon_points, _workload_points
-from ioflusher.model.reclaim import allow_direct_reclaim, can_be_throttled, reclaimable, shrink_node
+from ioflusher.model.reclaim import (
+    add_kswapd,
+    allow_direct_reclaim,
+    can_be_throttled,
+    reclaimable,
+    shrink_node,
+)
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, Program, Step, number
 from ioflusher.model.writeback import (
@@ -484,3 +490,106 @@ def test_points_of_the_workload() -> None:
     found = _daemon_points(linux)
     assert found is not None
     assert value(found, daemon_memory=7) == 57, "swap counts as memory"
+
+
+def test_requests_in_flight() -> None:
+    """As many as tags are taken, each of which comes back with its request."""
+    device = DiskDriver(kernel(), "disk", request_ns=1, queue_depth=128)
+    device.completions["write"] = {}
+    assert value(device.in_flight, disk_tags=120) == 8
+    assert {
+        variable.name: value(to, disk_tags=120) for variable, to in device.completed("write").items()
+    } == {"disk_tags": 121}
+    assert [value(device.can_take("write"), disk_writes=pending) for pending in (0, 1)] == [0, 1]
+
+
+def test_when_kswapd_sleeps() -> None:
+    """From the high watermark on; below it, it goes on while there is something for it."""
+    linux = kernel()
+    add_kswapd(linux)
+    program = linux.system("one").programs[-1]
+    wakes = program.steps_at()[0][0]
+    assert wakes.when is not None
+    assert [value(wakes.when, kswapd_awake=awake) for awake in (0, 1)] == [0, 1]
+    sleeps = next(step for step in program.steps if step.label == "sleeps")
+    assert sleeps.when is not None
+    assert [value(sleeps.when, free=free) for free in (23, 24, 25)] == [0, 1, 1]
+    assert [(variable.name, to.text) for variable, to in sleeps.changes] == [("kswapd_awake", "0")]
+
+
+@pytest.mark.parametrize(
+    ("gfp", "flags", "reclaims"),
+    [
+        (GFP_KERNEL, 0, True),
+        (GFP_NOIO, 0, True),
+        (GFP_KERNEL, PF_MEMALLOC, False),
+        (GFP_ATOMIC, 0, False),
+        (GFP_ATOMIC, PF_MEMALLOC, False),
+    ],
+)
+def test_who_reclaims(gfp: int, flags: int, reclaims: bool) -> None:
+    """Who may sleep and is not in reclaim already."""
+    linux = kernel()
+    code = Code(flags=flags)
+    alloc_pages(code, linux, gfp, {})
+    calls = {name for step in code.program("one", 1).steps for name in step.calls}
+    assert ("try_to_free_pages" in calls) == reclaims
+
+
+@pytest.mark.parametrize(
+    ("group_version", "gfp", "linux_version", "waits_in"),
+    [
+        (1, GFP_KERNEL, (6, 1), "folio_wait_writeback"),
+        (1, GFP_NOIO, (6, 1), "reclaim_throttle"),
+        (2, GFP_KERNEL, (6, 1), "reclaim_throttle"),
+        (2, GFP_KERNEL, (5, 16), "reclaim_throttle"),
+        (2, GFP_KERNEL, (5, 15), "shrink_inactive_list"),
+    ],
+)
+def test_where_a_group_with_files_waits(
+    group_version: int, gfp: int, linux_version: Version, waits_in: str
+) -> None:
+    """For a page, in a group of version 1 and with __GFP_FS; else between its looks, since 5.16."""
+    linux = kernel(linux_version)
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
+    linux.groups["own"] = MemoryGroup(limit=10, version=group_version, files=True)
+    code = Code(group="own")
+    mem_cgroup_charge(code, linux, gfp)
+    (wait,) = (step for step in code.program("one", 1).steps if step.waits_for)
+    assert wait.calls[0] == waits_in
+    assert wait.when is not None
+    above = {"clean": 0, "vda_dirty": 10, "vda_writeback": 0}
+    assert not value(wait.when, **above)
+    assert value(wait.when, **{**above, "vda_dirty": 9})
+    assert value(wait.when, **{**above, "clean": 1})
+
+
+@pytest.mark.parametrize(("gfp", "writes"), [(GFP_KERNEL, True), (GFP_NOIO, False)])
+def test_a_group_with_anonymous_memory(gfp: int, writes: bool) -> None:
+    """It is written to swap by who may do I/O; anybody else waits until somebody has."""
+    linux = kernel()
+    with_swap(linux)
+    linux.groups["own"] = MemoryGroup(limit=10, version=2, files=False)
+    code = Code(group="own")
+    mem_cgroup_charge(code, linux, gfp)
+    steps = code.program("one", 1).steps
+    assert any("swap_writepage" in step.calls for step in steps) == writes
+    told = [
+        step
+        for step in steps
+        if step.waits_for == "memory of its control group that is being written to swap"
+    ]
+    assert told
+    assert not any("OOM" in step.label for step in steps), "there is no killer"
+    linux.kills = True
+    killing = Code(group="own")
+    mem_cgroup_charge(killing, linux, GFP_KERNEL)
+    vain = next(
+        step for step in killing.program("one", 1).steps if step.label == "reclaims in vain again and again"
+    )
+    assert vain.when is not None
+    full = {"anonymous": 10, "swap_slots": 0}
+    assert value(vain.when, **full, swap_writeback=0)
+    assert not value(vain.when, **full, swap_writeback=1), "that comes to an end"
+    assert not value(vain.when, anonymous=10, swap_slots=1, swap_writeback=0), "something can be written"
