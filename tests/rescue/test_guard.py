@@ -18,7 +18,7 @@ from ioflusher.rescue.guard.service import Guard
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings, load_settings
 from ioflusher.rescue.guard.unit import CAPABILITIES, options
 from ioflusher.rescue.other_server import OtherServer
-from ioflusher.rescue.served import FuseMount, Share
+from ioflusher.rescue.served import FuseMount
 from tests.cli.program import call
 from tests.rescue.freezes import NBD0
 from tests.rescue.test_live import THROTTLED
@@ -226,7 +226,6 @@ def test_settings_and_what_a_scout_saw_go_to_another_process_and_back() -> None:
                 ("NBD server",),
                 ("/data",),
                 ("/dev/nbd0",),
-                (Share("8:0", "/dev/sda", 100, None),),
                 (FuseMount(38, "/p"),),
                 "mpatha",
                 4,

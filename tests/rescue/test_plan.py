@@ -17,7 +17,7 @@ from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.plan import ACTIONS, plan
-from ioflusher.rescue.served import FuseMount, Share
+from ioflusher.rescue.served import FuseMount
 from tests.rescue.freezes import THROTTLED, freeze
 
 
@@ -214,21 +214,6 @@ def test_the_connection_of_the_mount_in_the_path_is_aborted() -> None:
     assert step.loss is Loss.DEVICE
     assert "/photos (connection 38)" in step.loses
     assert "(/data)" in step.loses
-
-
-def test_a_store_with_a_share_of_its_own() -> None:
-    """Its limits are lifted and put back; one that has none is passed over."""
-    stores = (Share("8:0", "/dev/sda", 100, False), Share("0:50", "/photos", 1, True))
-    step = steps(FreezeWay.DIRTY_THROTTLING, stores=stores)["store-share"]
-    assert step.commands == (
-        "echo 100 > /sys/class/bdi/0:50/max_ratio",
-        "echo 0 > /sys/class/bdi/0:50/strict_limit",
-    )
-    assert step.undo == (
-        "echo 1 > /sys/class/bdi/0:50/max_ratio",
-        "echo 1 > /sys/class/bdi/0:50/strict_limit",
-    )
-    assert "no store" in why_not(FreezeWay.DIRTY_THROTTLING, "store-share", stores=stores[:1])
 
 
 def test_multipath_is_told_to_fail_and_to_queue_again() -> None:

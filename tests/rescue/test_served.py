@@ -35,7 +35,6 @@ def test_an_nbd_device_with_its_daemon_and_what_lies_on_it() -> None:
     ]
     assert device.mounts == ("/data",)
     assert device.swaps == ("/dev/nbd0",)
-    assert [store.number for store in device.stores] == ["8:1"]
 
 
 def test_a_daemon_that_is_gone_is_missing() -> None:

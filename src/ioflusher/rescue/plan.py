@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ioflusher.machine.snapshot import Memory
 from ioflusher.rescue.actions.action import NotApplicable, RescueAction, RescueStep
-from ioflusher.rescue.actions.bdi_share import StoreShare
 from ioflusher.rescue.actions.daemon_state import DaemonState
 from ioflusher.rescue.actions.dirty_limits import DirtyLimits
 from ioflusher.rescue.actions.fuse_abort import FuseAbort
@@ -20,7 +19,6 @@ from ioflusher.rescue.freeze import DeviceFreeze
 # In the order in which those that lose the same are done: docs/rescue.md has what was measured.
 ACTIONS: tuple[RescueAction, ...] = (
     DirtyLimits(),
-    StoreShare(),
     DaemonState(),
     NbdSendBuffer(),
     Reserve(),

@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.layers import Layer, LayerKind, device_layer
-from ioflusher.machine.process import FileKind, Process
 from ioflusher.machine.serving.files import connection_number
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 from ioflusher.rescue.other_server import OtherServer, other_server
-
-WRITTEN = frozenset({FileKind.WRITTEN, FileKind.LOG, FileKind.DEVICE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +46,6 @@ class FuseMount:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one backing device may have of the dirty limit: /sys/class/bdi/NUMBER.
-
-    Attributes:
-        number: "major:minor", the directory's name.
-        name: the device or mount in words.
-        max_ratio: percent.
-        strict_limit: whether its own share holds at any time (bdi/strict_limit, since 6.2); None for unknown.
-    """
-
-    number: str
-    name: str
-    max_ratio: int | None
-    strict_limit: bool | None
-
-
-@dataclass(frozen=True, slots=True)
 class ServedDevice:
     """A block device whose requests wait for processes of this machine.
 
@@ -77,7 +57,6 @@ class ServedDevice:
         missing: roles that nobody has, in words: their daemon is gone.
         mounts: where file systems on it are mounted.
         swaps: swap areas on it.
-        stores: shares of what its daemons write into through the page cache.
         fuse: FUSE file systems that it stands on.
         multipath: name of the multipath map in its path.
         in_flight: requests, when it was looked at.
@@ -91,7 +70,6 @@ class ServedDevice:
     missing: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     swaps: tuple[str, ...] = ()
-    stores: tuple[Share, ...] = ()
     fuse: tuple[FuseMount, ...] = ()
     multipath: str | None = None
     in_flight: int | None = None
@@ -157,32 +135,11 @@ def _served(
         missing=tuple(missing),
         mounts=tuple(dict.fromkeys(mount.point for mount in mounts)),
         swaps=tuple(swap.path for swap in analysis.layers.swaps_on(above)),
-        stores=_stores(analysis, [processes[pid] for pid in daemons], device),
         fuse=_fuse(analysis, services),
         multipath=_multipath(analysis, below),
         in_flight=device.in_flight,
         other_server=other_server(analysis, device.kind, services),
     )
-
-
-def _stores(analysis: Analysis, daemons: list[Process], served: BlockDevice) -> tuple[Share, ...]:
-    """The shares of the block devices that the daemons write to through the page cache."""
-    layers = analysis.layers
-    found: dict[str, Share] = {}
-    for process in daemons:
-        for file in process.files or ():
-            layer = layers.of_file(file) if file.kind in WRITTEN and not file.direct else None
-            device = layers.devices.get(layer.name) if layer and layer.kind is LayerKind.DEVICE else None
-            if layer is not None and device is None:
-                device = layers.by_number.get(layer.name)
-            if device is None or device.name == served.name:
-                continue
-            whole = layers.devices.get(device.parent or "", device)
-            queue = whole.queue
-            found[whole.name] = Share(
-                whole.number, whole.path and f"/dev/{whole.name}", queue.max_ratio, queue.strict_limit
-            )
-    return tuple(found.values())
 
 
 def _fuse(analysis: Analysis, services: list[StorageService]) -> tuple[FuseMount, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.other_server import OtherServer
-from ioflusher.rescue.served import FuseMount, ServedDevice, ServingDaemon, Share, served_devices
+from ioflusher.rescue.served import FuseMount, ServedDevice, ServingDaemon, served_devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ def _device(fields: dict[str, Any]) -> ServedDevice:
             **fields,
             "kind": DeviceKind(fields["kind"]),
             "daemons": tuple(ServingDaemon(**daemon) for daemon in fields["daemons"]),
-            "stores": tuple(Share(**share) for share in fields["stores"]),
             "fuse": tuple(FuseMount(**mount) for mount in fields["fuse"]),
             "other_server": OtherServer(**fields["other_server"]) if fields["other_server"] else None,
             **{name: tuple(fields[name]) for name in ("clients", "missing", "mounts", "swaps")},
