@@ -56,7 +56,10 @@ def _served(case: Case, facts: Facts) -> Iterator[End]:
         for scope in (daemon.serves, None):
             yield End(Thing.IO, scope, _PROBABLE, who)
             yield End(Thing.DIRTY, scope, _PROBABLE, who)
-    elif asker.service is Service.KERNEL:
+    if case.report.workqueue or any(step.does(Verb.COMPLETES, Thing.WORK) for step in case.body.outer):
+        for name in families(case.body.outer):
+            yield End(Thing.WORK, name, _PROBABLE, f"it is a worker at {name}'s work")
+    if asker.service is Service.KERNEL:
         who = f"it is needed to complete I/O (the kernel's worker for {asker.completes or 'storage'})"
         for scope in dict.fromkeys((asker.part, asker.completes, None)):
             yield End(Thing.IO, scope, _PROBABLE, who)

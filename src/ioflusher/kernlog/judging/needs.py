@@ -82,6 +82,9 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
     if body.reclaim is None and body.wait is Wait.LOCK and facts.is_victim(case.report):
         yield End(Thing.HELD, OF_A_VICTIM, _POSSIBLE, what)
     yield from _held(case, what)
+    if body.reclaim is not None and body.wait is Wait.WORK:
+        for name in families(body.inner):
+            yield End(Thing.WORK, name, _PROBABLE, what)
     if body.reclaim is Reclaim.DIRECT and body.wait is Wait.FS and _makes_a_worker(case):
         missing = "whether that waits for a new worker"
         yield End(Thing.THREAD, None, _POSSIBLE, f"{what}, which may need a new worker", missing, Meets.OWN)

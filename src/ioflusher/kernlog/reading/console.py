@@ -12,7 +12,7 @@ from itertools import chain, islice, pairwise
 
 from ioflusher.kernlog.reading import lockdep
 from ioflusher.kernlog.reading.events import event_of
-from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word
+from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word, several_frames
 from ioflusher.kernlog.reading.heads import Head, parse_head
 from ioflusher.kernlog.reading.lines import Line, breaks_softly, goes_on, parse_line, stamped
 from ioflusher.kernlog.reading.lockdep import LockdepText
@@ -101,6 +101,10 @@ class _Draft:
                 self.complete = True
 
 
+# a name that stood alone on its line
+_Name = tuple[Frame, Line, RawLine]
+
+
 @lru_cache(maxsize=4096)
 def _is_outermost(function: str) -> bool:
     return does(function, Verb.BEGINS, Thing.STACK)
@@ -148,7 +152,7 @@ _LABELS_NEXT = LazyPattern(
 _DOUBT_NEXT = LazyPattern(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
 # a function's name and perhaps a remark, as people write stacks down, also as trees
 _NAME = LazyPattern(
-    r"^\s*(?:[-=]+>\s*|[|*+`\\\u2502\u2514\u251c\u2500 -]*[|*+`\\\u2502\u2514\u251c\u2500]+-*>?\s*"
+    r"^\s*(?:[-=]+(?:>\s*|\s+)|[|*+`\\\u2502\u2514\u251c\u2500 -]*[|*+`\\\u2502\u2514\u251c\u2500]+-*>?\s*"
     r"|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\([\w&>, *.-]{0,40}\))?"
     r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?(?:\s+(?://|/\*|#|<[-=]|[-=]+>|--|\().*)?\s*$"
 )
@@ -178,7 +182,7 @@ class Reader:
         self._torn = ""  # a line of which the rest may follow
         self._labelled = False  # the last line ended with what makes the next address no frame
         self._doubtful = False  # the last line ended with what makes the next frame one that is in doubt
-        self._names: list[tuple[Frame, Line, RawLine]] = []  # names alone, which may become a stack
+        self._names: list[_Name] = []  # names alone, which may become a stack
         self._message: list[str] | None = None  # the numbers of a journal's message, so far
         self._noise = Noise()
         self._reports = 0
@@ -251,6 +255,10 @@ class Reader:
                 draft.gaps += 1
             return
         if text[:1] in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ" and _JOURNAL_FIELD.match(text):
+            return
+        if several := several_frames(text):
+            for frame in several:
+                yield from self._take_frame(frame, text, line, raw)
             return
         found = find_frame(text)
         if found:
@@ -325,15 +333,16 @@ class Reader:
             return
         draft = self._drafts.get(names[0][1].caller)
         awaited = draft is not None and not draft.frames and draft.lockdep is None
-        known = sum(role_of(frame.function) is not None for frame, _, _ in names)
-        if len(names) >= (2 if awaited else 4) and 2 * known >= len(names):
-            if _is_tree(names):
-                names.reverse()
-            for frame, line, raw in names:
-                yield from self._take_frame(frame, line.text, line, raw)
-            return
-        for _, line, raw in names:
-            yield from self._take_text(line, raw)
+        for stack in _paths(names):
+            known = sum(role_of(frame.function) is not None for frame, _, _ in stack)
+            if len(stack) >= (2 if awaited else 4) and 2 * known >= len(stack):
+                for frame, line, raw in stack:
+                    yield from self._take_frame(frame, line.text, line, raw)
+                if len(stack) < len(names):
+                    yield from self._end(names[0][1].caller)
+            else:
+                for _, line, raw in stack:
+                    yield from self._take_text(line, raw)
 
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
@@ -519,11 +528,24 @@ def _is_torn(text: str) -> bool:
     return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
 
 
-def _is_tree(names: list[tuple[Frame, Line, RawLine]]) -> bool:
-    """Whether names stand ever further to the right: who calls stands above whom it calls."""
+def _paths(names: list[_Name]) -> list[list[_Name]]:
+    """The stacks that names alone are, innermost first.
+
+    Where most stand further to the right than the one before, it is a tree: who calls stands above whom it
+    calls, and each way down to one that calls nobody is a stack.
+    """
     columns = [raw.data.find(frame.function.encode()) for frame, _, raw in names]
-    steps = list(pairwise(columns))
-    return all(one <= two for one, two in steps) and 2 * sum(one < two for one, two in steps) > len(steps)
+    if 2 * sum(one < two for one, two in pairwise(columns)) <= len(names) - 1:
+        return [names]
+    paths: list[list[_Name]] = []
+    path: list[tuple[int, _Name]] = []
+    for column, name in zip(columns, names, strict=True):
+        if path and column <= path[-1][0]:
+            paths.append([one for _, one in reversed(path)])
+            path = [(at, one) for at, one in path if at < column]
+        path.append((column, name))
+    paths.append([one for _, one in reversed(path)])
+    return paths
 
 
 def _softly(broken: RawLine) -> bytes:

@@ -48,6 +48,9 @@ _FORMS = tuple(
             EventKind.ALLOCATION_STALL,
             rf"{_COMM}(?:\((?P<number>\d+)\))?: page allocation stalls for",
         ),
+        # a patch of the OOM killer's tester, in many reports of 2014 to 2017
+        ("MemAlloc:", EventKind.OOM_KILL, rf"MemAlloc: {_TASK}\((?P<number>\d+)\) .*\bvictim$"),
+        ("MemAlloc:", EventKind.ALLOCATION_STALL, rf"MemAlloc: {_TASK}\((?P<number>\d+)\) .*\bdelay=\d{{5}}"),
         (
             "possible memory allocation deadlock",
             EventKind.ALLOCATION_STALL,

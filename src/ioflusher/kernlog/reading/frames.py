@@ -98,10 +98,10 @@ _FORMS = (
         rf"(?<!\S)#\d+\s+(?:\[{_ADDRESS}\]\s+)?{_SYMBOL}{_OFFSET}{_MODULE}"
         r"(?:\s+(?:\(.*|in .*)|, \d+ bytes of data)?\s*$",
     ),
-    # some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
-    _Form("+0x", rf"(?<=\])\s*{_DOUBT}{_SYMBOL}(?:\[\w+\])?{_OFFSET}\s*$"),
     # kdb: "0xa00000020b8e6050 [xfs]xfs_iextract+0x190"
     _Form("+0x", rf"(?<!\S)0x[0-9a-f]{{8,16}}\s+(?:\[(?P<module>\w+)\])?{_SYMBOL}{_OFFSET}\s*$"),
+    # some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
+    _Form("+0x", rf"(?<=\])\s*{_DOUBT}{_SYMBOL}(?:\[\w+\])?{_OFFSET}\s*$"),
     # crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
     # "#" or the stack's address, and mail programs break the line behind "at"
     _Form(
@@ -135,11 +135,13 @@ _FORMS = (
     ),
     # crash's, broken behind the name
     _Form("] ", rf"(?<!\S)\[[0-9a-f]{{16}}\]\s+{_SYMBOL}\s*$"),
+    # x86_64 before 2.6.18: "<ffffffff8806ea3d>{:xfs:xfs_iflush+173}"
+    _Form(">{", rf"<[0-9a-f]{{8,16}}>\{{(?::(?P<module>\w+):)?{_SYMBOL}\+\d+\}}\s*$"),
     # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
 # what one of the forms needs; most lines of a log have none of it
-_MAYBE = LazyPattern(r"\+0x|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
+_MAYBE = LazyPattern(r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = LazyPattern(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
@@ -189,6 +191,19 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
         doubt = parts.get("doubt") or (offset == 0 and size) or "(unreliable)" in rest
         return Frame(found["function"], offset, size, parts.get("module"), not doubt), before.strip()
     return None
+
+
+# before 2.6.18 a line had several, each behind its address
+_NEXT_FRAME = LazyPattern(r"(?<=[\S])\s*(?=\[?<[0-9a-f]{8,16}>[\]{ ])")
+
+
+def several_frames(text: str) -> tuple[Frame, ...]:
+    """The frames of a line that holds more than one, as old kernels printed them; else none."""
+    if text.count("+") < 2 or text.count("<") < 2 or " from " in text:
+        return ()
+    frames = tuple(parse_frame(piece) for piece in _NEXT_FRAME.compiled().split(text))
+    found = tuple(frame for frame in frames if frame is not None)
+    return found if len(found) > 1 else ()
 
 
 def repeated_word(text: str) -> str | None:

@@ -71,7 +71,7 @@ _TIMED = LazyPattern(
     r"^(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXZ])\s+\d+\.\d{6}\s+(?P<tid>\d+)(?: \d+){2} 0x[0-9a-f]+ 0x"
 )
 _COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
-_PREFIX_ENDS = (": ", "] ", "> ", "| ")
+_PREFIX_ENDS = (": ", "] ", "> ", "| ", ") ")
 _COMM = LazyPattern(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
     r"\s*(?:Not tainted|Tainted|Kdump|$)"
@@ -110,6 +110,8 @@ _KDB = LazyPattern(r"\bStack traceback for pid (?P<tid>\d+)\s*$")
 _KDB_STATE = LazyPattern(
     r"(?<!\S)0x[0-9a-f]{8,16}\s+(?P<tid>\d+)\s+\d+\s+\d+\s+\d+\s+(?P<state>[RSDTZX])\s*(?:0x|\*|$)"
 )
+# the registers of an oops end with it before Linux 3.x
+_OOPS = LazyPattern(r"\bProcess (?P<comm>.{1,15}?) \(pid: (?P<tid>\d+), (?:threadinfo|stack|ti)\b")
 _PROC_COMM = LazyPattern(r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?comm\b\s*[:=]\s*(?P<comm>.{1,32}?)\s*$")
 
 
@@ -133,6 +135,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.LOCKUP, found["comm"], None, int(found["tid"]))
     if "Task name:" in text and (found := _VENDOR.search(text)):
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]))
+    if "Process " in text and (found := _OOPS.search(text)):
+        return Head(Source.DUMP, found["comm"], None, int(found["tid"]))
     if "traceback" in text and (found := _KDB.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if " 0x" in text and (found := _KDB_STATE.search(text)):

@@ -23,7 +23,7 @@ AFTER = 512
 MAX_RAW_LINE = 65536
 
 FRAME = b"+0x"
-_OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ")
+_OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ", b">{")
 _OTHER_HEADS = (b"COMMAND: ", b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":[')
 # behind these a stack of any form may follow, or a message in numbers; a longer context is read
 _ANNOUNCEMENTS = (b"Trace:", b"trace:", b"blocked for", b"blocked in I/O", *_OTHER_HEADS)
