@@ -13,6 +13,8 @@ from tests.cli.program import call
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.fleet import Options, diagnose_file
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.records import Source
 
 LOG = Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt"
 LINES = [re.sub(r"^\[ *[\d.]+\] ?", "", line) for line in LOG.read_text("utf-8").splitlines()]
@@ -191,3 +193,63 @@ def test_frames_of_an_interrupt_are_read_though_not_kept(prefix: str) -> None:
     """A trace that only shows an interrupt was read."""
     lines = ("Call Trace:", " <IRQ>", " irq+0x1/0x2", " run+0x1/0x2", " </IRQ>")
     assert diagnose_log("".join(f"{prefix}{line}\n" for line in lines).encode()).events == ()
+
+
+def test_a_line_may_hold_several_frames() -> None:
+    """i386 as of 2.6.16 printed two columns, x86_64 decimal offsets in braces, modules between colons."""
+    columns = b"""Call Trace:
+ [<c0106303>] schedule+0x64/0xe9  [<c0149797>] down+0x21/0x4e
+ <c0136e3c> shrink_slab+0x2f/0x5d  <c013a175> try_to_free_pages+0x28d/0x39d
+"""
+    braces = b"""Call Trace:<ffffffff80130e8f>{schedule+317} <ffffffff802c1234>{down+12}
+       <ffffffff8806ea3d>{:xfs:xfs_iflush+173} <ffffffff80136e3c>{try_to_free_pages+33}
+"""
+    for data, third, module in ((columns, "shrink_slab", None), (braces, "xfs_iflush", "xfs")):
+        (report,) = task_reports(data)
+        names = [frame.name for frame in report.frames]
+        assert names == ["schedule", "down", third, "try_to_free_pages"]
+        assert report.frames[2].module == module
+
+
+def test_the_kernel_debuggers_stacks() -> None:
+    """kdb prints the module before the name and no size; the line below its head has the task's state."""
+    data = b"""Stack traceback for pid 16836
+0xe00000380bc68000    16836        1  1    6   D  0xe00000380bc68340
+0xa000000100524b80 schedule+0x2940
+0xa00000020b8e63a0 [xfs]xfs_ireclaim+0x80
+"""
+    (report,) = task_reports(data)
+    assert (report.tid, report.state) == (16836, "D")
+    assert [(frame.name, frame.module) for frame in report.frames] == [
+        ("schedule", None),
+        ("xfs_ireclaim", "xfs"),
+    ]
+
+
+def test_the_registers_of_an_old_oops_name_a_task_that_runs() -> None:
+    """Its stack is where it failed; it waits for nothing."""
+    data = b"""Process kswapd0 (pid: 127, threadinfo=c2174000 task=c2161030)
+Call Trace:
+ [<c01a6845>] journal_begin+0x64/0xe9
+ [<c0138e8e>] shrink_slab+0x14f/0x1cb
+"""
+    (report,) = task_reports(data)
+    assert (report.comm, report.tid, report.source) == ("kswapd0", 127, Source.DUMP)
+
+
+def test_a_tree_of_calls_is_a_stack() -> None:
+    """Who calls stands above whom it calls; remarks, arguments and lines of a drawing are not names."""
+    data = b"""The chain is:
+
+kcompactd
+  |- compact_zone(cc)
+     +-> migrate_pages    // sync
+           |-> folio_lock /* waits here */
+"""
+    (report,) = task_reports(data)
+    assert [frame.name for frame in report.frames] == [
+        "folio_lock",
+        "migrate_pages",
+        "compact_zone",
+        "kcompactd",
+    ]
