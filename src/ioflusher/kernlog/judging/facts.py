@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ioflusher.kernlog.judging.findings import Case
 from ioflusher.kernlog.records import DeviceServer, Event, EventKind, TaskReport
-from ioflusher.kernlog.stacks.anatomy import Step, Wait
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Daemon, daemon_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -30,6 +30,7 @@ class Facts:
     Attributes:
         families: every subsystem seen in a stack, and every device in trouble.
         in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
+        kswapd_idle: kswapd waits for work, so that it finds enough memory free and puts no pages back.
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
@@ -41,6 +42,7 @@ class Facts:
 
     families: set[str] = field(default_factory=set)
     in_shrinker: Case | None = None
+    kswapd_idle: bool = False
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     present: set[str] = field(default_factory=set)
@@ -53,6 +55,7 @@ class Facts:
         """Take in what one stack adds."""
         body = case.body
         self._remember_families((*families(body.inner), *families(body.outer)))
+        self.kswapd_idle |= body.reclaim is Reclaim.KSWAPD and body.wait is Wait.IDLE
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
         if taken := next((name for step in body.steps if (name := _takes_requests_of(step))), None):

@@ -36,6 +36,7 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
         *_by_name(case),
         *_tagged(case),
         *_in_reclaim(case),
+        *_isolated(case, facts),
         *_in_the_middle(case),
         *_nfs_server(case),
         *_perhaps(case, facts),
@@ -171,6 +172,22 @@ def _in_reclaim(case: Case) -> Iterator[End]:
         how = "it reclaims, and waits itself"
         sure = held or answer or log or body.wait is Wait.FS
         yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how)
+
+
+def _isolated(case: Case, facts: Facts) -> Iterator[End]:
+    """Pages that a reclaimer took off the lists, where it waits for others to put theirs back.
+
+    kswapd would put some back, and would not sleep if these tasks' allocations could be met.
+    """
+    body = case.body
+    if not facts.kswapd_idle or body.reclaim is not Reclaim.DIRECT or body.wait is not Wait.RECLAIM_THROTTLE:
+        return
+    throttle = next((i for i, s in enumerate(body.inner) if s.role is Role.RECLAIM_THROTTLE), -1)
+    scans = [step.role for step in body.inner[throttle + 1 : throttle + 2]] == [Role.RECLAIM]
+    if scans and not any(step.part == "memcg" for step in body.steps):
+        missing = "whether that task has pages in hand"
+        why = "it reclaims and waits itself, and kswapd sleeps"
+        yield End(Thing.RECLAIM, None, _PROBABLE, why, missing, Meets.OTHERS)
 
 
 def _in_the_middle(case: Case) -> Iterator[End]:

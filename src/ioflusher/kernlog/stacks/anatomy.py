@@ -252,6 +252,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             return Wait.DIRTY_THROTTLE
         if role is Role.IDLE and primitive is Wait.LOCK:
             continue  # it waits for a lock there, not for work; or the frame is left over
+        if role is Role.KSWAPD and sleeps and not unlisted and primitive is None:
+            return Wait.IDLE  # the compiler put kswapd_try_to_sleep() into it
         if role in THROTTLES_ITSELF and sleeps and not unlisted and primitive is None:
             return Wait.RECLAIM_THROTTLE
         wait = _judge(role, primitive)
