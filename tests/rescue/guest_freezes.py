@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from tests.rescue.stage import (
 STALLED_S = 1.0
 UNTOUCHED_S = 10.0  # for which a freeze that nobody ends is watched
 ANSWER = Path("/run/rescue.json")
+COPY = "/store/copy"
+SERVER = (sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--store", COPY, "--unix")
 
 
 def say(what: str, **found: Any) -> None:
@@ -69,9 +72,9 @@ def guard(stage: Stage, rounds: int) -> None:
     left_alone(stage, rounds)
 
 
-def described(service: GuardProcess, pid: int) -> bool:
+def described(service: GuardProcess, pid: int, ready: str = "watching 1 devices") -> bool:
     """Say how the guard runs; False where it does not."""
-    if not service.said("watching 1 devices"):
+    if not service.said(ready):
         say("guard", failed=service.lines)
         return False
     status = parse_status(Path(f"/proc/{pid}/status").read_bytes())
@@ -299,35 +302,40 @@ def abort(stage: Stage, rounds: int) -> None:
     ended(stage, 0, "--stalled", "3", "--only", "fuse-abort", "--allow-loss", name)
 
 
-def take_over(stage: Stage, rounds: int) -> None:
-    """nbd-take-over, by `rescue --now`: another server of the same store, which has the state; the last part.
-
-    The device is another one with a copy of the store, attached over netlink: the stage's own was by ioctl.
-    """
+def copy_store(stage: Stage) -> None:
+    """Take the file system away, and have its store once more, for a device that is attached by us."""
     (daemon,) = stage.daemons
     subprocess.run(("umount", stage.device), check=True)
-    store = "/store/copy"
-    subprocess.run(("cp", "--sparse=always", store_of(daemon), store), check=True)
-    stage.device = "/dev/nbd1"
-    argv = [sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--store", store, "--unix"]
-    with (
-        subprocess.Popen([*argv, "/run/first.sock", "--no-io-flusher"], stdout=subprocess.PIPE) as first,
-        subprocess.Popen([*argv, "/run/second.sock"], stdout=subprocess.PIPE) as second,
-    ):
-        assert first.stdout is not None
-        assert second.stdout is not None
-        uri = first.stdout.readline().decode().split()[-1]
-        other = second.stdout.readline().decode().split()[-1]
-        status, told = run_program("nbd", "attach", "--netlink", stage.device, uri)
+    subprocess.run(("cp", "--sparse=always", store_of(daemon), COPY), check=True)
+
+
+@contextmanager
+def own_device(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
+    """nbd1 with the copy, attached over netlink, and its server, which has not the state."""
+    stage.device, stage.directory = "/dev/nbd1", Path("/mnt")
+    argv = [*SERVER, "/run/first.sock", "--no-io-flusher"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().decode().split()[-1]
+        run_program("nbd", "attach", "--netlink", stage.device, uri)
         subprocess.run(("mount", stage.device, stage.directory), check=True)
-        stage.daemons, stage.requests = [first.pid], DeviceRequests("nbd1")
-        say("take-over", status=status, told=told, first=uri, second=other)
+        stage.daemons, stage.requests = [server.pid], DeviceRequests("nbd1")
+        yield server
+        subprocess.run(("umount", stage.directory), check=False)
+        run_program("nbd", "detach", stage.device)
+        server.kill()
+
+
+def take_over(stage: Stage, rounds: int) -> None:
+    """nbd-take-over, by `rescue --now`: another server of the same store, with the state; the last part."""
+    copy_store(stage)
+    argv = [*SERVER, "/run/second.sock"]
+    with own_device(stage) as first, subprocess.Popen(argv, stdout=subprocess.PIPE) as second:
+        assert second.stdout is not None
+        say("take-over", second=second.stdout.readline().decode())
         options = ("--only", "nbd-take-over", "--allow-loss", "nbd1")
         ended(stage, 0, "--stalled", "3", *options)
         say("servers", first=first.poll(), second=second.poll())
-        subprocess.run(("umount", stage.directory), check=False)
-        run_program("nbd", "detach", stage.device)
-        first.kill()
         second.terminate()
 
 
@@ -404,44 +412,79 @@ def multipath(stage: Stage, rounds: int) -> None:
         )
 
 
-UNIT = Path("/etc/systemd/user/ioflusher-guard.service")
+UNITS = Path("/etc/systemd/system")
+SYSTEMD = (
+    *("unshare", "--fork", "--pid", "--mount-proc", "--cgroup"),
+    *("/lib/systemd/systemd", "--system", "--unit=only.target", "--log-target=console"),
+)
 
 
 def systemd(stage: Stage, rounds: int) -> None:
-    """The guard's unit, started by systemd's user manager, which is root's here; the last part."""
-    _, text = run_program("guard", "--unit", "--stalled", str(STALLED_S), "--history", "/run/kept/guard.log")
-    UNIT.parent.mkdir(parents=True, exist_ok=True)
+    """The guard's unit under a real systemd, first process of a PID namespace; the last part.
+
+    What is frozen has to be in that namespace, too: `inside_systemd` is a service of it.
+    """
+    copy_store(stage)
+    _, unit = run_program("guard", "--unit", "--stalled", str(STALLED_S), "--history", "/run/kept/guard.log")
+    environment = {
+        "PYTHONPATH": os.environ["PYTHONPATH"],
+        "IOFLUSHER_DEVICE": stage.device,
+        "IOFLUSHER_DAEMON": "",
+    }
+    # the interpreter lies below /root here
+    lines = ("[Service]", "StandardError=append:/run/said", "ProtectHome=read-only")
+    for place, text in {
+        "ioflusher-guard.service": unit,
+        "ioflusher-guard.service.d/test.conf": unit_lines(*lines, PYTHONPATH=environment["PYTHONPATH"]),
+        "stage.service": unit_lines(
+            *("[Unit]", "DefaultDependencies=no", "[Service]", "StandardOutput=append:/run/told"),
+            *("StandardError=append:/run/told", f"WorkingDirectory={os.getcwd()}"),
+            f"ExecStart={sys.executable} -m tests.rescue.guest_freezes inside-systemd:{rounds}",
+            **environment,
+        ),
+        "only.target": unit_lines(
+            *("[Unit]", "DefaultDependencies=no", "Wants=stage.service ioflusher-guard.service"),
+        ),
+    }.items():
+        (UNITS / place).parent.mkdir(parents=True, exist_ok=True)
+        (UNITS / place).write_text(text)
     Path("/run/kept").mkdir()
-    UNIT.write_text(text)
-    (UNIT.parent / f"{UNIT.name}.d").mkdir()
-    (UNIT.parent / f"{UNIT.name}.d/test.conf").write_text(
-        f"[Service]\nStandardError=append:/run/said\nEnvironment=PYTHONPATH={os.environ['PYTHONPATH']}\n"
-    )
-    (UNIT.parent / "only.target").write_text(
-        f"[Unit]\nDefaultDependencies=no\nWants={UNIT.name}\nAfter={UNIT.name}\n"
-    )
-    Path("/run/manager").mkdir(mode=0o700)
-    Path("/run/said").touch()
-    manager = GuardProcess(
-        [
-            *("sh", "-c"),
-            "/lib/systemd/systemd --user --unit=only.target --log-target=console &"
-            "exec tail -n +1 -f /run/said >&2",
-        ],
-        {"XDG_RUNTIME_DIR": "/run/manager"},
-    )
-    manager.said("watching 1 devices")
-    commands = ((int(path.parent.name), path.read_bytes()) for path in Path("/proc").glob("[0-9]*/cmdline"))
-    pid = next((pid for pid, words in commands if b"ioflusher.rescue.guard" in words), None)
-    if pid is None or not described(manager, pid):
-        say("systemd", failed=manager.lines[-40:])
-        return
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    say("systemd", status=[line for line in lines if line.startswith(("CapBnd", "NoNewPrivs", "Seccomp:"))])
-    for number in range(rounds):
-        guarded(stage, manager, number)
-        stage.make_ready()
-    say("systemd kept", lines=len(Path("/run/kept/guard.log").read_text().splitlines()), said=manager.lines)
+    told, said = Path("/run/told"), Path("/run/said")
+    told.touch()
+    said.touch()
+    subprocess.run("mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup", shell=True)
+    with subprocess.Popen(SYSTEMD, env={**os.environ, "container": "lxc"}, stdout=sys.stderr) as manager:
+        until(lambda: manager.poll() is not None or '"part"' in told.read_text(), 240.0)
+        print(told.read_text(), flush=True)
+        say("systemd", status=manager.poll(), said=said.read_text().splitlines()[-40:])
+        manager.kill()
+
+
+def unit_lines(*lines: str, **environment: str) -> str:
+    """A unit file's text."""
+    return "\n".join((*lines, *(f"Environment={name}={value}" for name, value in environment.items()), ""))
+
+
+def inside_systemd(stage: Stage, rounds: int) -> None:
+    """A service beside the guard's: the freezes that it ends."""
+    guard_said = GuardProcess(["tail", "-n", "+1", "-f", "/run/said"])
+    with own_device(stage):
+        guard_said.said("watching /dev/nbd1", 0, 120.0)
+        programs = (
+            (int(path.parent.name), path.read_bytes()) for path in Path("/proc").glob("[0-9]*/cmdline")
+        )
+        pid = next((pid for pid, words in programs if b"ioflusher.rescue.guard" in words), None)
+        if pid is None or not described(guard_said, pid, "watching /dev/nbd1"):
+            say("inside systemd", pid=pid, failed=guard_said.lines)
+            return
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        found = [line for line in lines if line.startswith(("CapEff", "CapBnd", "NoNewPrivs", "Seccomp:"))]
+        say("inside systemd", status=found, root=Path(f"/proc/{pid}/mountinfo").read_text().splitlines()[0])
+        for number in range(rounds):
+            guarded(stage, guard_said, number)
+            stage.make_ready()
+        kept = Path("/run/kept/guard.log").read_text().splitlines()
+        say("inside systemd", kept=len(kept))
 
 
 def swap(stage: Stage, mib: int) -> None:
@@ -523,6 +566,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "take-over": take_over,
     "ublk-recovery": ublk_recovery,
     "systemd": systemd,
+    "inside-systemd": inside_systemd,
     "swap": swap,
     "swap-throttled": reserved_swap,
 }
