@@ -14,7 +14,7 @@ from tests.cli.program import call
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.fleet import Options, diagnose_file
 from ioflusher.kernlog.reading.console import task_reports
-from ioflusher.kernlog.records import Source
+from ioflusher.kernlog.records import EventKind, Source
 
 LOG = Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt"
 LINES = [re.sub(r"^\[ *[\d.]+\] ?", "", line) for line in LOG.read_text("utf-8").splitlines()]
@@ -253,3 +253,18 @@ kcompactd
         "compact_zone",
         "kcompactd",
     ]
+
+
+def test_a_drawing_that_is_not_read_is_not_called_clean() -> None:
+    """Two columns of calls cannot be read; so many functions of reclaim are no mere prose."""
+    data = b"""Task A                                Task B
+kmem_cache_alloc(GFP_KERNEL)
+  try_to_free_pages()                 mutex_lock(&frob->lock)
+    do_try_to_free_pages()            frob_alloc()
+      shrink_slab()                     kmalloc()
+        super_cache_scan()                ...
+          mutex_lock(&frob->lock)       waits for A
+"""
+    (event,) = diagnose_log(data).events
+    assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 3)
+    assert diagnose_log(b"shrink_slab() calls super_cache_scan() and prune_icache_sb()\n").events == ()

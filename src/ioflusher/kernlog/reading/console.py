@@ -22,7 +22,7 @@ from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
-from ioflusher.kernlog.stacks.roles import does, role_of
+from ioflusher.kernlog.stacks.roles import Role, does, role_of
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
@@ -156,6 +156,10 @@ _NAME = LazyPattern(
     r"|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\([\w&>, *.-]{0,40}\))?"
     r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?(?:\s+(?://|/\*|#|<[-=]|[-=]+>|--|\().*)?\s*$"
 )
+# a text that names so many functions of reclaim and shows no stack may draw one in a form of its own
+_TOLD = 4
+_WORD = LazyPattern(r"(?<!\w)[a-z_]\w*_\w+")
+_RECLAIM = frozenset({Role.DIRECT_RECLAIM, Role.RECLAIM, Role.SHRINKER, Role.SWAP_OUT, Role.PAGE_OUT})
 _NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
 # the registers of an oops or a warning, which may be cut: whoever has its instruction pointer or code segment
 # in the kernel runs (x86, powerpc)
@@ -187,6 +191,7 @@ class Reader:
         self._noise = Noise()
         self._reports = 0
         self._odd: Event | None = None  # the first line with a function in it that is no frame
+        self._told: dict[str, Event] = {}  # functions of reclaim, each with the first line that names it
 
     def passes(self, data: bytes) -> bool:
         """Take a line that is one more frame of a stack already begun, or noise; False for every other line.
@@ -291,6 +296,11 @@ class Reader:
             yield event
         if self._odd is None and not self._reports and "+0x" in text and _NAMED.search(text):
             self._odd = _unread(line, raw)
+        if not self._reports and len(self._told) < _TOLD:
+            for word in _WORD.compiled().findall(text) if "_" in text else ():
+                row = role_of(word)
+                if row is not None and row.role in _RECLAIM:
+                    self._told.setdefault(word, _unread(line, raw))
         self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
         self._labelled = (text[-1] in ":]tP" or ".c:" in text) and _LABELS_NEXT.search(text) is not None
         if line.seconds is not None and (plain := stamped(raw.data)):
@@ -305,8 +315,12 @@ class Reader:
         yield from self._flush_names()
         for caller in list(self._drafts):
             yield from self._end(caller)
-        if self._odd and not self._reports:
+        if self._reports:
+            return
+        if self._odd:
             yield self._odd
+        elif len(self._told) >= _TOLD:
+            yield next(iter(self._told.values()))
 
     def _numbers(self, text: str) -> bytes | None:
         """The message that a line ends, where a journal wrote it as numbers; None while it goes on."""
