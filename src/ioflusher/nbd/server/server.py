@@ -57,7 +57,8 @@ class Server:
         backend: the first that is served; further ones with `add_export`.
         export: its name; clients that ask for the empty name get it too.
         description: a sentence about it for people.
-        max_payload: bytes of the longest READ or WRITE, whole pages; each connection takes that much memory.
+        max_payload: bytes of the longest READ or WRITE, whole pages; each connection has so much
+            memory, most of it only when it is used, or when memory is locked.
         max_connections: how many at once. A further one takes the place of the oldest that has no export yet;
             where there is none it is closed at once.
         depth: requests of one connection that are done at once where the back end waits; each has a thread
