@@ -329,13 +329,13 @@ def own_device(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
 def take_over(stage: Stage, rounds: int) -> None:
     """nbd-take-over, by `rescue --now`: another server of the same store, with the state; the last part."""
     copy_store(stage)
-    argv = [*SERVER, "/run/second.sock"]
-    with own_device(stage) as first, subprocess.Popen(argv, stdout=subprocess.PIPE) as second:
+    with subprocess.Popen([*SERVER, "/run/second.sock"], stdout=subprocess.PIPE) as second:
         assert second.stdout is not None
-        say("take-over", second=second.stdout.readline().decode())
-        options = ("--only", "nbd-take-over", "--allow-loss", "nbd1")
-        ended(stage, 0, "--stalled", "3", *options)
-        say("servers", first=first.poll(), second=second.poll())
+        with own_device(stage) as first:
+            say("take-over", second=second.stdout.readline().decode())
+            options = ("--only", "nbd-take-over", "--allow-loss", "nbd1")
+            ended(stage, 0, "--stalled", "3", *options)
+            say("servers", first=first.poll(), second=second.poll())
         second.terminate()
 
 
