@@ -467,7 +467,7 @@ def unit_lines(*lines: str, **environment: str) -> str:
 
 def inside_systemd(stage: Stage, rounds: int) -> None:
     """A service beside the guard's: the freezes that it ends."""
-    guard_said = GuardProcess(["tail", "-n", "+1", "-f", "/run/said"])
+    guard_said = GuardProcess(["sh", "-c", "exec tail -n +1 -f /run/said >&2"])
     with own_device(stage):
         guard_said.said("watching /dev/nbd1", 0, 120.0)
         programs = (
