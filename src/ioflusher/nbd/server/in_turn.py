@@ -45,7 +45,7 @@ SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
 PRESENT: Final = 2 << 20
 # How often the server looks for the next request before it sleeps. Each look takes 0.5 us; going to sleep and
 # being woken takes longer, for the client as well, whose next request is most often here within that time.
-LOOKS: Final = 5
+LOOKS: Final = 20
 _READ = int(Cmd.READ)  # members of an enumeration are slower
 _ZERO = int(BlockState.ZERO)
 
