@@ -8,7 +8,7 @@ from tests.rescue.hundred import came_back, play
 
 pytestmark = pytest.mark.vm
 
-ROUNDS = 2
+ROUNDS = 3  # after the first freeze of a guest not every round freezes
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,9 @@ def test_a_guard_ends_each_freeze(freezes: dict[str, list[dict[str, Any]]]) -> N
     assert told["locked"] >= told["resident"] - 1024
     assert (told["io_flusher"], told["policy"]) == (True, "RR")
     assert len(freezes["guarded"]) == ROUNDS
-    for ended in freezes["guarded"]:
+    froze = [told for told in freezes["guarded"] if told["seen_by"]]
+    assert froze
+    for ended in froze:
         assert "waits in balance_dirty_pages(): dirty throttling" in ended["said"][0]
         assert came_back(ended), ended
         assert ended["acted"]
