@@ -46,6 +46,7 @@ PRESENT: Final = 2 << 20
 # How often the server looks for the next request before it sleeps. Each look takes 0.5 us; going to sleep and
 # being woken takes longer, for the client as well, whose next request is most often here within that time.
 LOOKS: Final = 20
+FEW: Final = 4  # requests of one receive; after more it sleeps at once, as others may want the processor
 _READ = int(Cmd.READ)  # members of an enumeration are slower
 _ZERO = int(BlockState.ZERO)
 
@@ -105,7 +106,7 @@ class InTurn:
         waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        look = poll.poll
+        look, seen = poll.poll, 0
 
         try:
             for request in stream.requests(sock.recv_into):
@@ -117,9 +118,11 @@ class InTurn:
                         waiting = used = 0
                     if stopping():
                         return
-                    for _ in range(LOOKS):
-                        if look(0):
-                            break
+                    if reads + writes - seen <= FEW:
+                        for _ in range(LOOKS):
+                            if look(0):
+                                break
+                    seen = reads + writes
                     continue
                 head, cookie, offset, length = request
                 if (
