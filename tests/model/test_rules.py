@@ -7,6 +7,7 @@ import pytest
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC, Version
 from ioflusher.model import memory, oom, reclaim, writeback
 from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BioPool, DiskDriver, bio_alloc_bioset, bio_put
+from ioflusher.model.build import build
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
 from ioflusher.model.linux import Linux
@@ -31,6 +32,7 @@ from ioflusher.model.writeback import (
     balance_dirty_pages,
     make_backing_device,
 )
+from ioflusher.scenario.file import find_scenario
 
 UNIT = 128 << 10
 
@@ -429,13 +431,53 @@ def test_what_a_control_group_is_charged() -> None:
     assert reclaiming.program("one", 1).steps == (), "whoever reclaims is never held up"
 
 
+@pytest.mark.parametrize("reclaim_writes", [False, True])
+def test_kswapd_writes_dirty_pages_where_none_is_clean(reclaim_writes: bool) -> None:
+    """Whoever else reclaims leaves them to the flusher; what kswapd writes is then under writeback."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool, reclaim_writes=reclaim_writes)
+    direct = Code(flags=PF_MEMALLOC)
+    shrink_node(direct, linux, GFP_KERNEL)
+    assert not [step for step in direct.program("one", 1).steps if step.label == "a dirty page"]
+    add_kswapd(linux)
+    kswapd = linux.system("one").programs[-1]
+    written = [step for step in kswapd.steps if step.label == "a dirty page"]
+    assert len(written) == reclaim_writes
+    for step in written:
+        assert {variable.name for variable, _ in step.changes} == {"own_dirty", "own_writeback"}
+        when = step.when
+        assert when is not None
+        assert value(when, clean=0, own_dirty=1)
+        assert not value(when, clean=1, own_dirty=1), "with clean pages these are left to the flusher"
+        assert not value(when, clean=0, own_dirty=0)
+        assert any("mempool_alloc" in step.calls for step in kswapd.steps), (
+            "it waits for a bio as the flusher does"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "writes"),
+    [
+        ("xfs-on-nbd-5.8", (5, 19), True),
+        ("xfs-on-nbd-5.8", (6, 0), False),
+        ("ext4-on-nbd-throttled", (5, 8), False),
+    ],
+)
+def test_of_which_file_systems_kswapd_writes_pages(name: str, version: Version, writes: bool) -> None:
+    """XFS before 6.0; ext4_writepage() gave back what has no blocks yet, as newly written pages have none."""
+    system = build(find_scenario(name), io_flusher=True, version=version)
+    (kswapd,) = (program for program in system.programs if program.name == "kswapd0")
+    assert any("xfs_vm_writepage" in step.calls for step in kswapd.steps) == writes
+
+
 def flusher() -> Program:
     """That of the first of two devices, whose limits are 64 and 32 units."""
     linux = kernel()
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
     devices = [DiskDriver(linux, name, request_ns=1) for name in ("own", "other")]
     backing = [make_backing_device(linux, one, pool) for one in devices]
-    add_flusher(linux, backing[0], pool)
+    add_flusher(linux, backing[0])
     return linux.system("one").programs[-1]
 
 

@@ -95,7 +95,12 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         size = scenario.device.size
         SwapArea(linux, stack.device, pool, size=size, swappiness=swappiness, lru_gen=lru_gen)
     else:
-        backing = make_backing_device(linux, stack.device, pool)
+        backing = make_backing_device(
+            linux,
+            stack.device,
+            pool,
+            reclaim_writes=use == "xfs" and holds("xfs_reclaim_writes_file_pages", version),
+        )
         if use == "nfs":
             add_writer(linux, nfs_file(backing), work)
         elif use == "xfs":
@@ -104,7 +109,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
             add_writer(linux, ext4_file(backing), work)
     # each looks at the dirty pages of all, so all have to be there
     for backing in linux.domain.backing:
-        add_flusher(linux, backing, pool)
+        add_flusher(linux, backing)
     add_kswapd(linux)
     stack.start()
     if use == "swap":

@@ -7,7 +7,8 @@ allocation behind it:
 - anonymous pages, by writing them to the swap area, with __GFP_IO alone (shrink_folio_list() keeps those
   that are not in the swap cache);
 - caches of file systems with __GFP_FS alone (super_cache_scan() returns SHRINK_STOP);
-- dirty pages of files by nobody but kswapd before 6.16, and rarely: the flusher writes them.
+- dirty pages of files by nobody but kswapd, where the file system lets it (`BackingDevice.reclaim_writes`)
+  and no page is clean: until then they are left to the flusher (PGDAT_DIRTY, in shrink_node()).
 
 Neither waits for writeback (that is for limits of control groups of version 1). They wait on the way down:
 for an element of the bio pool, a tag, a lock of the driver, room in its socket.
@@ -102,6 +103,9 @@ def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
         if gfp & Gfp.FS:
             for shrinker in linux.shrinkers:
                 shrinker.scan(code, ways)
+        for backing in linux.domain.written_by_kswapd if code.flags & PF_KSWAPD else ():
+            with ways.way(when=zone.clean.is_(0) & (backing.dirty > 0)):
+                backing.pageout(code)
         with ways.otherwise("nothing to reclaim"):
             pass
 
@@ -116,8 +120,9 @@ def add_kswapd(linux: Linux) -> None:
         with code.call("balance_pgdat"), code.loop(), code.choice() as ways:
             with ways.way("sleeps", {zone.kswapd_awake: 0}, when=zone.free >= zone.wmark_high):
                 code.leave()
-            with ways.otherwise(
-                when=reclaimable(linux, GFP_KERNEL), waits_for="memory that can be reclaimed"
-            ):
+            found = reclaimable(linux, GFP_KERNEL)
+            for backing in linux.domain.written_by_kswapd:
+                found = found | (backing.dirty > 0)
+            with ways.otherwise(when=found, waits_for="memory that can be reclaimed"):
                 shrink_node(code, linux, GFP_KERNEL)
     linux.add(code, "kswapd0")

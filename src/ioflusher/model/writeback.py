@@ -35,20 +35,32 @@ class BackingDevice:
         sync_wanted: somebody waits until all is written.
         i_data_sem: who allocates blocks for what is written, by number of the task; 0 for nobody. None where
         that is left out (`map_blocks`).
+        pool: the bio pool of what is written.
+        reclaim_writes: whether kswapd may write a dirty page of it (->writepage): XFS before 6.0.
     """
 
     device: BlockDriver
     dirty: Variable
     writeback: Variable
     sync_wanted: Variable
+    pool: BioPool
     strictlimit: bool = False
     temporary: bool = False
     i_data_sem: Variable | None = None
+    reclaim_writes: bool = False
 
     @property
     def unwritten(self) -> Expression:
         """Dirty and under writeback."""
         return self.dirty + self.writeback
+
+    def pageout(self, code: Code) -> None:
+        """kswapd writes dirty pages of files, and waits as the flusher does: pageout(), mm/vmscan.c."""
+        with code.call("shrink_lruvec", "shrink_inactive_list", "shrink_page_list"):
+            code.step("a dirty page", {self.dirty: self.dirty - 1, self.writeback: self.writeback + 1})
+            with code.call("pageout", "xfs_vm_writepage"):
+                self.device.begin_write(code, self.pool)
+                self.device.submit(code, "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,11 @@ class DirtyDomain:
         return first
 
     @property
+    def written_by_kswapd(self) -> tuple[BackingDevice, ...]:
+        """The backing devices of which kswapd may write dirty pages."""
+        return tuple(backing for backing in self.backing if backing.reclaim_writes)
+
+    @property
     def reclaimable(self) -> Expression:
         """NR_FILE_DIRTY of all devices: what no writeback has begun for."""
         first, *others = (each.dirty for each in self.backing)
@@ -120,11 +137,13 @@ def make_backing_device(
     strictlimit: bool = False,
     temporary: bool = False,
     maps_blocks: bool = False,
+    reclaim_writes: bool = False,
 ) -> BackingDevice:
     """The backing device of a file system on a block device, in the domain of all.
 
     Args:
         maps_blocks: whether its flusher allocates blocks (`map_blocks`).
+        reclaim_writes: whether kswapd may write a dirty page of it.
     """
     zone, name = linux.zone, device.name
     units = zone.free.high
@@ -133,6 +152,7 @@ def make_backing_device(
         linux.variable(f"{name}_dirty", 0, units, what=f"dirty memory of {name}", unit="memory"),
         linux.variable(f"{name}_writeback", 0, units, what=f"memory being written to {name}", unit="memory"),
         linux.variable(f"{name}_sync", 0, 1, what=f"somebody syncs {name}"),
+        pool,
         strictlimit,
         temporary,
         linux.variable(
@@ -140,6 +160,7 @@ def make_backing_device(
         )
         if maps_blocks
         else None,
+        reclaim_writes,
     )
     device.completions["write"] = {
         backing.writeback: backing.writeback - 1,
@@ -220,7 +241,7 @@ def map_blocks(code: Code, linux: Linux, backing: BackingDevice) -> None:
         code.step("gives it back", {sem: 0})
 
 
-def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
+def add_flusher(linux: Linux, backing: BackingDevice) -> None:
     """The worker that writes the dirty pages of a backing device: wb_workfn(), fs/fs-writeback.c.
 
     It begins above the background limit, of which pages under writeback are no part (wb_over_bg_thresh()),
@@ -254,7 +275,7 @@ def add_flusher(linux: Linux, backing: BackingDevice, pool: BioPool) -> None:
         )
         map_blocks(code, linux, backing)
         with code.loop():
-            backing.device.begin_write(code, pool)
+            backing.device.begin_write(code, backing.pool)
             backing.device.submit(code, "write")
             with code.choice() as ways:
                 with ways.way("one less", {chunk: chunk - 1}, when=chunk > 1):
