@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import select
 import socket
 import struct
 import threading
@@ -21,7 +22,7 @@ from ioflusher.nbd.protocol.negotiated import Negotiated
 from ioflusher.nbd.protocol.wire import Cmd, CmdFlag, ReplyType
 from ioflusher.nbd.server.at_once import AtOnce
 from ioflusher.nbd.server.counters import Counters, Tally
-from ioflusher.nbd.server.in_turn import InTurn
+from ioflusher.nbd.server.in_turn import FEW, LOOKS, InTurn
 from ioflusher.nbd.server.requests import Service, export_of
 
 SIZE = 8 << 30  # more than 32 bits
@@ -437,3 +438,34 @@ def test_a_mistake_of_a_back_end_ends_its_connection(caplog: pytest.LogCaptureFi
         sock.sendall(Request(Cmd.FLUSH, 0, 1, 0, 0).pack())
         assert sock.recv(16) == b""
     assert "KeyError: 'bug'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("connections", "in_one_receive", "looks"),
+    [(1, 1, 2 * LOOKS), (1, FEW, 2 * LOOKS), (1, FEW + 1, LOOKS), (2, 1, 0)],
+)
+def test_who_looks_before_sleeping(
+    monkeypatch: pytest.MonkeyPatch, connections: int, in_one_receive: int, looks: int
+) -> None:
+    """A connection that is alone, at first and after a receive of few requests; the client sends no more."""
+    found: list[float] = []
+
+    class Poll:
+        def register(self, sock: socket.socket, events: int) -> None:
+            assert events == select.POLLIN
+
+        def poll(self, timeout: float) -> list[object]:
+            found.append(timeout)
+            return []
+
+    monkeypatch.setattr("ioflusher.nbd.server.in_turn.select.poll", Poll)
+    backend = Sparse(waits=False)
+    service = Service(export_of(backend, "", LONGEST), backend, SIMPLE)
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        mine.sendall(Request(Cmd.READ, 0, 1, 0, 4).pack() * in_one_receive)
+        mine.shutdown(socket.SHUT_WR)
+        peers = range(connections)
+        InTurn(theirs, service, memoryview(bytearray(LONGEST)), Tally(), threading.Event(), peers).run()
+        assert len(receive(mine, in_one_receive * 20)) == in_one_receive * 20
+    assert found == [0] * looks, "each look returns at once"

@@ -14,6 +14,7 @@ Plain READs and WRITEs, which is what devices send, are checked and done in `_ru
 import select
 import socket
 import threading
+from collections.abc import Sized
 from dataclasses import replace
 from typing import Final
 
@@ -45,6 +46,7 @@ SEND_AT: Final = 256 << 10  # bytes of answers that are not gathered any further
 PRESENT: Final = 2 << 20
 # How often the server looks for the next request before it sleeps. Each look takes 0.5 us; going to sleep and
 # being woken takes longer, for the client as well, whose next request is most often here within that time.
+# With several connections another thread would use it better.
 LOOKS: Final = 20
 FEW: Final = 4  # requests of one receive; after more it sleeps at once, as others may want the processor
 _READ = int(Cmd.READ)  # members of an enumeration are slower
@@ -60,6 +62,7 @@ class InTurn:
         memory: for payloads that the back end has no memory for, page-aligned, at least the longest one.
         tally: where requests are counted.
         stopping: when set, no further request is begun that could take time.
+        peers: the server's connections, this one among them.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class InTurn:
         memory: memoryview,
         tally: Tally,
         stopping: threading.Event,
+        peers: Sized = (),
     ) -> None:
         self._sock = sock
         self._service = service
         self._memory = memory
         self._tally = tally
         self._stopping = stopping
+        self._peers = peers
         extended = service.negotiated.extended_headers
         self._stream = RequestStream(aligned_memory(RECEIVE), extended=extended)
         self._answers: Views = []  # not sent yet; the data of READs may lie in `memory`
@@ -106,7 +111,7 @@ class InTurn:
         waiting = used = 0  # bytes of answers, and of `memory` that some of them lie in
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        look, seen = poll.poll, 0
+        look, seen, peers = poll.poll, 0, self._peers
 
         try:
             for request in stream.requests(sock.recv_into):
@@ -118,7 +123,7 @@ class InTurn:
                         waiting = used = 0
                     if stopping():
                         return
-                    if reads + writes - seen <= FEW:
+                    if reads + writes - seen <= FEW and len(peers) < 2:
                         for _ in range(LOOKS):
                             if look(0):
                                 break

@@ -469,7 +469,7 @@ class _Peer:
             AtOnce(sock, service, self.tallies, stopping).run()
         else:
             memory = aligned_memory(service.export.block_size.maximum, present=PRESENT)
-            InTurn(sock, service, memory, self.tallies[0], stopping).run()
+            InTurn(sock, service, memory, self.tallies[0], stopping, self._server._peers).run()
 
 
 def _set_tcp(sock: socket.socket) -> None:
