@@ -10,6 +10,7 @@ peer broke the protocol; it writes to no memory but the READ's and wants no more
 """
 
 import errno
+import os
 import random
 import socket
 import threading
@@ -131,6 +132,9 @@ SERVED.append(
 )
 
 
+NOTHING = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Pieces:
     """A socket's place: what a client sent comes in pieces, what the server answers is kept."""
 
@@ -138,6 +142,10 @@ class Pieces:
         self.data = memoryview(data)
         self.piece = piece
         self.sent: list[bytes] = []
+
+    def fileno(self) -> int:
+        """Of something that can be read from at once."""
+        return NOTHING
 
     def recv_into(self, view: memoryview, count: int = 0, flags: int = 0) -> int:
         most = len(view) if flags & socket.MSG_WAITALL else min(len(view), self.piece)

@@ -131,15 +131,18 @@ class Stage:
         """End a freeze by hand."""
         DIRTY_BYTES.write_text(str(256 << 20))
 
-    def make_ready(self) -> None:
-        """As at first: no file, the dirty limit as it was, no daemon in the state.
+    def hold_store_down(self) -> None:
+        """Give the store's disk little of the dirty limit.
 
         The kernel gives each device a share of the limit by what it has written of late: none, at first,
-        to the disk of the daemon's store. Now that it has written, its share is held down: without that there
-        is no second freeze.
+        to the disk of the daemon's store. Once that has written, the daemon is not throttled for long.
         """
         store = os.stat("/store").st_dev
         Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}/max_ratio").write_text("1")
+
+    def make_ready(self) -> None:
+        """As at first: no file, the dirty limit as it was, no daemon in the state, no share for the store."""
+        self.hold_store_down()
         (self.directory / "work").unlink(missing_ok=True)
         os.sync()
         DIRTY_BYTES.write_text(self.limit)

@@ -25,8 +25,7 @@ def test_rescue_ends_the_freeze(freezes: dict[str, list[dict[str, Any]]]) -> Non
     (told,) = freezes["rescued"]
     assert (told["frozen"], told["status"], told["devices"]) == (True, 0, ["/dev/nbd0"])
     assert told["way"] == ["dirty_throttling"]
-    (actions,) = told["actions"]
-    assert actions == [
+    assert told["actions"] == [
         ["daemon-state", "begun"],
         ["dirty-limits", "ended_it"],
         ["daemon-state", "done"],

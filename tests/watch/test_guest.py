@@ -64,10 +64,10 @@ def test_near_misses_come_before_the_stall(recording: WatchRecording) -> None:
 
 
 def test_the_freeze_is_over_in_the_end(found: dict[str, Any], recording: WatchRecording) -> None:
-    """The dirty limit was raised: the writer ends, requests are young, nothing more is told."""
+    """The dirty limit was raised: the writer ends, requests are young, and no stall is told any more."""
     assert 0 <= found["written after"] < 60
     last = recording.records[-1]
-    assert last.alarms == ()
+    assert AlarmKind.STALL not in {told.alarm.kind for told in last.alarms}
     assert last.sample.counted_by is CountedBy.KERNEL
     assert last.sample.lost == 0
 

@@ -377,7 +377,10 @@ def test_reads_do_not_ask_first_where_holes_are(origin: Origin) -> None:
             expected = (b"a" * BLOCK + bytes(BLOCK)) * (len(room) // BLOCK // 2)
             assert room == expected, "the holes that the other server tells of, as it tells of them"
         asked = spotted.asked
-        assert asked == len(room) // (256 << 10), "by the other server itself, once for each of its READs"
+        reads = len(room) // (256 << 10)
+        assert asked == 2 * reads, (
+            "by the other server itself, of each READ: whether there is a hole, and where"
+        )
 
 
 def test_a_server_of_simple_replies(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
