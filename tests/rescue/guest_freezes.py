@@ -160,7 +160,7 @@ def pressure_totals() -> dict[str, float]:
 def left_alone(stage: Stage, number: int) -> None:
     """The same freeze with nobody to end it: it stays, until the limit is raised by hand."""
     pid = stage.write(number)
-    frozen = stage.frozen(STALLED_S)
+    frozen = stage.frozen(STALLED_S, pid)
     before = stage.requests.read()[0]
     time.sleep(UNTOUCHED_S)
     completed = stage.requests.read()[0] - before
@@ -180,8 +180,7 @@ def rescue(stage: Stage, rounds: int) -> None:
 
 def ended(stage: Stage, number: int, *options: str) -> None:
     """A freeze of three seconds, and the program."""
-    pid = stage.write(number)
-    frozen = stage.frozen(3.0)
+    pid, frozen = stage.freeze(number)
     status, answer = run_program("rescue", "--now", "--json", *options)
     work = stage.follow(pid)
     if work.seconds is None:
@@ -208,8 +207,7 @@ def ended(stage: Stage, number: int, *options: str) -> None:
 
 def tried(stage: Stage, number: int, what: str, act: Callable[[], object], seconds: float = 12.0) -> None:
     """A freeze, something done about it, and what comes of it; ended by hand where nothing does."""
-    pid = stage.write(number)
-    frozen = stage.frozen(3.0)
+    pid, frozen = stage.freeze(number)
     before, began = stage.requests.read()[0], time.monotonic()
     act()
     first = until(lambda: stage.requests.read()[0] != before, seconds)
@@ -264,7 +262,7 @@ def store_share(stage: Stage, rounds: int) -> None:
     for number in range(rounds):
         stage.make_ready()
         pid = stage.write(number)
-        frozen = stage.frozen(STALLED_S)
+        frozen = stage.frozen(STALLED_S, pid)
         before = stage.requests.read()[0]
         stalls += frozen
         lifted = frozen and stalls % 2 == 1

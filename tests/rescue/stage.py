@@ -23,6 +23,7 @@ CHUNK = 1 << 20
 CHUNKS = 96  # twelve times what may be dirty
 DIRTY_BYTES = Path("/proc/sys/vm/dirty_bytes")
 POLL_S = 0.04
+TRIES = 3
 
 
 def until(true: Callable[[], Any], deadline_s: float = DEADLINE_S) -> float:
@@ -108,8 +109,25 @@ class Stage:
             time.sleep(POLL_S)
         return Work(None, -1, round(longest, 2))
 
-    def frozen(self, seconds: float, deadline_s: float = DEADLINE_S) -> bool:
-        """Wait until no request has completed for so long while some were in flight; whether that came."""
+    def freeze(self, number: int, seconds: float = 3.0) -> tuple[int, bool]:
+        """Write until the device stands still for so long, a few times if once goes through by chance.
+
+        Returns:
+            The writer, and whether the device stands still.
+        """
+        for _ in range(TRIES):
+            pid = self.write(number)
+            if self.frozen(seconds, pid):
+                return pid, True
+            os.waitpid(pid, 0)
+            self.make_ready()
+        return self.write(number), False
+
+    def frozen(self, seconds: float, writer: int, deadline_s: float = DEADLINE_S) -> bool:
+        """Wait until no request has completed for so long while some were in flight.
+
+        Whether that came before the writer ended.
+        """
         began = moved = time.monotonic()
         before = -1
         while (now := time.monotonic()) - began < deadline_s:
@@ -118,6 +136,8 @@ class Stage:
                 before, moved = completed, now
             if now - moved >= seconds:
                 return True
+            if os.waitid(os.P_PID, writer, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return False
             time.sleep(POLL_S)
         return False
 
