@@ -318,7 +318,6 @@ def own_device(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
         run_program("nbd", "attach", "--netlink", stage.device, uri)
         subprocess.run(("mount", stage.device, stage.directory), check=True)
         stage.daemons, stage.requests = [server.pid], DeviceRequests("nbd1")
-        stage.hold_store_down()
         yield server
         subprocess.run(("umount", stage.directory), check=False)
         run_program("nbd", "detach", stage.device)
@@ -355,7 +354,7 @@ def ublk_recovery(stage: Stage, rounds: int) -> None:
         name = Path(stage.device).name
         stage.daemons, stage.requests = [first.pid], DeviceRequests(name)
         subprocess.run(("mount", stage.device, stage.directory), check=True)
-        stage.hold_store_down()
+        stage.chunks = 192  # as the scenario's own work
         number = name.removeprefix("ublkb")
         with subprocess.Popen([*argv, "--recover", number], stdout=subprocess.PIPE) as second:
             assert second.stdout is not None

@@ -77,6 +77,7 @@ class Stage:
         mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
         self.directory = next((Path(words[1]) for words in mounts if words[0] == self.device), Path("/"))
         self.limit = DIRTY_BYTES.read_text()
+        self.chunks = CHUNKS
 
     def write(self, number: int) -> int:
         """Have a child write round `number`'s file and sync it; its process number."""
@@ -85,7 +86,7 @@ class Stage:
         if not pid:
             try:
                 with open(self.directory / "work", "wb") as file:
-                    for place in range(CHUNKS):
+                    for place in range(self.chunks):
                         file.write(content(number, place))
                     file.flush()
                     os.fsync(file.fileno())
@@ -120,7 +121,7 @@ class Stage:
             if self.frozen(seconds, pid):
                 return pid, True
             os.waitpid(pid, 0)
-            self.make_ready()
+            self._clear()
         return self.write(number), False
 
     def frozen(self, seconds: float, writer: int, deadline_s: float = DEADLINE_S) -> bool:
@@ -145,29 +146,29 @@ class Stage:
         """Read round `number`'s file back from the device; how much of it is not what was written."""
         Path("/proc/sys/vm/drop_caches").write_text("3")
         with open(self.directory / "work", "rb") as file:
-            return sum(file.read(CHUNK) != content(number, place) for place in range(CHUNKS))
+            return sum(file.read(CHUNK) != content(number, place) for place in range(self.chunks))
 
     def raise_limit(self) -> None:
         """End a freeze by hand."""
         DIRTY_BYTES.write_text(str(256 << 20))
 
-    def hold_store_down(self) -> None:
-        """Give the store's disk little of the dirty limit.
+    def make_ready(self) -> None:
+        """As at first: no file, the dirty limit as it was, no daemon in the state.
 
         The kernel gives each device a share of the limit by what it has written of late: none, at first,
-        to the disk of the daemon's store. Once that has written, the daemon is not throttled for long.
+        to the disk of the daemon's store. Now that it has written, its share is held down: without that there
+        is no second freeze.
         """
         store = os.stat("/store").st_dev
         Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}/max_ratio").write_text("1")
-
-    def make_ready(self) -> None:
-        """As at first: no file, the dirty limit as it was, no daemon in the state, no share for the store."""
-        self.hold_store_down()
-        (self.directory / "work").unlink(missing_ok=True)
-        os.sync()
+        self._clear()
         DIRTY_BYTES.write_text(self.limit)
         for pid in self.daemons:
             until(partial(self._taken_off, pid), 20)
+
+    def _clear(self) -> None:
+        (self.directory / "work").unlink(missing_ok=True)
+        os.sync()
 
     def _taken_off(self, pid: int) -> bool:
         put_state(pid, False, timeout=5)
