@@ -120,7 +120,7 @@ def export(text: str) -> Offer:
     metavar="SIZE",
     default="32M",
     show_default=True,
-    help="Longest READ or WRITE; every connection takes that much memory.",
+    help="Longest READ or WRITE; a connection takes up to that much memory.",
 )
 @click.option(
     "--extended-headers",
