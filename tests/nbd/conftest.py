@@ -1,6 +1,7 @@
 """What the tests of servers and clients share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,11 @@ def server() -> Iterator[Server]:
     with MemoryBackend(SIZE) as backend, Server(backend, export="disk", max_payload=64 << 10) as running:
         running.start()
         yield running
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A file of SIZE bytes of 0xAA."""
+    path = tmp_path / "image"
+    path.write_bytes(b"\xaa" * SIZE)
+    return path

@@ -12,14 +12,6 @@ from ioflusher.nbd.protocol.connection import aligned_memory
 SIZE = 1 << 20
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """A file of SIZE bytes of 0xAA."""
-    path = tmp_path / "image"
-    path.write_bytes(b"\xaa" * SIZE)
-    return path
-
-
 def test_a_file_is_written_in_place(image: Path) -> None:
     """What the back end stores is in the file, where it was said to be."""
     with FileBackend(image) as backend:

@@ -20,13 +20,6 @@ from ioflusher.nbd.server import Server
 SIZE = 1 << 20
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image"
-    path.write_bytes(b"\xaa" * SIZE)
-    return path
-
-
 @pytest.fixture(params=[False, True], ids=["in turn", "at once"])
 def address(request: pytest.FixtureRequest, image: Path) -> Iterator[Address]:
     """Of a server that lets its clients resize the file, whose requests are done both ways."""
