@@ -54,6 +54,14 @@ def sysfs(device: str) -> Path:
     return SYS_BLOCK / Path(device).name
 
 
+def backend_identifier(device: str) -> str | None:
+    """The back-end identifier that it was set up with, which a reconnect must give; None for none."""
+    try:
+        return (sysfs(device) / "backend").read_text().strip() or None
+    except OSError:
+        return None
+
+
 def exists(device: str) -> bool:
     """Whether the driver has this device."""
     return sysfs(device).exists()

@@ -28,7 +28,13 @@ from ioflusher.kernel.nbd_netlink import (
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.client import HANDSHAKE_TIMEOUT
 from ioflusher.nbd.kernel_client.connections import check_replaces, close, connect_sockets
-from ioflusher.nbd.kernel_client.device import AttachError, check_running, device_index, sysfs
+from ioflusher.nbd.kernel_client.device import (
+    AttachError,
+    backend_identifier,
+    check_running,
+    device_index,
+    sysfs,
+)
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
 
 _TIMEVAL_BYTES = struct.calcsize("@ll")  # struct timeval of SO_SNDTIMEO
@@ -208,8 +214,7 @@ def shows_taken(device: str, timeout: int | None = None) -> bool:
 def _refused(device: str, error: OSError) -> AttachError:
     hint = None
     if error.errno == errno.EINVAL:
-        identifier = sysfs(device) / "backend"
-        known = identifier.read_text().strip() if identifier.exists() else ""
+        known = backend_identifier(device)
         hint = (
             f"it has the back-end identifier {known!r}, which must be given, too"
             if known

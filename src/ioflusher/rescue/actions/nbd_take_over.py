@@ -14,12 +14,11 @@ from ioflusher.kernel.nbd_netlink import NbdAttr, NbdGenlCommand, backend_attrib
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.nbd.address import parse_uri
-from ioflusher.nbd.kernel_client.device import device_index, sysfs
-from ioflusher.nbd.kernel_client.fence import Fence
+from ioflusher.nbd.kernel_client.device import backend_identifier, device_index
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
 from ioflusher.nbd.kernel_client.reconnect import SpareConnections, shows_taken
 from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
-from ioflusher.rescue.actions.same_store import KILLABLE, check_same_store, lost_with_server
+from ioflusher.rescue.actions.same_store import FirstServer, find_other, lost_with_server
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.other_server import OtherServer
@@ -39,16 +38,14 @@ class NbdTakeOver(RescueAction):
 
     def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
         device = freeze.device
-        if device.kind is not DeviceKind.NBD:
-            return self.no("it is no nbd device")
-        if freeze.way not in KILLABLE:
-            return self.no(f"its server would not end before what it waits for does: {freeze.way.value}")
-        other = device.other_server
-        if other is None:
-            return self.no(
-                "no other server of the same store is known: one process that has the same file open, alone, "
-                "and listens"
-            )
+        other = find_other(
+            freeze,
+            DeviceKind.NBD,
+            "no other server of the same store is known: one process that has the same file open, alone, "
+            "and listens",
+        )
+        if isinstance(other, str):
+            return self.no(other)
         reconnect = "ioflusher nbd reconnect"
         return RescueStep(
             action=self.name,
@@ -78,15 +75,14 @@ class _TakeOver(Prepared):
     def __init__(self, path: str, other: OtherServer) -> None:
         self._path = path
         self._other = other
-        backend = _backend(path)
+        backend = backend_identifier(path)
         index = number_attribute(NbdAttr.INDEX, device_index(path))
         named = index + backend_attribute(backend) if backend else index
-        self._fence = Fence((other.instead_of,))
+        self._first = FirstServer(other)
         try:
-            check_same_store(other)
             self._netlink = NbdNetlink()
         except BaseException:
-            self._fence.close()
+            self._first.close()
             raise
         try:
             # with nothing but its number the kernel changes nothing, and refuses a device set up by ioctl
@@ -96,7 +92,7 @@ class _TakeOver(Prepared):
                 path, parse_uri(other.uri), backend=backend, handshake_timeout=CONNECT_S
             )
         except BaseException:
-            self._fence.close()
+            self._first.close()
             self._netlink.close()
             raise
         timeout = b"" if self._has_timeout else number_attribute(NbdAttr.TIMEOUT, TIMEOUT_S)
@@ -105,8 +101,7 @@ class _TakeOver(Prepared):
 
     def do(self) -> str:
         self._tell(self._times)
-        while self._fence.kill(1.0):
-            pass  # it waits inside the kernel, for what no signal ends
+        self._first.end()
         deadline = time.monotonic() + OFFER_S
         taken, wanted = 0, len(self._spare.sockets)
         while taken < wanted:
@@ -145,12 +140,4 @@ class _TakeOver(Prepared):
     def close(self) -> None:
         self._spare.close()
         self._netlink.close()
-        self._fence.close()
-
-
-def _backend(path: str) -> str | None:
-    """The back-end identifier, which a reconnect must give; None for none."""
-    try:
-        return (sysfs(path) / "backend").read_text().strip() or None
-    except OSError:
-        return None
+        self._first.close()

@@ -4,12 +4,49 @@ import os
 import stat
 from pathlib import Path
 
+from ioflusher.machine.storage import DeviceKind
+from ioflusher.nbd.kernel_client.fence import Fence
 from ioflusher.rescue.errors import RescueError
-from ioflusher.rescue.freeze import FreezeWay
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
 from ioflusher.rescue.other_server import OtherServer
 
 # A pause in balance_dirty_pages() and a wait for a socket end with the process; a wait for memory does not.
 KILLABLE = (FreezeWay.DIRTY_THROTTLING, FreezeWay.SENDING, FreezeWay.UNKNOWN)
+
+
+def find_other(freeze: DeviceFreeze, kind: DeviceKind, expected: str) -> OtherServer | str:
+    """The server that could take over, or in words why none can; `expected`: what the other one would be."""
+    if freeze.device.kind is not kind:
+        return f"it is no {kind.value} device"
+    if freeze.way not in KILLABLE:
+        return f"its server would not end before what it waits for does: {freeze.way.value}"
+    return freeze.device.other_server or expected
+
+
+class FirstServer:
+    """The process that is to be killed, held on to.
+
+    Raises:
+        RescueError: the two do not have the same store any more.
+        AttachError: there is no such process.
+    """
+
+    def __init__(self, other: OtherServer) -> None:
+        self._fence = Fence((other.instead_of,))
+        try:
+            check_same_store(other)
+        except BaseException:
+            self._fence.close()
+            raise
+
+    def end(self) -> None:
+        """Kill it, and wait until it has ended: inside the kernel it may wait for what no signal ends."""
+        while self._fence.kill(1.0):
+            pass
+
+    def close(self) -> None:
+        """Let it live."""
+        self._fence.close()
 
 
 def lost_with_server(other: OtherServer) -> str:

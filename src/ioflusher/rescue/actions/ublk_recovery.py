@@ -11,9 +11,8 @@ from ioflusher.kernel import ublk
 from ioflusher.kernel.ublk_control import UblkControl
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
-from ioflusher.nbd.kernel_client.fence import Fence
 from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
-from ioflusher.rescue.actions.same_store import KILLABLE, check_same_store, lost_with_server
+from ioflusher.rescue.actions.same_store import FirstServer, find_other, lost_with_server
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.other_server import OtherServer
@@ -25,17 +24,14 @@ class UblkRecovery(RescueAction):
     name = "ublk-recovery"
 
     def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
-        device = freeze.device
-        if device.kind is not DeviceKind.UBLK:
-            return self.no("it is no ublk device")
-        if freeze.way not in KILLABLE:
-            return self.no(f"its server would not end before what it waits for does: {freeze.way.value}")
-        other = device.other_server
-        if other is None:
-            return self.no(
-                "no other server of the same store stands by: one process that has the same file open, that "
-                f"alone, and {ublk.CONTROL_DEVICE}"
-            )
+        other = find_other(
+            freeze,
+            DeviceKind.UBLK,
+            "no other server of the same store stands by: one process that has the same file open, that "
+            f"alone, and {ublk.CONTROL_DEVICE}",
+        )
+        if isinstance(other, str):
+            return self.no(other)
         return RescueStep(
             action=self.name,
             loss=Loss.DEVICE,
@@ -56,24 +52,22 @@ class _Recovery(Prepared):
 
     def __init__(self, name: str, other: OtherServer) -> None:
         self._other = other
-        self._fence = Fence((other.instead_of,))
+        self._first = FirstServer(other)
         try:
-            check_same_store(other)
             _check_recoverable(name)
         except BaseException:
-            self._fence.close()
+            self._first.close()
             raise
 
     def do(self) -> str:
-        while self._fence.kill(1.0):
-            pass  # it waits inside the kernel, for what no signal ends
+        self._first.end()
         return f"process {self._other.instead_of} is killed, for {self._other.name} to go on"
 
     def undo(self) -> str:
         return ""
 
     def close(self) -> None:
-        self._fence.close()
+        self._first.close()
 
 
 def _check_recoverable(name: str) -> None:
