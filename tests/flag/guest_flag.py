@@ -224,8 +224,8 @@ def qemu_nbd(how: str) -> None:
     image.write_bytes(bytes(4 << 20))
     command = [*before, "qemu-nbd", "--connect", "/dev/nbd0", "--format", "raw", str(image)]
     subprocess.run(command, check=True, timeout=60)
-    holder = Path("/sys/block/nbd0/pid")
-    while not holder.exists():
+    holder, sectors = Path("/sys/block/nbd0/pid"), Path("/sys/block/nbd0/size")
+    while not holder.exists() or sectors.read_text() == "0\n":  # the size comes after the holder
         time.sleep(0.05)
     thread = int(holder.read_text())
     process = int(Path(f"/proc/{thread}/status").read_text().partition("Tgid:")[2].split()[0])
