@@ -13,7 +13,7 @@ from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import MemoryGroup, mem_cgroup_charge
 from ioflusher.model.memory import OBJECTS, alloc_pages, kmem_cache_alloc, make_zone, watermark
-from ioflusher.model.oom import _daemon_points, _workload_points
+from ioflusher.model.oom import _daemon_points, _workload_points, out_of_memory
 from ioflusher.model.reclaim import (
     add_kswapd,
     allow_direct_reclaim,
@@ -143,6 +143,27 @@ def test_where_a_bio_comes_from(flags: int, free: int, elements: int, clean: int
         assert able
 
 
+@pytest.mark.parametrize("elements", [1, 2])
+def test_an_element_of_the_pool_is_taken(elements: int) -> None:
+    """One of them, and the last one too."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    code = Code(flags=PF_MEMALLOC)
+    bio_alloc_bioset(code, linux, pool)
+    (taken,) = first_steps(code, free=16, bio_pool=elements).values()
+    assert {variable.name: value(to, bio_pool=elements) for variable, to in taken.changes} == {
+        "bio_pool": elements - 1
+    }
+
+
+def test_a_disk_is_no_task() -> None:
+    """What completes its requests is an interrupt, of which no hung task log has a stack."""
+    linux = kernel()
+    DiskDriver(linux, "vda", request_ns=1, kinds=()).add_server()
+    (server,) = linux.system("one").programs
+    assert (server.name, server.hardware, server.daemon) == ("vda", True, False)
+
+
 def test_who_waits_for_kswapd() -> None:
     """Half of min free is enough, and so is a kswapd that finds nothing; kernel threads never wait."""
     linux = kernel()
@@ -153,9 +174,10 @@ def test_who_waits_for_kswapd() -> None:
     linux.realtime = True
     assert can_be_throttled(linux, 0)
     assert not can_be_throttled(linux, PF_KTHREAD)
-    tiny = kernel(min_free=1)
-    tiny.realtime = True
-    assert not can_be_throttled(tiny, 0)
+    for min_free, throttled in ((1, False), (2, True)):
+        tiny = kernel(min_free=min_free)
+        tiny.realtime = True
+        assert can_be_throttled(tiny, 0) == throttled, "half of one unit is none, half of two is one"
 
 
 def test_what_is_in_swap() -> None:
@@ -510,6 +532,15 @@ def test_what_a_flusher_takes_at_a_time(dirty: int, chunk: int) -> None:
     assert after == {"own_dirty": dirty - chunk, "own_writeback": 3 + chunk, "own_chunk": chunk}
 
 
+@pytest.mark.parametrize(("chunk", "left"), [(3, 2), (2, 1), (1, 0)])
+def test_what_is_left_of_a_chunk(chunk: int, left: int) -> None:
+    """A request for each unit of it; with the last one it is no more, whatever comes next."""
+    steps = [step for step in flusher().steps if "own_chunk" in {one.name for one, _ in step.changes}]
+    submitted = [step for step in steps if step.when and step.when.reads == {"own_chunk"}]
+    (taken,) = (step for step in submitted if step.when and value(step.when, own_chunk=chunk))
+    assert {one.name: value(to, own_chunk=chunk) for one, to in taken.changes} == {"own_chunk": left}
+
+
 def test_a_strict_share_is_a_hundredth() -> None:
     """bdi_set_max_ratio() of FUSE: whole units of it, none of less than a hundred; else equal parts."""
     linux = kernel()
@@ -519,6 +550,17 @@ def test_a_strict_share_is_a_hundredth() -> None:
     limits = [number(limit) for limit in (1, 99, 199)]
     assert [value(_share(linux.domain, strict, limit)) for limit in limits] == [0, 0, 1]
     assert [value(_share(linux.domain, other, limit)) for limit in limits] == [1, 49, 99]
+
+
+def test_of_two_with_equal_points_the_younger_is_taken() -> None:
+    """oom_evaluate_task() goes on from a task to a later one with as many; the daemon is there first."""
+    linux = kernel()
+    linux.daemon_memory = linux.variable("daemon_memory", 0, 400)
+    for workload, taken in ((6, "the daemon"), (7, "the workload"), (8, "the workload")):
+        code = Code()
+        out_of_memory(code, linux)
+        (kills,) = first_steps(code, daemon_memory=7, anonymous=workload).values()
+        assert kills.kills == taken
 
 
 def test_points_of_the_workload() -> None:
