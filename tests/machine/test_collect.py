@@ -233,6 +233,15 @@ def test_a_process_that_goes_meanwhile(machine: Recorded, gone: str) -> None:
     assert one(snapshot, 813).comm == "other"
 
 
+def test_a_fuse_descriptor_that_is_closed_meanwhile_is_none(machine: Recorded) -> None:
+    """Its flags are gone when they are asked for: it is left out, and nothing is noted."""
+    machine.process(812, b"daemon")
+    machine.link("proc/812/fd/3", b"/dev/fuse")
+    snapshot = collect(machine.root)
+    assert one(snapshot, 812).handles == ()
+    assert not [item for item in snapshot.unreadable if item.pid == 812]
+
+
 @pytest.mark.parametrize("name", ["status", "task/812/stat", "oom_score_adj", "maps", "cgroup", "fdinfo/3"])
 def test_rubbish_is_noted(machine: Recorded, name: str) -> None:
     """Text of another form is noted with the process and the file."""

@@ -48,6 +48,24 @@ def test_what_a_process_may_write(tmp_path: Path) -> None:
         written_files(4194305)
 
 
+def test_a_descriptor_that_is_closed_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    """Before its flags are read, and after; a process that has ended is none without files."""
+    process = tmp_path / "proc/7"
+    (process / "fd").mkdir(parents=True)
+    (process / "fdinfo").mkdir()
+    with pytest.raises(RescueError, match="files of process 7 cannot be seen: it has ended"):
+        written_files(7, tmp_path)
+    disk = tmp_path / "disk"
+    disk.touch()
+    for number in (3, 5):
+        (process / f"fdinfo/{number}").write_text("pos:\t0\nflags:\t0100002\nmnt_id:\t29\nino:\t4\n")
+    (process / "fd/3").symlink_to(disk)
+    for number in (4, 5):
+        (process / f"fd/{number}").symlink_to(tmp_path / "gone")
+    status = disk.stat()
+    assert written_files(7, tmp_path) == {(status.st_dev, status.st_ino, False)}
+
+
 def test_a_server_of_another_store_is_not_taken_and_nobody_is_killed(tmp_path: Path) -> None:
     """What was found when the machine was looked at is looked at again."""
     for name in ("first", "second"):

@@ -1,6 +1,7 @@
 """Inside the guest: who listens, and how a network fails. Nothing here waits for what may be frozen."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -42,9 +43,15 @@ def shut_connections(pid: int, proc: Path = Path("/proc")) -> int:
     pidfd = os.pidfd_open(pid)
     try:
         for number in map(int, os.listdir(proc / str(pid) / "fd")):
-            if not os.readlink(proc / str(pid) / "fd" / str(number)).startswith("socket:"):
-                continue
-            with socket.socket(fileno=pidfd_getfd(pidfd, number)) as taken:
+            try:
+                if not os.readlink(proc / str(pid) / "fd" / str(number)).startswith("socket:"):
+                    continue
+                taken = socket.socket(fileno=pidfd_getfd(pidfd, number))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EBADF):  # closed meanwhile
+                    continue
+                raise
+            with taken:
                 if taken.family not in (socket.AF_INET, socket.AF_INET6) or taken.type != socket.SOCK_STREAM:
                     continue
                 if taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

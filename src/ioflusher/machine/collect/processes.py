@@ -188,7 +188,9 @@ class ProcessReader:
         sockets = {int(link[8:-1]) for _, link in links if link.startswith("socket:[")}
         special = [(name, link) for name, link in links if SERVING_DEVICES.fullmatch(link)]
         handles = {self._handle(pid, directory, name, link) for name, link in special}
-        known = sorted(handles, key=lambda handle: (handle.path, handle.connection or 0))
+        known = sorted(
+            (handle for handle in handles if handle), key=lambda handle: (handle.path, handle.connection or 0)
+        )
         return tuple(sorted(sockets)), tuple(known)
 
     def _links(self, pid: int, descriptors: int) -> list[tuple[str, str]]:
@@ -210,11 +212,14 @@ class ProcessReader:
                 links.append((name, link))
         return links
 
-    def _handle(self, pid: int, directory: int, descriptor: str, link: str) -> DeviceHandle:
+    def _handle(self, pid: int, directory: int, descriptor: str, link: str) -> DeviceHandle | None:
+        """A special device that it has open; None where it was closed meanwhile."""
         connection = None
         if link == "/dev/fuse":
             try:
                 connection = parse_fdinfo(read_small(f"fdinfo/{descriptor}", directory)).fuse_connection
+            except GONE:
+                return None
             except (OSError, ValueError) as error:
                 self._note(pid, "fdinfo", error)
         path = text_of(os.fsencode(link))

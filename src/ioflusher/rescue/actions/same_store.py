@@ -77,15 +77,21 @@ def written_files(pid: int, root: Path = Path("/")) -> frozenset[tuple[int, int,
     found = set()
     try:
         for name in os.listdir(directory / "fd"):
-            info = (directory / "fdinfo" / name).read_text()
+            try:
+                info = (directory / "fdinfo" / name).read_text()
+                status = os.stat(directory / "fd" / name)
+            except FileNotFoundError:  # closed meanwhile
+                continue
             flags = int(info.partition("flags:")[2].split()[0], 8)
             if flags & os.O_ACCMODE == os.O_RDONLY or flags & os.O_APPEND:  # a log is no store
                 continue
-            status = os.stat(directory / "fd" / name)
             if stat.S_ISREG(status.st_mode):
                 found.add((status.st_dev, status.st_ino, bool(flags & os.O_DIRECT)))
             elif stat.S_ISBLK(status.st_mode):
                 found.add((status.st_rdev, 0, bool(flags & os.O_DIRECT)))
+        ended = not os.listdir(directory / "fd")  # and has closed all
     except (OSError, ValueError, IndexError) as error:
         raise RescueError(f"the files of process {pid} cannot be seen: {error}") from error
+    if ended:
+        raise RescueError(f"the files of process {pid} cannot be seen: it has ended")
     return frozenset(found)
