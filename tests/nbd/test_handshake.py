@@ -101,13 +101,13 @@ def client() -> NbdConnection:
 
 @pytest.mark.parametrize("name", ["disk", ""])
 def test_the_ends_agree_on_the_export(name: str) -> None:
-    """NBD_OPT_GO brings both ends into transmission; the client knows size, flags and block sizes."""
+    """NBD_OPT_GO brings both ends into transmission; the client knows name, size, flags and block sizes."""
     end = client()
     found, peer = converse(client_handshake.choose_export(end, name), end)
     assert end.state is ConnectionState.TRANSMISSION
     # NBD_FLAG_SEND_DF is for those who negotiated structured replies
     flags = DISK.flags & ~TransmissionFlag.SEND_DF
-    assert found == EnteredExport(Export(name, DISK.size, flags, DISK.block_size), Negotiated())
+    assert found == EnteredExport(Export(DISK.name, DISK.size, flags, DISK.block_size), Negotiated())
     assert peer.entered == EnteredExport(DISK, Negotiated())
 
 

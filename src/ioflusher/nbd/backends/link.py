@@ -318,6 +318,8 @@ class Link:
 
     def close(self) -> None:
         """Take leave and close; harmless when done already. No request is under way."""
+        with self._changed:
+            self._closed = True  # before the server hangs up, which is no loss then
         for lane in self._lanes:
             with lane.lock, contextlib.suppress(OSError):  # it is gone, which is what we wanted
                 if lane.sock is not None and self._up:
@@ -490,12 +492,13 @@ class Link:
         if self.connections == 1 or export.has(TransmissionFlag.CAN_MULTI_CONN):
             limits = (was.block_size.minimum, was.block_size.maximum)
             fits = export.block_size.minimum <= limits[0] and export.block_size.maximum >= limits[1]
-            if export.size == was.size and not missing and fits and {*export.contexts} >= {*was.contexts}:
+            same = (export.name, export.size) == (was.name, was.size)
+            if same and not missing and fits and {*export.contexts} >= {*was.contexts}:
                 return
         raise NbdError(
-            f"{self.address.uri!r} came back as another export: {export.size} bytes, "
-            f"flags {export.flags:#x}, {export.block_size}, contexts {export.contexts}; it had {was.size} "
-            f"bytes, flags {was.flags:#x}, {was.block_size}, contexts {was.contexts}"
+            f"{self.address.uri!r} came back as another export: {export.name!r}, {export.size} bytes, "
+            f"flags {export.flags:#x}, {export.block_size}, contexts {export.contexts}; it was {was.name!r}, "
+            f"{was.size} bytes, flags {was.flags:#x}, {was.block_size}, contexts {was.contexts}"
         )
 
 

@@ -76,7 +76,7 @@ def choose_export(connection: NbdConnection, name: str, wishes: Wishes = NO_WISH
             wanted = (yield from dialogue.list_contexts(name)) if wishes.all_contexts else wishes.contexts
             if wanted:
                 contexts = yield from dialogue.select_contexts(MetaQuery(name, wanted))
-        export = yield from dialogue.describe(Opt.GO, ExportQuery(name, (Info.BLOCK_SIZE,)))
+        export = yield from dialogue.describe(Opt.GO, ExportQuery(name, (Info.BLOCK_SIZE, Info.NAME)))
         if export is not None:
             return EnteredExport(export, dialogue.negotiated(contexts))
         if dialogue.extended_headers:
