@@ -46,6 +46,7 @@ class Sparse(Backend):
     def __init__(self, *, waits: bool) -> None:
         self.waits = waits
         self.log: list[tuple[object, ...]] = []
+        self.asked_for_holes = 0
         self.broken_from = SIZE
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -74,6 +75,7 @@ class Sparse(Backend):
         self.log.append(("cache", offset, length))
 
     def extents(self, offset: int, length: int) -> Iterable[Extent]:
+        self.asked_for_holes += 1
         if offset < self.hole.start:
             yield Extent(self.hole.start - offset)
         if offset < self.hole.stop:
@@ -169,9 +171,10 @@ def test_a_read_of_nothing(waits: bool, flags: int) -> None:
 
 @both_ways
 def test_a_long_read_has_its_holes_as_holes(waits: bool) -> None:
-    """Data, hole, data in chunks; with DF one chunk that has the zeroes."""
+    """Data, hole, data in chunks, for one question to the back end; with DF one chunk that has the zeroes."""
     start, length = Sparse.hole.start - 4, len(Sparse.hole) + 8
-    with transmission(Sparse(waits=waits), STRUCTURED) as sock:
+    backend = Sparse(waits=waits)
+    with transmission(backend, STRUCTURED) as sock:
         sock.sendall(Request(Cmd.READ, 0, 1, start, length).pack())
         data = struct.pack(">Q", start) + b"\xfc" * 4
         assert chunk(sock) == (0, ReplyType.OFFSET_DATA, 1, data)
@@ -182,6 +185,7 @@ def test_a_long_read_has_its_holes_as_holes(waits: bool) -> None:
         sock.sendall(Request(Cmd.READ, CmdFlag.DF, 2, start, length).pack())
         flags, kind, _, payload = chunk(sock)
         assert (flags, kind, len(payload)) == (LAST, ReplyType.OFFSET_DATA, 8 + length)
+    assert backend.asked_for_holes == 1
 
 
 @both_ways

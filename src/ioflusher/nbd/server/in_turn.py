@@ -14,15 +14,16 @@ Plain READs and WRITEs, which is what devices send, are checked and done in `_ru
 import select
 import socket
 import threading
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends.backend import has_own
 from ioflusher.nbd.protocol import replies
 from ioflusher.nbd.protocol.connection import aligned_memory
-from ioflusher.nbd.protocol.extents import BlockState
+from ioflusher.nbd.protocol.extents import BlockState, Extent
 from ioflusher.nbd.protocol.messages import Request
 from ioflusher.nbd.protocol.request_stream import READ, WRITE, RequestStream, command_of, flags_of
 from ioflusher.nbd.protocol.wire import Cmd
@@ -32,6 +33,7 @@ from ioflusher.nbd.server.requests import (
     Service,
     Views,
     answer,
+    answer_around_holes,
     check,
     check_payload,
     failed,
@@ -130,12 +132,17 @@ class InTurn:
                     seen = reads + writes
                     continue
                 head, cookie, offset, length = request
-                if (
-                    head == READ
-                    and 0 < length <= longest_read
-                    and offset + length <= size
-                    and (length <= never_asked or self._is_data(offset, length))
-                ):
+                if head == READ and 0 < length <= longest_read and offset + length <= size:
+                    if length > never_asked:
+                        try:
+                            extents = self._holes(offset, length)
+                        except (OSError, IoflusherError) as error:
+                            waiting += self._fail(cookie, offset, error)
+                            continue
+                        if extents is not None:
+                            waiting = used = self._send(waiting)
+                            self._read_around(Request(_READ, 0, cookie, offset, length), extents)
+                            continue
                     data = memory_at(offset, length) if has_memory else None
                     if data is None:
                         if used + length > len(memory):
@@ -193,13 +200,25 @@ class InTurn:
             never_asked = HOLE_WORTH_A_CHUNK - 1
         return read, write if service.backend.can_write else -1, never_asked
 
-    def _is_data(self, offset: int, length: int) -> bool:
-        """Whether the back end knows of no hole in a range, so that one chunk answers a READ of it."""
-        try:
-            first = next(iter(self._service.backend.extents(offset, length)), None)
-        except (OSError, IoflusherError):
-            return False  # the answer is to say so
-        return first is not None and first.length >= length and not first.flags & _ZERO
+    def _holes(self, offset: int, length: int) -> Iterable[Extent] | None:
+        """What the back end knows of a range; None where all is data, which one chunk answers."""
+        extents = iter(self._service.backend.extents(offset, length))
+        first = next(extents, None)
+        if first is None:
+            return ()
+        if first.length >= length and not first.flags & _ZERO:
+            return None
+        return chain((first,), extents)
+
+    def _read_around(self, request: Request, extents: Iterable[Extent]) -> None:
+        """Answer a READ without the holes among `extents`; nothing else is gathered."""
+        error, views = answer_around_holes(request, self._service, self._memory, extents)
+        self._answer(request, error, views)
+
+    def _answer(self, request: Request, error: int, views: Views) -> None:
+        self._answers += views
+        self._tally.count(request.command, request.length, error)
+        self._send(sum(map(len, views)))
 
     def _do_other(self, head: int, request: Request) -> bool:
         """Do a request that is no plain READ or WRITE; returns whether more can come."""
@@ -216,9 +235,7 @@ class InTurn:
                     return False
                 request = replace(request, data=payload)
         error, views = answer(request, self._service, self._memory)
-        self._answers += views
-        self._tally.count(request.command, request.length, error)
-        self._send(sum(map(len, views)))
+        self._answer(request, error, views)
         return True
 
     def _fail(self, cookie: int, offset: int, error: OSError | IoflusherError) -> int:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
@@ -172,9 +173,19 @@ def answer(request: Request, service: Service, room: memoryview) -> tuple[int, V
     if error:
         why = "the export takes no such request"
         return error, [_error(request.cookie, request.offset, service, error, why)]
-    do = _DO[request.command]
+    return _outcome(request, service, partial(_DO[request.command], request, service, room))
+
+
+def answer_around_holes(
+    request: Request, service: Service, room: memoryview, extents: Iterable[Extent]
+) -> tuple[int, Views]:
+    """As `answer`, for a READ in chunks that nothing refuses, of whose range the back end said this."""
+    return _outcome(request, service, partial(_around_holes, request, service, room, extents))
+
+
+def _outcome(request: Request, service: Service, do: Callable[[], Views]) -> tuple[int, Views]:
     try:
-        return 0, do(request, service, room)
+        return 0, do()
     except _ReadInPart as part:
         error = errno_to_wire(part.failure.errno)
         what_failed = replies.failure(
@@ -258,18 +269,15 @@ def _read(request: Request, service: Service, room: memoryview) -> Views:
         else:
             head = replies.data(cookie, offset, length, last=True, at=at)
         return [head, _data(backend, offset, room)]
-    return _read_around_holes(request, service, room)
+    return _around_holes(request, service, room, backend.extents(offset, length))
 
 
-def _read_around_holes(request: Request, service: Service, room: memoryview) -> Views:
+def _around_holes(request: Request, service: Service, room: memoryview, extents: Iterable[Extent]) -> Views:
     """The answer in a chunk for each piece, without the zeroes of those that the back end knows."""
     views: Views = []
     backend, at = service.backend, _at(request.offset, service)
     offset, end = request.offset, request.offset + request.length
-    zeroes = (
-        Extent(extent.length, extent.flags & BlockState.ZERO)
-        for extent in backend.extents(offset, request.length)
-    )
+    zeroes = (Extent(extent.length, extent.flags & BlockState.ZERO) for extent in extents)
     pieces = [*islice(joined(zeroes, request.length), MOST_EXTENTS)]
     rest = request.length - sum(piece.length for piece in pieces)
     if rest:  # of which the back end said nothing
