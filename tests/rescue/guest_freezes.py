@@ -381,21 +381,14 @@ def disconnect(stage: Stage, rounds: int) -> None:
 
 def multipath(stage: Stage, rounds: int) -> None:
     """On swap-on-multipath: all paths offline while somebody reads; multipath-queueing by `rescue --now`."""
-    name = Path(stage.device).name
-    read = ("dd", f"if={stage.device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none")
-    paths = [path / "device/state" for path in Path("/sys/block", name, "slaves").iterdir()]
     for number in range(rounds):
-        for path in paths:
-            path.write_text("offline\n")
-        reader = subprocess.Popen(read, stderr=subprocess.PIPE, text=True)
-        time.sleep(3.0)
-        waits = reader.poll() is None
-        status, answer = run_program("rescue", "--now", "--json", "--stalled", "1", "--allow-loss", name)
-        _, error = reader.communicate(timeout=30)
+        with unreachable(stage) as reader:
+            time.sleep(3.0)
+            waits = reader.poll() is None
+            name = Path(stage.device).name
+            status, answer = run_program("rescue", "--now", "--json", "--stalled", "1", "--allow-loss", name)
+            _, error = reader.communicate(timeout=30)
         (freeze,) = json.loads(answer)["freezes"]
-        for path in paths:
-            path.write_text("running\n")
-        back = until(lambda: subprocess.run(read, capture_output=True).returncode == 0)
         say(
             "multipath",
             round=number,
@@ -408,8 +401,53 @@ def multipath(stage: Stage, rounds: int) -> None:
             put_back=freeze["put_back"],
             left=freeze["left"],
             reader=[reader.returncode, error.strip()],
-            back=back,
+            back=until(lambda: read_device(stage).wait() == 0),
         )
+
+
+def guarded_multipath(stage: Stage, rounds: int) -> None:
+    """The same with a guard, which was allowed to: it acts by itself."""
+    name = Path(stage.device).name
+    service = guard_process("--stalled", "1", "--policy", "more", "--allow-loss", name)
+    described(service, service.pid)
+    for number in range(rounds):
+        since = len(service.lines)
+        with unreachable(stage) as reader:
+            began = time.monotonic()
+            _, error = reader.communicate(timeout=DEADLINE_S)
+            seconds = time.monotonic() - began
+            acted = service.said("put back: ", since)
+        say(
+            "guarded multipath",
+            round=number,
+            acted=acted,
+            seconds=round(seconds, 2),
+            said=service.lines[since:],
+            reader=[reader.returncode, error.strip()],
+            back=until(lambda: read_device(stage).wait() == 0),
+        )
+    say("guard ended", status=service.end())
+
+
+@contextmanager
+def unreachable(stage: Stage) -> Iterator[subprocess.Popen[str]]:
+    """All paths of the map are offline, and somebody reads from it."""
+    paths = [
+        path / "device/state" for path in Path("/sys/block", Path(stage.device).name, "slaves").iterdir()
+    ]
+    for path in paths:
+        path.write_text("offline\n")
+    try:
+        yield read_device(stage)
+    finally:
+        for path in paths:
+            path.write_text("running\n")
+
+
+def read_device(stage: Stage) -> subprocess.Popen[str]:
+    """A block of it is read, past the page cache."""
+    words = ("dd", f"if={stage.device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none")
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
 
 
 UNITS = Path("/etc/systemd/system")
@@ -563,6 +601,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "abort": abort,
     "disconnect": disconnect,
     "multipath": multipath,
+    "guarded-multipath": guarded_multipath,
     "take-over": take_over,
     "ublk-recovery": ublk_recovery,
     "systemd": systemd,

@@ -1,5 +1,6 @@
 """The guard on recorded trees: what it watches, keeps and says. It acts on nothing of this machine."""
 
+import errno
 import os
 import re
 import subprocess
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.guard.keeping import Keeping
 from ioflusher.rescue.guard.scout import Scouted, dump_scouted, load_scouted
 from ioflusher.rescue.guard.service import Guard
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings, load_settings
 from ioflusher.rescue.guard.unit import CAPABILITIES, options
+from ioflusher.rescue.mapper import MultipathMap
 from ioflusher.rescue.other_server import OtherServer
-from ioflusher.rescue.served import FuseMount
+from ioflusher.rescue.served import FuseMount, ServedDevice
 from tests.cli.program import call
 from tests.rescue.freezes import NBD0
 from tests.rescue.test_live import THROTTLED
@@ -139,6 +142,123 @@ def test_what_may_only_be_slow_is_judged_again_soon(
     stack.write_text(THROTTLED)
     watcher.look()
     assert "waits in balance_dirty_pages(): dirty throttling" in said[-1]
+
+
+class Mapper:
+    """A device mapper with one multipath map."""
+
+    state = MultipathMap((False, False), queues=True)
+    closed = 0
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.messages: list[tuple[str, str]] = []
+
+    def multipath(self, name: str) -> MultipathMap:
+        """How it is."""
+        return self.state
+
+    def message(self, name: str, text: str) -> None:
+        """Requests that wait for a path fail."""
+        self.messages.append((name, text))
+
+    def close(self) -> None:
+        """Close it."""
+        Mapper.closed += 1
+
+
+@pytest.fixture
+def mapped(root: Path, monkeypatch: pytest.MonkeyPatch) -> Scouted:
+    """The same machine with a multipath map instead, of which nothing is in flight."""
+    block = root / "sys/class/block"
+    (block / "nbd0").rename(block / "dm-0")
+    (block / "dm-0/inflight").write_text("0 0\n")
+    monkeypatch.setattr("ioflusher.rescue.guard.service.MapperControl", Mapper)
+    monkeypatch.setattr(Mapper, "state", Mapper.state)
+    monkeypatch.setattr(Mapper, "closed", 0)
+    return Scouted((ServedDevice("dm-0", DeviceKind.DM, multipath="mpatha"),), ())
+
+
+def test_a_map_without_a_path_is_told_once(
+    mapped: Scouted,
+    root: Path,
+    guard: Callable[..., tuple[Guard, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it has had none for so long; and anew when it had one meanwhile. Nothing is in flight, so nobody
+    looks more often than when all is well, and the machine is looked at as ever."""
+    monkeypatch.setattr("ioflusher.rescue.guard.service.JUDGED_AGAIN_S", 0.0)
+    watcher, said = guard(scouted=mapped)
+    told = len(said)
+    assert watcher.look() == 0.0
+    assert len(said) == told
+    time.sleep(0.02)
+    for _ in range(3):
+        assert watcher.look() == 0.0
+    (line,) = said[told:]
+    assert line.startswith("none of the 2 paths of mpatha is in use: what it is asked for waits")
+    assert (
+        "could be done: multipath-queueing: dmsetup message mpatha 0 fail_if_no_path"
+        in (root / "kept").read_text()
+    )
+    Mapper.state = MultipathMap((False, True), queues=True)
+    watcher.look()
+    Mapper.state = MultipathMap((False, False), queues=True)
+    watcher.look()
+    assert len(said) == told + 1
+    time.sleep(0.02)
+    watcher.look()
+    assert len(said) == told + 2
+
+
+def test_a_map_that_fails_requests_without_a_path_stands_not_still(
+    mapped: Scouted, guard: Callable[..., tuple[Guard, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks it gets an error. A map that does not tell is none of which anything is said."""
+    watcher, said = guard(scouted=mapped)
+    told = len(said)
+    Mapper.state = MultipathMap((False, False), queues=False)
+    watcher.look()
+    time.sleep(0.02)
+    watcher.look()
+
+    def refuse(self: Mapper, name: str) -> MultipathMap:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+    monkeypatch.setattr(Mapper, "multipath", refuse)
+    watcher.look()
+    time.sleep(0.02)
+    watcher.look()
+    assert said[told:] == []
+
+
+def test_a_map_without_a_path_is_ended_where_that_was_allowed(
+    mapped: Scouted,
+    root: Path,
+    guard: Callable[..., tuple[Guard, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the message alone, and it keeps requests again afterwards; kept once, however often it is done."""
+    controls: list[Mapper] = []
+
+    def control() -> Mapper:
+        controls.append(Mapper())
+        return controls[-1]
+
+    monkeypatch.setattr("ioflusher.rescue.actions.multipath_queueing.MapperControl", control)
+    monkeypatch.setattr("ioflusher.rescue.guard.service.AGAIN_S", 0.0)
+    monkeypatch.setattr("ioflusher.rescue.actions.multipath_queueing.WAIT_S", 0.1)
+    settings = GuardSettings(GuardPolicy.MORE, ("dm-0",), stalled_s=0.01)
+    watcher, said = guard(settings, mapped)
+    watcher.look()
+    for _ in range(2):
+        time.sleep(0.02)
+        watcher.look()
+    sent = [("mpatha", "fail_if_no_path"), ("mpatha", "queue_if_no_path")]
+    assert [control.messages for control in controls] == [sent, sent]
+    assert "multipath-queueing: no effect: mpatha fails requests while it has no path" in said
+    assert (root / "kept").read_text().count("could be done: multipath-queueing") == 1
+    watcher._take(Scouted((), ()))
+    assert (Mapper.closed, watcher._devices) == (3, {})
 
 
 def test_a_device_that_goes_on_is_left_alone(
@@ -267,6 +387,7 @@ def test_the_unit_starts_it_with_the_same_options_and_nothing_more() -> None:
         "ReadWritePaths=-/var/lib/ioflusher",
         "DevicePolicy=closed",
         "DeviceAllow=/dev/kmsg w",
+        "DeviceAllow=/dev/mapper/control rw",
         "DeviceAllow=block-43 rw",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",

@@ -73,3 +73,21 @@ def test_another_server_of_the_same_store_goes_on(scenario: str, part: str, devi
     assert 0 <= told["seconds"][0] < 45
     assert (told["work"]["status"], told["wrong"]) == (0, 0)
     assert found["servers"] == {"what": "servers", "first": -9, "second": None}
+
+
+def test_a_map_without_a_path_is_ended_by_rescue_and_by_a_guard() -> None:
+    """Who reads gets an error, and reads once a path is back; the map keeps requests again."""
+    played = play("multipath", "guarded-multipath", scenario="swap-on-multipath", timeout_s=300)
+    found = {line["what"]: line for line in played}
+    told = found["multipath"]
+    assert (told["waits"], told["status"], told["way"]) == (True, 0, "paths_lost")
+    assert told["actions"] == [["multipath-queueing", "ended_it"]]
+    assert told["left"] == []
+    guarded = found["guarded multipath"]
+    assert guarded["said"][0].startswith("none of the 2 paths of ")
+    assert any(line.startswith("multipath-queueing: ended it") for line in guarded["said"]), guarded
+    assert guarded["acted"]
+    for each in (told, guarded):
+        assert each["reader"][0] == 1
+        assert "Input/output error" in each["reader"][1]
+        assert each["back"] >= 0

@@ -16,6 +16,7 @@ from ioflusher.rescue.live import (
     find_freezes,
     judge,
 )
+from ioflusher.rescue.mapper import MultipathMap
 from ioflusher.rescue.stacks import read_threads
 from tests.rescue.freezes import NBD0
 
@@ -145,20 +146,31 @@ def test_a_daemon_that_is_gone() -> None:
     assert "missing: NBD server" in found.reason
 
 
-@pytest.mark.parametrize(("paths", "found"), [((False, False), 1), ((False, True), 0), ((), 0)])
-def test_a_map_without_a_path(machine: Callable[..., Path], paths: tuple[bool, ...], found: int) -> None:
-    """Nothing is in flight; whether somebody waits for it nobody can tell."""
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (MultipathMap((False, False), queues=True), 1),
+        (MultipathMap((), queues=True), 1),
+        (MultipathMap((False, True), queues=True), 0),
+        (MultipathMap((False, False), queues=False), 0),
+        (None, 0),
+    ],
+)
+def test_a_map_without_a_path(machine: Callable[..., Path], state: MultipathMap | None, found: int) -> None:
+    """Nothing is in flight, and whether somebody waits nobody can tell; one that fails requests is none."""
     device = replace(NBD0, multipath="mpatha")
     asked: list[str] = []
 
-    def tell(name: str) -> tuple[bool, ...]:
+    def tell(name: str) -> MultipathMap | None:
         asked.append(name)
-        return paths
+        return state
 
-    freezes = find_freezes([device, NBD0], seconds=1.0, root=machine(in_flight=0), paths=tell)
+    freezes = find_freezes([device, NBD0], seconds=1.0, root=machine(in_flight=0), ask_map=tell)
     assert asked == ["mpatha"]
     assert [(f.way, f.certain) for f in freezes] == [(FreezeWay.PATHS_LOST, False)] * found
-    assert all("none of the 2 paths of mpatha is in use" in f.reason for f in freezes)
+    for freeze in freezes:
+        assert state is not None
+        assert f"none of the {len(state.paths)} paths of mpatha is in use" in freeze.reason
 
 
 def test_a_thread_that_just_looks_whether_it_may_go_on(machine: Callable[..., Path]) -> None:

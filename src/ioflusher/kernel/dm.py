@@ -62,16 +62,18 @@ def parse_table(answer: bytearray) -> tuple[str, ...] | None:
     return tuple(types)
 
 
-def status_request(name: str, size: int) -> bytearray:
-    """A DM_TABLE_STATUS request for the states of a device's targets, `size` bytes with the room for them."""
-    request = bytearray(size)
-    header = (4, 0, 0, size, _HEADER.size, 0, 0, DM_NOFLUSH_FLAG, 0, 0, 0, os.fsencode(name), b"", b"")
+def ask_status(request: bytearray, name: str, *, table: bool = False) -> None:
+    """Make it a DM_TABLE_STATUS request for a device's targets, as long as the room for the answer is.
+
+    `table`: for their arguments, as in their table, instead of their states.
+    """
+    flags = DM_NOFLUSH_FLAG | (DM_STATUS_TABLE_FLAG | DM_SECURE_DATA_FLAG if table else 0)
+    header = (4, 0, 0, len(request), _HEADER.size, 0, 0, flags, 0, 0, 0, os.fsencode(name), b"", b"")
     _HEADER.pack_into(request, 0, *header)
-    return request
 
 
 def parse_states(answer: bytearray) -> tuple[tuple[str, str], ...]:
-    """Type and state of each target in the answer to `status_request`.
+    """Type and state of each target in the answer to `ask_status`; or its arguments, if asked for these.
 
     Raises:
         ValueError: where the answer's offsets lead out of it, or it did not fit.
@@ -117,6 +119,20 @@ def parse_multipath_state(text: str) -> tuple[bool, ...]:
     except StopIteration as end:
         raise ValueError(f"the state of a multipath target is cut off: {text!r}") from end
     return tuple(found)
+
+
+def parse_queues_without_path(text: str) -> bool:
+    """Whether a multipath target keeps requests while it has no path, from its arguments.
+
+    They begin with a counted list of features (drivers/md/dm-mpath.c, multipath_status, STATUSTYPE_TABLE).
+
+    Raises:
+        ValueError: where they are something else.
+    """
+    words = text.split()
+    if not words:
+        raise ValueError("a multipath target without arguments")
+    return "queue_if_no_path" in words[1 : 1 + int(words[0])]
 
 
 def _skip(words: Iterator[str], number: int) -> None:

@@ -12,7 +12,7 @@ from ioflusher.kernel.block_counts import parse_completed, parse_inflight
 from ioflusher.kernel.stall import STALLED_S, RequestAge, stall
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThread
-from ioflusher.rescue.mapper import MapperControl
+from ioflusher.rescue.mapper import MapperControl, MultipathMap
 from ioflusher.rescue.served import ServedDevice, ServingDaemon
 from ioflusher.rescue.stacks import read_threads
 
@@ -72,16 +72,16 @@ class DeviceRequests:
             os.close(self._files.pop())
 
 
-def multipath_paths(name: str) -> tuple[bool, ...]:
-    """Of each path of this map whether it is in use; none where it does not tell."""
+def ask_map(name: str) -> MultipathMap | None:
+    """The multipath map of this name; None where it does not tell."""
     try:
         control = MapperControl()
     except RescueError:
-        return ()
+        return None
     try:
-        return control.paths(name)
+        return control.multipath(name)
     except (OSError, ValueError):
-        return ()
+        return None
     finally:
         control.close()
 
@@ -92,12 +92,12 @@ def find_freezes(
     seconds: float,
     root: Path = Path("/"),
     sleep: Callable[[float], None] = time.sleep,
-    paths: Callable[[str], tuple[bool, ...]] = multipath_paths,
+    ask_map: Callable[[str], MultipathMap | None] = ask_map,
 ) -> tuple[DeviceFreeze, ...]:
     """The devices of which a request waits for so many seconds, found in as many.
 
     And those over multipath without a path, of which nobody can tell: what a map keeps is not in flight.
-    `paths` tells of a map's paths which are in use.
+    `ask_map` tells how a map is, by its name.
     """
     looked: dict[str, DeviceRequests] = {}
     for device in devices:
@@ -123,15 +123,18 @@ def find_freezes(
     for device in devices:
         if device.name in looked:
             found.append(judge_live(device, looks * LOOK_S, stalled_s=seconds, root=root, sleep=sleep))
-        elif device.multipath is not None and (states := paths(device.multipath)) and not any(states):
-            found.append(_without_paths(device, len(states)))
+        elif device.multipath is not None:
+            state = ask_map(device.multipath)
+            if state is not None and state.stands_still:
+                found.append(without_path(device, state))
     return tuple(found)
 
 
-def _without_paths(device: ServedDevice, number: int) -> DeviceFreeze:
+def without_path(device: ServedDevice, state: MultipathMap) -> DeviceFreeze:
+    """What a device comes to whose map has no path and keeps requests."""
     reason = (
-        f"none of the {number} paths of {device.multipath} is in use: what it is asked for waits until one "
-        "is, or fails at once, and is not counted in flight"
+        f"none of the {len(state.paths)} paths of {device.multipath} is in use: what it is asked for waits "
+        "until one is, and is not counted in flight"
     )
     return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason)
 

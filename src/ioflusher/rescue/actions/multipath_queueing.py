@@ -7,6 +7,8 @@ from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze
 from ioflusher.rescue.mapper import MapperControl
 
+WAIT_S = 10.0
+
 
 class MultipathQueueing(RescueAction):
     """Requests that wait for a path fail instead."""
@@ -24,7 +26,7 @@ class MultipathQueueing(RescueAction):
             reason=f"{name} keeps its requests while no path is left; told to fail, it ends them",
             commands=(f"dmsetup message {name} 0 fail_if_no_path",),
             undo=(f"dmsetup message {name} 0 queue_if_no_path",),
-            wait_s=10.0,
+            wait_s=WAIT_S,
         )
 
     def prepare(self, freeze: DeviceFreeze, step: RescueStep) -> Prepared:
@@ -33,11 +35,23 @@ class MultipathQueueing(RescueAction):
 
 
 class _Message(Prepared):
-    """/dev/mapper/control, open."""
+    """/dev/mapper/control, open.
+
+    Raises:
+        RescueError: the map keeps no requests; told to keep them afterwards, it would from then on.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._control = MapperControl()
+        try:
+            state = self._control.multipath(name)
+        except (OSError, ValueError) as error:
+            self._control.close()
+            raise RescueError(f"{name} does not tell whether it keeps requests: {error}") from error
+        if state is None or not state.queues:
+            self._control.close()
+            raise RescueError(f"{name} keeps no requests while it has no path")
 
     def do(self) -> str:
         self._send("fail_if_no_path")

@@ -29,7 +29,8 @@ from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
 from ioflusher.rescue.guard.keeping import Keeping
 from ioflusher.rescue.guard.scout import Scouted, load_scouted
 from ioflusher.rescue.guard.settings import GuardPolicy, GuardSettings
-from ioflusher.rescue.live import DeviceRequests, judge_live
+from ioflusher.rescue.live import DeviceRequests, judge_live, without_path
+from ioflusher.rescue.mapper import MapperControl, MultipathMap
 from ioflusher.rescue.perform import Rescue, RescueOutcome, StepOutcome
 from ioflusher.rescue.plan import ACTIONS, RescuePlan, plan
 from ioflusher.rescue.served import ServedDevice
@@ -44,6 +45,7 @@ SCOUT_DEADLINE_S = 60.0
 HISTORY = 120  # samples
 AGAIN_S = 30.0  # after a freeze that could not be ended, until the next try; or until it is told again
 JUDGED_AGAIN_S = 1.0  # after one that may only be slow
+TOLD_AGAIN_S = 3600.0  # a map may have no path for days, and nobody ask it for anything
 MOST_FUNCTIONS = 24
 
 
@@ -78,12 +80,37 @@ class WatchedDevice:
         self.quiet_until = 0.0
         self.told: FreezeWay | None = None
         self.told_until = 0.0
+        self._mapper: MapperControl | None = None
+        self._without_path_since: float | None = None
+        if served.multipath is not None:
+            with contextlib.suppress(RescueError):  # then who keeps requests cannot be seen
+                self._mapper = MapperControl(root)
 
     def serve_by(self, served: ServedDevice) -> None:
         """What a later look at the machine says of it; with other daemons it is worth another try at once."""
         if {d.pid for d in served.daemons} != {d.pid for d in self.served.daemons}:
             self.quiet_until = self.told_until = 0.0
         self.served = served
+
+    def without_path(self, now: float) -> tuple[MultipathMap | None, float]:
+        """Its map, where that has no path and keeps requests, and for how long it has been seen so."""
+        state = None
+        if self._mapper is not None and self.served.multipath is not None:
+            with contextlib.suppress(OSError, ValueError):  # it does not tell
+                state = self._mapper.multipath(self.served.multipath)
+        if state is None or not state.stands_still:
+            if self._without_path_since is not None:
+                self._without_path_since = self.told = None  # the next time it is told anew
+            return None, 0.0
+        if self._without_path_since is None:
+            self._without_path_since = now
+        return state, now - self._without_path_since
+
+    def close(self) -> None:
+        """Watch it no longer."""
+        self.requests.close()
+        if self._mapper is not None:
+            self._mapper.close()
 
 
 class Guard:
@@ -160,13 +187,20 @@ class Guard:
                 oldest_s = device.requests.oldest_s(now)
             except RescueError as error:
                 self._say(f"{error}: no longer watched")
-                device.requests.close()
+                device.close()
                 del self._devices[name]
                 continue
             self._remember(device, now)
             oldest_of_all_s = max(oldest_of_all_s, oldest_s)
-            if oldest_s >= self._settings.stalled_s and now >= device.quiet_until:
-                self._stalled(device, oldest_s, self._first_look(now - oldest_s))
+            state, since_s = device.without_path(now)
+            if now < device.quiet_until:
+                continue
+            stalled_s = self._settings.stalled_s
+            if state is not None and since_s >= stalled_s:
+                self._stalled(device, without_path(device.served, state), self._first_look(now - since_s))
+            elif oldest_s >= stalled_s:
+                freeze = judge_live(device.served, oldest_s, stalled_s=stalled_s, root=self._root)
+                self._stalled(device, freeze, self._first_look(now - oldest_s))
         return oldest_of_all_s
 
     def _first_look(self, begun: float) -> str:
@@ -213,7 +247,7 @@ class Guard:
             )
         served = {device.name: device for device in scouted.devices}
         for name in self._devices.keys() - served.keys():
-            self._devices.pop(name).requests.close()
+            self._devices.pop(name).close()
         for name, device in served.items():
             if name in self._devices:
                 self._devices[name].serve_by(device)
@@ -237,22 +271,34 @@ class Guard:
             f"{device.requests.completed} completed, {device.requests.in_flight} in flight"
         )
 
-    def _stalled(self, device: WatchedDevice, oldest_s: float, first_look: str) -> None:
+    def _stalled(self, device: WatchedDevice, freeze: DeviceFreeze, first_look: str) -> None:
         """A device stands still: keep what is seen, act."""
-        served = device.served
-        freeze = judge_live(served, oldest_s, stalled_s=self._settings.stalled_s, root=self._root)
-        allowed = self._settings.policy is GuardPolicy.MORE and served.name in self._settings.allow_loss
+        allowed = (
+            self._settings.policy is GuardPolicy.MORE and device.served.name in self._settings.allow_loss
+        )
         # what is only slow gets the actions that lose nothing if it was allowed more
         acts = self._settings.policy is not GuardPolicy.REPORT and (freeze.certain or allowed)
+        now = time.monotonic()
         if not acts:
-            now = time.monotonic()
             device.quiet_until = now + JUDGED_AGAIN_S
-            if device.told is freeze.way and now < device.told_until:
-                return
-            device.told, device.told_until = freeze.way, now + AGAIN_S
+        again = device.told is freeze.way and now < device.told_until
+        if again and not acts:
+            return
+        planned = plan(freeze, read_memory(self._files), actions=self._actions)
+        if not again or freeze.certain:
+            device.told = freeze.way
+            device.told_until = now + (TOLD_AGAIN_S if freeze.way is FreezeWay.PATHS_LOST else AGAIN_S)
+            self._keep(planned, acts)
+            self._say(f"{freeze.reason}; first seen by {first_look}" if first_look else freeze.reason)
+        if acts:
+            self._act(device, planned, Loss.DEVICE if allowed else Loss.NOTHING)
+        elif not again:
             self.begin_scouting()  # another daemon may serve it by now
+
+    def _keep(self, planned: RescuePlan, acts: bool) -> None:
+        """Keep what is seen of a freeze."""
+        freeze = planned.freeze
         memory = read_memory(self._files)
-        planned = plan(freeze, memory, actions=self._actions)
         lines = [
             f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {freeze.reason}",
             *_thread_lines(freeze),
@@ -264,9 +310,6 @@ class Guard:
         head = [freeze.reason, *_thread_lines(freeze)[:3], "acts" if acts else "does nothing about it"]
         for late in self._keeping.keep(lines, head):
             self._say(f"not kept in {late}")
-        self._say(f"{freeze.reason}; first seen by {first_look}" if first_look else freeze.reason)
-        if acts:
-            self._act(device, planned, Loss.DEVICE if allowed else Loss.NOTHING)
 
     def _act(self, device: WatchedDevice, planned: RescuePlan, most: Loss) -> None:
         """Do what may be done."""

@@ -20,17 +20,17 @@ CAPABILITIES = (
     "CAP_DAC_READ_SEARCH",
 )
 STATE_DIRECTORY = "ioflusher"
-# where what was seen is kept: the kernel's log, and pstore's of user space
-KEPT_IN = ("/dev/kmsg w", "/dev/pmsg0 w")
+# where what is seen is kept: the kernel's log, and pstore's of user space; who tells of multipath's paths
+DEVICES = ("/dev/kmsg w", "/dev/pmsg0 w", "/dev/mapper/control rw")
 # what the actions that lose something speak to; by its number, since nbd's module may come later
-LOSSY = (f"block-{NBD_MAJOR} rw", "/dev/mapper/control rw", f"{CONTROL_DEVICE} rw")
+LOSSY = (f"block-{NBD_MAJOR} rw", f"{CONTROL_DEVICE} rw")
 
 
 def unit_text(program: Sequence[str], settings: GuardSettings) -> str:
     """The unit that starts `program` as a guard with these settings."""
     words = [*program, "guard", *options(settings)]
     more = settings.policy is GuardPolicy.MORE
-    devices = [*KEPT_IN, *(LOSSY if more else ())]
+    devices = [*DEVICES, *(LOSSY if more else ())]
     # a take-over kills one server, and reaches another one of this machine
     capabilities = [*CAPABILITIES, *(("CAP_KILL",) if more else ())]
     network = "IPAddressAllow=localhost\n" if more else ""
