@@ -322,8 +322,8 @@ class Guard:
                 told=self._told,
                 root=self._root,
             )
-            outcome = rescue.end()
-            rescue.close()
+            with contextlib.closing(rescue):
+                outcome = rescue.end()
         except RescueError as error:
             self._say(str(error))
             device.quiet_until = time.monotonic() + AGAIN_S
