@@ -3,8 +3,8 @@
     python tests/nbd/memory_use.py memory|file|direct|remote simple|structured REQUESTS
 
 Serves READs and WRITEs of 4 KiB to a client in another process. Prints how many requests were looked at,
-behind the first quarter, how many minor faults this process had in them, and how many lines of its maps file,
-which shows every mmap, munmap and brk, are others at their end than at their begin.
+which is all behind the first quarter, how many minor faults this process had in them, and how many lines of
+its maps file, which shows every mmap, munmap and brk, are others at their end than at their begin.
 """
 
 import gc
@@ -27,9 +27,10 @@ from ioflusher.nbd.server.requests import Service, export_of
 
 SIZE, BATCH, LENGTH = 4 << 20, 32, 4096
 
-# Sends a batch of READs or of WRITEs and waits for all answers; stays connected until told.
+# Sends a batch of READs or of WRITEs and waits for all answers; is told when to begin, when to go on behind
+# the first quarter, and when to leave.
 CLIENT = f"""
-import socket, struct, sys
+import os, socket, struct, sys
 sock = socket.socket(fileno=int(sys.argv[1]))
 header, batches = int(sys.argv[2]), int(sys.argv[3])
 read, write = (
@@ -41,11 +42,13 @@ read, write = (
 )
 room = bytearray({BATCH} * (header + {LENGTH}))
 for number in range(batches):
+    if number in (0, batches // 4):
+        os.read(0, 1)
     sock.sendall(write if number % 2 else read)
     missing = {BATCH} * 16 if number % 2 else len(room)
     while missing:
         missing -= sock.recv_into(room, missing)
-sys.stdin.read()
+os.read(0, 1)
 """
 
 
@@ -118,19 +121,24 @@ def main(kind: str, form: str, requests: int, stack: ExitStack) -> None:
     gc.freeze()
     gc.disable()
     server.start()
+    batches = requests // BATCH
     header = "16" if form == "simple" else "28"
     client = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, str(theirs.fileno()), header, str(requests // BATCH)],
+        [sys.executable, "-c", CLIENT, str(theirs.fileno()), header, str(batches)],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.PIPE,
     )
     theirs.close()
-    while done() < requests * 4 / 16:
+    assert client.stdin is not None
+    go_on = client.stdin.fileno()
+    os.write(go_on, b".")
+    while done() < batches // 4 * BATCH:
         pause.wait(0.02)
         maps.read()  # whose own first times are not what is measured
     before = maps.read()
     first, faults_before = done(), faults()
-    while done() < requests // BATCH * BATCH:
+    os.write(go_on, b".")
+    while done() < batches * BATCH:
         pause.wait(0.02)
     last, faults_after = done(), faults()
     after = maps.read()
