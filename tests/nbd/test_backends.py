@@ -23,6 +23,27 @@ def test_a_file_is_written_in_place(image: Path) -> None:
     assert len(data) == SIZE
 
 
+@pytest.mark.parametrize(("direct", "pieces"), [(False, [64 << 10, 64 << 10, 8192]), (True, [136 << 10])])
+def test_a_long_write_makes_no_long_folio(
+    image: Path, monkeypatch: pytest.MonkeyPatch, direct: bool, pieces: list[int]
+) -> None:
+    """Through the page cache it goes in pieces, of which the kernel makes folios; past it as a whole."""
+    asked: list[int] = []
+
+    def note(fd: int, view: memoryview, offset: int) -> int:
+        asked.append(len(view))
+        return pwrite(fd, view, offset)
+
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", note)
+    data = aligned_memory(136 << 10)
+    data[:] = os.urandom(len(data))
+    with FileBackend(image, direct=direct) as backend:
+        backend.write(4096, data)
+    assert asked == pieces
+    assert image.read_bytes()[4096 : 4096 + len(data)] == data
+
+
 @pytest.mark.parametrize("may_trim", [True, False])
 @pytest.mark.parametrize(("offset", "length"), [(0, SIZE), (4096, 8192), (1, 3), (5000, 200_000), (0, 0)])
 def test_zeroes_in_a_file(image: Path, offset: int, length: int, may_trim: bool) -> None:

@@ -12,6 +12,10 @@ from ioflusher.nbd.backends.backend import Backend, BackendError, write_zeroes
 from ioflusher.nbd.protocol.extents import BlockState, Extent
 
 LARGEST = (1 << 63) - 1  # bytes that an off_t can say
+# Bytes that one write(2) gets through the page cache. Where a file system has large folios (ext4 does since
+# Linux 6.16), a longer write makes a longer one, and each later write into it goes through all its blocks
+# (fs/ext4/inode.c, ext4_block_write_begin).
+WRITTEN_AT_ONCE = 64 << 10
 _NOTHING = int(BlockState.HOLE | BlockState.ZERO)
 # EINVAL: a block device's range must be aligned to its sectors, a client's need not be.
 _UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL)
@@ -45,6 +49,7 @@ class FileBackend(Backend):
         try:
             self._size, self._is_block, sector = _measure(self._fd, path)
             self.waits = direct
+            self._at_once = LARGEST if direct else WRITTEN_AT_ONCE
             if direct:
                 self.minimum_block = _direct_alignment(self._size, sector, path)
         except BaseException:
@@ -67,7 +72,8 @@ class FileBackend(Backend):
             view, offset = view[count:], offset + count
 
     def write(self, offset: int, view: memoryview) -> None:
-        while (count := os.pwrite(self._fd, view, offset)) != len(view):
+        most = self._at_once
+        while (count := os.pwrite(self._fd, view if len(view) <= most else view[:most], offset)) != len(view):
             view, offset = view[count:], offset + count
 
     def write_through(self, offset: int, view: memoryview) -> None:
