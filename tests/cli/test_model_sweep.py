@@ -1,6 +1,8 @@
 """`ioflusher model sweep`: who freezes where, as table, JSON and picture."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,28 @@ def test_json_and_what_cannot_be_played() -> None:
     assert "device.queue_depth" in bad["not_played_because"]
     assert good["values"] == {"device.queue_depth": 4}
     assert good["with"] == {"runs": 1, "frozen": 0, "done": 1, "longest_s": good["with"]["longest_s"]}
+
+
+CLUSTER = """
+import subprocess, sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        program = [sys.executable, "-m", "ioflusher", "model", "sweep", *sys.argv[1:]]
+        program += ["--dask", cluster.scheduler_address]
+        done = subprocess.run(program, capture_output=True, timeout=100)
+    sys.stdout.buffer.write(done.stdout)
+    sys.exit(done.returncode)
+"""
+
+
+def test_a_cluster_may_play_it() -> None:
+    """The workers of a local Dask cluster give the same answer as processes, in the same order."""
+    pytest.importorskip("distributed", reason="install the extra dask to run this")
+    words = [NBD, "--over", "queue_depth=1..4", *LIMITS, "--seeds", "1", "--json"]
+    done = subprocess.run([sys.executable, "-c", CLUSTER, *words], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout) == json.loads(call("model", "sweep", *words).stdout)
 
 
 @pytest.mark.parametrize(
