@@ -5,14 +5,21 @@ from fractions import Fraction
 import pytest
 
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC, Version
-from ioflusher.model import memory, oom, reclaim, writeback
+from ioflusher.model import memory, oom, reclaim, swap, writeback
 from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BioPool, DiskDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.build import build
-from ioflusher.model.code import Code
-from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, Gfp
+from ioflusher.model.code import Code, Ways
+from ioflusher.model.gfp import GFP_ATOMIC, GFP_KERNEL, GFP_NOFS, GFP_NOIO, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import MemoryGroup, mem_cgroup_charge
-from ioflusher.model.memory import OBJECTS, alloc_pages, kmem_cache_alloc, make_zone, watermark
+from ioflusher.model.memory import (
+    OBJECTS,
+    alloc_pages,
+    filemap_alloc_folio,
+    kmem_cache_alloc,
+    make_zone,
+    watermark,
+)
 from ioflusher.model.oom import _daemon_points, _workload_points, out_of_memory
 from ioflusher.model.reclaim import (
     add_kswapd,
@@ -20,6 +27,7 @@ from ioflusher.model.reclaim import (
     can_be_throttled,
     reclaimable,
     shrink_node,
+    throttle_direct_reclaim,
 )
 from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, Program, Step, number
@@ -31,6 +39,7 @@ from ioflusher.model.writeback import (
     add_flusher,
     balance_dirty_pages,
     make_backing_device,
+    map_blocks,
 )
 from ioflusher.scenario.file import find_scenario
 
@@ -74,14 +83,21 @@ def test_how_much_has_to_stay_free(
 
 
 @pytest.mark.parametrize(
-    ("min_free", "size", "marks"), [(16, 400, (16, 20, 24)), (2, 400, (2, 3, 4)), (2, 6000, (2, 8, 14))]
+    ("min_free", "size", "marks"),
+    [
+        (16, 400, (16, 20, 24)),
+        (2, 400, (2, 3, 4)),
+        (2, 6000, (2, 8, 14)),
+        (2, 6497, (2, 8, 14)),
+        (2, 6503, (2, 9, 16)),
+    ],
 )
 def test_where_the_watermarks_lie(min_free: int, size: int, marks: tuple[int, int, int]) -> None:
     """A quarter of min between them, or a thousandth of the memory, and one unit at least."""
     zone = kernel(min_free=min_free, size=size).zone
     assert (zone.wmark_min, zone.wmark_low, zone.wmark_high) == marks
     assert (zone.free.initial, zone.clean.initial, zone.anonymous.initial) == (size - 100, 100, 0)
-    assert zone.kswapd_awake.initial == 0, "it sleeps until it is woken"
+    assert (zone.kswapd_awake.initial, zone.kswapd_awake.high) == (0, 1), "it sleeps until it is woken"
 
 
 def ways_of(code: Code) -> dict[str, list[Expression | None]]:
@@ -159,9 +175,16 @@ def test_an_element_of_the_pool_is_taken(elements: int) -> None:
 def test_a_disk_is_no_task() -> None:
     """What completes its requests is an interrupt, of which no hung task log has a stack."""
     linux = kernel()
-    DiskDriver(linux, "vda", request_ns=1, kinds=()).add_server()
+    disk = DiskDriver(linux, "vda", request_ns=7)
+    disk.completions["write"] = {}
+    disk.add_server()
     (server,) = linux.system("one").programs
     assert (server.name, server.hardware, server.daemon) == ("vda", True, False)
+    (completes,) = server.steps
+    assert completes.when is not None
+    assert [value(completes.when, vda_writes=writes) for writes in (0, 1)] == [0, 1]
+    assert changed(completes, vda_writes=1, vda_tags=9) == {"vda_writes": 0, "vda_tags": 10}
+    assert (value(completes.takes_ns or 0), completes.interruptible) == (7, True)
 
 
 def test_who_waits_for_kswapd() -> None:
@@ -345,6 +368,7 @@ def test_numbers_of_the_kernels_source() -> None:
     assert (writeback.MIN_WRITEBACK_BYTES, writeback.MAX_RATIO) == (4 << 20, 1)
     assert (writeback.PREALLOC_SPACES, memory.OBJECTS) == (4096 // 112, 4096 // 256)
     assert (BIO_POOL_SIZE, memory.ALLOCATION_NS, reclaim.SCAN_NS) == (2, 20_000, 30_000)
+    assert (swap.TOUCH_NS, DiskDriver(kernel(), "disk", request_ns=1).queue_depth) == (20_000, 256)
 
 
 def with_swap(linux: Linux, *, swappiness: int = 60, lru_gen: bool = False, reads: bool = False) -> SwapArea:
@@ -359,6 +383,17 @@ def first_steps(code: Code, **values: int) -> dict[str, Step]:
     """What a task can do at first, by label."""
     steps = code.program("one", 1).steps_at()[0]
     return {step.label: step for step in steps if step.when is None or value(step.when, **values)}
+
+
+def changed(step: Step, **values: int) -> dict[str, int]:
+    """What a step changes, from these values on."""
+    return {variable.name: value(to, **values) for variable, to in step.changes}
+
+
+def labelled(code: Code, label: str) -> Step:
+    """The only step of a program with a label."""
+    (step,) = (step for step in code.program("one", 1).steps if step.label == label)
+    return step
 
 
 CLEAN, SWAP, NOTHING = "a clean page is freed", "into the swap cache", "nothing to reclaim"
@@ -467,7 +502,7 @@ def test_kswapd_writes_dirty_pages_where_none_is_clean(reclaim_writes: bool) -> 
     written = [step for step in kswapd.steps if step.label == "a dirty page"]
     assert len(written) == reclaim_writes
     for step in written:
-        assert {variable.name for variable, _ in step.changes} == {"own_dirty", "own_writeback"}
+        assert changed(step, own_dirty=3, own_writeback=5) == {"own_dirty": 2, "own_writeback": 6}
         when = step.when
         assert when is not None
         assert value(when, clean=0, own_dirty=1)
@@ -519,6 +554,7 @@ def test_when_a_flusher_begins(dirty: int, writeback_: int, other: int, sync: in
     """wb_over_bg_thresh(): the limit of all, or its own share; or it is asked."""
     (step,) = flusher().steps_at()[0]
     assert step.when is not None
+    assert step.interruptible, "a worker without work is idle, in state I"
     values = {"own_dirty": dirty, "own_writeback": writeback_, "other_dirty": other, "own_sync": sync}
     assert value(step.when, **values) == begins
 
@@ -547,9 +583,9 @@ def test_a_strict_share_is_a_hundredth() -> None:
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
     strict = make_backing_device(linux, DiskDriver(linux, "fuse", request_ns=1), pool, strictlimit=True)
     other = make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
-    limits = [number(limit) for limit in (1, 99, 199)]
-    assert [value(_share(linux.domain, strict, limit)) for limit in limits] == [0, 0, 1]
-    assert [value(_share(linux.domain, other, limit)) for limit in limits] == [1, 49, 99]
+    limits = [number(limit) for limit in (1, 99, 100, 199)]
+    assert [value(_share(linux.domain, strict, limit)) for limit in limits] == [0, 0, 1, 1]
+    assert [value(_share(linux.domain, other, limit)) for limit in limits] == [1, 49, 50, 99]
 
 
 def test_of_two_with_equal_points_the_younger_is_taken() -> None:
@@ -585,6 +621,331 @@ def test_requests_in_flight() -> None:
         variable.name: value(to, disk_tags=120) for variable, to in device.completed("write").items()
     } == {"disk_tags": 121}
     assert [value(device.can_take("write"), disk_writes=pending) for pending in (0, 1)] == [0, 1]
+
+
+def test_a_request_takes_a_tag() -> None:
+    """The last one too; it waits for one where there is none; it is handed over and begins to count."""
+    linux = kernel()
+    device = DiskDriver(linux, "disk", request_ns=1)
+    code = Code()
+    device.submit(code, "write")
+    tag, handed = code.program("one", 1).steps
+    assert tag.when is not None
+    assert [value(tag.when, disk_tags=tags) for tags in (0, 1)] == [0, 1]
+    assert (tag.waits_for, tag.begins, changed(tag, disk_tags=1)) == (
+        "a tag of disk",
+        "disk",
+        {"disk_tags": 0},
+    )
+    assert changed(handed, disk_writes=3) == {"disk_writes": 4}
+    assert {one.name: value(to, disk_writes=3) for one, to in device.taken_up("write").items()} == {
+        "disk_writes": 2
+    }
+
+
+def test_what_a_completed_write_gives_back() -> None:
+    """Its page is clean, and no more under writeback; the bio goes back to the pool."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    backing = make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
+    values = {"vda_writeback": 3, "clean": 5, "bio_pool": 1, "vda_tags": 9}
+    assert {one.name: value(to, **values) for one, to in backing.device.completed("write").items()} == {
+        "vda_writeback": 2,
+        "clean": 6,
+        "bio_pool": 2,
+        "vda_tags": 10,
+    }
+
+
+def test_nothing_is_under_way_at_first() -> None:
+    """No dirty page, nothing being written or read, nobody syncs; and who can be as many as memory."""
+    linux = kernel()
+    area = with_swap(linux, reads=True)
+    own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), area.pool, maps_blocks=True)
+    add_flusher(linux, own)
+    found = {each.name: (each.initial, each.high) for each in linux.system("one").variables}
+    for name in ("own_dirty", "own_writeback"):
+        assert found[name] == (0, 400)
+    for name in ("swap_writeback", "swap_reading", "swap_read"):
+        assert found[name] == (0, 100)
+    assert (found["own_sync"], found["own_chunk"], found["swap_slots"]) == ((0, 1), (0, 400), (100, 100))
+    assert found["own_i_data_sem"] == (0, 63)
+
+
+def test_what_a_backing_device_is_by_default() -> None:
+    """No strict limit, no copies, no lock for its blocks, and reclaim does not write it: ext4 on a disk."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool)
+    assert (own.strictlimit, own.temporary, own.i_data_sem, own.reclaim_writes) == (False, False, None, False)
+    code = Code()
+    map_blocks(code, linux, own)
+    assert code.program("one", 1).steps == ()
+
+
+def test_a_page_on_its_way_to_swap() -> None:
+    """It takes a slot and is under writeback; written, it is free memory and the bio goes back."""
+    linux = kernel()
+    area = with_swap(linux)
+    code = Code(flags=PF_MEMALLOC)
+    area.pageout(code, linux)
+    taken = labelled(code, SWAP)
+    values = {"swap_slots": 7, "anonymous": 4, "swap_writeback": 2}
+    assert changed(taken, **values) == {"swap_slots": 6, "anonymous": 3, "swap_writeback": 3}
+    assert value(taken.takes_ns or 0) == reclaim.SCAN_NS
+    written = {"swap_writeback": 3, "free": 5, "bio_pool": 1, "disk_tags": 9}
+    assert {one.name: value(to, **written) for one, to in area.device.completed("swap").items()} == {
+        "swap_writeback": 2,
+        "free": 6,
+        "bio_pool": 2,
+        "disk_tags": 10,
+    }
+
+
+def test_a_page_that_is_read_from_swap() -> None:
+    """A major fault: a page of free memory, a request, a wait for it; then the slot is free again."""
+    linux = kernel()
+    area = with_swap(linux, reads=True)
+    code = Code()
+    area.touch_again(code, linux)
+    values = {"free": 21, "swap_reading": 1, "swap_read": 1, "swap_writeback": 0, "kswapd_awake": 0}
+    present = first_steps(code, **values, swap_slots=99)["touches what is there"]
+    assert (present.changes, value(present.takes_ns or 0)) == ((), swap.TOUCH_NS)
+    away = first_steps(code, **values, swap_slots=98)
+    assert "touches what is there" not in away
+    fast, _ = (step for step in code.program("one", 1).steps if step.label == "a page for what is in swap")
+    assert changed(fast, **values) == {"free": 20, "swap_reading": 2}
+    seen = labelled(code, "is read from swap")
+    assert seen.when is not None
+    assert [value(seen.when, swap_read=read) for read in (0, 1)] == [0, 1]
+    assert (changed(seen, swap_read=1), seen.waits_for) == ({"swap_read": 0}, "a read of disk")
+    read = {"swap_reading": 2, "anonymous": 4, "swap_slots": 7, "swap_read": 0, "bio_pool": 1, "disk_tags": 9}
+    assert {one.name: value(to, **read) for one, to in area.device.completed(SWAP_IN).items()} == {
+        "swap_reading": 1,
+        "anonymous": 5,
+        "swap_slots": 8,
+        "swap_read": 1,
+        "bio_pool": 2,
+        "disk_tags": 10,
+    }
+
+
+class Cache:
+    """A file system's cache of so many units."""
+
+    def __init__(self, linux: Linux) -> None:
+        self.units = linux.variable("cached", 0, 10)
+
+    def can_free(self) -> Expression:
+        return self.units > 0
+
+    def scan(self, code: Code, ways: Ways) -> None:
+        with ways.way("shrinks the cache", when=self.units > 0):
+            pass
+
+
+@pytest.mark.parametrize(("gfp", "asked"), [(GFP_KERNEL, True), (GFP_NOFS, False), (GFP_NOIO, False)])
+def test_who_shrinks_the_caches_of_file_systems(gfp: int, asked: bool) -> None:
+    """Who may enter file systems, and nobody else: super_cache_scan() returns SHRINK_STOP."""
+    linux = kernel()
+    linux.shrinkers.append(Cache(linux))
+    assert value(reclaimable(linux, gfp), clean=0, cached=1) == asked
+    assert value(reclaimable(linux, gfp), clean=1, cached=0)
+    assert not value(reclaimable(linux, gfp), clean=0, cached=0)
+    code = Code()
+    shrink_node(code, linux, gfp)
+    assert ("shrinks the cache" in first_steps(code, clean=0, cached=1)) == asked
+
+
+def test_a_clean_page_of_a_group_is_freed() -> None:
+    """Where there is one, by who is above the limit; else flushers are told to write."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
+    linux.groups["own"] = MemoryGroup(limit=10, version=2, files=True)
+    code = Code(group="own")
+    mem_cgroup_charge(code, linux, GFP_KERNEL)
+    full = {"vda_dirty": 10, "vda_writeback": 0}
+    freed = labelled(code, "a clean page of the group is freed")
+    told = labelled(code, "flushers are told")
+    assert freed.when is not None
+    assert told.when is not None
+    assert [value(freed.when, clean=clean, **full) for clean in (0, 1)] == [0, 1]
+    assert [value(told.when, clean=clean, **full) for clean in (0, 1)] == [1, 0]
+    assert changed(freed, clean=3, free=5) == {"clean": 2, "free": 6}
+    assert changed(told) == {"vda_sync": 1}
+    assert [value(step.takes_ns or 0) for step in (freed, told)] == [reclaim.SCAN_NS] * 2
+
+
+def test_what_a_round_of_reclaim_frees() -> None:
+    """A clean page becomes a free one, which takes its time; without swap always."""
+    linux = kernel()
+    code = Code()
+    shrink_node(code, linux, GFP_KERNEL)
+    freed = labelled(code, CLEAN)
+    assert changed(freed, clean=3, free=5) == {"clean": 2, "free": 6}
+    assert (value(freed.takes_ns or 0), freed.weight) == (reclaim.SCAN_NS, 200)
+
+
+def test_a_page_of_a_file_is_clean_at_first() -> None:
+    """Of free memory; what else changes, changes with it."""
+    linux = kernel()
+    code = Code()
+    filemap_alloc_folio(code, linux, "reads", {linux.zone.anonymous: 7})
+    step = first_steps(code, free=21)["reads"]
+    assert changed(step, free=21, clean=3) == {"free": 20, "clean": 4, "anonymous": 7}
+
+
+@pytest.mark.parametrize(("gfp", "sleeps"), [(GFP_KERNEL, False), (GFP_NOFS, True), (GFP_NOIO, True)])
+def test_how_long_a_task_is_throttled(gfp: int, sleeps: bool) -> None:
+    """Without __GFP_FS for a second at most, in state S; then it reclaims. With it as long as it takes."""
+    linux = kernel()
+    code = Code()
+    throttle_direct_reclaim(code, linux, gfp)
+    first = code.program("one", 1).steps_at()[0]
+    (waits,) = (step for step in first if step.waits_for)
+    assert (waits.waits_for, waits.interruptible) == ("kswapd to free memory", sleeps)
+    late = [value(step.after_ns) for step in first if step.after_ns is not None]
+    assert late == [reclaim.THROTTLED_NS] * sleeps
+    calls = {name for step in code.program("one", 1).steps for name in step.calls}
+    assert ("shrink_node" in calls) == sleeps
+
+
+def test_who_may_bring_the_oom_killer() -> None:
+    """Who may enter file systems, after 17 looks in vain; and who has nothing to reclaim is told so."""
+    linux = kernel()
+    assert not oom.may_kill(linux, GFP_KERNEL), "there is none"
+    linux.kills = True
+    assert [oom.may_kill(linux, gfp) for gfp in (GFP_KERNEL, GFP_NOFS, GFP_NOIO)] == [True, False, False]
+    assert [oom.retries_ns(kernel(version)) for version in ((5, 15), (5, 16))] == [1_700_000_000, 68_000_000]
+    for gfp, lacks in (
+        (GFP_KERNEL, "memory that can be reclaimed"),
+        (GFP_NOIO, "memory that can be reclaimed without I/O"),
+    ):
+        code = Code()
+        alloc_pages(code, linux, gfp, {})
+        steps = code.program("one", 1).steps
+        assert {step.waits_for for step in steps if step.waits_for} == {lacks}
+        late = [value(step.after_ns) for step in steps if step.after_ns is not None]
+        assert late == ([68_000_000] if gfp == GFP_KERNEL else [])
+        assert any(step.kills for step in steps) == bool(late)
+
+
+def test_a_group_without_swap_waits_for_its_limit() -> None:
+    """What it has is anonymous and cannot go anywhere: until somebody has given some back."""
+    linux = kernel()
+    linux.groups["own"] = MemoryGroup(limit=10, version=2, files=False)
+    code = Code(group="own")
+    mem_cgroup_charge(code, linux, GFP_KERNEL)
+    (waits,) = (step for step in code.program("one", 1).steps if step.waits_for)
+    assert waits.when is not None
+    assert [value(waits.when, anonymous=units) for units in (9, 10)] == [1, 0]
+
+
+def test_a_share_of_memory_in_percent() -> None:
+    """Whole units, one at least; bytes where these are given."""
+    found = [DirtyLimit(0, percent).of(number(1000)) for percent in (20, 1, 0)]
+    assert [value(limit) for limit in found] == [200, 10, 1]
+    assert value(DirtyLimit(7, 20).of(number(1000))) == 7
+
+
+@pytest.mark.parametrize(("limit", "background", "waits_at"), [(310, 100, 310 + 77 + 9), (320, 80, 410)])
+def test_what_a_quarter_more_is(limit: int, background: int, waits_at: int) -> None:
+    """domain_dirty_limits(): a quarter and a 32nd of the limit, the same 32nd on top of the background."""
+    linux = kernel()
+    linux.domain = DirtyDomain(DirtyLimit(limit, 0), DirtyLimit(background, 0))
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool)
+    code = Code()
+    balance_dirty_pages(code, linux, own, realtime=True)
+    code.step("goes on")
+    freerun = (waits_at + background + background // 4 + limit // 32) // 2
+    for dirty, does in (
+        (freerun, "goes on"),
+        (freerun + 1, "pauses"),
+        (waits_at - 1, "pauses"),
+        (waits_at, ""),
+    ):
+        (step,) = first_steps(code, own_dirty=dirty, own_writeback=0).values()
+        assert step.label == does
+
+
+def test_the_lock_of_a_file_whose_blocks_are_found() -> None:
+    """i_data_sem: one holder at a time, by number, who allocates under it and gives it back."""
+    linux = kernel()
+    pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+    own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool, maps_blocks=True)
+    linux.add(Code(), "first")
+    code = Code()
+    map_blocks(code, linux, own)
+    taken = labelled(code, "i_data_sem of a file on own")
+    given = [step for step in code.program("one", 1).steps if step.label.endswith("gives it back")]
+    assert taken.when is not None
+    assert [value(taken.when, own_i_data_sem=holder) for holder in (0, 1, 2)] == [1, 0, 0]
+    assert changed(taken) == {"own_i_data_sem": 2}
+    assert {step.to for step in given} == {given[0].to}
+    assert all(changed(step) == {"own_i_data_sem": 0} for step in given)
+    held = [step for step in code.program("one", 1).steps if "ext4_mb_new_blocks" in step.calls]
+    assert any("__alloc_pages" in step.calls for step in held)
+
+
+def test_when_kswapd_goes_on() -> None:
+    """While there is something for it; dirty pages of files too, where it may write them."""
+    for writes in (False, True):
+        linux = kernel()
+        pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
+        make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool, reclaim_writes=writes)
+        add_kswapd(linux)
+        (waits,) = (
+            step
+            for step in linux.system("one").programs[-1].steps
+            if step.waits_for == "memory that can be reclaimed"
+        )
+        assert waits.when is not None
+        assert value(waits.when, free=23, clean=1, own_dirty=0)
+        assert value(waits.when, free=23, clean=0, own_dirty=1) == writes
+        assert not value(waits.when, free=23, clean=0, own_dirty=0)
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_what_an_allocation_does_below_its_watermark(realtime: bool) -> None:
+    """It reclaims what its mask allows; of kswapd it waits where a real-time task may use the reserve.
+
+    Without __GFP_IO it waits for memory, although kswapd could swap: try_to_free_pages() would come back with
+    nothing again and again.
+    """
+    linux = kernel()
+    linux.realtime = realtime
+    with_swap(linux)
+    for gfp, free, clean, anonymous, does in (
+        (GFP_KERNEL, 16, 1, 0, "try_to_free_pages"),
+        (GFP_KERNEL, 8, 1, 0, "throttle_direct_reclaim" if realtime else "try_to_free_pages"),
+        (GFP_NOIO, 16, 0, 1, ""),
+        (GFP_NOIO, 8, 0, 1, ""),
+    ):
+        code = Code()
+        alloc_pages(code, linux, gfp, {})
+        program = code.program("one", 1)
+        values = {"free": free, "clean": clean, "anonymous": anonymous, "swap_slots": 9, "kswapd_awake": 0}
+        (slow,) = first_steps(code, **values).values()
+        able = [
+            step for step in program.steps_at()[slow.to] if step.when is None or value(step.when, **values)
+        ]
+        calls = {call for step in able for then in program.steps_at()[step.to] for call in then.calls}
+        names = {"try_to_free_pages", "throttle_direct_reclaim"}
+        throttled = "throttle_direct_reclaim" in calls
+        assert ("throttle_direct_reclaim" if throttled else next(iter(calls & names), "")) == does
+
+
+def test_who_may_not_reclaim_waits_for_the_watermark() -> None:
+    """In reclaim already, or atomic: it goes on once there is more than has to stay free."""
+    linux = kernel()
+    code = Code()
+    alloc_pages(code, linux, GFP_ATOMIC, {})
+    waits = code.program("one", 1).steps[-1]
+    assert waits.when is not None
+    assert [value(waits.when, free=free) for free in (8, 9)] == [0, 1]
+    assert (waits.waits_for, changed(waits, free=9)) == ("free memory", {"free": 8, "kswapd_awake": 1})
 
 
 def test_when_kswapd_sleeps() -> None:

@@ -150,10 +150,17 @@ def _alloc_pages_slowpath(
     zone = linux.zone
     least = watermark(linux, gfp, code.flags, realtime=realtime)
     woken = {zone.kswapd_awake: 1} if gfp & Gfp.KSWAPD_RECLAIM else {}
+    reclaims = gfp & Gfp.DIRECT_RECLAIM and not code.flags & PF_MEMALLOC
     with code.call("__alloc_pages_slowpath"), code.loop(), code.choice() as ways:
-        with ways.way(label, {**taken, **woken}, when=zone.free > least, takes_ns=ALLOCATION_NS):
+        with ways.way(
+            label,
+            {**taken, **woken},
+            when=zone.free > least,
+            waits_for="" if reclaims else "free memory",
+            takes_ns=ALLOCATION_NS,
+        ):
             code.leave()
-        if gfp & Gfp.DIRECT_RECLAIM and not code.flags & PF_MEMALLOC:
+        if reclaims:
             found = reclaimable(linux, gfp)
             if can_be_throttled(linux, code.flags):
                 allowed = allow_direct_reclaim(linux)
@@ -167,9 +174,6 @@ def _alloc_pages_slowpath(
             if may_kill(linux, gfp):
                 with ways.way("looks in vain again and again", woken, after_ns=retries_ns(linux)):
                     out_of_memory(code, linux)
-        else:
-            with ways.otherwise("", woken, when=zone.free > least, waits_for="free memory"):
-                pass
 
 
 def _lack(gfp: int) -> str:

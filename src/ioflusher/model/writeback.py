@@ -44,10 +44,10 @@ class BackingDevice:
     writeback: Variable
     sync_wanted: Variable
     pool: BioPool
-    strictlimit: bool = False
-    temporary: bool = False
-    i_data_sem: Variable | None = None
-    reclaim_writes: bool = False
+    strictlimit: bool
+    temporary: bool
+    i_data_sem: Variable | None
+    reclaim_writes: bool
 
     @property
     def unwritten(self) -> Expression:
