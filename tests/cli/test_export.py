@@ -30,6 +30,13 @@ def test_a_textfile(tmp_path: Path) -> None:
     assert "reads names that end with .prom alone" in ended.stderr
 
 
+def test_a_textfile_that_cannot_be_written(tmp_path: Path) -> None:
+    """At first it is a mistake, and said; later it may be a disk that is full for a while."""
+    ended = start("export", "--no-trace", "--textfile", tmp_path / "none" / "ioflusher.prom")
+    assert ended.status == 2
+    assert "ioflusher.prom: No such file or directory" in ended.stderr
+
+
 def test_over_http() -> None:
     """At the loopback address; a scrape has what there is; Ctrl-C ends it."""
     with subprocess.Popen(

@@ -30,6 +30,7 @@ def test_nothing_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended.stdout == "nothing is frozen: 1 served devices, none stood still for 3 s\n"
     assert json.loads(call("rescue", "--now", "--json").stdout) == {
         "frozen": False,
+        "seen_all": True,
         "recovered": True,
         "untouched": [],
         "freezes": [],
@@ -43,7 +44,7 @@ def test_what_may_only_be_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     ended = call("rescue", "--now")
     assert (ended.status, ended.stdout) == (1, "")
     assert "/dev/nbd0: it may only be slow; nothing is done" in ended.stderr
-    assert "--only ACTION" in ended.stderr
+    assert "--only ACTION does one all the same; with --allow-loss /dev/nbd0 any" in ended.stderr
     record = json.loads(call("rescue", "--now", "--json").stdout)
     assert (record["frozen"], record["recovered"], record["freezes"]) == (True, False, [])
     (told,) = record["untouched"]
@@ -71,6 +72,9 @@ def test_what_cannot_be_seen_is_not_said_to_be_well(monkeypatch: pytest.MonkeyPa
     assert ended.stdout == "no device is seen to stand still, and not all can be seen\n"
     assert json.loads(call("rescue", "--plan", "--json").stdout)["seen_all"] is False
     assert "run it as root" in ended.stderr
+    ended = call("rescue", "--now")
+    assert ended.stdout == "1 served devices, none stood still for 3 s, and not all can be seen\n"
+    assert json.loads(call("rescue", "--now", "--json").stdout)["seen_all"] is False
 
 
 def test_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,13 +106,15 @@ def _run(
         if once:
             write_result(collector.text(), textfile)
             return
-        written = -interval
+        if textfile is not None:
+            write_result(collector.text(), textfile)  # what cannot be written at first is a mistake
+        written = time.monotonic()
         while True:
+            time.sleep(min(LOOK_S, interval))
+            collector.take(watcher.look().sample)
             if textfile is not None and time.monotonic() - written >= interval:
                 written = time.monotonic()
                 _write(collector, textfile)
-            time.sleep(min(LOOK_S, interval))
-            collector.take(watcher.look().sample)
     finally:
         watcher.close()
 

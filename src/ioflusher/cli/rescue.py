@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,26 +237,28 @@ def end_freezes(
             untouched.append((freeze, f"{freeze.reason}; nothing is done"))
             print_error(
                 f"{freeze.device.path}: {untouched[-1][1]}",
-                "--only ACTION does one all the same",
+                f"--only ACTION does one all the same; with --allow-loss {freeze.device.path} any",
             )
             continue
         if not as_json:
             click.echo("\n".join(freeze_lines(freeze)))
         most = Loss.DEVICE if freeze.device.name in allowed else Loss.NOTHING
+        planned = plan(freeze, analysis.snapshot.memory, only=only)
         try:
-            performed = Rescue(plan(freeze, analysis.snapshot.memory, only=only), most=most, told=told)
-            outcomes.append(performed.end())
+            with closing(Rescue(planned, most=most, told=told)) as performed:
+                outcomes.append(performed.end())
         except RescueError as error:
             untouched.append((freeze, str(error)))
             print_error(str(error), error.hint)
             continue
         if not as_json:
             click.echo("\n".join(outcome_lines(outcomes[-1])))
-        performed.close()
+    seen_all = analysis.snapshot.system.privileged
     if as_json:
-        click.echo(json.dumps(outcome_record(outcomes, untouched)))
+        click.echo(json.dumps(outcome_record(outcomes, untouched, seen_all=seen_all)))
     elif not outcomes and not untouched:
-        click.echo(f"nothing is frozen: {len(served)} served devices, none stood still for {stalled:g} s")
+        looked = f"{len(served)} served devices, none stood still for {stalled:g} s"
+        click.echo(f"nothing is frozen: {looked}" if seen_all else f"{looked}, and not all can be seen")
     failed = [o for o in outcomes if not o.recovered or o.left or o.stands_still_again]
     return ExitStatus.FOUND if failed or untouched else ExitStatus.DONE
 

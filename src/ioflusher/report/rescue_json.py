@@ -73,11 +73,15 @@ def step_record(step: RescueStep) -> dict[str, Any]:
 
 
 def outcome_record(
-    outcomes: Sequence[RescueOutcome], untouched: Sequence[tuple[DeviceFreeze, str]] = ()
+    outcomes: Sequence[RescueOutcome], untouched: Sequence[tuple[DeviceFreeze, str]], *, seen_all: bool
 ) -> dict[str, Any]:
-    """What rescues came to, and the freezes about which nothing was done, each with the reason."""
+    """What rescues came to, and the freezes about which nothing was done, each with the reason.
+
+    `seen_all`: whether nothing else can be frozen.
+    """
     return {
         "frozen": bool(outcomes or untouched),
+        "seen_all": seen_all,
         "recovered": not untouched and all(outcome.recovered for outcome in outcomes),
         "untouched": [{**freeze_record(freeze), "why": why} for freeze, why in untouched],
         "freezes": [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ioflusher.support.text import counted, printable
@@ -194,22 +194,18 @@ def _red(wrong: object) -> str:
 def _alarms(told: Sequence[tuple[float, ToldAlarm]]) -> list[RenderableType]:
     if not told:
         return [Text("no alarm so far", style="dim")]
-    lines: list[RenderableType] = []
+    lines = Table.grid(Column(no_wrap=True), Column(), padding=(0, 1, 0, 0))
     for when, each in reversed(told):
-        clock = datetime.fromtimestamp(when).strftime("%H:%M:%S")
+        kind = each.alarm.kind.value
         stall = each.alarm.kind is AlarmKind.STALL
-        lines.append(
-            Text.assemble(
-                f"{clock} ",
-                (each.alarm.kind.value.upper() if stall else each.alarm.kind.value, _style(stall)),
-                f": {printable(each.what)}",
-            )
+        lines.add_row(
+            datetime.fromtimestamp(when).strftime("%H:%M:%S"),
+            Text.assemble((kind.upper() if stall else kind, _style(stall)), f": {printable(each.what)}"),
         )
-        lines.append(Text(f"         {printable(each.advice)}", style="cyan"))
-        if each.stack:
-            frames = each.stack.strip().splitlines()
-            lines += [Text(f"         {printable(frame)}", "dim") for frame in frames[:STACK_LINES]]
-    return lines
+        lines.add_row("", Text(printable(each.advice), style="cyan"))
+        for frame in (each.stack or "").strip().splitlines()[:STACK_LINES]:
+            lines.add_row("", Text(printable(frame), "dim"))
+    return [lines]
 
 
 def _style(stall: bool) -> str:
