@@ -39,6 +39,7 @@ from tests.rescue.stage import (
 
 STALLED_S = 1.0
 UNTOUCHED_S = 10.0  # for which a freeze that nobody ends is watched
+UBLK_CHUNKS = 192  # as the scenario's own work: with fewer it may go through
 ANSWER = Path("/run/rescue.json")
 COPY = "/store/copy"
 SERVER = (sys.executable, "-m", "ioflusher.lab.daemons.nbd", "--store", COPY, "--unix")
@@ -176,6 +177,16 @@ def rescue(stage: Stage, rounds: int) -> None:
     for number in range(rounds):
         ended(stage, number, "--stalled", "3")
         stage.make_ready()
+
+
+def once(stage: Stage, rounds: int) -> None:
+    """`rescue --now` ends the scenario's own freeze; then the file system is checked: the last part."""
+    if stage.device.startswith("/dev/ublk"):
+        stage.chunks = UBLK_CHUNKS
+    ended(stage, 0, "--stalled", "3")
+    subprocess.run(("umount", stage.directory), check=False)
+    checked = subprocess.run(("e2fsck", "-f", "-n", stage.device), capture_output=True, text=True)
+    say("checked", status=checked.returncode, said=checked.stdout.splitlines()[-1:])
 
 
 def ended(stage: Stage, number: int, *options: str) -> None:
@@ -354,7 +365,7 @@ def ublk_recovery(stage: Stage, rounds: int) -> None:
         name = Path(stage.device).name
         stage.daemons, stage.requests = [first.pid], DeviceRequests(name)
         subprocess.run(("mount", stage.device, stage.directory), check=True)
-        stage.chunks = 192  # as the scenario's own work
+        stage.chunks = UBLK_CHUNKS
         number = name.removeprefix("ublkb")
         with subprocess.Popen([*argv, "--recover", number], stdout=subprocess.PIPE) as second:
             assert second.stdout is not None
@@ -594,6 +605,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "guard": guard,
     "pressure": pressure,
     "rescue": rescue,
+    "once": once,
     "device-timeout": device_timeout,
     "share": share,
     "store-share": store_share,

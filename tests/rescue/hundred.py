@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCENARIO = "ext4-on-nbd-throttled"
 
 
-def play(*parts: str, scenario: str = SCENARIO, timeout_s: float = 600.0) -> list[Any]:
+def play(*parts: str, scenario: str = SCENARIO, kernel: str = "", timeout_s: float = 600.0) -> list[Any]:
     """Play these parts of guest_freezes.py in one guest; the JSON that it printed."""
     script = f"cd {ROOT}; export PYTHONPATH={ROOT}/src:{ROOT}\n"
     script += f"exec {sys.executable} -m tests.rescue.guest_freezes {' '.join(parts)}\n"
@@ -37,6 +37,7 @@ def play(*parts: str, scenario: str = SCENARIO, timeout_s: float = 600.0) -> lis
         scenario,
         "--timeout",
         f"{timeout_s:g}",
+        *(("--kernel", kernel) if kernel else ()),
         stdin=script.encode(),
         timeout=timeout_s + 200,
     )
