@@ -102,15 +102,15 @@ class Disk(Backend):
 
 
 class OwnMemory(Disk):
-    """The same, received into and sent from its own memory."""
+    """The same, received into and sent from its own memory, as far as that reaches after a RESIZE."""
 
     memory = memoryview(bytearray(SIZE))
 
-    def memory_at(self, offset: int, length: int) -> memoryview:
-        return self.memory[offset : offset + length]
+    def memory_at(self, offset: int, length: int) -> memoryview | None:
+        return self.memory[offset : offset + length] if offset + length <= SIZE else None
 
     def memory_for(self, offset: int, length: int) -> memoryview | None:
-        return self.memory[offset : offset + length] if offset & 1 else None
+        return self.memory_at(offset, length) if offset & 1 else None
 
 
 class Coarse(Disk):
