@@ -1,11 +1,14 @@
 """Requests held against an export and done by a back end, without sockets."""
 
 import errno
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from ioflusher.errors import IoflusherError
 from ioflusher.nbd.backends import Backend, Extent, MemoryBackend
+from ioflusher.nbd.errors import RemoteProtocolError
 from ioflusher.nbd.protocol.exports import BlockSize, Export
 from ioflusher.nbd.protocol.extents import BASE_ALLOCATION, MetaContext
 from ioflusher.nbd.protocol.messages import Reply, Request
@@ -209,6 +212,77 @@ def test_what_an_export_promises() -> None:
     memory = always | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_WRITE_ZEROES | flag.SEND_FAST_ZERO
     assert export_of(MemoryBackend(1), "", MAX_PAYLOAD).flags == memory
     assert export_of(Recording(), "", MAX_PAYLOAD).flags == memory | flag.SEND_TRIM
+
+
+@pytest.mark.parametrize(
+    ("can", "promised"),
+    [
+        ({"can_flush"}, "SEND_FLUSH"),
+        ({"can_zero", "can_fast_zero", "can_trim", "can_resize"}, ""),
+        ({"can_write"}, "-READ_ONLY"),
+        ({"can_write", "can_fast_zero"}, "-READ_ONLY"),
+        ({"can_write", "can_zero"}, "-READ_ONLY SEND_WRITE_ZEROES"),
+        ({"can_write", "can_zero", "can_fast_zero"}, "-READ_ONLY SEND_WRITE_ZEROES SEND_FAST_ZERO"),
+        ({"can_write", "can_flush"}, "-READ_ONLY SEND_FLUSH SEND_FUA"),
+        ({"can_write", "can_trim"}, "-READ_ONLY SEND_TRIM"),
+        ({"can_write", "can_resize"}, "-READ_ONLY"),
+    ],
+)
+def test_nothing_is_promised_alone(can: set[str], promised: str) -> None:
+    """What changes an export needs one that can be written; FUA a flush; fast zeroing zeroing. No resizing
+    that was not asked for."""
+    backend = ReadOnly()
+    for ability in can:
+        setattr(backend, ability, True)
+    flag = TransmissionFlag
+    expected = flag.HAS_FLAGS | flag.SEND_DF | flag.CAN_MULTI_CONN | flag.READ_ONLY
+    for name in promised.split():
+        expected ^= flag[name.removeprefix("-")]
+    assert export_of(backend, "", MAX_PAYLOAD).flags == expected
+
+
+@pytest.mark.parametrize("command", [Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES])
+def test_a_read_only_export_of_what_can_be_written(command: Cmd) -> None:
+    """The export counts, whatever its back end could do."""
+    backend = Recording()
+    served = service(backend)
+    served.export = replace(served.export, flags=served.export.flags | TransmissionFlag.READ_ONLY)
+    assert requests.answer(ask(command, 0, 1), served, memoryview(bytearray(1)))[0] == errno.EPERM
+    assert backend.log == []
+
+
+def test_who_is_asked_for_holes() -> None:
+    """A back end that says where they are, and says it quickly."""
+
+    class Slow(Recording):
+        quick_extents = False
+
+    assert requests.leaves_out_holes(Recording())
+    assert not requests.leaves_out_holes(ReadOnly())
+    assert not requests.leaves_out_holes(Slow())
+
+
+def test_an_announced_payload_is_waited_for_up_to_the_limit() -> None:
+    """With extended headers a longer one ends the connection; without them nothing announces any."""
+    served = service(Recording())
+    requests.check_payload(MAX_PAYLOAD + 1, served)
+    served.negotiated = Negotiated(True, True)
+    requests.check_payload(MAX_PAYLOAD, served)
+    with pytest.raises(RemoteProtocolError, match="8193 bytes; at most 8192"):
+        requests.check_payload(MAX_PAYLOAD + 1, served)
+
+
+def test_so_many_extents_in_one_answer() -> None:
+    """The client asks again behind the last one."""
+
+    class Dotted(Recording):
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            return (Extent(1, number & 1) for number in range(length))
+
+    backend = Dotted()
+    served = Service(export_of(backend, "", MAX_PAYLOAD), backend, BOTH)
+    views = requests.answer(narrow(SIZE, 3), served, memoryview(b""))[1]
+    assert [len(view) for view in views] == [40 + 4096 * 16]
 
 
 def test_a_dropped_payload_is_refused_whatever_else_holds() -> None:

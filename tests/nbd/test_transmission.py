@@ -189,6 +189,20 @@ def test_a_long_read_has_its_holes_as_holes(waits: bool) -> None:
 
 
 @both_ways
+def test_a_read_must_be_long_to_be_cut(waits: bool) -> None:
+    """From 64 KiB on holes are left out."""
+    start = Sparse.hole.start - 4
+    backend = Sparse(waits=waits)
+    with transmission(backend, STRUCTURED) as sock:
+        sock.sendall(Request(Cmd.READ, 0, 1, start, (64 << 10) - 1).pack())
+        assert chunk(sock)[:2] == (LAST, ReplyType.OFFSET_DATA)
+        assert backend.asked_for_holes == 0
+        sock.sendall(Request(Cmd.READ, 0, 2, start, 64 << 10).pack())
+        assert chunk(sock)[:2] == (0, ReplyType.OFFSET_DATA)
+        assert chunk(sock)[:2] == (LAST, ReplyType.OFFSET_HOLE)
+
+
+@both_ways
 def test_a_long_read_beside_a_hole_is_one_chunk(waits: bool) -> None:
     """The hole begins where the READ ends, and ends where the next one begins."""
     length = 128 << 10
