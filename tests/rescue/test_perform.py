@@ -169,6 +169,47 @@ def test_one_that_fails_is_said_and_the_next_has_its_turn(
     assert log == ["do a", "do b", "undo b"]
 
 
+@pytest.mark.parametrize(("moment", "completed"), [("_wait", 10), ("_settle", 11)])
+def test_what_was_changed_is_put_back_where_a_signal_ends_it(
+    device: Device,
+    end: Callable[..., tuple[RescueOutcome, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    completed: int,
+) -> None:
+    """While it waits for a request, or for the device to catch up: nobody has to know what it was before."""
+    undone = []
+
+    def undo(self: Trick) -> str:
+        undone.append(self._name)
+        return "done"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trick, "undo", undo)
+    monkeypatch.setattr(Rescue, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        end(("a", lambda: device.set(completed, 0)), ("b", lambda: None))
+    assert undone == ["a"]
+
+
+def test_what_cannot_be_put_back_is_said(
+    device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to type; the others are put back all the same."""
+
+    def undo(self: Trick) -> str:
+        if self._name == "b":
+            raise RescueError("read-only")
+        return f"{self._name} undone"
+
+    monkeypatch.setattr(Trick, "undo", undo)
+    outcome, _ = end(("a", lambda: None), ("b", lambda: device.set(11, 0)))
+    assert outcome.left == ("b: read-only; put it back by: undo b",)
+    assert outcome.put_back == ("a undone",)
+
+
 def test_one_that_hangs_holds_nobody_up(
     device: Device, end: Callable[..., tuple[RescueOutcome, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

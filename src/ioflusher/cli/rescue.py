@@ -11,9 +11,10 @@ import click
 
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.file_parameters import InputFile
+from ioflusher.cli.interruption import heed_signals
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.source import machines_from, read_standard_input, snapshot_option
-from ioflusher.support.text import did_you_mean
+from ioflusher.support.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from ioflusher.machine.graph.analysis import Analysis
@@ -62,7 +63,9 @@ LARGEST_BYTES = 64 << 20
     help="An alarm of `ioflusher watch`, as JSON, or a recording: its last stall.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
 def rescue(
+    context: click.Context,
     devices: tuple[str, ...],
     mode: str,
     allow_loss: tuple[str, ...],
@@ -94,6 +97,7 @@ def rescue(
             raise click.UsageError(
                 "--now is for this machine: it takes no --snapshot, --diagnosis or --alarm"
             )
+        heed_signals(context)
         sys.exit(end_freezes(names, allowed, only, stalled, as_json))
     if allowed:
         raise click.UsageError("--allow-loss is for --now")
@@ -232,6 +236,10 @@ def end_freezes(
         if not as_json:
             click.echo(step_outcome_line(outcome))
 
+    def told_back(line: str) -> None:
+        if not as_json:
+            click.echo(printable(line))
+
     for freeze in find_freezes(served, seconds=stalled):
         if not freeze.certain and freeze.device.name not in allowed and not only:
             untouched.append((freeze, f"{freeze.reason}; nothing is done"))
@@ -245,7 +253,7 @@ def end_freezes(
         most = Loss.DEVICE if freeze.device.name in allowed else Loss.NOTHING
         planned = plan(freeze, analysis.snapshot.memory, only=only)
         try:
-            with closing(Rescue(planned, most=most, told=told)) as performed:
+            with closing(Rescue(planned, most=most, told=told, told_back=told_back)) as performed:
                 outcomes.append(performed.end())
         except RescueError as error:
             untouched.append((freeze, str(error)))

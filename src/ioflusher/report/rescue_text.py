@@ -65,12 +65,8 @@ def step_outcome_line(outcome: StepOutcome) -> str:
 
 
 def outcome_lines(outcome: RescueOutcome) -> Iterator[str]:
-    """How it ended; the actions have been told one by one."""
+    """How it ended; the actions have been told one by one, and what was put back."""
     path = printable(outcome.plan.freeze.device.path)
-    for words in outcome.put_back:
-        yield f"put back: {printable(words)}"
-    for words in outcome.left:
-        yield f"NOT put back: {printable(words)}"
     if not outcome.recovered:
         yield f"{path} still stands still"
         return

@@ -98,6 +98,7 @@ class Rescue:
         settle_s: seconds after which what was changed is put back in any case.
         actions: those that the plan was made of.
         told: is called with each action's outcome as soon as it is known.
+        told_back: is called with a line for what was put back, or could not be.
         root: of the machine whose device is watched.
 
     Raises:
@@ -112,11 +113,13 @@ class Rescue:
         settle_s: float = SETTLE_S,
         actions: tuple[RescueAction, ...] = ACTIONS,
         told: Callable[[StepOutcome], None] = lambda outcome: None,
+        told_back: Callable[[str], None] = lambda line: None,
         root: Path = Path("/"),
     ) -> None:
         self._plan = plan
         self._settle_s = settle_s
         self._told = told
+        self._told_back = told_back
         self._outcomes: list[StepOutcome] = []
         self._requests = DeviceRequests(plan.freeze.device.name, root)
         self._ready: list[_Ready] = []
@@ -134,11 +137,29 @@ class Rescue:
             self._ready.append(_Ready(step, prepared, Worker(step.action)))
 
     def end(self) -> RescueOutcome:
-        """Do it; returns once the device has caught up and all is put back, or nothing more may be done."""
-        begun = time.monotonic()
+        """Do it; returns once the device has caught up and all is put back, or nothing more may be done.
+
+        Where a signal ends it, what was changed is put back, too.
+
+        Raises:
+            RescueError: the device vanished before anything was done.
+        """
         before, _ = self._requests.read()
-        ended_after: float | None = None
         done: list[_Ready] = []
+        put_back: tuple[str, ...] = ()
+        left: tuple[str, ...] = ()
+        try:
+            seconds = self._do(before, done)
+        finally:
+            put_back, left = self._put_back(done)
+        recovered = seconds is not None
+        again = recovered and self._stands_still()
+        return RescueOutcome(self._plan, tuple(self._outcomes), recovered, seconds, put_back, left, again)
+
+    def _do(self, before: int, done: list[_Ready]) -> float | None:
+        """One action after the other, those that were begun into `done`; seconds to the first request."""
+        begun = time.monotonic()
+        ended_after: float | None = None
         for ready in sorted(self._ready, key=lambda ready: not ready.step.background):
             if ended_after is not None:
                 self._tell(StepOutcome(ready.step, StepResult.NOT_NEEDED))
@@ -157,17 +178,7 @@ class Rescue:
         if ended_after is not None:
             self._settle(done)
         self._tell_of_background(done)
-        put_back, left = self._put_back(done)
-        recovered = ended_after is not None
-        return RescueOutcome(
-            self._plan,
-            tuple(self._outcomes),
-            recovered,
-            ended_after,
-            tuple(put_back),
-            tuple(left),
-            recovered and self._stands_still(),
-        )
+        return ended_after
 
     def close(self) -> None:
         """Give up what was loaded."""
@@ -257,7 +268,7 @@ class Rescue:
             except (IoflusherError, OSError) as error:
                 self._tell(StepOutcome(ready.step, StepResult.FAILED, str(error)))
 
-    def _put_back(self, done: list[_Ready]) -> tuple[list[str], list[str]]:
+    def _put_back(self, done: list[_Ready]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Undo what was done, the last first; and what could not be undone."""
         put_back: list[str] = []
         left: list[str] = []
@@ -268,15 +279,23 @@ class Rescue:
                 ready.future.result(0)
             if ready.future.done() and ready.future.exception() is not None:
                 continue  # it put itself back
-            try:
-                if words := ready.worker.begin(ready.prepared.undo).result(DO_S):
-                    put_back.append(words)
-            except NotYet:
-                by_hand = "; ".join(ready.step.undo or ready.step.commands[-1:]) or "nothing to undo"
-                left.append(f"{ready.step.action} hangs: {by_hand}")
-            except (IoflusherError, OSError) as error:
-                left.append(f"{ready.step.action}: {error}; put it back by: {'; '.join(ready.step.undo)}")
-        return put_back, left
+            words, back = self._undo(ready)
+            if words:
+                (put_back if back else left).append(words)
+                self._told_back(f"put back: {words}" if back else f"NOT put back: {words}")
+        return tuple(put_back), tuple(left)
+
+    def _undo(self, ready: _Ready) -> tuple[str, bool]:
+        """What was put back, and whether it was; "" for nothing that had to be."""
+        step = ready.step
+        try:
+            return ready.worker.begin(ready.prepared.undo).result(DO_S), True
+        except NotYet:
+            by_hand = "; ".join(step.undo or step.commands[-1:]) or "nothing to undo"
+            return f"{step.action} hangs: {by_hand}", False
+        except (IoflusherError, OSError) as error:
+            by_hand = "; put it back by: " + "; ".join(step.undo) if step.undo else ""
+            return f"{step.action}: {error}{by_hand}", False
 
     def _stands_still(self) -> bool:
         """Whether requests are in flight and none completes within the time that tells."""

@@ -320,6 +320,7 @@ class Guard:
                 settle_s=self._settings.settle_s,
                 actions=self._actions,
                 told=self._told,
+                told_back=self._say,
                 root=self._root,
             )
             with contextlib.closing(rescue):
@@ -341,13 +342,12 @@ class Guard:
             if outcome.seconds is not None
             else f"{path} still stands still"
         )
+        self._say(words)
         lines = [
             words,
             *(f"put back: {t}" for t in outcome.put_back),
             *(f"NOT put back: {t}" for t in outcome.left),
         ]
-        for line in lines:
-            self._say(line)
         self._keeping.keep(lines, lines)
         now = time.monotonic()
         device.quiet_until = now + (self._settings.stalled_s if outcome.recovered else AGAIN_S)
