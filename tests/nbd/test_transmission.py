@@ -458,25 +458,34 @@ def test_a_mistake_of_a_back_end_ends_its_connection(caplog: pytest.LogCaptureFi
     assert "KeyError: 'bug'" in caplog.text
 
 
+class Looks:
+    """Takes the place of poll(2); `answers` are what it finds, nothing when they are used up."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self.answers: list[bool] = []
+
+    def register(self, sock: socket.socket, events: int) -> None:
+        assert events == select.POLLIN
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        self.asked.append(timeout)
+        return [(0, select.POLLIN)] if self.answers and self.answers.pop(0) else []
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    its = Looks()
+    monkeypatch.setattr("ioflusher.nbd.server.in_turn.select.poll", lambda: its)
+    return its
+
+
 @pytest.mark.parametrize(
-    ("connections", "in_one_receive", "looks"),
-    [(1, 1, 2 * LOOKS), (1, FEW, 2 * LOOKS), (1, FEW + 1, LOOKS), (2, 1, 0)],
+    ("connections", "in_one_receive", "times"), [(1, 1, 2), (1, FEW, 2), (1, FEW + 1, 1), (2, 1, 0)]
 )
-def test_who_looks_before_sleeping(
-    monkeypatch: pytest.MonkeyPatch, connections: int, in_one_receive: int, looks: int
-) -> None:
-    """A connection that is alone, at first and after a receive of few requests; the client sends no more."""
-    found: list[float] = []
-
-    class Poll:
-        def register(self, sock: socket.socket, events: int) -> None:
-            assert events == select.POLLIN
-
-        def poll(self, timeout: float) -> list[object]:
-            found.append(timeout)
-            return []
-
-    monkeypatch.setattr("ioflusher.nbd.server.in_turn.select.poll", Poll)
+def test_who_looks_before_sleeping(looks: Looks, connections: int, in_one_receive: int, times: int) -> None:
+    """A connection that is alone, at first and after a receive of few requests; until it finds something."""
+    looks.answers = ([False] * (LOOKS - 1) + [True]) * 2
     backend = Sparse(waits=False)
     service = Service(export_of(backend, "", LONGEST), backend, SIMPLE)
     mine, theirs = socket.socketpair()
@@ -486,4 +495,24 @@ def test_who_looks_before_sleeping(
         peers = range(connections)
         InTurn(theirs, service, memoryview(bytearray(LONGEST)), Tally(), threading.Event(), peers).run()
         assert len(receive(mine, in_one_receive * 20)) == in_one_receive * 20
-    assert found == [0] * looks, "each look returns at once"
+    assert looks.asked == [0] * times * LOOKS, "each look returns at once"
+
+
+def test_who_looks_in_vain_looks_seldom(looks: Looks) -> None:
+    """Before the 1st, 3rd, 7th and 15th receive; once it has found something, before the next one again."""
+
+    def ask(requests: int, looked: int) -> None:
+        """So many requests, one after the other; then it has looked so often, maybe a moment later."""
+        for _ in range(requests):
+            sock.sendall(Request(Cmd.READ, 0, 1, 0, 4).pack())
+            receive(sock, 20)
+        deadline = time.monotonic() + 20
+        while len(looks.asked) < looked and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(looks.asked) == looked
+
+    with transmission(Sparse(waits=False), SIMPLE) as sock:
+        ask(0, LOOKS)
+        ask(13, 3 * LOOKS)
+        looks.answers = [True, True]
+        ask(2, 3 * LOOKS + 2)

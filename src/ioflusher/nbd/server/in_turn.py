@@ -50,6 +50,9 @@ PRESENT: Final = 2 << 20
 # being woken takes longer, for the client as well, whose next request is most often here within that time.
 # With several connections another thread would use it better.
 LOOKS: Final = 20
+# Where it looks in vain, as it does while the client shares its processor, it lets receives pass before it
+# looks again, each time twice as many, and so many at most.
+MOST_SKIPPED: Final = 63
 FEW: Final = 4  # requests of one receive; after more it sleeps at once, as others may want the processor
 _READ = int(Cmd.READ)  # members of an enumeration are slower
 _ZERO = int(BlockState.ZERO)
@@ -114,6 +117,7 @@ class InTurn:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         look, seen, peers = poll.poll, 0, self._peers
+        skip = vain = 0  # receives before which it does not look, since it looked in vain
 
         try:
             for request in stream.requests(sock.recv_into):
@@ -126,9 +130,15 @@ class InTurn:
                     if stopping():
                         return
                     if reads + writes - seen <= FEW and len(peers) < 2:
-                        for _ in range(LOOKS):
-                            if look(0):
-                                break
+                        if skip:
+                            skip -= 1
+                        else:
+                            for _ in range(LOOKS):
+                                if look(0):
+                                    vain = 0
+                                    break
+                            else:
+                                skip = vain = min(2 * vain + 1, MOST_SKIPPED)
                     seen = reads + writes
                     continue
                 head, cookie, offset, length = request
