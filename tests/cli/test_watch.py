@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.cli.program import DEADLINE, PROGRAM, call, environment_with, start
 
 from ioflusher.watch.record import read_recording
+from ioflusher.watch.sample import MemorySample
 
 # the watch of tests/watch/guest_watch.py: quiet, near misses, 20 s of a freeze, and the end of it
 RECORDING = Path(__file__).parent.parent / "watch" / "recordings" / "frozen-nbd.jsonl"
+MEMORY_FIELDS = [field.name for field in fields(MemorySample)]
 
 
 @pytest.mark.live
@@ -63,7 +66,10 @@ def test_replay() -> None:
     assert "balance_dirty_pages+0x3e7/0x9d0" in ended.stdout
     assert "ioflusher rescue --plan /dev/nbd0" in ended.stdout
     ended = call("watch", "replay", "-", "--json", stdin=RECORDING.read_bytes())
-    assert ended.stdout.encode() == b"".join(RECORDING.read_bytes().splitlines(keepends=True)[1:])
+    recorded = [json.loads(line) for line in RECORDING.read_text().splitlines()[1:]]
+    for line in recorded:  # of a version that did not keep what vm.* says: unknown
+        line["sample"]["memory"] = {**dict.fromkeys(MEMORY_FIELDS), **line["sample"]["memory"]}
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == recorded
 
 
 def test_a_torn_recording(tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay, SeenIn
-from ioflusher.rescue.recorded import freezes_of_alarm, freezes_of_diagnosis, freezes_of_snapshot
+from ioflusher.rescue.recorded import (
+    freezes_of_alarm,
+    freezes_of_diagnosis,
+    freezes_of_snapshot,
+    memory_of_alarm,
+)
 from tests.audit.machines import BARE, DEVICE, SWAP_ON_NBD, WELL, machine, threads
 from tests.cli.program import call
 from tests.rescue.freezes import NBD0, THROTTLED
@@ -161,6 +166,33 @@ def test_a_recording_has_its_last_stall(tmp_path: Path) -> None:
     heading = tmp_path / "short.record"
     heading.write_text(RECORDING.read_text().splitlines()[0] + "\n")
     assert "expected an alarm of `ioflusher watch`" in call("rescue", "--alarm", heading).stderr
+
+
+def test_a_line_of_watch_has_the_figures_of_memory(tmp_path: Path) -> None:
+    """So the dirty limits can be raised, and put back; without them that is not planned, and said why."""
+    line = json.loads(
+        next(line for line in RECORDING.read_text().splitlines() if '"stall"' in line and '"sample"' in line)
+    )
+    assert memory_of_alarm(line["alarms"][0]) == Memory()
+    line["sample"]["memory"] |= {
+        "dirty_bytes": 8 << 20,
+        "dirty_background_bytes": 4 << 20,
+        "dirty_ratio": 0,
+        "dirty_background_ratio": 0,
+    }
+    memory = memory_of_alarm(line)
+    assert (memory.dirty_bytes, memory.total_kib) == (8 << 20, line["sample"]["memory"]["total_kib"])
+    file = tmp_path / "line.json"
+    file.write_text(json.dumps(line))
+    planned = call("rescue", "--plan", "--alarm", file)
+    assert (planned.status, planned.stderr) == (1, "")
+    assert "1. dirty-limits (loses nothing)" in planned.stdout
+    assert "echo 8388608 > /proc/sys/vm/dirty_bytes" in planned.stdout
+    del line["sample"]
+    file.write_text(json.dumps(line))
+    planned = call("rescue", "--plan", "--alarm", file)
+    assert "not dirty-limits: the machine's dirty limits and dirty pages are not known" in planned.stdout
+    assert "without --snapshot the machine's figures are not known" in planned.stderr
 
 
 @pytest.mark.parametrize("record", [{}, {**ALARM, "kind": "near miss"}, {**ALARM, "pid": "x"}])

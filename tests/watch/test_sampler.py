@@ -45,6 +45,8 @@ def root(tmp_path: Path) -> Path:
     put(tmp_path, "proc/vmstat", "nr_free_pages 1000\nnr_dirty 10\nnr_writeback 5\nnr_dirty_threshold 200\n")
     put(tmp_path, "proc/meminfo", "MemTotal:  8000 kB\nSwapTotal:   100 kB\n")
     put(tmp_path, "proc/zoneinfo", "  pages free     1000\n        min      30\n        low      40\n")
+    for name, value in {"min_free_kbytes": 8192, "dirty_bytes": 8 << 20, "dirty_ratio": 0}.items():
+        put(tmp_path, f"proc/sys/vm/{name}", f"{value}\n")
     put(tmp_path, "proc/pressure/memory", "some avg10=1.00 avg60=0.00 avg300=0.00 total=2500000\n")
     put_device(tmp_path, 100, 2)
     return tmp_path
@@ -69,7 +71,7 @@ def test_all_of_it(root: Path) -> None:
     assert found.notes == ("reclaim and throttling are only sampled: no tracefs here",)
     assert found.memory == MemorySample(
         total_kib=8000, free_kib=4000, min_kib=120, low_kib=160, dirty_kib=40, writeback_kib=20,
-        dirty_limit_kib=800, swap_total_kib=100,
+        dirty_limit_kib=800, swap_total_kib=100, min_free_kib=8192, dirty_bytes=8 << 20, dirty_ratio=0,
     )  # fmt: skip
     (pressure,) = found.pressure
     assert (pressure.resource, pressure.kind, pressure.avg10, pressure.total_s) == (

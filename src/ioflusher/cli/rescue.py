@@ -119,7 +119,12 @@ def recorded_plans(
     """Plans for what was recorded."""
     from ioflusher.machine.snapshot import Memory
     from ioflusher.rescue.plan import plan
-    from ioflusher.rescue.recorded import freezes_of_alarm, freezes_of_diagnosis, freezes_of_snapshot
+    from ioflusher.rescue.recorded import (
+        freezes_of_alarm,
+        freezes_of_diagnosis,
+        freezes_of_snapshot,
+        memory_of_alarm,
+    )
     from ioflusher.rescue.served import served_devices
 
     if len(snapshots) > 1 and (diagnosis or alarm):
@@ -138,8 +143,10 @@ def recorded_plans(
     if diagnosis is not None:
         freezes += freezes_of_diagnosis(read_json(diagnosis, read_input(diagnosis)), served)
     if alarm is not None:
-        freezes += freezes_of_alarm(last_alarm(alarm), served)
-    if not machines:
+        record = last_alarm(alarm)
+        freezes += freezes_of_alarm(record, served)
+        memory = memory if machines else memory_of_alarm(record)
+    if memory == Memory():
         remark("without --snapshot the machine's figures are not known, and fewer actions can be planned")
     return tuple(plan(f, memory, only=only) for f in freezes if not names or f.device.name in names)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
 from ioflusher.kernel.stall import SelfWait
@@ -128,6 +129,16 @@ def freezes_of_alarm(
     way = FreezeWay(wait) if wait in _WAITS else FreezeWay.UNKNOWN
     reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
     return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
+
+
+def memory_of_alarm(record: Mapping[str, Any]) -> Memory:
+    """The machine's figures beside the alarms in a line of `watch --json`; an alarm alone has none."""
+    sample = record.get("sample")
+    figures = sample.get("memory") if isinstance(sample, Mapping) else None
+    if not isinstance(figures, Mapping):
+        return Memory()
+    names = [field.name for field in fields(Memory)]
+    return Memory(**{name: figures[name] for name in names if isinstance(figures.get(name), int)})
 
 
 def _stall_in(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -133,6 +133,8 @@ class MemorySample:
         free_kib, dirty_kib, writeback_kib: nr_free_pages, nr_dirty, nr_writeback of /proc/vmstat.
         dirty_limit_kib, dirty_background_kib: nr_dirty_threshold and nr_dirty_background_threshold there.
         min_kib, low_kib, high_kib: watermarks of all zones of /proc/zoneinfo together.
+        min_free_kib, dirty_bytes, dirty_background_bytes, dirty_ratio, dirty_background_ratio: vm.*; who ends
+            a freeze changes them, and has to put them back.
     """
 
     total_kib: int | None = None
@@ -147,6 +149,11 @@ class MemorySample:
     dirty_background_kib: int | None = None
     swap_total_kib: int | None = None
     swap_free_kib: int | None = None
+    min_free_kib: int | None = None
+    dirty_bytes: int | None = None
+    dirty_background_bytes: int | None = None
+    dirty_ratio: int | None = None
+    dirty_background_ratio: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from ioflusher.kernel.stall import RequestAge, SelfWait
 from ioflusher.kernel.status import parse_status
 from ioflusher.kernel.task import Thread, parse_start_time
 from ioflusher.kernel.watermarks import Watermarks, parse_vmstat, parse_zoneinfo
-from ioflusher.machine.collect.kept import KeptFile
+from ioflusher.machine.collect.kept import KeptFile, KeptTree
 from ioflusher.machine.collect.proc_files import read_small
+from ioflusher.machine.collect.system import read_memory
 from ioflusher.machine.collect.threads import read_threads
+from ioflusher.machine.snapshot import Memory
 from ioflusher.watch.daemons import WatchedDaemon
 from ioflusher.watch.instance import TRACEFS
 from ioflusher.watch.kernel_counts import Counted, KernelCounts
@@ -39,7 +41,7 @@ from ioflusher.watch.thread_counts import ThreadCounts
 RESOURCES = ("memory", "io", "cpu")
 MOST_THREADS = 10_000  # of one daemon
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
-# /proc/zoneinfo is long where there are many processors, and watermarks move seldom
+# /proc/zoneinfo is long where there are many processors, and watermarks and vm.* move seldom
 _WATERMARKS_S = 10.0
 
 
@@ -90,7 +92,9 @@ class Sampler:
         self._meminfo = KeptFile(root / "proc/meminfo")
         self._zoneinfo = KeptFile(root / "proc/zoneinfo")
         self._pressure = {name: KeptFile(root / "proc/pressure" / name) for name in RESOURCES}
+        self._tree = KeptTree(root)
         self._marks = Watermarks()
+        self._limits = Memory()
         self._marks_at = -1e9
         self._devices: dict[str, _Device] = {}
         self._daemons: dict[tuple[int, int], _Daemon] = {}
@@ -215,6 +219,7 @@ class Sampler:
     def _memory(self, now: float) -> MemorySample:
         if now - self._marks_at >= _WATERMARKS_S:
             self._marks, self._marks_at = parse_zoneinfo(self._zoneinfo.read() or b""), now
+            self._limits = read_memory(self._tree)
         counters = parse_vmstat(self._vmstat.read() or b"")
         info = parse_meminfo(self._meminfo.read() or b"")
         return MemorySample(
@@ -230,6 +235,11 @@ class Sampler:
             dirty_background_kib=_kib(counters.nr_dirty_background_threshold),
             swap_total_kib=info.swap_total_kib,
             swap_free_kib=info.swap_free_kib,
+            min_free_kib=self._limits.min_free_kib,
+            dirty_bytes=self._limits.dirty_bytes,
+            dirty_background_bytes=self._limits.dirty_background_bytes,
+            dirty_ratio=self._limits.dirty_ratio,
+            dirty_background_ratio=self._limits.dirty_background_ratio,
         )
 
     def _pressures(self) -> Iterable[PressureSample]:
@@ -240,6 +250,7 @@ class Sampler:
     def close(self) -> None:
         """Let all files go, and have the kernel count no more."""
         self.watch(())
+        self._tree.close()
         for file in (self._vmstat, self._meminfo, self._zoneinfo, *self._pressure.values()):
             file.close()
         if self._counts is not None:
