@@ -154,7 +154,7 @@ def test_a_device_is_named_after_a_file_system_or_not_at_all() -> None:
 def test_a_thread_that_lost_the_processor_on_its_way_to_sleep_waits() -> None:
     """preempt_schedule_notrace() inside schedule() hides no lock."""
     episodes = {episode.kind: episode for episode in diagnosis("neg_cma_drain_wireless").episodes}
-    assert episodes[Kind.LOCK_WAIT].sentence == "it waits for a lock, outside memory reclaim"
+    assert episodes[Kind.LOCK_WAIT].sentence == "it waits for a lock of cfg80211, outside memory reclaim"
 
 
 def test_who_waits_for_shrinkers_waits_for_the_one_that_the_log_shows() -> None:

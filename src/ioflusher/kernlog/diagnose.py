@@ -105,7 +105,7 @@ class Diagnoser:
     def _take_report(self, report: TaskReport) -> None:
         self._reports += 1
         body = dissect(report.frames, report.comm)
-        if report.io_wait and body.wait is Wait.UNKNOWN:
+        if report.io_wait and body.wait in (Wait.UNKNOWN, Wait.SUBSYSTEM):
             body = replace(body, wait=Wait.IO)
         served = self._facts.served_by(report.pid)
         case = Case(report, body, asker_of(report, body, self._daemons, served))

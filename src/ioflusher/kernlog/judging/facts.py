@@ -6,8 +6,10 @@ from ioflusher.kernlog.judging.findings import Case
 from ioflusher.kernlog.records import DeviceServer, Event, EventKind, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Daemon, daemon_named
+from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
+from ioflusher.kernlog.stacks.things import Thing
 
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
@@ -37,6 +39,7 @@ class Facts:
         killed: the processes that the OOM killer chose.
         victims: those of them that it chose because the machine's memory was short, not a memory cgroup's.
         stalled: the tasks, by number or name, of which the kernel said that their allocation does not end.
+        threads: what the kernel's own threads of the log bring about.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
 
@@ -49,6 +52,7 @@ class Facts:
     killed: set[int] = field(default_factory=set)
     victims: set[int] = field(default_factory=set)
     stalled: set[int | str] = field(default_factory=set)
+    threads: set[Thing] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
     def learn_case(self, case: Case) -> None:
@@ -56,6 +60,8 @@ class Facts:
         body = case.body
         self._remember_families((*families(body.inner), *families(body.outer)))
         self.kswapd_idle |= body.reclaim is Reclaim.KSWAPD and body.wait is Wait.IDLE
+        if (thread := kernel_thread_named(case.report.comm)) and thread.gives:
+            self.threads.add(thread.gives)
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
         if taken := next((name for step in body.steps if (name := _takes_requests_of(step))), None):

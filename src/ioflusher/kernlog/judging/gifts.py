@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, first_words, stuck
-from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
-from ioflusher.kernlog.stacks.askers import Service, asking_part, is_kernel_thread
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, stuck
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -40,6 +40,7 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
         *_in_the_middle(case),
         *_nfs_server(case),
         *_perhaps(case, facts),
+        *_inside(case),
     )
     return tuple({end.key: end for end in reversed(found)}.values())[::-1]
 
@@ -162,16 +163,29 @@ def _in_reclaim(case: Case) -> Iterator[End]:
         yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
     if body.wait is Wait.MEMPOOL:
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that its reclaim began have much of it")
-    drivers = any(step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
+    drivers = any(step.own or step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
+    files = any(step.part == "fs" or step.role in (Role.FILE_SYSTEM, Role.FS_WAIT) for step in body.inner)
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
     answer = body.wait in (Wait.DAEMON, Wait.SERVER)
-    held = shrinks and drivers and body.wait in (Wait.LOCK, Wait.COMPLETION, Wait.WORK)
+    works = body.wait in (Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.SUBSYSTEM)
+    held = shrinks and drivers and not files and works
     # who is throttled waits for the others
     kernels = body.reclaim is Reclaim.KSWAPD and body.wait is not Wait.RECLAIM_THROTTLE
     if held or answer or kernels:
         how = "it reclaims, and waits itself"
-        sure = held or answer or log or body.wait is Wait.FS
-        yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how)
+        sure = held or answer or log or body.wait in HELD_WAITS
+        missing = "for how long it waits for that lock" if body.wait is Wait.LOCK and not held else None
+        yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how, missing)
+
+
+def _inside(case: Case) -> Iterator[End]:
+    """Locks that a reclaimer may have taken on its way through subsystems, to the one that it waits in."""
+    body = case.body
+    if body.reclaim is None or body.wait not in HELD_WAITS | {Wait.IO}:
+        return
+    for name in families(body.inner)[1:]:
+        why = f"its reclaim is in the middle of {name}'s work, and may have a lock of it"
+        yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
 
 
 def _isolated(case: Case, facts: Facts) -> Iterator[End]:
@@ -180,27 +194,39 @@ def _isolated(case: Case, facts: Facts) -> Iterator[End]:
     kswapd would put some back, and would not sleep if these tasks' allocations could be met.
     """
     body = case.body
-    if not facts.kswapd_idle or body.reclaim is not Reclaim.DIRECT or body.wait is not Wait.RECLAIM_THROTTLE:
-        return
-    throttle = next((i for i, s in enumerate(body.inner) if s.role is Role.RECLAIM_THROTTLE), -1)
-    scans = [step.role for step in body.inner[throttle + 1 : throttle + 2]] == [Role.RECLAIM]
-    if scans and not any(step.part == "memcg" for step in body.steps):
+    if facts.kswapd_idle and waits_for_isolated(body):
         missing = "whether that task has pages in hand"
         why = "it reclaims and waits itself, and kswapd sleeps"
         yield End(Thing.RECLAIM, None, _PROBABLE, why, missing, Meets.OTHERS)
+
+
+def waits_for_isolated(body: Anatomy) -> bool:
+    """Whether a reclaimer sleeps until others have put back the pages that they took off the lists."""
+    if body.reclaim is not Reclaim.DIRECT or body.wait is not Wait.RECLAIM_THROTTLE:
+        return False
+    throttle = next((i for i, s in enumerate(body.inner) if s.role is Role.RECLAIM_THROTTLE), -1)
+    caller = next((step.role for step in body.inner[throttle + 1 :] if step.role), None)
+    return caller is Role.RECLAIM and not any(step.part == "memcg" for step in body.steps)
 
 
 def _in_the_middle(case: Case) -> Iterator[End]:
     """Something of the subsystem whose code asked for memory, or waits for all shrinkers or a new thread."""
     body = case.body
     if body.reclaim is Reclaim.DIRECT:
-        part = asking_part(body)
-        for name in (*((part,) if part else ()), *first_words(body.outer[:8])):
+        for name in at_work_in(body.outer):
             why = (
                 f"{name} asked for memory in the middle of its own work, and may hold or have to do what is "
                 "waited for"
             )
             yield End(Thing.HELD, name, _PROBABLE, why)
+        if waits_for_isolated(body):
+            for name in families(body.outer):
+                why = f"it asked for memory on a way through {name}, and may have a lock of it"
+                yield End(Thing.HELD, name, _POSSIBLE, why, None, Meets.OTHERS)
+    elif body.reclaim is None and body.wait in _IN_HAND:
+        for name in at_work_in(body.steps):
+            why = f"it is in the middle of {name}'s work, and may hold what is waited for"
+            yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
     elif body.wait is Wait.THREAD:
         for name in families(body.steps):
             yield End(Thing.HELD, name, _PROBABLE, f"it works in {name}, and cannot go on without a thread")
@@ -212,6 +238,10 @@ def _in_the_middle(case: Case) -> Iterator[End]:
     elif case.report.owner is not None:
         for name in families(body.steps):
             yield End(Thing.HELD, name, _PROBABLE, f"it works for {name}, and cannot go on without the lock")
+
+
+# what is waited for with a subsystem's lock in hand, rather than for one
+_IN_HAND = frozenset({Wait.INODE, Wait.PAGE, Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.FROZEN})
 
 
 def _nfs_server(case: Case) -> Iterator[End]:
@@ -233,6 +263,9 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         )
         missing = "whether this program serves that device: name it with --daemon if it does"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
+    for name in _software_below_swap(body):
+        why = f"it swaps out to {name}, which needs memory to go on, and memory is made by swapping out"
+        yield End(Thing.HELD, name, _POSSIBLE, why, f"the stacks of {name}'s own threads", Meets.OWN)
     user_fs = any(step.role is Role.USER_FS for step in body.inner)
     if body.reclaim is Reclaim.DIRECT and user_fs and not case.report.comm:
         missing = "the name of the program whose stack this is"
@@ -246,6 +279,14 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
     elif not facts.victims and body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)
+
+
+def _software_below_swap(body: Anatomy) -> tuple[str, ...]:
+    """The subsystem that swap-out waits for: not for a device below it, but for its own progress."""
+    swaps = any(step.role is Role.SWAP_OUT for step in body.inner)
+    if not swaps or body.wait not in (Wait.FS, Wait.SUBSYSTEM):
+        return ()
+    return families(tuple(step for step in body.inner if step.own or step.role is Role.BLOCK))
 
 
 # drivers whose devices' requests a program completes

@@ -6,7 +6,7 @@ from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
-from ioflusher.kernlog.stacks.askers import Service, is_kernel_thread
+from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb
@@ -21,7 +21,10 @@ IO_WAITS = frozenset(
 )
 # what somebody must let go of or bring to an end, rather than a device that works by itself
 HELD_WAITS = frozenset(
-    {Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU}
+    {
+        *(Wait.LOCK, Wait.COMPLETION, Wait.WORK, Wait.FS, Wait.INODE, Wait.DAEMON, Wait.SERVER, Wait.RCU),
+        Wait.SUBSYSTEM,
+    }
 )
 # whatever the OOM killer's choice waits for: until it is gone, nobody who asks for memory gets on
 OF_A_VICTIM = "the OOM killer's choice"
@@ -169,15 +172,15 @@ def _held(case: Case, what: str) -> Iterator[End]:
     """A lock of a subsystem, or its progress."""
     body = case.body
     if body.reclaim is None:
-        if body.wait is Wait.LOCK and (first := next(iter(families(body.steps)), None)):
-            yield End(Thing.HELD, first, _PROBABLE, what)
+        for name in at_work_in(body.steps) if body.wait in (Wait.LOCK, Wait.SUBSYSTEM) else ():
+            yield End(Thing.HELD, name, _PROBABLE, what)
         return
     speaking = next((step for step in body.inner if step.role not in SILENT), None)
     own_code = speaking is not None and speaking.role is Role.BLOCK
     if body.wait in HELD_WAITS | {Wait.RECLAIM_QUEUE} and not (body.wait in ANSWERS and not _carries(case)):
         # who queues behind another reclaimer does not wait for a lock of whoever else works there
         whose = Meets.OWN if body.wait is Wait.RECLAIM_QUEUE else Meets.EVERYBODYS
-        for name in (*families(body.inner), *first_words(body.inner)):
+        for name in families(body.inner):
             yield End(Thing.HELD, name, _PROBABLE, what, meets=whose)
     elif own_code and speaking is not None and (name_ := family(speaking.part)):
         # a driver itself holds the request back, rather than the hardware below it
@@ -198,6 +201,9 @@ def _io(case: Case, what: str) -> Iterator[End]:
     body = case.body
     if body.wait is Wait.MEMPOOL and case.asker.service is Service.KERNEL and body.reclaim is None:
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, what)
+    if body.wait is Wait.MEMPOOL and any(step.does(Verb.COMPLETES, Thing.IO) for step in body.inner):
+        missing = "whether the requests that it hands down come from the same reserve"
+        yield End(Thing.HELD, OF_RESERVES, _POSSIBLE, what, missing, Meets.OWN)
     if body.reclaim is None or body.wait not in IO_WAITS | HELD_WAITS | {Wait.RECLAIM_QUEUE}:
         return
     if body.wait in ANSWERS:
@@ -206,10 +212,3 @@ def _io(case: Case, what: str) -> Iterator[End]:
         yield End(Thing.IO, name, _PROBABLE, what)
     if body.reclaim is Reclaim.DIRECT or body.wait is Wait.MEMPOOL:
         yield End(Thing.IO, None, _PROBABLE, what, _NOT_NAMED)
-
-
-def first_words(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """What stands for the subsystem of functions that no table lists: the first words of their names."""
-    unknown = (step for step in steps if step.row is None and not any(step.things()))
-    words = (step.frame.name.lstrip("_").partition("_")[0] for step in unknown)
-    return tuple(dict.fromkeys(f"{word}_*" for word in words if len(word) >= 4))

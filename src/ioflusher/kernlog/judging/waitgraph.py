@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ioflusher.kernlog.judging.ends import End, Key, Meets, meeting, meeting_itself
+from ioflusher.kernlog.judging.ends import End, Key, Meeting, Meets, meeting, meeting_itself
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge
 from ioflusher.kernlog.judging.gifts import gifts
 from ioflusher.kernlog.judging.needs import needs
+from ioflusher.kernlog.judging.unshown import unshown
 from ioflusher.kernlog.records import TaskReport
 from ioflusher.kernlog.stacks.anatomy import Wait
 from ioflusher.kernlog.stacks.things import Thing
@@ -51,15 +52,19 @@ class WaitGraph:
             tids = ((case.report.tid, number) for number, case in enumerate(cases))
             places = {tid: number for tid, number in tids if tid is not None}
         self._tasks = _tasks(cases, facts, places)
+        self._shown = len(self._tasks)
+        self._tasks += [_Task(case, wanted, given, None) for case, wanted, given in unshown(cases, facts)]
 
     def cycles(self) -> list[Cycle | None]:
         """For each task the surest cycle that it is in and that has an allocation in it, its own edge first.
 
         None where it is in none, or where too much of it is guessed.
         """
-        best: list[Cycle | None] = [_own_cycle(task) for task in self._tasks]
+        best: list[Cycle | None] = [_own_cycle(task) for task in self._tasks[: self._shown]]
         for cycle in _cycles_of_several(self._tasks):
             for place, number in enumerate(cycle.members):
+                if number >= self._shown:
+                    continue
                 turned = (*cycle.edges[place:], *cycle.edges[:place])
                 best[number] = min((best[number] or turned, turned), key=_weight)
         return [cycle if cycle and _shown(cycle) else None for cycle in best]
@@ -134,7 +139,7 @@ class _Members:
 
 
 def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
-    """For each allocating task of each component the surest way round that leads through another task."""
+    """For each task of each component the surest way round through another one, if one of them allocates."""
     components = _components(tasks)
     if not components:
         return
@@ -147,7 +152,7 @@ def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
             if known is None or _WEIGHTS[edge.known] < known["weight"]:
                 graph.add_edge(edge_from, edge_to, weight=_WEIGHTS[edge.known], edge=edge)
         for number in members:
-            if number not in graph or not allocates(tasks[number].case):
+            if number not in graph:
                 continue
             costs, ways = networkx.single_source_dijkstra(graph, number)
             backs = [back for back in graph.predecessors(number) if back in costs]
@@ -155,7 +160,8 @@ def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
                 last = min(backs, key=lambda back: costs[back] + graph[back][number]["weight"])
                 way = ways[last]
                 edges = tuple(graph[one][two]["edge"] for one, two in pairwise((*way, number)))
-                yield _Members(tuple(way), edges)
+                if any(allocates(edge.waiter) for edge in edges):
+                    yield _Members(tuple(way), edges)
 
 
 def _components(tasks: Sequence[_Task]) -> list[tuple[int, ...]]:
@@ -225,12 +231,14 @@ def _edge(waiter: Case, need: End, giver: Case, gift: End) -> Edge:
     """The edge where a need and a gift meet; two tasks may mean different things by them."""
     if waiter is giver:
         between = meeting_itself(need.key)
-        missing = (gift.missing, between.missing, need.missing)
     else:
         between = meeting(need.key, exact=need.scope is not None and need.scope == waiter.report.device)
-        missing = (gift.missing, between.missing and between.missing.format(giver=giver.name), None)
-    known = max((need.known, gift.known, between.known), key=SURENESS.__getitem__)
-    lacks = next((text for text in missing if text), None) if known is not Confidence.CERTAIN else None
+    # what the least sure of them lacks
+    ends: tuple[End | Meeting, ...] = (gift, between, need)
+    doubts = sorted(ends, key=lambda end: -SURENESS[end.known])
+    known = doubts[0].known
+    missing = (end.missing.format(giver=giver.name) for end in doubts if end.missing)
+    lacks = next(missing, None) if known is not Confidence.CERTAIN else None
     return Edge(waiter, giver, need.thing, need.scope, known, need.because, gift.because, lacks)
 
 

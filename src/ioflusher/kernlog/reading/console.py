@@ -154,8 +154,10 @@ _DOUBT_NEXT = LazyPattern(r"^(?:\[<?[0-9a-f]+>?\]|\s)*\?$")
 _NAME = LazyPattern(
     r"^\s*(?:[-=]+(?:>\s*|\s+)|[|*+`\\\u2502\u2514\u251c\u2500 -]*[|*+`\\\u2502\u2514\u251c\u2500]+-*>?\s*"
     r"|\d{1,3}[.):]\s+|(?P<doubt>\?)\s*)?(?P<function>[A-Za-z_][\w.]{3,})(?:\([\w&>, *.-]{0,40}\))?"
-    r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?(?:\s+(?://|/\*|#|<[-=]|[-=]+>|--|\().*)?\s*$"
+    r"(?:\s+\[(?P<module>[A-Za-z_]\w*)\])?(?:\s*[-=]+>.*|\s+(?://|/\*|#|<[-=]|--|\().*)?\s*$"
 )
+# what a person left out between two names
+_ELIDED = LazyPattern(r"^[\s|]*(?:\.{2,}|\u2026)\s*$")
 # a text that names so many functions of reclaim and shows no stack may draw one in a form of its own
 _TOLD = 4
 _WORD = LazyPattern(r"(?<!\w)[a-z_]\w*_\w+")
@@ -187,6 +189,7 @@ class Reader:
         self._labelled = False  # the last line ended with what makes the next address no frame
         self._doubtful = False  # the last line ended with what makes the next frame one that is in doubt
         self._names: list[_Name] = []  # names alone, which may become a stack
+        self._names_end = False  # an empty line stood behind them
         self._message: list[str] | None = None  # the numbers of a journal's message, so far
         self._noise = Noise()
         self._reports = 0
@@ -255,6 +258,7 @@ class Reader:
             self._prefix.learn(line.before)
         text = line.text
         if not text:
+            self._names_end = bool(self._names)
             if (draft := self._drafts.get(line.caller)) and draft.frames and not draft.gap:
                 draft.gap = True
                 draft.gaps += 1
@@ -285,8 +289,11 @@ class Reader:
         if name and len(self._names) < MAX_FRAMES:
             frame = Frame(name["function"], None, None, name["module"], not name["doubt"])
             self._names.append((frame, line, raw))
+            self._names_end = False
             return
         if self._names:
+            if _ELIDED.match(text):
+                return
             yield from self._flush_names()
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
@@ -352,7 +359,7 @@ class Reader:
             if len(stack) >= (2 if awaited else 4) and 2 * known >= len(stack):
                 for frame, line, raw in stack:
                     yield from self._take_frame(frame, line.text, line, raw)
-                if len(stack) < len(names):
+                if len(stack) < len(names) or self._names_end:
                     yield from self._end(names[0][1].caller)
             else:
                 for _, line, raw in stack:

@@ -99,7 +99,8 @@ _HEX = frozenset("0123456789abcdef")
 _HISTORY = LazyPattern(
     r"(?:(?:Allocated|Freed|(?:(?:race at unknown origin|read|write|read-write|assert no \w+)"
     r"(?: \(.{1,20}\))? to 0x[0-9a-f]+ of \d+ bytes)) by (?:task (?P<tid>\d+)|interrupt)"
-    r"|(?:Last|Second to last) potentially related work|(?<!stack )\bbacktrace\b(?: \(crc \w+\))?:"
+    r"|(?:Last|Second to last) potentially related work"
+    r"|(?<!stack )(?<!inexact )\bbacktrace\b(?: \(crc \w+\))?:"
     r"|page last (?:allocated|free)|Uninit was (?:stored|created)|\[\d+/\d+\] (?:ALLOC|FREE): PFN)"
 )
 # crash's extension PyKdump

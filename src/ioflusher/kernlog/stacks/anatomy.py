@@ -9,7 +9,7 @@ from enum import Enum
 
 from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
-from ioflusher.kernlog.stacks.roles import Role, RoleRow, does, role_of, tagged_rows
+from ioflusher.kernlog.stacks.roles import Role, RoleRow, does, named_after, role_of, tagged_rows
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
@@ -42,6 +42,7 @@ class Wait(Enum):
     THREAD = "thread"  # a kernel thread that has to be made first
     OOM = "oom"  # a process that is killed for its memory
     SOCKET = "socket"
+    SUBSYSTEM = "subsystem"  # something of a subsystem, in a function of it that no table lists
     RECLAIM_THROTTLE = "reclaim-throttle"
     DIRTY_THROTTLE = "dirty-throttle"
     RECLAIM_QUEUE = "reclaim-queue"  # another thread's reclaim of the same objects
@@ -64,14 +65,19 @@ class Step:
     row: RoleRow | None
 
     @property
+    def own(self) -> bool:
+        """Whether no table lists the function, and its module or its name tells whose it is."""
+        return self.row is None and self.part is not None
+
+    @property
     def role(self) -> Role | None:
         """The function's role, None where the table has none."""
         return self.row.role if self.row else None
 
     @property
     def part(self) -> str | None:
-        """The subsystem: the printed module, else the table's; None where neither says."""
-        return self.frame.module or (self.row.part if self.row else None)
+        """The subsystem: the printed module, else the table's, else what the name says; None for none."""
+        return self.frame.module or (self.row.part if self.row else named_after(self.frame.function))
 
     def does(self, verb: Verb, thing: Thing) -> bool:
         """Whether the tables say that the function waits for, takes, holds, frees or completes the thing."""
@@ -196,8 +202,11 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         return owner, outermost
     work = max((i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK), default=None)
     if work is None:
-        # nothing but reclaim writes pages out
-        work = max((i for i, step in enumerate(steps) if step.role in _PAGES_GO), default=None)
+        # nothing but reclaim writes pages out, or has a file system's inodes freed
+        gone = (
+            i for i, s in enumerate(steps) if s.role in _PAGES_GO or s.does(Verb.COMPLETES, Thing.RECLAIM)
+        )
+        work = max(gone, default=None)
     if work is None:
         throttled = next((i for i, s in enumerate(steps) if s.role in _THROTTLES), None)
         if throttled is None or _throttled_writer(steps):
@@ -207,6 +216,8 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
     if thread is not None and thread.family == "mm":
         return Reclaim.KSWAPD, work
     outside = {step.role for step in steps[work + 1 :]}
+    if outside == {Role.WORKER}:
+        return Reclaim.KSWAPD, work  # a thread of the kernel that does nothing else
     # a stack that was cut ends in reclaim itself
     asked = not outside or outside & {Role.ALLOCATION, Role.PAGE_FAULT, Role.SYSCALL}
     return (Reclaim.DIRECT, work) if asked else (None, 0)
@@ -232,21 +243,24 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
     steps = _going_to_sleep(steps)
     # a driver's own function at the very end: it is the one that waits, or /proc would not show it there
     sleeps = bool(steps) and steps[0].row is None and steps[0].frame.module is not None
-    unlisted = False
+    unlisted = own = False
     for number, step in enumerate(steps):
         role = step.role
         if role in _TRANSPARENT or role is None:
             sleeps |= role is Role.SCHEDULE
             unlisted |= role is None
+            own |= step.own and primitive is None
             continue
         if primitive is Wait.COMPLETION and role is Role.IO_WAIT:
             return Wait.IO  # a completion that a file system awaits for its own request
-        if role is Role.PREEMPTED or role is Role.SPIN:
+        if role is Role.SPIN or (role is Role.PREEMPTED and not (primitive or (sleeps and unlisted))):
             return Wait.RUNNING
+        if role is Role.PREEMPTED:
+            continue  # left over from before: it sleeps since
         if role is Role.PAGE_WAIT:
             return _which_bit(steps[number + 1 :])
         if role in _PRIMITIVES:
-            primitive = primitive or _PRIMITIVES[role]
+            primitive, own = primitive or _PRIMITIVES[role], False
             continue
         if role is Role.RECLAIM_THROTTLE and _throttled_writer(steps):
             return Wait.DIRTY_THROTTLE
@@ -259,8 +273,10 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         wait = _judge(role, primitive)
         # it gave up the processor in a function that the table does not list
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE
+        if sleeps and own and role not in _SPEAKING:
+            return Wait.SUBSYSTEM
         return Wait.UNKNOWN if vague and sleeps and unlisted else wait
-    return primitive or Wait.UNKNOWN
+    return primitive or (Wait.SUBSYSTEM if sleeps and own else Wait.UNKNOWN)
 
 
 def _which_bit(callers: tuple[Step, ...]) -> Wait:

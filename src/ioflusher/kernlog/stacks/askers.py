@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 from ioflusher.kernlog.records import TaskReport
-from ioflusher.kernlog.stacks.anatomy import Anatomy
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Step
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role, role_of
 from ioflusher.kernlog.stacks.subsystems import completing_families, families, family
@@ -134,12 +135,22 @@ def asker_of(
         mine = [name for name in names if name in completing_families() or name in drivers]
         thread = kernel_thread_named(report.comm)
         completer = thread.family if thread and thread.gives is Thing.IO else mine[-1] if mine else None
-        completer = completer or _queues_family(report.workqueue)
+        completer = completer or _queues_family(report.workqueue) or _carrier(body.outer)
         if completer and Role.WRITEBACK not in roles:
             return Asker(Service.KERNEL, part or completer, None, completer)
     if Role.WRITEBACK in roles or any(step.does(Verb.COMPLETES, Thing.WRITEBACK) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)
     return Asker(Service.INTERNALS if part else Service.ORDINARY, part, None)
+
+
+def _carrier(steps: tuple[Step, ...]) -> str | None:
+    """The driver that stores what it is given in a file, or sends it on a socket; None for none."""
+    inside = next((i for i, step in enumerate(steps) if step.role in _CARRIES), len(steps))
+    outer = tuple(step for step in steps[inside:] if step.own or step.role is Role.BLOCK)
+    return next(iter(families(outer[-1:])), None)
+
+
+_CARRIES = frozenset({Role.PLAIN_PATH, Role.NETWORK})
 
 
 def _queues_family(workqueue: str | None) -> str | None:
@@ -154,9 +165,10 @@ def _queues_family(workqueue: str | None) -> str | None:
 
 def asking_part(body: Anatomy) -> str | None:
     """The subsystem whose own code asked for the memory, with nothing plainer in between; None for none."""
-    for step in body.outer:
-        if step.role in (Role.PLAIN_PATH, Role.PAGE_FAULT, Role.SYSCALL):
-            return None
-        if family(step.part) and step.role is not Role.NETWORK:
-            return family(step.part)
-    return None
+    return next(iter(at_work_in(body.outer)), None)
+
+
+def at_work_in(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """The subsystems that a thread is in the middle of, innermost first: up to the first plain path."""
+    work = takewhile(lambda step: step.role not in (Role.PLAIN_PATH, Role.PAGE_FAULT, Role.SYSCALL), steps)
+    return families(tuple(step for step in work if step.role is not Role.NETWORK))

@@ -15,6 +15,7 @@ from ioflusher.kernlog.reading.frames import plain_name
 from ioflusher.kernlog.stacks.things import Tag, Thing, Verb, parse_tag
 
 TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt")
+WORD_TABLE = "words.txt"
 
 
 class Role(Enum):
@@ -167,6 +168,20 @@ def tagged_rows(function: str) -> tuple[RoleRow, ...]:
     endings = (tags_alone.get("*" + name[i:]) for i in range(len(name)))
     rows = (*_fitting(tags_alone, name), *(row for row in endings if row))
     return (*((own,) if own and own.tags else ()), *rows)
+
+
+@lru_cache(maxsize=1)
+def general_words() -> frozenset[str]:
+    """The first words of functions that stand for no subsystem."""
+    lines = Path(__file__).with_name(WORD_TABLE).read_text("utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+
+
+@lru_cache(maxsize=65536)
+def named_after(function: str) -> str | None:
+    """The subsystem that a function's name begins with: "frob" of frob_evict_inode(); None for none."""
+    word, underscore, _ = plain_name(function).lstrip("_").partition("_")
+    return word if underscore and len(word) > 1 and word not in general_words() else None
 
 
 def does(function: str, verb: Verb, thing: Thing) -> bool:

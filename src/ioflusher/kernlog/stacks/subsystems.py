@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ioflusher.kernlog.stacks.anatomy import Step
+from ioflusher.kernlog.stacks.roles import named_after
 
 SUBSYSTEM_TABLE = "subsystems.txt"
 
@@ -42,7 +43,7 @@ def family(part: str | None) -> str | None:
     row = table.get(part) or next(
         (row for row in table.values() if row.module.endswith("*") and part.startswith(row.module[:-1])), None
     )
-    return row.family if row else part
+    return row.family if row else named_after(part) or part
 
 
 @lru_cache(maxsize=1)

@@ -94,7 +94,7 @@ def _kind_of(body: Anatomy) -> StackKind:
                 return StackKind.RECLAIM_THROTTLED
             case Wait.RUNNING | Wait.UNKNOWN:
                 return StackKind.RECLAIM_SPINNING
-            case Wait.LOCK | Wait.RCU | Wait.SHRINKERS | Wait.RECLAIM_QUEUE:
+            case Wait.LOCK | Wait.RCU | Wait.SHRINKERS | Wait.RECLAIM_QUEUE | Wait.SUBSYSTEM:
                 return StackKind.RECLAIM_LOCK
             case _:
                 return StackKind.RECLAIM_IO
@@ -226,7 +226,7 @@ def _to_device(body: Anatomy) -> str:
 def awaited(body: Anatomy) -> str:
     """What the stack waits for, as the end of "it waits for"."""
     writing = any(step.role in (Role.PAGE_OUT, Role.SWAP_OUT) for step in body.inner)
-    owners = (s.part for s in body.steps if s.role in _OWNERS and s.part not in GENERAL_PARTS)
+    owners = (s.part for s in body.steps if (s.own or s.role in _OWNERS) and s.part not in GENERAL_PARTS)
     part = next(owners, None)
     match body.wait:
         case Wait.IO | Wait.COMPLETION | Wait.FS if writing:
@@ -239,6 +239,8 @@ def awaited(body: Anatomy) -> str:
             return "a free request slot, which only a finished request gives back"
         case Wait.SOCKET:
             return "the socket that carries requests" if body.inner else "a socket"
+        case Wait.SUBSYSTEM:
+            return f"{part} to get on"
         case Wait.FS:
             return (f"{part} to get on" if part else "a file system to get on") + _why_it_waits(body)
         case Wait.WORK:

@@ -1,0 +1,79 @@
+"""Tasks that a log does not show, though what it shows tells that they wait too.
+
+Whoever waits long for a new kernel thread waits for kthreadd, which does nothing but make threads: it
+waits for memory then, as others that reclaim do. Who waits long for isolated pages waits for kswapd, if that
+has not gone to sleep: it waits in a file system then, perhaps for a lock that others are seen to wait for.
+And where the OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ioflusher.kernlog.judging.ends import End
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case, Confidence
+from ioflusher.kernlog.judging.gifts import gifts, waits_for_isolated
+from ioflusher.kernlog.judging.needs import HELD_WAITS, OF_A_VICTIM, needs
+from ioflusher.kernlog.records import NO_PLACE, Source, TaskReport
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait
+from ioflusher.kernlog.stacks.askers import Asker, Service, at_work_in
+from ioflusher.kernlog.stacks.kernel_threads import known_threads
+from ioflusher.kernlog.stacks.roles import Role
+from ioflusher.kernlog.stacks.subsystems import family
+from ioflusher.kernlog.stacks.things import Thing
+
+Ends = tuple[End, ...]
+_NOT_SHOWN = "the log does not show"
+
+
+def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, Ends]]:
+    """Each such task as it may be, with what it waits for and has."""
+    reclaimers = [case for case in cases if case.body.reclaim is Reclaim.DIRECT]
+    if Thing.THREAD not in facts.threads and any(case.body.wait is Wait.THREAD for case in cases):
+        for case in reclaimers:
+            if case.body.wait in HELD_WAITS and not case.runs:
+                yield _like(case, Thing.THREAD, Reclaim.DIRECT, facts)
+    isolated = any(waits_for_isolated(case.body) and at_work_in(case.body.outer) for case in reclaimers)
+    runs = reclaimers and all(case.body.wait is Wait.RUNNING for case in reclaimers)
+    for case in cases:
+        locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
+        if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
+            yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
+        if locked and runs and facts.is_victim(case.report):
+            yield _holder(case)
+
+
+def _in_a_file_system(case: Case) -> bool:
+    names = {family(step.part) for step in case.body.steps if step.role is Role.FILE_SYSTEM}
+    return bool(names & set(at_work_in(case.body.steps)))
+
+
+def _like(case: Case, gives: Thing, reclaim: Reclaim, facts: Facts) -> tuple[Case, Ends, Ends]:
+    """The kernel's thread that gives a thing, as if it waited in reclaim for what the case waits for."""
+    name = next(thread.name for thread in known_threads() if thread.gives is gives).rstrip("*#")
+    thread = _task(name, case, reclaim)
+    wanted = (
+        replace(end, known=Confidence.POSSIBLE, missing=f"the stack of {name}")
+        for end in needs(thread, facts)
+    )
+    sure = (replace(end, known=Confidence.PROBABLE, missing=None) for end in gifts(thread, facts))
+    given = (end for end in sure if end.thing in (gives, Thing.RECLAIM))
+    return _task(f"{name}, which {_NOT_SHOWN}", case, reclaim), tuple(wanted), tuple(given)
+
+
+def _holder(victim: Case) -> tuple[Case, Ends, Ends]:
+    """Whoever has the lock that the OOM killer's choice waits for."""
+    why = "memory of the OOM killer's choice"
+    wanted = End(Thing.VICTIM, None, Confidence.PROBABLE, why, "the stack of who holds the lock")
+    given = End(Thing.HELD, OF_A_VICTIM, Confidence.PROBABLE, "it has that lock")
+    return _task(f"a task that {_NOT_SHOWN}", victim, Reclaim.DIRECT), (wanted,), (given,)
+
+
+def _task(name: str, case: Case, reclaim: Reclaim) -> Case:
+    """A task in reclaim that waits for what the case waits for."""
+    inner = case.body.inner or case.body.steps
+    report = TaskReport(
+        *(name, None, None, None, None, ()), None, Source.BARE, *(None, None, None, None, None), NO_PLACE
+    )
+    body = Anatomy(inner, reclaim, inner, (), case.body.wait)
+    return Case(report, body, Asker(Service.ORDINARY, None, None))

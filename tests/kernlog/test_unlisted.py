@@ -1,0 +1,211 @@
+"""What is reasoned where no table lists a subsystem, and where a log does not show a task."""
+
+import pytest
+from tests.kernlog.generality import families_of, hangs, without
+from tests.kernlog.stacks import DEFINED, frames, log
+from tests.kernlog.test_cycles import BEHIND_KSWAPD, KSWAPD, SLAB, SLEEP, WORKER, cycles, edges
+
+from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.stacks.subsystems import family
+
+EVICT = DEFINED["EVICT"]
+ISOLATED = (
+    SLEEP + " io_schedule_timeout congestion_wait shrink_inactive_list shrink_node do_try_to_free_pages"
+    " try_to_free_pages __alloc_pages_slowpath __alloc_pages "
+)
+CALL = " do_syscall_64 entry_SYSCALL_64_after_hwframe"
+
+
+def told(stack: tuple[str, str]) -> tuple[str, ...]:
+    """What a task has or has to bring about, in words."""
+    (episode,) = diagnose_log(log(*stack)).episodes
+    return episode.gives
+
+
+def test_three_of_four_hangs_are_found_without_their_subsystems_rows() -> None:
+    """A measure of generality: what nobody had listed is found all the same."""
+    logs = [path.read_bytes() for path in hangs([])]
+    found = []
+    for data in logs:
+        with without(set(families_of(data))):
+            found.append(diagnose_log(data).recursion)
+    assert sum(found) >= 3 * len(logs) / 4
+
+
+def test_a_wait_in_a_function_of_an_unlisted_subsystem_is_for_that_subsystem() -> None:
+    """Whoever asked for memory in the middle of it waits for itself."""
+    names = (
+        f"{SLEEP} frob_wait_room frob_begin frob_evict_inode {EVICT} kmalloc frob_insert frob_mkdir vfs_mkdir"
+    )
+    (episode,) = cycles(("mkdir", names + CALL))
+    assert edges(episode) == [("mkdir", "held", "mkdir", "probable")]
+    assert "it waits there for frob to get on" in episode.sentence
+
+
+def test_a_printed_module_names_a_subsystem_too() -> None:
+    """Modules with one first word are parts of one subsystem, unless the word is a general one."""
+    assert (family("frob_core"), family("frob"), family("net_frob")) == ("frob", "frob", "net_frob")
+    names = (
+        f"{SLEEP} mutex_lock mn_start[frob_dev] try_to_unmap {DEFINED['PAGES']} kmalloc it_polls[frob_chn]"
+    )
+    (episode,) = cycles(("app", names + CALL))
+    assert edges(episode) == [("app", "held", "app", "probable")]
+
+
+def test_a_lost_processor_long_before_the_sleep_is_left_over() -> None:
+    """A stack whose frames all have a mark of doubt shows what was called before, too."""
+    names = f"{SLEEP} __down down frob_lock _cond_resched frob_evict_inode evict super_cache_scan"
+    (episode,) = diagnose_log(log("kswapd0", names + KSWAPD)).episodes
+    assert episode.waits[0] == "held of frob [probable]: a lock of frob"
+
+
+def test_who_waits_for_an_inode_in_the_middle_of_a_subsystem_may_have_its_lock() -> None:
+    """kswapd frees the inode and waits for the lock; who waits for a lock itself has another one, if any."""
+    kswapd = ("kswapd0", f"{SLEEP} mutex_lock frob_put_inode iput dispose_list prune_icache_sb" + KSWAPD)
+    looks = f"{SLEEP} __wait_on_freeing_inode find_inode_fast iget_locked frob_iget frob_filldir"
+    first, _ = cycles(kswapd, ("updatedb", looks + CALL))
+    assert set(edges(first)) == {
+        ("kswapd0", "held", "updatedb", "probable"),
+        ("updatedb", "inode", "kswapd0", "possible"),
+    }
+    assert not cycles(kswapd, ("updatedb", f"{SLEEP} mutex_lock frob_iget frob_filldir {CALL}"))
+
+
+def test_reclaim_has_the_locks_of_a_subsystem_that_it_goes_through() -> None:
+    """The shrinker of one file system waits for a transaction of another."""
+    asks = (
+        "ost",
+        f"{SLEEP} mutex_lock frob_cache_shrink {SLAB} kmalloc quux_add_entry quux_create vfs_create",
+    )
+    through = f"{SLEEP} quux_wait_commit quux_release frob_cache_shrink" + KSWAPD
+    first, second = cycles(asks, ("kswapd0", through))
+    assert set(edges(first)) == {
+        ("ost", "held", "kswapd0", "probable"),
+        ("kswapd0", "held", "ost", "probable"),
+    }
+    assert set(edges(second)) == set(edges(first))
+
+
+def test_a_kernel_thread_that_does_nothing_else_reclaims_for_all() -> None:
+    """A person left kswapd's own functions out."""
+    (episode,) = diagnose_log(frames(f"{SLEEP} mutex_lock frob_shrink shrink_slab kthread")).episodes
+    assert "in the kernel's own reclaim thread" in episode.sentence
+
+
+@pytest.mark.parametrize(
+    ("carries", "about"),
+    [
+        ("xfs_file_write_iter frob_store", "io of frob [probable]: it is needed to complete I/O"),
+        ("sock_sendmsg frob_transmit", "io of frob [probable]: it is needed to complete I/O"),
+        ("batadv_purge", None),
+    ],
+)
+def test_a_kernel_thread_that_writes_to_a_file_or_sends_carries_others_requests(
+    carries: str, about: str | None
+) -> None:
+    """A driver that no table lists; a network's own worker is none."""
+    gives = told(("kworker/0:1", f"{ISOLATED} kmalloc {carries} {WORKER}"))
+    assert (
+        any(one.startswith(about) for one in gives) if about else not any(one[:3] == "io " for one in gives)
+    )
+
+
+@pytest.mark.parametrize("below", ["make_request generic_make_request submit_bio ", ""])
+def test_a_reserve_that_is_asked_again_on_the_way_down(below: str) -> None:
+    """A stacked driver clones a request from the reserve that the request above came from."""
+    names = f"{SLEEP} io_schedule_timeout mempool_alloc bio_clone {below}swap_writepage pageout"
+    found = cycles(("app", f"{names} {DEFINED['PAGES']} {DEFINED['FAULT']}"))
+    assert [edge.missing for one in found for edge in one.edges] == (
+        ["whether the requests that it hands down come from the same reserve"] if below else []
+    )
+
+
+@pytest.mark.parametrize("waits", ["frob_wait_open", "mutex_lock", "io_schedule"])
+def test_swap_on_a_device_that_is_software(waits: str) -> None:
+    """What it waits for of itself takes memory, and swapping makes memory; locks and disks are no such."""
+    names = f"{SLEEP} {waits} frob_commit frob_request submit_bio __swap_writepage pageout {DEFINED['PAGES']}"
+    found = cycles(("app", f"{names} {DEFINED['FAULT']}"))
+    assert [edge.missing for one in found for edge in one.edges] == (
+        ["the stacks of frob's own threads"] if waits == "frob_wait_open" else []
+    )
+
+
+THREAD_WAITS = ("frob_worker", f"{SLEEP} wait_for_completion kthread_create_on_node frob_grow[frob] {WORKER}")
+EVICTS = ("app", f"{SLEEP} frob_wait_open[frob] frob_evict_inode[frob] {EVICT} {DEFINED['FAULT']}")
+
+
+def test_who_waits_for_a_thread_waits_for_kthreadd_which_reclaims() -> None:
+    """kthreadd does nothing else; where the log shows it, nothing is supposed of it."""
+    (episode,) = cycles(THREAD_WAITS, EVICTS)
+    assert edges(episode)[0] == ("frob_worker", "thread", "kthreadd,", "probable")
+    assert (episode.confidence.value, episode.missing) == (
+        "possible",
+        "the stack of kthreadd",
+    )
+    assert not cycles(THREAD_WAITS, EVICTS, ("kthreadd", f"{SLEEP} kthreadd ret_from_fork"))
+
+
+FILE_LOCK = (
+    "rm",
+    f"{SLEEP} __down down xfs_buf_lock xfs_read_agf xfs_free_extent xfs_remove vfs_unlink{CALL}",
+)
+ALLOCATES = ("exits", f"{ISOLATED} xfs_buf_allocate_memory xfs_free_extent xfs_inactive vfs_unlink{CALL}")
+
+
+def test_isolated_pages_that_kswapd_may_have_in_hand_in_a_file_system() -> None:
+    """The lock that others wait for may keep kswapd, too; not where the log shows kswapd."""
+    (episode,) = cycles(FILE_LOCK, ALLOCATES)
+    assert episode.tasks[0].comm == "exits"
+    assert "the stack of kswapd" in str(episode.missing)
+    assert not cycles(FILE_LOCK, ALLOCATES, ("kswapd0", f"{SLEEP} kswapd_try_to_sleep kswapd kthread"))
+    assert not cycles(("c", f"{SLEEP} mutex_lock vmw_pan{WORKER}"), ("d", f"{ISOLATED} vmw_flush{WORKER}"))
+
+
+def test_who_holds_the_lock_that_the_oom_killers_choice_waits_for() -> None:
+    """While others reclaim it may be one of them."""
+    kill = b"Killed process 100 (a.out) total-vm:2166864kB, anon-rss:1727976kB, file-rss:0kB\n"
+    waits = log("a.out", f"{SLEEP} mutex_lock xfs_file_write_iter vfs_write{CALL}")
+    reclaims = log("b", f"_cond_resched {SLAB} handle_mm_fault").replace(b"   100 ", b"   200 ")
+    episode = diagnose_log(kill + waits + reclaims).episodes[0]
+    assert episode.recursion
+    assert episode.missing == (
+        "whether a task that the log does not show holds what is waited for; the stack of who holds the lock"
+    )
+    for other in (waits + reclaims, kill + waits):
+        assert not diagnose_log(other).recursion
+
+
+def test_a_cut_stack_in_what_only_reclaim_calls() -> None:
+    """loop0's own stack ends where XFS frees inodes: it has gone there through reclaim."""
+    names = f"{SLEEP} wait_for_completion xfs_buf_iowait xfs_bwrite xfs_reclaim_inode xfs_reclaim_inodes_ag"
+    (episode,) = cycles(("loop0", names))
+    assert edges(episode)[0][1] == "io"
+
+
+def test_what_a_person_left_out_of_a_stack_does_not_end_it() -> None:
+    """Names alone, with dots between them and remarks behind arrows; an empty line ends them."""
+    text = (
+        b"Thread 1:\nmutex_lock -->waits\n lu_cache_shrink\n shrink_slab\n ...\n kmalloc\n ext4_create\n"
+        b" vfs_create\n\nThread 2:\nstart_this_handle-->waits\n lu_cache_shrink\n shrink_slab\n kthread\n"
+    )
+    assert [len(report.frames) for report in task_reports(text)] == [6, 4]
+
+
+def test_an_unwinder_that_got_stuck_goes_on() -> None:
+    """Linux 2.6.18 prints the rest of the stack behind two lines of its own."""
+    text = (
+        b"kswapd0       D ffff810005dea304     0   163      7           164   162 (L-TLB)\nCall Trace:\n"
+        b" [<ffffffff8025e4cf>] __mutex_lock_slowpath+0x5d/0x98\n"
+        b"DWARF2 unwinder stuck at .text.lock.mutex+0x5/0x14\nLeftover inexact backtrace:\n"
+        b" [<ffffffff80229987>] iput+0x3b/0x84\n [<ffffffff802545e8>] kswapd+0x320/0x424\n"
+    )
+    (report,) = task_reports(text)
+    assert [frame.name for frame in report.frames] == ["__mutex_lock_slowpath", "iput", "kswapd"]
+
+
+def test_a_kswapd_that_is_behind_gives_back_nothing() -> None:
+    """The wait for kswapd itself is none for isolated pages: nothing is supposed of a way through XFS."""
+    kswapd = ("kswapd0", f"{SLEEP} down_read xfs_ilock xfs_evict evict super_cache_scan" + KSWAPD)
+    assert not cycles(kswapd, ("a", f"{BEHIND_KSWAPD} filemap_fault xfs_filemap_fault handle_mm_fault"))
+    assert cycles(kswapd, ("a", f"{ISOLATED} filemap_fault xfs_filemap_fault handle_mm_fault"))
