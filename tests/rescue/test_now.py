@@ -9,6 +9,8 @@ import pytest
 from ioflusher.cli import rescue as verb
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn
+from ioflusher.rescue.perform import Rescue, RescueOutcome
+from ioflusher.rescue.plan import RescuePlan
 from tests.audit.machines import WELL
 from tests.cli.program import call
 from tests.rescue.freezes import NBD0
@@ -49,6 +51,39 @@ def test_what_may_only_be_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert (record["frozen"], record["recovered"], record["freezes"]) == (True, False, [])
     (told,) = record["untouched"]
     assert (told["device"], told["why"]) == ("/dev/nbd0", "it may only be slow; nothing is done")
+
+
+def test_what_was_done_for_one_device_may_end_the_freeze_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dirty limits are the machine's: of two devices on each other the second has caught up by then."""
+    frozen = [
+        DeviceFreeze(replace(NBD0, name=name), FreezeWay.DIRTY_THROTTLING, SeenIn.LIVE, True, "seen", 3.0)
+        for name in ("loop0", "nbd0")
+    ]
+    looks = [tuple(frozen), ()]
+
+    class Ended(Rescue):
+        """One that did something for the first device, and would find nothing to do for the second."""
+
+        def __init__(self, plan: RescuePlan, **_: object) -> None:
+            assert plan.freeze is frozen[0]
+            self.plan = plan
+
+        def end(self) -> RescueOutcome:
+            return RescueOutcome(self.plan, (), True, 0.5, (), (), False)
+
+        def close(self) -> None:
+            """Nothing is loaded."""
+
+    monkeypatch.setattr("ioflusher.rescue.perform.Rescue", Ended)
+    monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: looks.pop(0))
+    ended = call("rescue", "--now")
+    assert ended.status == 0
+    assert "/dev/loop0 goes on, 0.50 s after the first action; lost: nothing" in ended.stdout
+    assert "/dev/nbd0 goes on again: what was done for another device has ended" in ended.stdout
+    looks += [tuple(frozen), ()]
+    record = json.loads(call("rescue", "--now", "--json").stdout)
+    assert record["recovered"] is True
+    assert [freeze["seconds"] for freeze in record["freezes"]] == [0.5, None]
 
 
 def test_a_device_that_vanishes_is_not_said_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

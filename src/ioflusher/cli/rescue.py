@@ -226,7 +226,7 @@ def end_freezes(
     from ioflusher.rescue.actions.action import Loss
     from ioflusher.rescue.errors import RescueError
     from ioflusher.rescue.live import find_freezes
-    from ioflusher.rescue.perform import Rescue, StepOutcome
+    from ioflusher.rescue.perform import Rescue, StepOutcome, ended_with_another
     from ioflusher.rescue.plan import plan
     from ioflusher.rescue.protection import protect
 
@@ -248,24 +248,28 @@ def end_freezes(
             click.echo(printable(line))
 
     for freeze in find_freezes(served, seconds=stalled):
-        if not freeze.certain and freeze.device.name not in allowed and not only:
+        planned = plan(freeze, analysis.snapshot.memory, only=only)
+        # dirty limits are the machine's: what was done for one device may have ended another one's freeze
+        if outcomes and not find_freezes((freeze.device,), seconds=stalled):
+            outcomes.append(ended_with_another(planned))
+        elif not freeze.certain and freeze.device.name not in allowed and not only:
             untouched.append((freeze, f"{freeze.reason}; nothing is done"))
             print_error(
                 f"{freeze.device.path}: {untouched[-1][1]}",
                 f"--only ACTION does one all the same; with --allow-loss {freeze.device.path} any",
             )
             continue
-        if not as_json:
-            click.echo("\n".join(freeze_lines(freeze)))
-        most = Loss.DEVICE if freeze.device.name in allowed else Loss.NOTHING
-        planned = plan(freeze, analysis.snapshot.memory, only=only)
-        try:
-            with closing(Rescue(planned, most=most, told=told, told_back=told_back)) as performed:
-                outcomes.append(performed.end())
-        except RescueError as error:
-            untouched.append((freeze, str(error)))
-            print_error(str(error), error.hint)
-            continue
+        else:
+            if not as_json:
+                click.echo("\n".join(freeze_lines(freeze)))
+            most = Loss.DEVICE if freeze.device.name in allowed else Loss.NOTHING
+            try:
+                with closing(Rescue(planned, most=most, told=told, told_back=told_back)) as performed:
+                    outcomes.append(performed.end())
+            except RescueError as error:
+                untouched.append((freeze, str(error)))
+                print_error(str(error), error.hint)
+                continue
         if not as_json:
             click.echo("\n".join(outcome_lines(outcomes[-1])))
     seen_all = analysis.snapshot.system.privileged

@@ -70,6 +70,9 @@ def outcome_lines(outcome: RescueOutcome) -> Iterator[str]:
     if not outcome.recovered:
         yield f"{path} still stands still"
         return
+    if outcome.seconds is None:
+        yield f"{path} goes on again: what was done for another device has ended its freeze, too"
+        return
     lost = [o.step.loses for o in outcome.steps if o.result is StepResult.ENDED_IT and o.step.loss]
     losses = printable("; ".join(lost)) or "nothing"
     yield f"{path} goes on, {outcome.seconds:.2f} s after the first action; lost: {losses}"

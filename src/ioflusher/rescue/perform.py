@@ -64,7 +64,7 @@ class RescueOutcome:
         plan: what was done.
         steps: each action in its order.
         recovered: whether requests complete again.
-        seconds: from the first action to the first completed request; None without one.
+        seconds: from the first action to the first completed request; None without one, or without an action.
         put_back: what was put back, in words.
         left: what could not be put back, in words.
         stands_still_again: whether requests stood still at the end, once all was put back.
@@ -77,6 +77,13 @@ class RescueOutcome:
     put_back: tuple[str, ...]
     left: tuple[str, ...]
     stands_still_again: bool
+
+
+def ended_with_another(plan: RescuePlan) -> RescueOutcome:
+    """Of a freeze that was over before anything was done about it."""
+    return RescueOutcome(
+        plan, steps=(), recovered=True, seconds=None, put_back=(), left=(), stands_still_again=False
+    )
 
 
 @dataclass(slots=True)
