@@ -75,6 +75,22 @@ def test_a_time_out_comes_unless_it_went_on_before() -> None:
         assert len(labels) == 2
 
 
+def test_who_finds_it_gone_decides_again() -> None:
+    """Both want the last of one kind, which takes a while; the second to come takes another kind."""
+    first, second = Variable("last", 1, 1), Variable("other", 3, 3)
+    tasks = []
+    for _ in range(2):
+        code = Code()
+        with code.choice() as ways:
+            with ways.way("of the one", {first: first - 1}, when=first > 0, takes_ns=7):
+                pass
+            with ways.way("of the other", {second: second - 1}, when=second > 0, takes_ns=7, weight=0):
+                pass
+        tasks.append(code)
+    result = run(two(tasks[0], tasks[1], first, second), jitter=0)
+    assert (result.at_ns, result.values) == (14, {"last": 0, "other": 2})
+
+
 def test_who_waits_for_nobody_is_frozen() -> None:
     """Nothing can go on and somebody is not done."""
     given = Variable("given", 0, 1)

@@ -112,9 +112,13 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A step, compiled: what it does to the values, and how long it takes; its variables as bits."""
+    """A step, compiled: what it does to the values, and how long it takes; its variables as bits.
+
+    Its number is its place among those of its point.
+    """
 
     step: Step
+    number: int
     act: Callable[[list[int]], None] | None
     to: int
     takes: int | Callable[[list[int]], int] | None
@@ -285,7 +289,8 @@ class _Run:
             if when > self.now:
                 self.now, standing = when, steps
             waits.pop(due_task, None)
-            if stay or option.step.when is None or points[due_task][at[due_task]].able(values):
+            point = points[due_task][at[due_task]]
+            if stay or option.step.when is None or point.able(values) >> option.number & 1:
                 decided = option
             else:  # what it decided upon is gone: it decides again
                 ready.append(due_task)
@@ -351,23 +356,24 @@ class _Run:
 
     def _point(self, steps: tuple[Step, ...], rests: bool) -> _Point:
         now = [step for step in steps if step.after_ns is None]
-        options = tuple(self._option(step) for step in now)
+        options = tuple(self._option(step, number) for number, step in enumerate(now))
         reads = self._bits(name for step in now if step.when is not None for name in step.when.reads)
         able = " | ".join(
             f"({'1' if step.when is None else self._text(step.when)}) << {number}"
             for number, step in enumerate(now)
         )
         timeouts = tuple(
-            (self._option(step), self._function(self._text(step.after_ns)))
+            (self._option(step, 0), self._function(self._text(step.after_ns)))
             for step in steps
             if step.after_ns is not None
         )
         only = options[0] if len(now) == 1 and now[0].when is None else None
         return _Point(options, only, self._function(able or "0"), timeouts, reads, rests)
 
-    def _option(self, step: Step) -> _Option:
+    def _option(self, step: Step, number: int) -> _Option:
         return _Option(
             step,
+            number,
             self._effect(step),
             step.to,
             self._time(step.takes_ns),
