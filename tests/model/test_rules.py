@@ -209,7 +209,7 @@ def test_what_is_in_swap() -> None:
     device = DiskDriver(linux, "disk", request_ns=1, kinds=("swap", SWAP_IN))
     pool = BioPool(linux.variable("bio_pool", BIO_POOL_SIZE, BIO_POOL_SIZE))
     swap = SwapArea(linux, device, pool, size=100 * UNIT)
-    assert value(swap.swapped, swap_slots=40, swap_writeback=10, swap_reading=3) == 47
+    assert value(swap.swapped, swap_slots=40, swap_writeback=10, swap_reading=3, swap_cached=5) == 42
     assert [value(swap.can_take, swap_slots=slots, anonymous=1) for slots in (0, 1)] == [0, 1]
     assert [value(swap.can_take, swap_slots=1, anonymous=units) for units in (0, 1)] == [0, 1]
     assert swap.swappiness == 60, "as a kernel has it"
@@ -397,6 +397,7 @@ def labelled(code: Code, label: str) -> Step:
 
 
 CLEAN, SWAP, NOTHING = "a clean page is freed", "into the swap cache", "nothing to reclaim"
+CACHED = "a page of the swap cache is freed"
 
 
 @pytest.mark.parametrize(
@@ -470,8 +471,8 @@ def test_what_a_control_group_is_charged() -> None:
     swap = with_swap(linux, reads=True)
     make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), swap.pool)
     values = {"clean": 1, "vda_dirty": 2, "vda_writeback": 4, "anonymous": 8}
-    values |= {"swap_writeback": 16, "swap_reading": 32}
-    for files, charged in ((True, 7), (False, 56)):
+    values |= {"swap_writeback": 16, "swap_reading": 32, "swap_cached": 64}
+    for files, charged in ((True, 7), (False, 120)):
         group = MemoryGroup(limit=charged, version=2, files=files)
         assert value(group.charged(linux), **values) == charged
         linux.groups["own"] = group
@@ -666,7 +667,7 @@ def test_nothing_is_under_way_at_first() -> None:
     found = {each.name: (each.initial, each.high) for each in linux.system("one").variables}
     for name in ("own_dirty", "own_writeback"):
         assert found[name] == (0, 400)
-    for name in ("swap_writeback", "swap_reading", "swap_read"):
+    for name in ("swap_writeback", "swap_reading", "swap_read", "swap_cached"):
         assert found[name] == (0, 100)
     assert (found["own_sync"], found["own_chunk"], found["swap_slots"]) == ((0, 1), (0, 400), (100, 100))
     assert found["own_i_data_sem"] == (0, 63)
@@ -709,6 +710,7 @@ def test_a_page_that_is_read_from_swap() -> None:
     code = Code()
     area.touch_again(code, linux)
     values = {"free": 21, "swap_reading": 1, "swap_read": 1, "swap_writeback": 0, "kswapd_awake": 0}
+    values["swap_cached"] = 0
     present = first_steps(code, **values, swap_slots=99)["touches what is there"]
     assert (present.changes, value(present.takes_ns or 0)) == ((), swap.TOUCH_NS)
     away = first_steps(code, **values, swap_slots=98)
@@ -718,16 +720,79 @@ def test_a_page_that_is_read_from_swap() -> None:
     seen = labelled(code, "is read from swap")
     assert seen.when is not None
     assert [value(seen.when, swap_read=read) for read in (0, 1)] == [0, 1]
-    assert (changed(seen, swap_read=1), seen.waits_for) == ({"swap_read": 0}, "a read of disk")
-    read = {"swap_reading": 2, "anonymous": 4, "swap_slots": 7, "swap_read": 0, "bio_pool": 1, "disk_tags": 9}
-    assert {one.name: value(to, **read) for one, to in area.device.completed(SWAP_IN).items()} == {
+    assert seen.waits_for == "a read of disk"
+    assert changed(seen, swap_read=1, swap_reading=2, anonymous=4, swap_slots=7) == {
+        "swap_read": 0,
         "swap_reading": 1,
         "anonymous": 5,
         "swap_slots": 8,
+    }
+    read = {"swap_read": 0, "bio_pool": 1, "disk_tags": 9}
+    assert {one.name: value(to, **read) for one, to in area.device.completed(SWAP_IN).items()} == {
         "swap_read": 1,
         "bio_pool": 2,
         "disk_tags": 10,
     }
+
+
+@pytest.mark.parametrize(("slots", "kept"), [(50, True), (49, False)])
+def test_what_is_only_read_stays_in_the_swap_cache(slots: int, kept: bool) -> None:
+    """Until the area is more than half full: then a slot is given back with the page that was read."""
+    linux = kernel()
+    area = with_swap(linux, reads=True)
+    code = Code()
+    area.touch_again(code, linux, writes=False)
+    seen = labelled(code, "is read from swap")
+    values = {"swap_read": 1, "swap_reading": 2, "anonymous": 4, "swap_slots": slots, "swap_cached": 3}
+    assert changed(seen, **values) == {
+        "swap_read": 0,
+        "swap_reading": 1,
+        "anonymous": 4 if kept else 5,
+        "swap_slots": slots if kept else slots + 1,
+        "swap_cached": 4 if kept else 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("swappiness", "lru_gen", "able"),
+    [
+        (60, False, {CLEAN: 140, CACHED: 60}),
+        (0, False, {CLEAN: 200}),
+        (60, True, {CLEAN: 140}),
+        (200, True, {CLEAN: 0, CACHED: 200}),
+    ],
+)
+def test_clean_swap_cache_is_freed_whatever_the_mask(
+    swappiness: int, lru_gen: bool, able: dict[str, int]
+) -> None:
+    """It is in swap as well, so it needs no I/O; it stands in the list of anonymous pages."""
+    linux = kernel()
+    with_swap(linux, swappiness=swappiness, lru_gen=lru_gen, reads=True)
+    values = {"anonymous": 1, "swap_slots": 1}
+    assert value(reclaimable(linux, GFP_NOIO), clean=0, swap_cached=1, **values)
+    assert not value(reclaimable(linux, GFP_NOIO), clean=0, swap_cached=0, **values)
+    code = Code()
+    shrink_node(code, linux, GFP_NOIO)
+    found = first_steps(code, clean=1, swap_cached=1, **values)
+    assert {label: step.weight for label, step in found.items()} == able
+    for step in (step for label, step in found.items() if label == CACHED):
+        assert changed(step, swap_cached=2, free=5) == {"swap_cached": 1, "free": 6}
+        assert value(step.takes_ns or 0) == reclaim.SCAN_NS
+    assert CACHED not in first_steps(code, clean=1, swap_cached=0, **values)
+
+
+def test_a_group_frees_its_swap_cache() -> None:
+    """A daemon with the state may do that too, where anonymous memory has to wait for somebody else."""
+    linux = kernel()
+    with_swap(linux, reads=True)
+    linux.groups["own"] = MemoryGroup(limit=10, version=2, files=False)
+    for gfp in (GFP_KERNEL, GFP_NOIO):
+        code = Code(group="own")
+        mem_cgroup_charge(code, linux, gfp)
+        freed = labelled(code, CACHED)
+        assert freed.when is not None
+        full = {"anonymous": 10, "swap_writeback": 0, "swap_reading": 0, "swap_slots": 9}
+        assert [value(freed.when, swap_cached=units, **full) for units in (0, 1)] == [0, 1]
 
 
 class Cache:

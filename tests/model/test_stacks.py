@@ -481,7 +481,8 @@ def test_a_bio_for_the_daemons_own_store() -> None:
     system = build(find_scenario("swap-on-ublk"), io_flusher=True, version=(6, 12))
     for each in system.programs:
         steps = [step for step in each.steps if "mempool_alloc" in step.calls[1:]]
-        assert bool(steps) == (each.name == "kworker/u:flush-vda")
+        writes, reads = "kworker/u:flush-vda", "ublk-daemon"
+        assert bool(steps) == (each.name in (writes, reads))
         assert all("pageout" not in step.calls for step in steps)
 
 

@@ -82,7 +82,8 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         group = MemoryGroup(limit, scenario.cgroup.version, files=use != "swap")
         members = (WORKLOAD, DAEMON) if scenario.cgroup.who == "both" else (WORKLOAD,)
         linux.groups.update(dict.fromkeys(members, group))
-    swap_kinds = ("swap", SWAP_IN) if _reads_swap(scenario) else ("swap",)
+    compares = scale == FULL and use == "swap" and _can_be_read(scenario)
+    swap_kinds = ("swap", SWAP_IN) if compares or _reads_swap(scenario) else ("swap",)
     kinds = swap_kinds if use == "swap" else ("write", *XFS_KINDS) if use == "xfs" else ("write",)
     stack = STACKS[scenario.device.kind](StackPlan(linux, scenario, io_flusher, scale, pool, memory, kinds))
     work = _work(linux, scenario)
@@ -115,7 +116,10 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     if use == "swap":
         chunk = linux.units(scenario.workload.chunk)
         load, pause_ns = scenario.workload, scenario.workload.pause_ms * 1_000_000
-        left = add_toucher(linux, work, chunk_units=chunk, pause_ns=pause_ns, passes=load.passes)
+        passes = load.passes
+        left = add_toucher(
+            linux, work, chunk_units=chunk, pause_ns=pause_ns, passes=passes, compares=compares
+        )
         if scenario.pressure.kind == "anonymous":
             add_presser(linux, linux.units(scenario.pressure.size), number(work) - left)
     if scenario.pressure.kind == "reader":
@@ -145,6 +149,11 @@ def _work(linux: Linux, scenario: Scenario) -> int:
 def _touches_again(scenario: Scenario) -> bool:
     """Whether a program touches again what may be in swap."""
     return scenario.workload.passes > 1 or scenario.pressure.kind == "anonymous"
+
+
+def _can_be_read(scenario: Scenario) -> bool:
+    """Whether the model has reads of the device at all: not through two daemons, or a cache of FUSE."""
+    return scenario.device.kind != "stacked" and not describe(scenario).writeback_cache
 
 
 def _reads_swap(scenario: Scenario) -> bool:
@@ -218,11 +227,7 @@ def _check_modelled(scenario: Scenario) -> None:
             refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
     if scenario.pressure.kind == "anonymous" and device.use != "swap":
         refuse("pressure.kind", "'none' or 'reader' without device.use 'swap'", scenario.pressure.kind)
-    if (
-        device.use == "swap"
-        and _touches_again(scenario)
-        and (device.kind == "stacked" or describe(scenario).writeback_cache)
-    ):
+    if device.use == "swap" and _touches_again(scenario) and not _can_be_read(scenario):
         refuse("workload.passes", "1 with this stack, of which nothing is read", scenario.workload.passes)
     if cgroup is not None:
         _check_cgroup(scenario, cgroup, refuse)

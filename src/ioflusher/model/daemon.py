@@ -166,7 +166,7 @@ def add_event_thread(
         code.rest()
         code.wait(when, f"an event of {around.served.name}", interruptible=True)
         code.step("looks at it", takes_ns=EVENT_NS)
-        if linux.swap is not None and linux.swap.reading is not None and not thread.locked:
+        if linux.swap is not None and linux.swap.back is not None and not thread.locked:
             linux.swap.touch_again(code, linux)
         for action in thread.does:
             _do(code, daemon, thread, action, "")

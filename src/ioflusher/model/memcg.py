@@ -37,7 +37,7 @@ class MemoryGroup:
         if swap is None:
             return zone.anonymous
         charged = zone.anonymous + swap.writeback
-        return charged + swap.reading if swap.reading is not None else charged
+        return charged + swap.back.reading + swap.back.cached if swap.back is not None else charged
 
 
 def mem_cgroup_charge(code: Code, linux: Linux, gfp: int) -> None:
@@ -66,18 +66,18 @@ def mem_cgroup_charge(code: Code, linux: Linux, gfp: int) -> None:
 
 
 def _reclaim_anonymous(code: Code, linux: Linux, gfp: int) -> None:
-    swap = linux.swap
+    swap, group = linux.swap, linux.groups[code.group]
+    below = group.charged(linux) < group.limit
     waits_for = "memory of its control group that is being written to swap"
-    if swap is None or not gfp & Gfp.IO:
-        code.wait(linux.groups[code.group].charged(linux) < linux.groups[code.group].limit, waits_for)
-        return
-    below = linux.groups[code.group].charged(linux) < linux.groups[code.group].limit
     with code.choice() as ways:
-        with ways.way(when=swap.can_take):
-            swap.pageout(code, linux)
+        if swap is not None:
+            swap.free_cached(ways, linux)
+            if gfp & Gfp.IO:
+                with ways.way(when=swap.can_take):
+                    swap.pageout(code, linux)
         with ways.otherwise(when=below, waits_for=waits_for):
             pass
-        if linux.kills:
+        if swap is not None and gfp & Gfp.IO and linux.kills:
             lost = swap.writeback.is_(0)
             with ways.otherwise("reclaims in vain again and again", when=lost, takes_ns=retries_ns(linux)):
                 mem_cgroup_out_of_memory(code)

@@ -6,6 +6,7 @@ allocation behind it:
 - clean pages of files by everybody;
 - anonymous pages, by writing them to the swap area, with __GFP_IO alone (shrink_folio_list() keeps those
   that are not in the swap cache);
+- clean pages of the swap cache by everybody;
 - caches of file systems with __GFP_FS alone (super_cache_scan() returns SHRINK_STOP);
 - dirty pages of files by nobody but kswapd, where the file system lets it (`BackingDevice.reclaim_writes`)
   and no page is clean: until then they are left to the flusher (PGDAT_DIRTY, in shrink_node()).
@@ -18,7 +19,7 @@ from ioflusher.kernel.task_flags import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_KERNEL, Gfp
 from ioflusher.model.linux import Linux
-from ioflusher.model.transitions import Expression
+from ioflusher.model.transitions import Expression, all_of
 
 # HZ, in throttle_direct_reclaim()
 THROTTLED_NS = 1_000_000_000
@@ -30,8 +31,11 @@ def reclaimable(linux: Linux, gfp: int) -> Expression:
     """Whether there is something that an allocation of this mask can begin to reclaim."""
     zone = linux.zone
     found = zone.clean > 0
-    if linux.swap is not None and gfp & Gfp.IO:
-        found = found | linux.swap.can_take
+    swap = linux.swap
+    if swap is not None and gfp & Gfp.IO:
+        found = found | swap.can_take
+    if swap is not None and swap.back is not None:
+        found = found | (swap.back.cached > 0)
     if gfp & Gfp.FS:
         for shrinker in linux.shrinkers:
             found = found | shrinker.can_free()
@@ -95,11 +99,13 @@ def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
             weight=200 - (swap.swappiness if swap else 0),
         ):
             pass
-        if swap is not None and gfp & Gfp.IO and swap.swappiness:
+        if swap is not None and swap.swappiness:
             files_first = swap.lru_gen and swap.swappiness < 200
-            able = swap.can_take & zone.clean.is_(0) if files_first else swap.can_take
-            with ways.way(when=able, weight=swap.swappiness):
-                swap.pageout(code, linux)
+            turn = zone.clean.is_(0) if files_first else None
+            swap.free_cached(ways, linux, when=turn)
+            if gfp & Gfp.IO:
+                with ways.way(when=all_of(swap.can_take, turn), weight=swap.swappiness):
+                    swap.pageout(code, linux)
         if gfp & Gfp.FS:
             for shrinker in linux.shrinkers:
                 shrinker.scan(code, ways)

@@ -1,16 +1,32 @@
 """Swap: anonymous pages to a block device; mm/swap_state.c, mm/page_io.c."""
 
+from dataclasses import dataclass
+
 from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver, bio_alloc_bioset, bio_put
-from ioflusher.model.code import Code
+from ioflusher.model.code import Code, Ways
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages
 from ioflusher.model.reclaim import SCAN_NS
-from ioflusher.model.transitions import Changes, Expression, Variable, number
+from ioflusher.model.transitions import Changes, Expression, Number, Variable, all_of, number, where
 
 # a unit of memory that is there
 TOUCH_NS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class SwapIn:
+    """What is on its way back from swap, or is there and in swap as well.
+
+    Attributes:
+        reading: units that are being read, or are read and whose waiters have not seen it. read: these.
+        cached: units that were read, and not written since: clean pages of the swap cache, whose slots stay.
+    """
+
+    reading: Variable
+    read: Variable
+    cached: Variable
 
 
 class SwapArea:
@@ -18,13 +34,11 @@ class SwapArea:
 
     Attributes:
         slots: units that it still takes. writeback: units that are being written to it; they are freed when
-        they are (folio_rotate_reclaimable()). swappiness: vm.swappiness, 0 to 200. reading: units that are
-        being read from it. read: those that are read and whose waiters have not seen it; both are None where
-        nothing is read.
+        they are (folio_rotate_reclaimable()). swappiness: vm.swappiness, 0 to 200. back: of what is read from
+        it; None where nothing is.
     """
 
-    reading: Variable | None = None
-    read: Variable | None = None
+    back: SwapIn | None = None
 
     def __init__(
         self,
@@ -52,24 +66,24 @@ class SwapArea:
             **bio_put(pool),
         }
         if SWAP_IN in device.pending:
-            self.reading = linux.variable(
-                "swap_reading", 0, units, what="memory being read from swap", unit="memory"
+            self.back = SwapIn(
+                linux.variable("swap_reading", 0, units, what="memory being read from swap", unit="memory"),
+                linux.variable("swap_read", 0, units, what="reads from swap that are done"),
+                linux.variable("swap_cached", 0, units, what="clean swap cache", unit="memory"),
             )
-            self.read = linux.variable("swap_read", 0, units, what="reads from swap that are done")
-            device.completions[SWAP_IN] = {
-                self.reading: self.reading - 1,
-                zone.anonymous: zone.anonymous + 1,
-                self.slots: self.slots + 1,
-                self.read: self.read + 1,
-                **bio_put(pool),
-            }
+            device.completions[SWAP_IN] = {self.back.read: self.back.read + 1, **bio_put(pool)}
         linux.swap = self
 
     @property
     def swapped(self) -> Expression:
         """What has to be read before it can be used again."""
         unread = number(self.slots.high) - self.slots - self.writeback
-        return unread - self.reading if self.reading is not None else unread
+        return unread - self.back.reading - self.back.cached if self.back is not None else unread
+
+    @property
+    def full(self) -> Expression:
+        """vm_swap_full(): so full that a slot is given back as soon as its page is read."""
+        return self.slots * 2 < self.slots.high
 
     @property
     def can_take(self) -> Expression:
@@ -94,21 +108,46 @@ class SwapArea:
                 bio_alloc_bioset(code, linux, self.pool)
                 self.device.submit(code, "swap")
 
-    def touch_again(self, code: Code, linux: Linux, also: Changes | None = None) -> None:
+    def free_cached(self, ways: Ways, linux: Linux, *, when: Expression | None = None) -> None:
+        """A way: a clean page of the swap cache is freed, whatever the mask; it is in swap."""
+        if self.back is None:
+            return
+        zone, cached = linux.zone, self.back.cached
+        with ways.way(
+            "a page of the swap cache is freed",
+            {cached: cached - 1, zone.free: zone.free + 1},
+            when=all_of(cached > 0, when),
+            takes_ns=SCAN_NS,
+            weight=self.swappiness,
+        ):
+            pass
+
+    def touch_again(
+        self, code: Code, linux: Linux, also: Changes | None = None, *, writes: bool = True
+    ) -> None:
         """Touch memory that was left alone longest: it is in swap if any is."""
         with code.choice() as ways:
             with ways.way(when=self.swapped > 0):
-                self.swap_in(code, linux, also or {})
+                self.swap_in(code, linux, also or {}, writes=writes)
             with ways.otherwise("touches what is there", also, takes_ns=TOUCH_NS):
                 pass
 
-    def swap_in(self, code: Code, linux: Linux, also: Changes) -> None:
-        """A major fault: do_swap_page(), mm/memory.c. Who faults writes, so that the slot is given back.
+    def swap_in(self, code: Code, linux: Linux, also: Changes, *, writes: bool = True) -> None:
+        """A major fault: do_swap_page(), mm/memory.c.
 
-        `also` changes with the page that is allocated.
+        The slot is given back where the fault is one of writing, or the area more than half full
+        (should_try_to_free_swap()). Else the page stays in the swap cache. `also` changes with the page that
+        is allocated.
         """
-        assert self.reading is not None
-        assert self.read is not None
+        assert self.back is not None
+        reading, read, cached = self.back.reading, self.back.read, self.back.cached
+        anonymous, slots = linux.zone.anonymous, self.slots
+        seen: dict[Variable, Number] = {read: read - 1, reading: reading - 1}
+        if writes:
+            seen |= {anonymous: anonymous + 1, slots: slots + 1}
+        else:
+            freed = where(self.full, 1, 0)
+            seen |= {anonymous: anonymous + freed, slots: slots + freed, cached: cached + 1 - freed}
         with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_swap_page"):
             with code.call("swapin_readahead", "__read_swap_cache_async"):
                 mem_cgroup_charge(code, linux, GFP_HIGHUSER_MOVABLE)
@@ -116,7 +155,7 @@ class SwapArea:
                     code,
                     linux,
                     GFP_HIGHUSER_MOVABLE,
-                    {self.reading: self.reading + 1, **also},
+                    {reading: reading + 1, **also},
                     label="a page for what is in swap",
                 )
             with code.call("swapin_readahead", "swap_read_folio"):
@@ -125,8 +164,8 @@ class SwapArea:
             with code.call("folio_wait_bit_common"):
                 code.step(
                     "is read from swap",
-                    {self.read: self.read - 1},
-                    when=self.read > 0,
+                    seen,
+                    when=read > 0,
                     waits_for=f"a read of {self.device.name}",
                 )
 

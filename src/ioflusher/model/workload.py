@@ -74,9 +74,18 @@ def _create(code: Code, linux: Linux, inodes: XfsInodes, left: Variable, every: 
 
 
 def add_toucher(
-    linux: Linux, units: int, *, chunk_units: int = 1, pause_ns: int = 0, passes: int = 1
+    linux: Linux,
+    units: int,
+    *,
+    chunk_units: int = 1,
+    pause_ns: int = 0,
+    passes: int = 1,
+    compares: bool = False,
 ) -> Variable:
     """Touches anonymous memory, and touches it again in further passes.
+
+    Args:
+        compares: whether it reads all of it in the end, to compare.
 
     Returns:
         Units that it has not touched yet.
@@ -89,6 +98,9 @@ def add_toucher(
         again = units * (passes - 1)
         more = linux.variable("to_touch_again", again, again, what="units that are to be touched again")
         _touch_all(code, linux, more, _touch_again, pause_ns)
+    if compares:
+        unread = linux.variable("to_compare", units, units, what="units that are still to be compared")
+        _touch_all(code, linux, unread, _look_at, 0)
     linux.add(code, "toucher", works=True)
     return left
 
@@ -139,6 +151,11 @@ def _touch_again(code: Code, linux: Linux, also: Changes) -> None:
     """Memory is touched in order, so that what comes next was left alone longest."""
     assert linux.swap is not None
     linux.swap.touch_again(code, linux, also)
+
+
+def _look_at(code: Code, linux: Linux, also: Changes) -> None:
+    assert linux.swap is not None
+    linux.swap.touch_again(code, linux, also, writes=False)
 
 
 def add_reader(linux: Linux, units: int, *, unit_ns: int) -> None:
