@@ -477,12 +477,14 @@ def test_anonymous_pressure_takes_what_the_state_helps_with() -> None:
 
 
 def test_a_bio_for_the_daemons_own_store() -> None:
-    """Who is not in reclaim reclaims for one, without I/O: the swap's requests may hold the whole pool."""
+    """Who is not in reclaim reclaims for one, without I/O: the swap's requests may hold the whole pool.
+
+    That is whoever writes the store or reads it, and the workload, which reads what was swapped out.
+    """
     system = build(find_scenario("swap-on-ublk"), io_flusher=True, version=(6, 12))
     for each in system.programs:
         steps = [step for step in each.steps if "mempool_alloc" in step.calls[1:]]
-        writes, reads = "kworker/u:flush-vda", "ublk-daemon"
-        assert bool(steps) == (each.name in (writes, reads))
+        assert bool(steps) == (each.name in ("kworker/u:flush-vda", "ublk-daemon", "toucher"))
         assert all("pageout" not in step.calls for step in steps)
 
 

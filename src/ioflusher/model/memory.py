@@ -58,7 +58,7 @@ def make_zone(linux: Linux, *, size: int, clean: int, min_free: int) -> MemoryZo
     units = linux.units(size)
     cached = linux.units(clean)
     least = linux.units(min_free)
-    step = max(least // 4, linux.units(size // 1000), 1)
+    step = max(least // 4, linux.units(size // 1000))
     zone = MemoryZone(
         free=linux.variable("free", units - cached, units, what="free memory", unit="memory"),
         clean=linux.variable("clean", cached, units, what="clean page cache", unit="memory"),
