@@ -272,7 +272,8 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         yield End(
             Thing.ANSWER, "fuse", _POSSIBLE, "it may be that file system's own daemon", missing, Meets.OWN
         )
-    if facts.victims and body.reclaim is Reclaim.DIRECT and body.wait is Wait.RECLAIM_THROTTLE:
+    throttled = body.reclaim is Reclaim.DIRECT and body.wait is Wait.RECLAIM_THROTTLE
+    if facts.victims and (throttled or body.wait is Wait.OOM):
         yield End(Thing.HELD, OF_A_VICTIM, _PROBABLE, "it asked for memory, perhaps with that lock in hand")
     if facts.is_victim(case.report):
         yield End(Thing.VICTIM, None, _CERTAIN, "the OOM killer chose it")

@@ -72,6 +72,9 @@ def plain_finding(case: Case, facts: Facts) -> Finding:
     if body.reclaim is Reclaim.FORCED:
         why = f"it was asked to free memory and waits for {what}; no allocation of its own waits"
         return Finding(kind, False, Confidence.PROBABLE, why)
+    if body.wait is Wait.OOM and not any(step.part == "memcg" for step in body.steps):
+        why = "nothing could be reclaimed: it waits until a process that was killed has given its memory back"
+        return Finding(kind, False, Confidence.PROBABLE, why)
     if body.wait is Wait.OOM:
         why = "its memory cgroup is full, nothing in it could be reclaimed: the OOM killer has to make room"
         return Finding(kind, False, Confidence.PROBABLE, why)

@@ -220,7 +220,10 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         return Reclaim.KSWAPD, work  # a thread of the kernel that does nothing else
     # a stack that was cut ends in reclaim itself
     asked = not outside or outside & {Role.ALLOCATION, Role.PAGE_FAULT, Role.SYSCALL}
-    return (Reclaim.DIRECT, work) if asked else (None, 0)
+    if asked:
+        return Reclaim.DIRECT, work
+    # a subsystem that has objects freed by its own decision
+    return (Reclaim.FORCED, work) if steps[work].role is Role.SHRINKER else (None, 0)
 
 
 def _throttled_writer(steps: tuple[Step, ...]) -> bool:
@@ -270,6 +273,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             return Wait.IDLE  # the compiler put kswapd_try_to_sleep() into it
         if role in THROTTLES_ITSELF and sleeps and not unlisted and primitive is None:
             return Wait.RECLAIM_THROTTLE
+        if role is Role.OOM and sleeps and primitive is None:
+            return Wait.OOM
         wait = _judge(role, primitive)
         # it gave up the processor in a function that the table does not list
         vague = wait in (Wait.RUNNING, Wait.IDLE) and role is not Role.IDLE

@@ -270,7 +270,7 @@ _AWAITED = {
     Wait.SERVER: "the answer of a network file system's server",
     Wait.FROZEN: "a frozen file system to be thawed",
     Wait.THREAD: "a kernel thread to be made",
-    Wait.OOM: "a process of its full memory cgroup to be killed",
+    Wait.OOM: "a process that is killed for its memory",
     Wait.RECLAIM_THROTTLE: "reclaim to make progress",
     Wait.DIRTY_THROTTLE: "dirty pages to be written",
     Wait.RECLAIM_QUEUE: "another thread that reclaims the same objects",
