@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, stuck
+from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, hands_down, stuck
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -156,13 +156,13 @@ _LOCKS = frozenset({Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Ro
 def _in_reclaim(case: Case) -> Iterator[End]:
     """What a reclaimer that waits keeps from others."""
     body = case.body
+    if body.wait is Wait.MEMPOOL and (body.reclaim is not None or hands_down(body)):
+        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that it began have much of it")
     if body.reclaim is None or body.wait is Wait.RUNNING:
         return
     shrinks = any(step.role is Role.SHRINKER for step in body.inner)
     if shrinks and body.wait is not Wait.SHRINKERS:
         yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
-    if body.wait is Wait.MEMPOOL:
-        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that its reclaim began have much of it")
     drivers = any(step.own or step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
     files = any(step.part == "fs" or step.role in (Role.FILE_SYSTEM, Role.FS_WAIT) for step in body.inner)
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -82,7 +82,7 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
     if body.reclaim is Reclaim.DIRECT and throttled and facts.victims:
         missing = "whether the OOM killer waits for that task"
         yield End(Thing.VICTIM, None, _PROBABLE, "memory of the OOM killer's choice", missing)
-    if body.reclaim is None and body.wait is Wait.LOCK and facts.is_victim(case.report):
+    if body.reclaim is None and body.wait in HELD_WAITS and facts.is_victim(case.report):
         yield End(Thing.HELD, OF_A_VICTIM, _POSSIBLE, what)
     yield from _held(case, what)
     if body.reclaim is not None and body.wait is Wait.WORK:
@@ -196,12 +196,18 @@ def _carries(case: Case) -> bool:
     return sends or is_kernel_thread(case.report, case.body)
 
 
+def hands_down(body: Anatomy) -> bool:
+    """Whether a request is on its way down while the task waits for memory to make another one of it."""
+    inside = body.inner or body.steps
+    return any(step.does(Verb.COMPLETES, Thing.IO) for step in inside)
+
+
 def _io(case: Case, what: str) -> Iterator[End]:
     """Requests: of the file systems and drivers that reclaim is in, and of some device that is not named."""
     body = case.body
     if body.wait is Wait.MEMPOOL and case.asker.service is Service.KERNEL and body.reclaim is None:
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, what)
-    if body.wait is Wait.MEMPOOL and any(step.does(Verb.COMPLETES, Thing.IO) for step in body.inner):
+    if body.wait is Wait.MEMPOOL and hands_down(body):
         missing = "whether the requests that it hands down come from the same reserve"
         yield End(Thing.HELD, OF_RESERVES, _POSSIBLE, what, missing, Meets.OWN)
     if body.reclaim is None or body.wait not in IO_WAITS | HELD_WAITS | {Wait.RECLAIM_QUEUE}:

@@ -39,7 +39,8 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
         locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
         if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
             yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
-        if locked and runs and facts.is_victim(case.report):
+        held = case.body.reclaim is None and case.body.wait in HELD_WAITS
+        if held and runs and facts.is_victim(case.report):
             yield _holder(case)
 
 

@@ -22,7 +22,7 @@ from ioflusher.kernlog.reading.prefixes import LearnedPrefix
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
-from ioflusher.kernlog.stacks.roles import Role, does, role_of
+from ioflusher.kernlog.stacks.roles import Role, does, role_of, tagged_rows
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 # Stacks longer than this come from broken input; the kernel's own limit is its 16 KiB stack.
@@ -355,7 +355,9 @@ class Reader:
         draft = self._drafts.get(names[0][1].caller)
         awaited = draft is not None and not draft.frames and draft.lockdep is None
         for stack in _paths(names):
-            known = sum(role_of(frame.function) is not None for frame, _, _ in stack)
+            known = sum(
+                bool(role_of(name) or tagged_rows(name)) for name in (f.function for f, _, _ in stack)
+            )
             if len(stack) >= (2 if awaited else 4) and 2 * known >= len(stack):
                 for frame, line, raw in stack:
                     yield from self._take_frame(frame, line.text, line, raw)

@@ -144,8 +144,9 @@ def asker_of(
 
 
 def _carrier(steps: tuple[Step, ...]) -> str | None:
-    """The driver that stores what it is given in a file, or sends it on a socket; None for none."""
-    inside = next((i for i, step in enumerate(steps) if step.role in _CARRIES), len(steps))
+    """The driver that stores in a file, sends, or hands on what it is given; None for none."""
+    carries = (i for i, s in enumerate(steps) if s.role in _CARRIES or s.does(Verb.COMPLETES, Thing.IO))
+    inside = next(carries, len(steps))
     outer = tuple(step for step in steps[inside:] if step.own or step.role is Role.BLOCK)
     return next(iter(families(outer[-1:])), None)
 
