@@ -209,3 +209,61 @@ def test_a_kswapd_that_is_behind_gives_back_nothing() -> None:
     kswapd = ("kswapd0", f"{SLEEP} down_read xfs_ilock xfs_evict evict super_cache_scan" + KSWAPD)
     assert not cycles(kswapd, ("a", f"{BEHIND_KSWAPD} filemap_fault xfs_filemap_fault handle_mm_fault"))
     assert cycles(kswapd, ("a", f"{ISOLATED} filemap_fault xfs_filemap_fault handle_mm_fault"))
+
+
+NOTIFIES = f"{SLEEP} mutex_lock frob_invalidate try_to_unmap {DEFINED['PAGES']}"
+
+
+def test_a_process_whose_mmap_lock_and_subsystem_wait_for_one_another() -> None:
+    """One thread faults, reclaims and waits for frob; another, in frob, waits for the process's memory."""
+    faults = ("app", f"{NOTIFIES} {DEFINED['FAULT']} {CALL}")
+    first, second = cycles(
+        faults, ("app", f"{SLEEP} down_read do_user_addr_fault exc_page_fault frob_ioctl {CALL}")
+    )
+    assert set(edges(first)) == set(edges(second))
+    assert {(thing, known) for _, thing, _, known in edges(first)} == {
+        ("held", "probable"),
+        ("mmap-lock", "possible"),
+    }
+    other = f"{SLEEP} down_read do_user_addr_fault exc_page_fault frob_ioctl {CALL}"
+    assert not cycles(faults, ("another", other))
+
+
+def test_reclaim_has_the_page_locked_that_it_takes_out_of_page_tables() -> None:
+    """A driver pins that page with its lock in hand, for which reclaim waits."""
+    kswapd = ("kswapd0", f"{SLEEP} mutex_lock frob_invalidate try_to_unmap shrink_page_list" + KSWAPD)
+    first, second = cycles(kswapd, ("app", f"{SLEEP} __lock_page get_user_pages frob_pin frob_ioctl {CALL}"))
+    for episode in (first, second):
+        assert set(edges(episode)) == {
+            ("kswapd0", "held", "app", "probable"),
+            ("app", "page", "kswapd0", "possible"),
+        }
+
+
+def test_who_sleeps_below_the_oom_killer_waits_for_its_choice() -> None:
+    """The choice waits for a lock that this one, or who waits for it, has."""
+    kill = b"Killed process 100 (a.out) total-vm:2166864kB, anon-rss:1727976kB, file-rss:0kB\n"
+    exits = log("a.out", f"{SLEEP} down_read acct_collect do_exit do_group_exit")
+    asks = log("echo", f"{SLEEP} schedule_timeout out_of_memory __alloc_pages new_page frob_migrate{CALL}")
+    for text in (kill + exits + asks, kill + asks + exits):
+        first, second = diagnose_log(text.replace(b"echo            D    0   100", b"echo  D 0 200")).episodes
+        assert (first.recursion, second.recursion) == (True, True)
+        assert {edge[:3] for edge in edges(first)} == {
+            ("a.out", "held", "echo"),
+            ("echo", "oom-victim", "a.out"),
+        }
+    (alone,) = diagnose_log(asks).episodes
+    assert "a process that was killed" in alone.why
+
+
+def test_a_subsystem_that_has_inodes_freed_by_its_own_decision() -> None:
+    """In the middle of its work it waits for its own lock there."""
+    names = f"{SLEEP} mutex_lock frob_inactive evict dispose_list prune_icache_sb prune_super frob_adapt"
+    (episode,) = cycles(("frob_adapt", f"{names} kthread ret_from_fork"))
+    assert edges(episode) == [("frob_adapt", "held", "frob_adapt", "probable")]
+
+
+def test_a_controller_that_is_reset_waits_for_its_own_requests() -> None:
+    """Nothing ends on it before the reset does, which asks for memory."""
+    gives = told(("kworker/0:1", f"{DEFINED['SWAP']} kmalloc frob_alloc frob_reset_work {WORKER}"))
+    assert any(one.startswith("io of frob [probable]: it is needed to complete I/O") for one in gives)

@@ -72,6 +72,7 @@ _MEETINGS = {
     Thing.DIRTY: Meeting(Confidence.PROBABLE, "whose dirty pages fill the limit"),
     Thing.INODE: Meeting(Confidence.POSSIBLE, "whether it is the same inode"),
     Thing.INODE_LOCK: Meeting(Confidence.POSSIBLE, "whether it is the same inode"),
+    Thing.MMAP_LOCK: Meeting(Confidence.POSSIBLE, "whether it is the same process"),
     Thing.WORK: Meeting(Confidence.PROBABLE, "whether {giver} does the work that is waited for"),
     Thing.QUEUE: Meeting(Confidence.POSSIBLE, "whether it is the same queue"),
     Thing.S_UMOUNT: _ONLY_ONE,

@@ -1,11 +1,20 @@
 """What a waiting task holds, or has to bring about before others go on, as ends of edges."""
 
 from collections.abc import Iterator
+from itertools import dropwhile
 
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.judging.needs import HELD_WAITS, IO_WAITS, OF_A_VICTIM, OF_RESERVES, hands_down, stuck
+from ioflusher.kernlog.judging.needs import (
+    HELD_WAITS,
+    IO_WAITS,
+    OF_A_PROGRAM,
+    OF_A_VICTIM,
+    OF_RESERVES,
+    SILENT,
+    stuck,
+)
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -94,15 +103,16 @@ def _tagged(case: Case) -> Iterator[End]:
     for step in body.inner:
         for verb, thing, reason in step.things():
             if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
-                # compaction has some pages locked while it waits for another; and where it does not show
-                # which bit of a page is waited for, it is not the lock of one that is locked already
-                others = step.role is Role.COMPACTION or (thing is Thing.PAGE and body.wait is Wait.PAGE)
+                # reclaim and compaction have some pages locked while they wait for another; and where it does
+                # not show which bit of a page is waited for, it is not the lock of one that is locked already
+                others = step.role in _LOCK_SEVERAL or (thing is Thing.PAGE and body.wait is Wait.PAGE)
                 whose = Meets.OTHERS if others else Meets.EVERYBODYS
                 scope = family(step.part) if thing is Thing.HELD else None
                 because = f"its reclaim is in {step.frame.name}() ({reason})"
                 yield End(thing, scope, _CERTAIN, because, None, whose)
 
 
+_LOCK_SEVERAL = frozenset({Role.COMPACTION, Role.RECLAIM, Role.PAGE_OUT})
 _UNSENT = (
     "it prepares pages for writing, has marked them as under writeback and may not have sent them off yet"
 )
@@ -125,7 +135,7 @@ def _by_function(case: Case, step: Step, thing: Thing, reason: str) -> Iterator[
     elif thing in (Thing.TRANSACTION, Thing.HELD):
         if part:
             yield End(thing, part, _PROBABLE, f"it is in {name} ({reason})")
-    elif thing is Thing.INODE_LOCK:
+    elif thing in OF_A_PROGRAM:
         # programs that write write different files, unless they are one; a full cgroup's tasks share some
         scope = None if case.body.wait is Wait.OOM else case.report.comm
         yield End(thing, scope, _CERTAIN, f"it is in {name} ({reason})")
@@ -156,13 +166,13 @@ _LOCKS = frozenset({Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Ro
 def _in_reclaim(case: Case) -> Iterator[End]:
     """What a reclaimer that waits keeps from others."""
     body = case.body
-    if body.wait is Wait.MEMPOOL and (body.reclaim is not None or hands_down(body)):
-        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that it began have much of it")
     if body.reclaim is None or body.wait is Wait.RUNNING:
         return
     shrinks = any(step.role is Role.SHRINKER for step in body.inner)
     if shrinks and body.wait is not Wait.SHRINKERS:
         yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
+    if body.wait is Wait.MEMPOOL:
+        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that its reclaim began have much of it")
     drivers = any(step.own or step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
     files = any(step.part == "fs" or step.role in (Role.FILE_SYSTEM, Role.FS_WAIT) for step in body.inner)
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
@@ -212,7 +222,7 @@ def waits_for_isolated(body: Anatomy) -> bool:
 def _in_the_middle(case: Case) -> Iterator[End]:
     """Something of the subsystem whose code asked for memory, or waits for all shrinkers or a new thread."""
     body = case.body
-    if body.reclaim is Reclaim.DIRECT:
+    if body.reclaim in (Reclaim.DIRECT, Reclaim.FORCED):
         for name in at_work_in(body.outer):
             why = (
                 f"{name} asked for memory in the middle of its own work, and may hold or have to do what is "
@@ -223,8 +233,8 @@ def _in_the_middle(case: Case) -> Iterator[End]:
             for name in families(body.outer):
                 why = f"it asked for memory on a way through {name}, and may have a lock of it"
                 yield End(Thing.HELD, name, _POSSIBLE, why, None, Meets.OTHERS)
-    elif body.reclaim is None and body.wait in _IN_HAND:
-        for name in at_work_in(body.steps):
+    elif body.reclaim is None and (body.wait in _IN_HAND or _takes_mmap_lock(case)):
+        for name in at_work_in(tuple(dropwhile(lambda step: step.role in _FAULTS, body.steps))):
             why = f"it is in the middle of {name}'s work, and may hold what is waited for"
             yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
     elif body.wait is Wait.THREAD:
@@ -240,6 +250,13 @@ def _in_the_middle(case: Case) -> Iterator[End]:
             yield End(Thing.HELD, name, _PROBABLE, f"it works for {name}, and cannot go on without the lock")
 
 
+def _takes_mmap_lock(case: Case) -> bool:
+    taking = (step for step in case.body.steps if step.does(Verb.TAKES, Thing.MMAP_LOCK))
+    return any(_is_taking(case, step) for step in taking)
+
+
+# how a subsystem's code comes to wait for a page, or for a process's memory
+_FAULTS = (SILENT - {None}) | {Role.PAGE_FAULT, Role.PAGE_WAIT, Role.PAGE_LOCK, Role.WRITEBACK_WAIT}
 # what is waited for with a subsystem's lock in hand, rather than for one
 _IN_HAND = frozenset({Wait.INODE, Wait.PAGE, Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.FROZEN})
 

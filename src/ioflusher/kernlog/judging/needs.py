@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -30,6 +30,8 @@ HELD_WAITS = frozenset(
 OF_A_VICTIM = "the OOM killer's choice"
 # what is allocated once for all requests, such as bios: requests that wait in line have it
 OF_RESERVES = "a reserve for requests"
+# locks of which there are many: tasks of one program are taken to mean the same
+OF_A_PROGRAM = frozenset({Thing.INODE_LOCK, Thing.MMAP_LOCK})
 ANSWERS = frozenset({Wait.DAEMON, Wait.SERVER})
 _DIRECTLY = {
     Wait.INODE: Thing.INODE,
@@ -130,7 +132,7 @@ def _tagged(case: Case) -> Iterator[End]:
     if speaking is not None and body.wait in (Wait.LOCK, Wait.UNKNOWN):
         for verb, thing, _ in speaking.things():
             if verb is Verb.TAKES:
-                for scope in (None, case.report.comm) if thing is Thing.INODE_LOCK else (None,):
+                for scope in (None, case.report.comm) if thing in OF_A_PROGRAM else (None,):
                     yield End(thing, scope, _CERTAIN, f"{thing.words} ({speaking.frame.name}())")
 
 
@@ -196,18 +198,12 @@ def _carries(case: Case) -> bool:
     return sends or is_kernel_thread(case.report, case.body)
 
 
-def hands_down(body: Anatomy) -> bool:
-    """Whether a request is on its way down while the task waits for memory to make another one of it."""
-    inside = body.inner or body.steps
-    return any(step.does(Verb.COMPLETES, Thing.IO) for step in inside)
-
-
 def _io(case: Case, what: str) -> Iterator[End]:
     """Requests: of the file systems and drivers that reclaim is in, and of some device that is not named."""
     body = case.body
     if body.wait is Wait.MEMPOOL and case.asker.service is Service.KERNEL and body.reclaim is None:
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, what)
-    if body.wait is Wait.MEMPOOL and hands_down(body):
+    if body.wait is Wait.MEMPOOL and any(step.does(Verb.COMPLETES, Thing.IO) for step in body.inner):
         missing = "whether the requests that it hands down come from the same reserve"
         yield End(Thing.HELD, OF_RESERVES, _POSSIBLE, what, missing, Meets.OWN)
     if body.reclaim is None or body.wait not in IO_WAITS | HELD_WAITS | {Wait.RECLAIM_QUEUE}:

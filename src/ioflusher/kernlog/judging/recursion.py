@@ -7,7 +7,7 @@ from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 _INVERSIONS = {Thing.SHRINKERS, Thing.S_UMOUNT, Thing.THAW}
-_LOCKS = {None, Thing.HELD, Thing.TRANSACTION, Thing.INODE_LOCK, Thing.VICTIM}
+_LOCKS = {None, Thing.HELD, Thing.TRANSACTION, Thing.INODE_LOCK, Thing.MMAP_LOCK, Thing.VICTIM}
 
 
 def recursion(cycle: Cycle) -> Finding:

@@ -102,16 +102,16 @@ def _is_anothers(report: TaskReport) -> bool:
     return report.owner is not None and report.owner[1] != report.tid and not _doubt(report)
 
 
-_LOCKS = frozenset({Thing.HELD, Thing.INODE_LOCK})
+_LOCKS = frozenset({Thing.HELD, Thing.INODE_LOCK, Thing.MMAP_LOCK})
 
 
 def allocates(case: Case) -> bool:
-    """Whether a task waits in reclaim, for a killed task's memory, for a reserve, or for dirty pages.
+    """Whether a task waits in reclaim, for a killed task's memory, or for dirty pages.
 
     Without one that does, a cycle is a deadlock of another kind.
     """
     body = case.body
-    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.MEMPOOL, Wait.DIRTY_THROTTLE)
+    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE)
 
 
 # -- a task that waits for itself

@@ -17,6 +17,7 @@ class Thing(Enum):
     DIRTY = "dirty"  # fewer pages are dirty
     INODE = "inode"  # an inode that is being freed is gone
     INODE_LOCK = "inode-lock"  # struct inode, i_rwsem, before 4.7 i_mutex
+    MMAP_LOCK = "mmap-lock"  # struct mm_struct, mmap_lock, before 5.8 mmap_sem
     S_UMOUNT = "s_umount"  # struct super_block, s_umount
     THAW = "thaw"  # a frozen file system is thawed
     SHRINKERS = "shrinkers"  # every shrinker that runs has ended
@@ -46,6 +47,7 @@ _WORDS = {
     Thing.DIRTY: "dirty pages to be written",
     Thing.INODE: "an inode that is being freed",
     Thing.INODE_LOCK: "an inode's lock",
+    Thing.MMAP_LOCK: "a process's mmap lock",
     Thing.S_UMOUNT: "a file system's s_umount",
     Thing.THAW: "a frozen file system to be thawed",
     Thing.SHRINKERS: "every shrinker that runs",
