@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ioflusher.kernel.target import NO_SERIAL
 from ioflusher.kernel.task import Thread
 from ioflusher.machine.codec import load_snapshot
 from ioflusher.machine.endpoints import (
@@ -211,6 +212,23 @@ def test_character_devices() -> None:
         (30, "tcmu handler", "sda", True),
         (30, "tcmu handler", "uio1", True),
     }
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_tcmu_units_without_a_serial(units: int) -> None:
+    """The disk's name ends with zeros: the only disk is the only unit's; of several nobody can tell."""
+    name = f"naa.6001405{NO_SERIAL}"
+    snapshot = replace(
+        EMPTY,
+        processes=(process(30, "tcmu-runner", DeviceHandle("/dev/uio0", "246:0")),),
+        devices=tuple(
+            BlockDevice(f"sd{letter}", f"8:{16 * number}", 512, DeviceKind.SCSI, wwid=name)
+            for number, letter in enumerate("ab"[:units])
+        ),
+        tcmu=(TcmuDevice("uio0", "tcm-user/0/a", NO_SERIAL),),
+    )
+    found = {(30, "tcmu handler", f"sd{letter}", units == 1) for letter in "ab"[:units]}
+    assert brief(services(snapshot)) == found
 
 
 MULTIPATH = BlockDevice("dm-0", "254:0", 512, DeviceKind.DM, dm=DeviceMapper("m", "mpath-x", ("multipath",)))

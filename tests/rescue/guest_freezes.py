@@ -522,7 +522,11 @@ def user_systemd(stage: Stage, rounds: int) -> None:
     Path("/run/user/0").mkdir(parents=True)
     environment = {**os.environ, "XDG_RUNTIME_DIR": "/run/user/0"}
     argv = ("/lib/systemd/systemd", "--user", "--unit=only.target", "--log-target=console")
-    with subprocess.Popen(argv, env=environment, stdout=sys.stderr) as manager:
+    log = Path("/run/manager.log")
+    with (
+        log.open("w") as output,
+        subprocess.Popen(argv, env=environment, stdout=output, stderr=output) as manager,
+    ):
         service = GuardProcess(["sh", "-c", "exec tail -n +1 -f /run/said >&2"])
         service.said("watching 1 devices", 0, 120.0)
         pid = guard_pid()
@@ -534,7 +538,7 @@ def user_systemd(stage: Stage, rounds: int) -> None:
             kept = Path("/run/kept/guard.log").read_text().splitlines()
             say("under systemd", status=confinement(pid), kept=len(kept))
         else:
-            say("under systemd", pid=pid, failed=service.lines)
+            say("under systemd", pid=pid, failed=service.lines, manager=log.read_text().splitlines()[-20:])
         manager.kill()
 
 

@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from ioflusher.kernel.task import Thread
 from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
-from ioflusher.machine.process import DeviceHandle, FileKind, FileUse
+from ioflusher.machine.process import DeviceHandle, FileKind, FileUse, Process
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper
 from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.served import FuseMount, served_devices
 from tests.audit.machines import (
+    BARE,
     DAEMON,
     DEVICE,
     FUSE,
@@ -25,6 +27,8 @@ from tests.audit.machines import (
 )
 from tests.rescue.freezes import served
 
+PEERS = ((20, "sftp-server"), (21, "journald"), (22, "store"))
+
 
 def test_an_nbd_device_with_its_daemon_and_what_lies_on_it() -> None:
     """The disk of the kernel's own is none; the daemon's store is its disk."""
@@ -35,6 +39,21 @@ def test_an_nbd_device_with_its_daemon_and_what_lies_on_it() -> None:
     ]
     assert device.mounts == ("/data",)
     assert device.swaps == ("/dev/nbd0",)
+
+
+def test_whom_the_daemon_waits_for_is_in_the_path() -> None:
+    """As sshfs for its server, which stores: by a socket pair or a listener's, but not a logger."""
+    peer, logger, other = (Process(pid, 1, name, 0, (Thread(pid, name, "S", BARE),)) for pid, name in PEERS)
+    pair = Connection(Family.UNIX, (SocketEnd(200, "", (7,)), SocketEnd(201, "", (20,))))
+    logs = Connection(Family.UNIX, (SocketEnd(202, "", (7,)), SocketEnd(203, "/dev/log", (21,))))
+    further = Connection(Family.UNIX, (SocketEnd(204, "", (20,)), SocketEnd(205, "/run/x", (22,))))
+    snapshot = machine(connections=(*WELL.connections, pair, logs, further))
+    snapshot = replace(snapshot, processes=(*snapshot.processes, peer, logger, other))
+    (device,) = served_devices(Analysis(snapshot, (SERVER,)))
+    assert [(daemon.name, daemon.role, daemon.covered) for daemon in device.daemons[1:]] == [
+        ("sftp-server (20)", "peer of a daemon", False),
+        ("store (22)", "peer of a daemon", False),
+    ]
 
 
 def test_a_daemon_that_is_gone_is_missing() -> None:

@@ -4,10 +4,15 @@ from dataclasses import dataclass
 
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.layers import Layer, LayerKind, device_layer
+from ioflusher.machine.peers import awaited, reachable
 from ioflusher.machine.serving.files import connection_number
+from ioflusher.machine.serving.index import is_bystander
 from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind
 from ioflusher.rescue.other_server import OtherServer, other_server
+
+PEER = "peer of a daemon"
+MOST_PEERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class ServedDevice:
     Attributes:
         name: as nbd0, dm-3; empty where a record does not tell.
         kind: what drives it.
-        daemons: the processes in its path, those that each request needs first.
+        daemons: the processes in its path, those that each request needs first, and their local peers last.
         clients: processes that set an nbd device up and may hold the driver's sockets.
         missing: roles that nobody has, in words: their daemon is gone.
         mounts: where file systems on it are mounted.
@@ -118,6 +123,10 @@ def _served(
                 )
         elif not service.kernel and service.essential:
             missing.append(service.role.value)
+    clients = dict.fromkeys(s.pid for s in services if s.role is StorageRole.NBD_CLIENT and s.pid is not None)
+    for pid in sorted(_peers(analysis, frozenset(daemons)) - clients.keys()):
+        if pid in processes and processes[pid].living:
+            daemons[pid] = ServingDaemon(pid, processes[pid].comm, PEER, processes[pid].covered)
     above = analysis.layers.above(device_layer(device.name))
     mounts = [
         mount
@@ -129,9 +138,7 @@ def _served(
         name=device.name,
         kind=device.kind,
         daemons=tuple(daemons.values()),
-        clients=tuple(
-            dict.fromkeys(s.pid for s in services if s.role is StorageRole.NBD_CLIENT and s.pid is not None)
-        ),
+        clients=tuple(clients),
         missing=tuple(missing),
         mounts=tuple(dict.fromkeys(mount.point for mount in mounts)),
         swaps=tuple(swap.path for swap in analysis.layers.swaps_on(above)),
@@ -140,6 +147,14 @@ def _served(
         in_flight=device.in_flight,
         other_server=other_server(analysis, device.kind, services),
     )
+
+
+def _peers(analysis: Analysis, pids: frozenset[int]) -> frozenset[int]:
+    """Processes that these wait for over local sockets, as sshfs for its server; none where they are many."""
+    snapshot = analysis.snapshot
+    connections = [found for found in snapshot.connections if not is_bystander(found)]
+    peers = reachable(pids, awaited(connections, snapshot.listeners)) - pids
+    return peers if len(peers) <= MOST_PEERS else frozenset()
 
 
 def _fuse(analysis: Analysis, services: list[StorageService]) -> tuple[FuseMount, ...]:
