@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO, Version
-from ioflusher.model.build import build
+from ioflusher.model.build import TAKEN_5_8, build
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.run import Happened, RunOutcome, RunResult, Waiting, run
 from ioflusher.model.scale import Scale
@@ -163,6 +163,25 @@ def test_the_trace_that_brought_the_state() -> None:
     assert calls[0] in ("__flush_work", "wait_for_completion")
     assert waiting(result, "nbd-daemon").waits_for in ("the log of XFS on nbd0", "a buffer of XFS on nbd0")
     assert result.values["clean"] > 0, "there was memory to be had without XFS"
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome"),
+    [((5, 6), FROZEN), ((5, 7), FROZEN), ((5, 8), FROZEN), ((5, 9), DONE), ((5, 10), DONE)],
+)
+def test_up_to_which_kernel_inode_reclaim_waits(
+    version: Version, outcome: RunOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 5.8 the daemon waits in xfs_reclaim_inode(), and the state helps; since 5.9 nobody does."""
+    monkeypatch.setattr("ioflusher.model.build.TAKEN", TAKEN_5_8)
+    scenario = find_scenario("xfs-on-nbd-5.8")
+    without = played(scenario, io_flusher=False, version=version)
+    assert without.outcome is outcome
+    if outcome is FROZEN:
+        calls = waiting(without, "nbd-daemon").calls
+        assert "xfs_reclaim_inode" in calls
+        assert calls.index("xfs_reclaim_inode") < calls.index("tcp_sendmsg")
+    assert played(scenario, io_flusher=True, version=version).outcome is DONE
 
 
 @pytest.mark.parametrize("seed", SEEDS)
