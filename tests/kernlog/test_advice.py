@@ -113,3 +113,21 @@ def test_where_nobody_allocates_no_memory_is_to_be_kept_free(name: str) -> None:
     order, meanwhile = first(name).remedies
     assert order.startswith("this is a lock order fault of the kernel")
     assert meanwhile == "do not write to /proc/sys/vm/drop_caches meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("pos_oom_xfs_flusher_kswapd_ilock", None),
+        ("pos_memcg_oom_i_mutex", "use Linux 3.12 or later"),
+        ("pos_oom_victims_in_dup_mmap", "use Linux 4.6 or later"),
+    ],
+)
+def test_a_kill_that_does_not_end_is_nothing_for_allocation_flags(name: str, advice: str | None) -> None:
+    """Who waits for a killed task's memory would wait under any of them."""
+    found = [one for one in diagnose_log((LOGS / f"{name}.txt").read_bytes()).episodes if one.recursion]
+    for episode in found:
+        victim = any(edge.thing == "oom-victim" for edge in episode.edges)
+        assert not (victim and any("memalloc_noio" in remedy for remedy in episode.remedies))
+    starts = [remedy for one in found for remedy in one.remedies if advice and remedy.startswith(advice)]
+    assert bool(starts) is (advice is not None)

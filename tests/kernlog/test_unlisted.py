@@ -267,3 +267,17 @@ def test_a_controller_that_is_reset_waits_for_its_own_requests() -> None:
     """Nothing ends on it before the reset does, which asks for memory."""
     gives = told(("kworker/0:1", f"{DEFINED['SWAP']} kmalloc frob_alloc frob_reset_work {WORKER}"))
     assert any(one.startswith("io of frob [probable]: it is needed to complete I/O") for one in gives)
+
+
+def test_who_reclaims_alone_while_kswapd_waits_for_its_lock_gets_nowhere() -> None:
+    """It runs, in the middle of what kswapd waits for; where kswapd waits for a disk it may get on."""
+    runs = log("app", f"_cond_resched {SLAB} kmalloc frob_insert frob_mkdir {CALL}").replace(b" D ", b" R ")
+    locked = log("kswapd0", f"{SLEEP} mutex_lock frob_evict_inode evict super_cache_scan" + KSWAPD)
+    first, second = diagnose_log(runs + locked).episodes
+    assert {edge[:3] for edge in edges(first)} == {("app", "reclaim", "kswapd0"), ("kswapd0", "held", "app")}
+    assert (second.recursion, second.missing) == (first.recursion, first.missing)
+    assert "whether it gets memory without kswapd" in str(first.missing)
+    disk = log(
+        "kswapd0", f"{SLEEP} io_schedule submit_bio_wait frob_evict_inode evict super_cache_scan" + KSWAPD
+    )
+    assert not diagnose_log(runs + disk).recursion

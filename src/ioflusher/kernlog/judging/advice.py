@@ -34,6 +34,8 @@ _ORDER = "this is a lock order fault of the kernel: use a kernel with the fix, o
 _OF_A_SERVER = "look at the file system's servers and the network to them"
 _NETWORKED = frozenset({*_SERVERS, "9p", "kafs", "lustre", "gfs2", "ocfs2"})
 _STATE_CAME = (5, 6)
+_OOM_REAPER_CAME = (4, 6)
+_CGROUP_OOM_WAITS_OUTSIDE = (3, 12)
 _ONE_SHRINKER_LOCK_WENT = (6, 7)
 
 
@@ -48,6 +50,8 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
     daemon = next((member for member in members if member.asker.service is Service.DAEMON), None)
     if daemon is not None:
         return _for_a_daemon(daemon, finding)
+    if Thing.VICTIM in things:
+        return _against_an_oom_kill(case, members)
     if things & {Thing.SHRINKERS, Thing.S_UMOUNT, Thing.THAW}:
         version = case.kernel_version
         older = version is None or version < _ONE_SHRINKER_LOCK_WENT
@@ -67,6 +71,26 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
         "memalloc_nofs_save(); use a newer kernel or report it",
         meanwhile,
     )
+
+
+def _against_an_oom_kill(case: Case, members: list[Case]) -> tuple[str, ...]:
+    """No allocation flags help against a kill that does not end."""
+    if any(map(_charged, members)):
+        newer, text = (
+            _CGROUP_OOM_WAITS_OUTSIDE,
+            "no task waits for its memory cgroup's kill with locks in hand",
+        )
+        meanwhile = f"give the memory cgroup more: {_group_of(members)}"
+    else:
+        newer, text = _OOM_REAPER_CAME, "a killed task's memory is taken while it waits"
+        meanwhile = (
+            "let a memory cgroup's limit (memory.max) stop the program that fills the memory, before the "
+            f"machine's memory ends: {EATERS}"
+        )
+    version = case.kernel_version
+    if version is None or version < newer:
+        return (f"use Linux {newer[0]}.{newer[1]} or later: from then on {text}", meanwhile)
+    return ("this is the kernel's to solve: report it", meanwhile)
 
 
 def _for_a_daemon(daemon: Case, finding: Finding) -> tuple[str, ...]:

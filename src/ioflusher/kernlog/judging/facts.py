@@ -25,6 +25,10 @@ def _takes_requests_of(step: Step) -> str | None:
 _SERVED = frozenset({"fuse", "ublk_drv", "nbd"})
 
 
+# what does not end by itself, as requests of a device do
+_OF_OTHERS = frozenset({Wait.LOCK, Wait.FS, Wait.SUBSYSTEM})
+
+
 @dataclass(slots=True)
 class Facts:
     """Gathered while a log is read; bounded in size.
@@ -33,6 +37,7 @@ class Facts:
         families: every subsystem seen in a stack, and every device in trouble.
         in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
         kswapd_idle: kswapd waits for work, so that it finds enough memory free and puts no pages back.
+        kswapd_waits: kswapd waits for a file system or somebody's lock, so that it frees nothing meanwhile.
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
@@ -46,6 +51,7 @@ class Facts:
     families: set[str] = field(default_factory=set)
     in_shrinker: Case | None = None
     kswapd_idle: bool = False
+    kswapd_waits: bool = False
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     present: set[str] = field(default_factory=set)
@@ -62,6 +68,7 @@ class Facts:
         self.kswapd_idle |= body.reclaim is Reclaim.KSWAPD and body.wait is Wait.IDLE
         if (thread := kernel_thread_named(case.report.comm)) and thread.gives:
             self.threads.add(thread.gives)
+        self.kswapd_waits |= body.reclaim is Reclaim.KSWAPD and body.wait in _OF_OTHERS and not case.ran
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
         if taken := next((name for step in body.steps if (name := _takes_requests_of(step))), None):

@@ -70,8 +70,11 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         yield from _answers(case, what)
     if body.wait is Wait.DIRTY_THROTTLE:
         yield _fewer_dirty_pages(case, what)
-    if stuck(case, facts):
+    if facts.stalls(case.report) and stuck(case, facts):
         yield End(Thing.RECLAIM, None, _PROBABLE, Thing.RECLAIM.words)
+    elif stuck(case, facts):
+        missing = "whether it gets memory without kswapd"
+        yield End(Thing.RECLAIM, None, _POSSIBLE, Thing.RECLAIM.words, missing)
     if body.wait is Wait.RECLAIM_THROTTLE and body.first(Role.HIGH_THROTTLE) is None:
         yield End(Thing.RECLAIM, None, _PROBABLE, what)
         asleep = next((step for step in body.steps if step.role not in SILENT), None)
@@ -97,8 +100,10 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
 
 
 def stuck(case: Case, facts: Facts) -> bool:
-    """Whether a task runs in its own reclaim, and the kernel said that its allocation does not end."""
-    return case.runs and case.body.reclaim is Reclaim.DIRECT and facts.stalls(case.report)
+    """Whether a task runs in its own reclaim and gets nowhere: the kernel said so, or kswapd waits itself."""
+    alone = facts.kswapd_waits and case.body.wait is Wait.RUNNING and not case.ran
+    gets_nowhere = alone or facts.stalls(case.report)
+    return case.runs and case.body.reclaim is Reclaim.DIRECT and gets_nowhere
 
 
 def _makes_a_worker(case: Case) -> bool:
