@@ -257,6 +257,20 @@ def test_what_a_backing_device_is_by_default() -> None:
     assert code.program("one", 1).steps == ()
 
 
+def test_of_temporary_pages_what_is_being_written_does_not_count() -> None:
+    """They are copies: the page itself is clean, and only what is dirty counts, for the limits too."""
+    for temporary, dirty, limit in ((False, 7, 107), (True, 3, 103)):
+        linux = kernel()
+        linux.domain = DirtyDomain(DirtyLimit(0, 100), DirtyLimit(0, 10))
+        make_backing_device(
+            linux, DiskDriver(linux, "fuse", request_ns=1), bio_pool(linux), temporary=temporary
+        )
+        values = {"free": 24, "clean": 100, "fuse_dirty": 3, "fuse_writeback": 4}
+        assert value(linux.domain.dirty, **values) == dirty
+        assert value(linux.domain.reclaimable, **values) == 3
+        assert value(linux.domain.limits(linux)[0], **values) == limit
+
+
 def test_a_share_of_memory_in_percent() -> None:
     """Whole units, one at least; bytes where these are given."""
     found = [DirtyLimit(0, percent).of(number(1000)) for percent in (20, 1, 0)]

@@ -72,7 +72,7 @@ def test_the_whole_has_the_reserve_that_is_advised() -> None:
     """As much more below the min watermark as the answer says, of which a real-time task may have a part."""
     scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
     base = int(scenario.kernel.sysctl["vm.min_free_kbytes"]) * 1024
-    for version, part in (((6, 12), 2), ((6, 1), 4)):
+    for version, part in (((6, 12), 2), ((6, 2), 4), ((6, 1), 2)):
         more = {}
         for measures in (frozenset[Measure](), frozenset((REALTIME,))):
             system = _whole(scenario, measures, 3, version)

@@ -9,6 +9,7 @@ model's innermost loop, where an enum's `&` would cost fifty times as much. The 
 from typing import Final
 
 from ioflusher.kernel.task_flags import NEWEST, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO, Version
+from ioflusher.model.versions import holds
 
 PF_MEMALLOC_NORECLAIM = 0x00800000  # 6.9 to 6.11 alone
 PF_MEMALLOC_NOWARN = 0x01000000  # 6.9 to 6.11 alone
@@ -110,8 +111,7 @@ def current_gfp_context(flags: int, gfp: int, version: Version = NEWEST) -> int:
 
     include/linux/sched/mm.h.
     """
-    # eab0af905bfc (6.9) brought NORECLAIM and NOWARN, 9a8da05d7ad6 (6.12) took them away
-    scoped = (6, 9) <= version < (6, 12)
+    scoped = holds("memalloc_noreclaim_flags", version)
     if scoped and flags & PF_MEMALLOC_NORECLAIM:
         gfp &= ~Gfp.DIRECT_RECLAIM
     elif flags & PF_MEMALLOC_NOIO:
@@ -120,8 +120,7 @@ def current_gfp_context(flags: int, gfp: int, version: Version = NEWEST) -> int:
         gfp &= ~Gfp.FS
     if scoped and flags & PF_MEMALLOC_NOWARN:
         gfp |= Gfp.NOWARN
-    # 1a08ae36cf8b "mm cma: rename PF_MEMALLOC_NOCMA to PF_MEMALLOC_PIN" (5.13)
-    if flags & PF_MEMALLOC_PIN and version >= (5, 13):
+    if flags & PF_MEMALLOC_PIN and holds("memalloc_pin", version):
         gfp &= ~Gfp.MOVABLE
     return gfp
 

@@ -8,7 +8,8 @@ from ioflusher.model.gfp import Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
 from ioflusher.model.oom import mem_cgroup_out_of_memory, retries_ns
 from ioflusher.model.reclaim import SCAN_NS
-from ioflusher.model.transitions import Expression
+from ioflusher.model.transitions import Expression, total
+from ioflusher.model.versions import holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,7 @@ class MemoryGroup:
         """What counts against the limit; what is being written to swap still does."""
         zone = linux.zone
         if self.files:
-            found: Expression = zone.clean
-            for backing in linux.domain.backing:
-                found = found + backing.unwritten
-            return found
+            return total([zone.clean, *(backing.unwritten for backing in linux.domain.backing)])
         swap = linux.swap
         if swap is None:
             return zone.anonymous
@@ -101,6 +99,6 @@ def _reclaim_files(code: Code, linux: Linux, group: MemoryGroup, gfp: int) -> No
                 with code.call("shrink_folio_list", "folio_wait_writeback"):
                     code.wait((zone.clean > 0) | below, "a page that is being written")
             else:
-                sleeps = ("reclaim_throttle",) if linux.version >= (5, 16) else ()
+                sleeps = ("reclaim_throttle",) if holds("reclaim_throttle", linux.version) else ()
                 with code.call(*sleeps):
                     code.wait((zone.clean > 0) | below, "memory of its control group without I/O")

@@ -21,6 +21,7 @@ from ioflusher.model.build import build, min_free_bytes
 from ioflusher.model.explore import Bounds, Exploration, Verdict, explore
 from ioflusher.model.scale import FULL, Scale, small
 from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.versions import holds
 from ioflusher.model.whole import WholeRuns, whole_runs
 from ioflusher.scenario.records import Scenario
 
@@ -204,10 +205,7 @@ def _hardened(
 
 
 def realtime_part(version: Version) -> int:
-    """How many times what a real-time task may have lies below the min watermark: a half of it, a quarter
-    before.
-
-    1ebbb21811b7 "mm/page_alloc: explicitly define how __GFP_HIGH non-blocking allocations accesses
-    reserves" (6.3).
+    """How many times what a real-time task may have lies below the min watermark: it may have a half or a
+    quarter of it.
     """
-    return 2 if version >= (6, 3) else 4
+    return 2 if holds("rt_half_reserve", version) else 4

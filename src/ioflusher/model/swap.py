@@ -132,7 +132,7 @@ class SwapArea:
             with ways.otherwise("touches what is there", also, takes_ns=TOUCH_NS):
                 pass
 
-    def swap_in(self, code: Code, linux: Linux, also: Changes, *, writes: bool = True) -> None:
+    def swap_in(self, code: Code, linux: Linux, also: Changes, *, writes: bool) -> None:
         """A major fault: do_swap_page(), mm/memory.c.
 
         The slot is given back where the fault is one of writing, or the area more than half full

@@ -19,7 +19,7 @@ Conditions and changes are `Expression`s: texts of Python that mean the same for
 and for a million at once (numpy arrays), so that a run and an exploration follow the very same rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Union
 
@@ -135,6 +135,14 @@ def maximum(one: Number, other: Number) -> Expression:
 def where(condition: Expression, yes: Number, no: Number) -> Expression:
     """One of two numbers."""
     return _called("where", condition, yes, no)
+
+
+def total(numbers: Iterable[Expression]) -> Expression:
+    """The sum of one number or more."""
+    first, *others = numbers
+    for other in others:
+        first = first + other
+    return first
 
 
 def all_of(*conditions: Expression | None) -> Expression | None:

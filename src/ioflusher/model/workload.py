@@ -122,7 +122,7 @@ def add_presser(linux: Linux, units: int, touched: Expression) -> None:
     with code.loop():
         code.rest()
         code.wait(linux.swap.swapped > touched, "nothing", interruptible=True)
-        linux.swap.swap_in(code, linux, {})
+        linux.swap.swap_in(code, linux, {}, writes=True)
     linux.add(code, "presser")
 
 

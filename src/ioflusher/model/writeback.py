@@ -8,7 +8,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOFS
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import kmem_cache_alloc
-from ioflusher.model.transitions import Expression, Variable, maximum, minimum, number, where
+from ioflusher.model.transitions import Expression, Variable, maximum, minimum, number, total, where
 from ioflusher.model.versions import holds
 
 # MAX_PAUSE, mm/page-writeback.c: max(HZ/5, 1)
@@ -53,6 +53,11 @@ class BackingDevice:
     def unwritten(self) -> Expression:
         """Dirty and under writeback."""
         return self.dirty + self.writeback
+
+    @property
+    def counted(self) -> Expression:
+        """What counts against the limits of all: of temporary pages nothing does."""
+        return self.dirty if self.temporary else self.unwritten
 
     def pageout(self, code: Code) -> None:
         """kswapd writes dirty pages of files, and waits as the flusher does: pageout(), mm/vmscan.c."""
@@ -100,19 +105,15 @@ class DirtyDomain:
         files, clean or not. Anonymous memory is no part of it.
         """
         zone = linux.zone
-        dirtyable = maximum(0, zone.free - zone.wmark_high) + zone.clean
-        for backing in self.backing:
-            dirtyable = dirtyable + (backing.dirty if backing.temporary else backing.unwritten)
+        files = total([zone.clean, *(backing.counted for backing in self.backing)])
+        dirtyable = maximum(0, zone.free - zone.wmark_high) + files
         thresh, background = self.limit.of(dirtyable), self.background.of(dirtyable)
         return thresh, where(background >= thresh, thresh // 2, background)
 
     @property
     def dirty(self) -> Expression:
         """NR_FILE_DIRTY and NR_WRITEBACK, of all devices."""
-        first, *others = (each.dirty if each.temporary else each.unwritten for each in self.backing)
-        for other in others:
-            first = first + other
-        return first
+        return total(backing.counted for backing in self.backing)
 
     @property
     def written_by_kswapd(self) -> tuple[BackingDevice, ...]:
@@ -122,11 +123,7 @@ class DirtyDomain:
     @property
     def reclaimable(self) -> Expression:
         """NR_FILE_DIRTY of all devices: what no writeback has begun for."""
-        first, *others = (each.dirty for each in self.backing)
-        found: Expression = first
-        for other in others:
-            found = found + other
-        return found
+        return total(backing.dirty for backing in self.backing)
 
 
 def make_backing_device(
