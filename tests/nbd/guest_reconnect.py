@@ -1,6 +1,9 @@
 """Part of guest_kernel_client.py: file systems, other servers for a device that lives, and detaching.
 
-What takes another server's connections goes through the command line, as people use it.
+What takes another server's connections goes through the command line, as people use it. By itself it has a
+standby take over again and again, killed and hanging in turn, and prints a JSON line for each time:
+
+    ioflusher lab exec --load "nbd nbds_max=1" -- .venv/bin/python -m tests.nbd.guest_reconnect TIMES TIMEOUT
 """
 
 import contextlib
@@ -110,11 +113,18 @@ def file_systems(say: Say) -> None:
 
 
 class Writers:
-    """Threads that write blocks past the page cache; what each block was last given is kept outside."""
+    """Threads that write blocks past the page cache; what each block was last given is kept outside.
+
+    Attributes:
+        written: blocks' contents, by number.
+        errors: what writes failed with.
+        slowest: seconds that one write took, at most.
+    """
 
     def __init__(self, seed: int, threads: int = 4) -> None:
         self.written: dict[int, bytes] = {}
         self.errors: list[str] = []
+        self.slowest = 0.0
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._write, args=(number, threads, seed)) for number in range(threads)
@@ -130,16 +140,18 @@ class Writers:
             block = chance.randrange(number, 2048, threads)  # each thread has its own blocks
             content = chance.randbytes(16) * (BLOCK // 16)
             page[:] = content
+            began = time.monotonic()
             try:
                 os.pwrite(fd, page, block * BLOCK)
             except OSError as error:
                 self.errors.append(repr(error))
                 break
+            self.slowest = max(self.slowest, time.monotonic() - began)
             self.written[block] = content  # acknowledged
         os.close(fd)
 
     def end(self) -> int:
-        """Stop; how many blocks have another content than was acknowledged."""
+        """Stop; how many blocks have another content than was acknowledged, or cannot be read."""
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
@@ -148,7 +160,11 @@ class Writers:
             wrong = 0
             for block, content in self.written.items():
                 device.seek(block * BLOCK)
-                wrong += device.read(BLOCK) != content
+                try:
+                    wrong += device.read(BLOCK) != content
+                except OSError as error:
+                    self.errors.append(repr(error))
+                    wrong += 1
         return wrong
 
 
@@ -188,9 +204,11 @@ def reconnect_under_load(say: Say) -> None:
 
 
 @contextmanager
-def standing_by(first: int, uri: Address, other: Address) -> Iterator[subprocess.Popen[str]]:
+def standing_by(
+    first: int, uri: Address, other: Address, timeout: int = 2
+) -> Iterator[subprocess.Popen[str]]:
     """`nbd attach` with a standby, which says that the device is there."""
-    options = ["--timeout", "2", "--backend", "disk", "--standby", other.uri, "--fence", str(first)]
+    options = ["--timeout", str(timeout), "--backend", "disk", "--standby", other.uri, "--fence", str(first)]
     argv = [*PROGRAM, "attach", *options, DEVICE, uri.uri]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -201,13 +219,13 @@ def standing_by(first: int, uri: Address, other: Address) -> Iterator[subprocess
             process.kill()
 
 
-def take_over(say: Say, kind: str, stop: Callable[[int], None]) -> None:
+def take_over(say: Say, kind: str, stop: Callable[[int], None], seed: int = 2, timeout: int = 2) -> None:
     """The first server is stopped in the middle of writing: the standby goes on, and nothing is lost."""
     with serving("first") as (first, uri), serving("second") as (_, other):
-        with standing_by(first, uri, other) as process:
+        with standing_by(first, uri, other, timeout) as process:
             carries = [thread.io_flusher for thread in thread_states(process.pid)]
             status = Path(f"/proc/{process.pid}/status").read_text()
-            writers = Writers(seed=2)
+            writers = Writers(seed)
             until(lambda: len(writers.written) > 100)
             stop(first)
             stopped_at = time.monotonic()
@@ -215,18 +233,21 @@ def take_over(say: Say, kind: str, stop: Callable[[int], None]) -> None:
             seconds = time.monotonic() - stopped_at
             before = len(writers.written)
             went_on = until(lambda: len(writers.written) > before + 100)
+            wrong = writers.end()
             say(
                 "taken over",
                 kind=f"taken over, {kind}",
                 status=process.returncode,
                 said=said,
                 seconds=seconds,
+                slowest=writers.slowest,
+                blocks=len(writers.written),
                 carries=carries,
                 locked="VmLck:\t       0 kB" not in status,
                 first_alive=_lives(first),
                 errors=writers.errors,
                 went_on=went_on,
-                wrong=writers.end(),
+                wrong=wrong,
             )
         command("detach", DEVICE)
 
@@ -296,14 +317,36 @@ def flags(say: Say) -> None:
         say("vanished", there=there, gone=until(lambda: not exists("/dev/nbd7")))
 
 
-def checks(say: Say) -> None:
+STOPS: dict[str, Callable[[int], None]] = {
+    "killed": lambda pid: os.kill(pid, signal.SIGKILL),
+    "hanging": lambda pid: os.kill(pid, signal.SIGSTOP),
+}
+
+
+def make_image() -> None:
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)
+
+
+def checks(say: Say) -> None:
+    make_image()
     MOUNT.mkdir(exist_ok=True)
     file_systems(say)
     reconnect_under_load(say)
-    take_over(say, "killed", lambda pid: os.kill(pid, signal.SIGKILL))
-    take_over(say, "hanging", lambda pid: os.kill(pid, signal.SIGSTOP))
+    for kind, stop in STOPS.items():
+        take_over(say, kind, stop)
     detach_with_a_standby(say)
     detach_after_a_death(say)
     flags(say)
+
+
+def main(times: int, timeout: int) -> None:
+    make_image()
+    for number in range(times):
+        for kind, stop in STOPS.items():
+            take_over(lambda _, **found: print(json.dumps(found), flush=True), kind, stop, number, timeout)
+    print(subprocess.run(["dmesg"], capture_output=True, text=True).stdout, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
