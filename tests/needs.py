@@ -43,6 +43,7 @@ PACKAGES = {
     "nbdkit": "nbdkit",
     "nbdsh": "python3-libnbd",
     "node": "nodejs",
+    "prometheus": "prometheus",
     "promtool": "prometheus",
     "ps": "procps",
     "qemu-img": "qemu-utils",
