@@ -4,7 +4,7 @@ From the tables all rows are taken of the subsystems that a real hang's tasks ar
 threads, modules; what no subsystem in particular does stays). Whoever is still found then would have been
 found in a subsystem that nobody had listed. Prints the share of the hangs of logs/, or of DIRECTORY (text
 files, with a readings.json that says which are hangs), that is found without all of its subsystems, and, of
-each pair of a hang and one subsystem of it, without that one.
+each pair of a hang and one subsystem of it, without that one; the same of the stacks of stacks.txt.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernlog.answers import LOGS
+from tests.kernlog.stacks import STACKS, log
 from tests.kernlog.table_mutants import REMEMBERED
 
 from ioflusher.kernlog.diagnose import diagnose_log
@@ -95,8 +96,20 @@ def main() -> None:
                     lost.append(name)
         if lost or not whole:
             print(f"{path.stem}: {'kept' if whole else 'lost'}; lost without {' '.join(lost) or '-'}")
-    print(f"without all of its subsystems: {kept} of {found}")
+    print(f"hangs without all of their subsystems: {kept} of {found}")
     print(f"without one of them: {alone} of {pairs}")
+    right = {
+        verdict: [stack_is_right(log(*stack), verdict == "recursion") for stack in stacks.values()]
+        for verdict, stacks in STACKS.items()
+    }
+    for verdict, told in right.items():
+        print(f"stacks of stacks.txt ({verdict}): {sum(told)} of {len(told)}")
+
+
+def stack_is_right(data: bytes, recursion: bool) -> bool:
+    """Whether a stack comes out right without the rows of all of its subsystems."""
+    with without(set(families_of(data))):
+        return diagnose_log(data).recursion is recursion
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_a_lost_processor_long_before_the_sleep_is_left_over() -> None:
 def test_who_waits_for_an_inode_in_the_middle_of_a_subsystem_may_have_its_lock() -> None:
     """kswapd frees the inode and waits for the lock; who waits for a lock itself has another one, if any."""
     kswapd = ("kswapd0", f"{SLEEP} mutex_lock frob_put_inode iput dispose_list prune_icache_sb" + KSWAPD)
-    looks = f"{SLEEP} __wait_on_freeing_inode find_inode_fast iget_locked frob_iget frob_filldir"
+    looks = f"{SLEEP} __wait_on_freeing_inode find_inode_fast iget_locked frob_inode_by_name frob_filldir"
     first, _ = cycles(kswapd, ("updatedb", looks + CALL))
     assert set(edges(first)) == {
         ("kswapd0", "held", "updatedb", "probable"),
@@ -281,3 +281,22 @@ def test_who_reclaims_alone_while_kswapd_waits_for_its_lock_gets_nowhere() -> No
         "kswapd0", f"{SLEEP} io_schedule submit_bio_wait frob_evict_inode evict super_cache_scan" + KSWAPD
     )
     assert not diagnose_log(runs + disk).recursion
+
+
+@pytest.mark.parametrize("reads", ["frob_iget", "z_frob_readahead", "frob_file_write_iter"])
+def test_a_plain_path_of_an_unlisted_file_system_has_nothing_that_its_reclaim_needs(reads: str) -> None:
+    """The end of the name says so, whatever the subsystem; a general word names none."""
+    names = f"{SLEEP} mutex_lock frob_evict_inode {EVICT} kmalloc {{}} vfs_read{CALL}"
+    assert not cycles(("cat", names.format(reads)))
+    assert cycles(("cat", names.format("frob_insert")))
+    assert cycles(("cat", names.format("shmem_alloc_inode frob_insert")))
+
+
+@pytest.mark.parametrize(("job", "known"), [("frob_thread", True), ("xen_thread", False)])
+def test_a_kernel_thread_whose_own_job_no_table_lists(job: str, known: bool) -> None:
+    """The device whose I/O it waits for may need it; not where it works for another subsystem."""
+    names = (
+        f"{SLEEP} io_schedule submit_bio __swap_writepage pageout {DEFINED['PAGES']} kmalloc frob_take {job}"
+    )
+    found = cycles(("frobd", f"{names} kthread ret_from_fork"))
+    assert [one.missing for one in found] == (["whether the device needs frob"] if known else [])

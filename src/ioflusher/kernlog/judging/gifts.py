@@ -234,7 +234,8 @@ def _in_the_middle(case: Case) -> Iterator[End]:
                 why = f"it asked for memory on a way through {name}, and may have a lock of it"
                 yield End(Thing.HELD, name, _POSSIBLE, why, None, Meets.OTHERS)
     elif body.reclaim is None and (body.wait in _IN_HAND or _takes_mmap_lock(case)):
-        for name in at_work_in(tuple(dropwhile(lambda step: step.role in _FAULTS, body.steps))):
+        inside = tuple(dropwhile(lambda step: step.role in _FAULTS, body.steps))
+        for name in at_work_in(inside):
             why = f"it is in the middle of {name}'s work, and may hold what is waited for"
             yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
     elif body.wait is Wait.THREAD:
@@ -280,6 +281,10 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         )
         missing = "whether this program serves that device: name it with --daemon if it does"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
+    if (job := _unlisted_job(case)) and body.wait in IO_WAITS:
+        why = f"it is a thread of the kernel at {job}'s work, which that I/O may need"
+        missing = f"whether the device needs {job}"
+        yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
     for name in _software_below_swap(body):
         why = f"it swaps out to {name}, which needs memory to go on, and memory is made by swapping out"
         yield End(Thing.HELD, name, _POSSIBLE, why, f"the stacks of {name}'s own threads", Meets.OWN)
@@ -297,6 +302,17 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
     elif not facts.victims and body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)
+
+
+def _unlisted_job(case: Case) -> str | None:
+    """The subsystem that no table lists and that a thread of the kernel works for; None for none."""
+    if case.asker.service is not Service.INTERNALS or not is_kernel_thread(case.report, case.body):
+        return None
+    job = next(
+        (step for step in reversed(case.body.outer) if step.part and step.role is not Role.WORKER), None
+    )
+    # where it works for another one, that one is no reason to think of a device
+    return family(job.part) if job and job.own and family(job.part) == case.asker.part else None
 
 
 def _software_below_swap(body: Anatomy) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ class Step:
     @property
     def part(self) -> str | None:
         """The subsystem: the printed module, else the table's, else what the name says; None for none."""
-        return self.frame.module or (self.row.part if self.row else named_after(self.frame.function))
+        known = self.row is not None and not self.row.pattern.startswith("*")
+        return self.frame.module or (
+            self.row.part if self.row and known else named_after(self.frame.function)
+        )
 
     def does(self, verb: Verb, thing: Thing) -> bool:
         """Whether the tables say that the function waits for, takes, holds, frees or completes the thing."""

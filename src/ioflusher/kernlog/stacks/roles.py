@@ -4,10 +4,12 @@ The rows stand in functions.txt, functions_io.txt and functions_held.txt beside 
 walks stacks knows roles and tags only, so a kernel engineer adds a line there and reads nothing else.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from ioflusher.errors import IoflusherError
@@ -82,7 +84,8 @@ class RoleRow:
     """One line of the table.
 
     Attributes:
-        pattern: a symbol, a prefix with `*` at its end, or an ending with `*` before it.
+        pattern: a symbol, a prefix with `*` at its end, or an ending with `*` before it, which belongs to no
+            subsystem.
         role: what such a function does in a stack; None where the row only has tags, which are then added to
             those of the row with a role.
         part: the subsystem, named as its module is; None where it belongs to none in particular.
@@ -153,10 +156,13 @@ def _index() -> tuple[dict[str, RoleRow], dict[str, RoleRow]]:
 def role_of(function: str) -> RoleRow | None:
     """The row that fits a function, or None where no row does.
 
-    Compiler suffixes are ignored. A whole name wins over a prefix, a longer prefix over a shorter one.
+    Compiler suffixes are ignored. A whole name wins over a prefix, a longer prefix over a shorter one, and
+    any of them over an ending, which tells what a function is for in whatever subsystem its name begins with.
     """
     name = plain_name(function)
-    return next(_fitting(_index()[0], name), None)
+    rows = _index()[0]
+    ends = _endings(rows, name) if named_after(function) else ()
+    return next(chain(_fitting(rows, name), ends), None)
 
 
 @lru_cache(maxsize=65536)
@@ -165,9 +171,12 @@ def tagged_rows(function: str) -> tuple[RoleRow, ...]:
     name = plain_name(function)
     own = role_of(function)
     tags_alone = _index()[1]
-    endings = (tags_alone.get("*" + name[i:]) for i in range(len(name)))
-    rows = (*_fitting(tags_alone, name), *(row for row in endings if row))
+    rows = (*_fitting(tags_alone, name), *_endings(tags_alone, name))
     return (*((own,) if own and own.tags else ()), *rows)
+
+
+# "__frob_", and of z_erofs_ what stands behind the letter
+_PREFIX = re.compile(r"^_*(?:[a-z]_+)?")
 
 
 @lru_cache(maxsize=1)
@@ -180,13 +189,19 @@ def general_words() -> frozenset[str]:
 @lru_cache(maxsize=65536)
 def named_after(function: str) -> str | None:
     """The subsystem that a function's name begins with: "frob" of frob_evict_inode(); None for none."""
-    word, underscore, _ = plain_name(function).lstrip("_").partition("_")
+    word, underscore, _ = _PREFIX.sub("", plain_name(function)).partition("_")
     return word if underscore and len(word) > 1 and word not in general_words() else None
 
 
 def does(function: str, verb: Verb, thing: Thing) -> bool:
     """Whether the tables say that a function waits for, takes, holds, frees or completes a thing."""
     return any(tag.verb is verb and tag.thing is thing for row in tagged_rows(function) for tag in row.tags)
+
+
+def _endings(index: dict[str, RoleRow], name: str) -> Iterator[RoleRow]:
+    """The rows for ever shorter ends of a name."""
+    found = (index.get("*" + name[i:]) for i in range(len(name)))
+    return (row for row in found if row)
 
 
 def _fitting(index: dict[str, RoleRow], name: str) -> Iterator[RoleRow]:
