@@ -594,7 +594,7 @@ def swap(stage: Stage, mib: int) -> None:
 
 
 def reserved_swap(stage: Stage, mib: int) -> None:
-    """On swap-on-nbd: a guard with so many MiB in reserve; the last part."""
+    """On swap-on-nbd, -fuse or -ublk: a guard with so many MiB in reserve; the last part."""
     from ioflusher.lab.guest import workloads
     from ioflusher.lab.guest.disks import find_disk
     from ioflusher.lab.messages import READER_DISK
@@ -609,7 +609,8 @@ def reserved_swap(stage: Stage, mib: int) -> None:
     reader.told()
     worker.begin()
     work = stage.follow(worker.pid, 150.0)
-    wbt = Path("/sys/block/nbd0/queue/wbt_lat_usec").read_text().strip()
+    queue = Path("/sys/block", Path(stage.device).name, "queue/wbt_lat_usec")
+    wbt = queue.read_text().strip() if queue.exists() else None
     say("swap", reserve=mib, wbt=wbt, work=asdict(work), waits=stage.waits(), said=service.lines[2:])
 
 
