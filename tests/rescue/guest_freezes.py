@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 from ioflusher.kernel.nbd import NBD_SET_TIMEOUT
 from ioflusher.kernel.pressure import PressureTriggers, parse_pressure
 from ioflusher.kernel.status import parse_status
-from ioflusher.kernel.task import parse_parent, parse_stat
+from ioflusher.kernel.task import parse_stat
 from ioflusher.rescue.guard.service import TRIGGERS
 from ioflusher.rescue.live import DeviceRequests
 from tests.rescue.stage import (
@@ -87,6 +87,7 @@ def described(service: GuardProcess, pid: int, ready: str = "watching 1 devices"
         resident=status.resident_kib,
         io_flusher=thread.io_flusher,
         policy=thread.policy.name,
+        confined=confinement(pid),
     )
     return True
 
@@ -462,7 +463,6 @@ def read_device(stage: Stage) -> subprocess.Popen[str]:
 
 
 UNITS = Path("/etc/systemd/system")
-USER_UNITS = Path("/etc/systemd/user")
 SYSTEMD = (
     *("unshare", "--fork", "--pid", "--mount-proc", "--cgroup"),
     *("/lib/systemd/systemd", "--system", "--unit=only.target", "--log-target=console"),
@@ -483,7 +483,7 @@ def systemd(stage: Stage, rounds: int) -> None:
     }
     # the interpreter lies below /root here
     lines = ("[Service]", "StandardError=append:/run/said", "ProtectHome=read-only")
-    units = {
+    for place, text in {
         "ioflusher-guard.service": unit,
         "ioflusher-guard.service.d/test.conf": unit_lines(*lines, PYTHONPATH=environment["PYTHONPATH"]),
         "stage.service": unit_lines(
@@ -495,50 +495,18 @@ def systemd(stage: Stage, rounds: int) -> None:
         "only.target": unit_lines(
             *("[Unit]", "DefaultDependencies=no", "Wants=stage.service ioflusher-guard.service"),
         ),
-    }
-    write_units(UNITS, units)
+    }.items():
+        (UNITS / place).parent.mkdir(parents=True, exist_ok=True)
+        (UNITS / place).write_text(text)
+    Path("/run/kept").mkdir()
     told, said = Path("/run/told"), Path("/run/said")
     told.touch()
+    said.touch()
+    subprocess.run("mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup", shell=True)
     with subprocess.Popen(SYSTEMD, env={**os.environ, "container": "lxc"}, stdout=sys.stderr) as manager:
         until(lambda: manager.poll() is not None or '"part"' in told.read_text(), 240.0)
         print(told.read_text(), flush=True)
         say("systemd", status=manager.poll(), said=said.read_text().splitlines()[-40:])
-        manager.kill()
-
-
-def user_systemd(stage: Stage, rounds: int) -> None:
-    """The guard's unit under a systemd that is root's own manager, where the stage is: so many freezes."""
-    _, unit = run_program("guard", "--unit", "--stalled", str(STALLED_S), "--history", "/run/kept/guard.log")
-    # the interpreter lies below /root here
-    lines = ("[Service]", "StandardError=append:/run/said", "ProtectHome=read-only")
-    write_units(
-        USER_UNITS,
-        {
-            "ioflusher-guard.service": unit,
-            "ioflusher-guard.service.d/test.conf": unit_lines(*lines, PYTHONPATH=os.environ["PYTHONPATH"]),
-            "only.target": unit_lines("[Unit]", "DefaultDependencies=no", "Wants=ioflusher-guard.service"),
-        },
-    )
-    Path("/run/user/0").mkdir(parents=True)
-    environment = {**os.environ, "XDG_RUNTIME_DIR": "/run/user/0"}
-    argv = ("/lib/systemd/systemd", "--user", "--unit=only.target", "--log-target=console")
-    log = Path("/run/manager.log")
-    with (
-        log.open("w") as output,
-        subprocess.Popen(argv, env=environment, stdout=output, stderr=output) as manager,
-    ):
-        service = GuardProcess(["sh", "-c", "exec tail -n +1 -f /run/said >&2"])
-        service.said("watching 1 devices", 0, 120.0)
-        pid = guard_pid()
-        if pid is not None and described(service, pid):
-            say("under systemd", parent=parse_parent(Path(f"/proc/{pid}/stat").read_bytes()) == manager.pid)
-            for number in range(rounds):
-                guarded(stage, service, number)
-                stage.make_ready()
-            kept = Path("/run/kept/guard.log").read_text().splitlines()
-            say("under systemd", status=confinement(pid), kept=len(kept))
-        else:
-            say("under systemd", pid=pid, failed=service.lines, manager=log.read_text().splitlines()[-20:])
         manager.kill()
 
 
@@ -552,16 +520,6 @@ def confinement(pid: int) -> list[str]:
     """What it may do, as /proc/PID/status has it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return [line for line in lines if line.startswith(("CapEff", "CapBnd", "NoNewPrivs", "Seccomp:"))]
-
-
-def write_units(place: Path, units: Mapping[str, str]) -> None:
-    """Unit files, and where the guard keeps and says what it sees."""
-    for name, text in units.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(text)
-    Path("/run/kept").mkdir()
-    Path("/run/said").touch()
-    subprocess.run("mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup", shell=True)
 
 
 def unit_lines(*lines: str, **environment: str) -> str:
@@ -670,7 +628,6 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "ublk-recovery": ublk_recovery,
     "systemd": systemd,
     "inside-systemd": inside_systemd,
-    "user-systemd": user_systemd,
     "swap": swap,
     "swap-throttled": reserved_swap,
 }

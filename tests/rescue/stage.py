@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 from ioflusher.cli.main import main as program
 from ioflusher.flag.attach import put_state
 from ioflusher.kernel.task import parse_stat
+from ioflusher.rescue.guard.unit import CAPABILITIES
 from ioflusher.rescue.live import DeviceRequests
 
 DEADLINE_S = 60.0
+BOUNDS = (*CAPABILITIES, "CAP_KILL")  # the last for --policy more
 CHUNK = 1 << 20
 CHUNKS = 96  # twelve times what may be dirty
 DIRTY_BYTES = Path("/proc/sys/vm/dirty_bytes")
@@ -221,5 +223,11 @@ class GuardProcess:
 
 
 def guard_process(*options: str) -> GuardProcess:
-    """`ioflusher guard`."""
-    return GuardProcess([sys.executable, "-m", "ioflusher", "guard", *options])
+    """`ioflusher guard`, with the capabilities of its unit and no others."""
+    words = ("setpriv", "--bounding-set", ",".join(("-all", *map(_capability, BOUNDS))), "--no-new-privs")
+    return GuardProcess([*words, sys.executable, "-m", "ioflusher", "guard", *options])
+
+
+def _capability(name: str) -> str:
+    """As setpriv(1) has it: "+sys_nice"."""
+    return "+" + name.removeprefix("CAP_").lower()

@@ -37,8 +37,12 @@ def test_rescue_ends_the_freeze(freezes: dict[str, list[dict[str, Any]]]) -> Non
 
 
 def test_a_guard_ends_each_freeze(freezes: dict[str, list[dict[str, Any]]]) -> None:
-    """It is locked, in the state, real time; the device goes on, and what was written is read back."""
+    """It is locked, in the state, real time; the device goes on, and what was written is read back.
+
+    All with the capabilities of its unit.
+    """
     (told,) = freezes["guard"]
+    assert "NoNewPrivs:\t1" in told["confined"]
     assert told["locked"] >= told["resident"] - 1024
     assert (told["io_flusher"], told["policy"]) == (True, "RR")
     assert len(freezes["guarded"]) == ROUNDS
