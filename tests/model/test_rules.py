@@ -129,6 +129,7 @@ def test_numbers_of_the_kernels_source() -> None:
     assert (oom.OOM_SCORE_ADJ_MIN, reclaim.THROTTLED_NS) == (-1000, 1_000_000_000)
     assert (writeback.MAX_PAUSE_NS, writeback.INIT_BW) == (200_000_000, 100 << 20)
     assert (writeback.MIN_WRITEBACK_BYTES, writeback.MAX_RATIO) == (4 << 20, 1)
+    assert writeback.PREALLOCATED_BYTES == 8 << 20
     assert (writeback.PREALLOC_SPACES, memory.OBJECTS) == (4096 // 112, 4096 // 256)
     assert (BIO_POOL_SIZE, memory.ALLOCATION_NS, reclaim.SCAN_NS) == (2, 20_000, 30_000)
     assert (swap.TOUCH_NS, DiskDriver(kernel(), "disk", request_ns=1).queue_depth) == (20_000, 256)

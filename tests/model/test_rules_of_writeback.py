@@ -243,7 +243,7 @@ def test_nothing_is_under_way_at_first() -> None:
     for name in ("swap_writeback", "swap_reading", "swap_read", "swap_cached"):
         assert found[name] == (0, 100)
     assert (found["own_sync"], found["own_chunk"], found["swap_slots"]) == ((0, 1), (0, 400), (100, 100))
-    assert found["own_i_data_sem"] == (0, 63)
+    assert (found["own_i_data_sem"], found["own_preallocated"]) == ((0, 63), (0, 64))
 
 
 def test_what_a_backing_device_is_by_default() -> None:
@@ -251,9 +251,9 @@ def test_what_a_backing_device_is_by_default() -> None:
     linux = kernel()
     pool = bio_pool(linux)
     own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool)
-    assert (own.strictlimit, own.temporary, own.i_data_sem, own.reclaim_writes) == (False, False, None, False)
+    assert (own.strictlimit, own.temporary, own.blocks, own.reclaim_writes) == (False, False, None, False)
     code = Code()
-    map_blocks(code, linux, own)
+    map_blocks(code, linux, own, number(1))
     assert code.program("one", 1).steps == ()
 
 
@@ -306,12 +306,24 @@ def test_the_lock_of_a_file_whose_blocks_are_found() -> None:
     own = make_backing_device(linux, DiskDriver(linux, "own", request_ns=1), pool, maps_blocks=True)
     linux.add(Code(), "first")
     code = Code()
-    map_blocks(code, linux, own)
+    chunk = linux.variable("chunk", 0, 32)
+    map_blocks(code, linux, own, chunk)
     taken = labelled(code, "i_data_sem of a file on own")
     given = [step for step in code.program("one", 1).steps if step.label.endswith("gives it back")]
     assert taken.when is not None
     assert [value(taken.when, own_i_data_sem=holder) for holder in (0, 1, 2)] == [1, 0, 0]
     assert changed(taken) == {"own_i_data_sem": 2}
+    program = code.program("one", 1)
+    after = program.steps_at()[taken.to]
+    for left, ahead in ((5, True), (4, False)):
+        values = {"own_preallocated": left, "chunk": 5}
+        able = [step for step in after if step.when is None or value(step.when, **values)]
+        assert ("blocks set aside" in able[0].label) == ahead
+        if ahead:
+            assert changed(able[0], **values) == {"own_preallocated": 0}
+    kept = [step for step in program.steps if step.label.endswith("sets blocks aside")]
+    assert kept
+    assert all(changed(step, own_preallocated=4, chunk=5) == {"own_preallocated": 63} for step in kept)
     assert {step.to for step in given} == {given[0].to}
     assert all(changed(step) == {"own_i_data_sem": 0} for step in given)
     held = [step for step in code.program("one", 1).steps if "ext4_mb_new_blocks" in step.calls]

@@ -363,12 +363,14 @@ def test_the_kernels_own_target_never_carries_the_state() -> None:
     assert thread.calls.index("balance_dirty_pages") < thread.calls.index("fd_do_rw")
 
 
-def test_whoever_submits_to_tcmu_needs_pages_of_the_data_area() -> None:
-    """The flusher allocates them, under cmdr_lock, with GFP_NOIO: it enters no file system for them."""
+def test_a_worker_of_the_target_needs_pages_of_the_data_area() -> None:
+    """It allocates them, under cmdr_lock, with GFP_NOIO, so it enters no file system; who submits goes on."""
     scenario = with_settings(find_scenario("ext4-on-tcmu-throttled"), {"device.use": "xfs"})
     system = build(scenario, io_flusher=False, version=(5, 8))
-    flusher = next(each for each in system.programs if each.name == "kworker/u:flush-sda")
-    allocating = [step for step in flusher.steps if "tcmu_get_empty_block" in step.calls]
+    takers = {each.name for each in system.programs for step in each.steps if "cmdr_lock" in step.waits_for}
+    assert takers == {"kworker/0:target_submission", "tcmu-runner"}
+    worker = next(each for each in system.programs if each.name == "kworker/0:target_submission")
+    allocating = [step for step in worker.steps if "tcmu_get_empty_block" in step.calls]
     assert any(step.label == "a page of the data area of sda" for step in allocating)
     assert any("try_to_free_pages" in step.calls for step in allocating)
     assert not any("super_cache_scan" in step.calls for step in allocating)

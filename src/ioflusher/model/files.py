@@ -60,10 +60,10 @@ class BufferedFile:
                     realtime=realtime,
                     label=f"a page of a file on {self.backing.device.name}",
                 )
-            sem = self.backing.i_data_sem
-            if sem is not None:
+            blocks = self.backing.blocks
+            if blocks is not None:
                 with code.call(*self.write_begin, "ext4_da_get_block_prep", "down_read"):
-                    code.wait(sem.is_(0), f"i_data_sem of a file on {self.backing.device.name}")
+                    code.wait(blocks.i_data_sem.is_(0), f"i_data_sem of a file on {self.backing.device.name}")
             balance_dirty_pages(code, linux, self.backing, realtime=realtime)
 
     def write_direct(self, code: Code, linux: Linux) -> None:

@@ -20,7 +20,7 @@ from ioflusher.model.multipath import MultipathDriver
 from ioflusher.model.nbd import NbdDriver
 from ioflusher.model.nfs import NfsMount
 from ioflusher.model.scale import Scale
-from ioflusher.model.tcmu import TcmuDriver
+from ioflusher.model.tcmu import IN_FLIGHT, TcmuDriver
 from ioflusher.model.transitions import Changes, Expression, Variable
 from ioflusher.model.ublk import UblkDriver
 from ioflusher.model.writeback import make_backing_device
@@ -241,9 +241,14 @@ def _ublk(plan: StackPlan) -> ModelledStack:
 
 def _tcmu(plan: StackPlan) -> ModelledStack:
     row = describe(plan.scenario)
-    device = TcmuDriver(plan.linux, "sda", queue_depth=plan.depth(), kinds=plan.kinds)
+    device = TcmuDriver(plan.linux, "sda", queue_depth=plan.depth(IN_FLIGHT), kinds=plan.kinds)
     store = plan.store(row)
-    return ModelledStack(device, lambda: plan.serve(row, device, store))
+
+    def start() -> None:
+        device.add_worker()
+        plan.serve(row, device, store)
+
+    return ModelledStack(device, start)
 
 
 def _iscsid(plan: StackPlan) -> ModelledStack:

@@ -17,10 +17,25 @@ MAX_PAUSE_NS = 200_000_000
 MIN_WRITEBACK_BYTES = 4 << 20
 # ext4_prealloc_space objects of a slab of a page, 112 bytes each (/proc/slabinfo)
 PREALLOC_SPACES = 36
+# what is set aside of a file of more than 8 MiB at a time: ext4_mb_normalize_request(), fs/ext4/mballoc.c
+PREALLOCATED_BYTES = 8 << 20
 # INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
 INIT_BW = 100 << 20
 # bdi_set_max_ratio(), fs/fuse/inode.c: percent of the limits that a device with a strict limit may have
 MAX_RATIO = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DelayedBlocks:
+    """A file of ext4 whose blocks are found when it is written back.
+
+    Attributes:
+        i_data_sem: who finds them, by number of the task; 0 for nobody.
+        preallocated: units of blocks that are set aside for what comes next (ext4_prealloc_space).
+    """
+
+    i_data_sem: Variable
+    preallocated: Variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +48,7 @@ class BackingDevice:
         strictlimit: BDI_CAP_STRICTLIMIT, as FUSE has it: its own share of the limit counts, always.
         temporary: what is written back is copied, as FUSE had it before 6.16: it is no NR_WRITEBACK.
         sync_wanted: somebody waits until all is written.
-        i_data_sem: who allocates blocks for what is written, by number of the task; 0 for nobody. None where
-        that is left out (`map_blocks`).
+        blocks: those of what is written; None where that is left out (`map_blocks`).
         pool: the bio pool of what is written.
         reclaim_writes: whether kswapd may write a dirty page of it (->writepage): XFS before 6.0.
     """
@@ -46,7 +60,7 @@ class BackingDevice:
     pool: BioPool
     strictlimit: bool
     temporary: bool
-    i_data_sem: Variable | None
+    blocks: DelayedBlocks | None
     reclaim_writes: bool
 
     @property
@@ -152,11 +166,7 @@ def make_backing_device(
         pool,
         strictlimit,
         temporary,
-        linux.variable(
-            f"{name}_i_data_sem", 0, 63, what=f"holder of i_data_sem of a file on {name}", unit="task"
-        )
-        if maps_blocks
-        else None,
+        _delayed_blocks(linux, name) if maps_blocks else None,
         reclaim_writes,
     )
     device.completions["write"] = {
@@ -166,6 +176,15 @@ def make_backing_device(
     }
     linux.domain.backing.append(backing)
     return backing
+
+
+def _delayed_blocks(linux: Linux, name: str) -> DelayedBlocks:
+    sem = linux.variable(
+        f"{name}_i_data_sem", 0, 63, what=f"holder of i_data_sem of a file on {name}", unit="task"
+    )
+    most = linux.units(PREALLOCATED_BYTES)
+    what = f"blocks set aside for a file on {name}"
+    return DelayedBlocks(sem, linux.variable(f"{name}_preallocated", 0, most, what=what))
 
 
 def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, realtime: bool = False) -> None:
@@ -220,21 +239,25 @@ def _pause(linux: Linux, dirty: Expression, freerun: Expression, limit: Expressi
     return minimum(MAX_PAUSE_NS, cube * unit_ns // maximum(1, ratio))
 
 
-def map_blocks(code: Code, linux: Linux, backing: BackingDevice) -> None:
-    """The flusher finds blocks for delayed ones: ext4_map_blocks(), fs/ext4/inode.c.
+def map_blocks(code: Code, linux: Linux, backing: BackingDevice, chunk: Expression) -> None:
+    """The flusher finds blocks for a chunk of delayed ones: ext4_map_blocks(), fs/ext4/inode.c.
 
-    It allocates with GFP_NOFS while it holds i_data_sem, for which whoever writes to the file waits
-    (ext4_da_get_block_prep()). It does not carry the state, so that it may write to swap to find memory. What
-    it keeps is an ext4_prealloc_space for each chunk; an ext4_allocation_context is given back at once, so
-    that the next one finds it.
+    It holds i_data_sem, for which whoever writes to the file waits (ext4_da_get_block_prep()). Where nothing
+    is left that was set aside for it (ext4_mb_use_preallocated()) it allocates an ext4_prealloc_space with
+    GFP_NOFS, which it keeps. It does not carry the state, so that it may write to swap to find memory. An
+    ext4_allocation_context is given back at once, so that the next one finds it.
     """
-    sem = backing.i_data_sem
-    if sem is None:
+    if backing.blocks is None:
         return
+    sem, left = backing.blocks.i_data_sem, backing.blocks.preallocated
     with code.call("ext4_writepages", "ext4_do_writepages", "mpage_map_and_submit_extent", "ext4_map_blocks"):
         code.step(f"i_data_sem of a file on {backing.device.name}", {sem: linux.next_pid()}, when=sem.is_(0))
-        with code.call("ext4_ext_map_blocks", "ext4_mb_new_blocks"):
-            kmem_cache_alloc(code, linux, GFP_NOFS, objects=PREALLOC_SPACES)
+        with code.call("ext4_ext_map_blocks", "ext4_mb_new_blocks"), code.choice() as ways:
+            with ways.way("blocks set aside", {left: left - chunk}, when=left >= chunk):
+                pass
+            with ways.otherwise():
+                kmem_cache_alloc(code, linux, GFP_NOFS, objects=PREALLOC_SPACES)
+                code.step("sets blocks aside", {left: left + left.high - chunk})
         code.step("gives it back", {sem: 0})
 
 
@@ -270,7 +293,7 @@ def add_flusher(linux: Linux, backing: BackingDevice) -> None:
             waits_for="something to write",
             interruptible=True,
         )
-        map_blocks(code, linux, backing)
+        map_blocks(code, linux, backing, chunk)
         with code.loop():
             backing.device.begin_write(code, backing.pool)
             backing.device.submit(code, "write")
