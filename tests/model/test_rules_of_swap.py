@@ -7,8 +7,10 @@ from ioflusher.model import reclaim, swap
 from ioflusher.model.block import BIO_POOL_SIZE, SWAP_IN, BlockDriver, DiskDriver, bio_alloc_bioset, bio_put
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_KERNEL, GFP_NOIO
+from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import MemoryGroup, mem_cgroup_charge
 from ioflusher.model.swap import SwapArea
+from ioflusher.model.transitions import Expression
 from ioflusher.model.writeback import make_backing_device
 from tests.model.one_rule import (
     CACHED,
@@ -268,7 +270,7 @@ def test_a_driver_says_how_it_hands_a_request_over() -> None:
 
 
 def test_a_group_without_swap_waits_for_its_limit() -> None:
-    """What it has is anonymous and cannot go anywhere: until somebody has given some back."""
+    """What it has is anonymous and cannot go anywhere: until somebody has given some back, or is killed."""
     linux = kernel()
     linux.groups["own"] = MemoryGroup(limit=10, version=2, files=False)
     code = Code(group="own")
@@ -276,6 +278,8 @@ def test_a_group_without_swap_waits_for_its_limit() -> None:
     (waits,) = (step for step in code.program("one", 1).steps if step.waits_for)
     assert waits.when is not None
     assert [value(waits.when, anonymous=units) for units in (9, 10)] == [1, 0]
+    linux.kills = True
+    assert [value(killing(linux, GFP_KERNEL), anonymous=units) for units in (9, 10)] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -325,13 +329,19 @@ def test_a_group_with_anonymous_memory(gfp: int, writes: bool) -> None:
     assert told
     assert not any("OOM" in step.label for step in steps), "there is no killer"
     linux.kills = True
-    killing = Code(group="own")
-    mem_cgroup_charge(killing, linux, GFP_KERNEL)
-    vain = next(
-        step for step in killing.program("one", 1).steps if step.label == "reclaims in vain again and again"
-    )
-    assert vain.when is not None
+    vain = killing(linux, gfp)
     full = {"anonymous": 10, "swap_slots": 0}
-    assert value(vain.when, **full, swap_writeback=0)
-    assert not value(vain.when, **full, swap_writeback=1), "that comes to an end"
-    assert not value(vain.when, anonymous=10, swap_slots=1, swap_writeback=0), "something can be written"
+    assert value(vain, **full, swap_writeback=0)
+    assert not value(vain, **full, swap_writeback=1), "that comes to an end"
+    able = value(vain, anonymous=10, swap_slots=1, swap_writeback=0)
+    assert able != writes, "what can be written is, by who may"
+
+
+def killing(linux: Linux, gfp: int) -> Expression:
+    """When a charge of this mask brings the killer of its control group, whatever the mask."""
+    code = Code(group="own")
+    mem_cgroup_charge(code, linux, gfp)
+    step = labelled(code, "reclaims in vain again and again")
+    assert step.when is not None
+    assert value(step.takes_ns or 0) == 68_000_000
+    return step.when

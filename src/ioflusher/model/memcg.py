@@ -75,8 +75,8 @@ def _reclaim_anonymous(code: Code, linux: Linux, gfp: int) -> None:
                     swap.pageout(code, linux)
         with ways.otherwise(when=below, waits_for=waits_for):
             pass
-        if swap is not None and gfp & Gfp.IO and linux.kills:
-            lost = swap.writeback.is_(0)
+        if linux.kills:
+            lost = swap.writeback.is_(0) if swap is not None else None
             with ways.otherwise("reclaims in vain again and again", when=lost, takes_ns=retries_ns(linux)):
                 mem_cgroup_out_of_memory(code)
 
