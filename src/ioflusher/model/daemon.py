@@ -187,10 +187,10 @@ def _held_before(thread: ServingThread, threads: Sequence[ServingThread], kind: 
 
 
 def _held_by(thread: ServingThread, kind: str) -> int:
-    return sum(_holds(thread, action, kind) for action in thread.does)
+    return sum(_kept_by(thread, action, kind) for action in thread.does)
 
 
-def _holds(thread: ServingThread, action: Action, kind: str) -> int:
+def _kept_by(thread: ServingThread, action: Action, kind: str) -> int:
     """Units that are held until the reply after an action; less, where it gives some back."""
     match action:
         case "allocate":

@@ -4,10 +4,9 @@ from ioflusher.kernel.task_flags import PF_MEMALLOC, PF_WQ_WORKER
 from ioflusher.model.block import BlockDriver
 from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
+from ioflusher.model.sockets import TCP_BYTES, TCP_REPLY
 from ioflusher.model.transitions import Changes
 
-# SO_SNDBUF of a connection over loopback, as tcp_init_buffer_space() sets it
-SOCKET_BYTES = 3_939_840
 # ISCSI_DEF_CMD_PER_LUN, drivers/scsi/libiscsi.c
 CMD_PER_LUN = 32
 SEND_NS = 50_000
@@ -27,11 +26,11 @@ class IscsiDriver(BlockDriver):
         connected: whether the session is logged in. reachable: whether the target can be reached.
     """
 
-    reply_calls: tuple[str, ...] = ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
+    reply_calls: tuple[str, ...] = TCP_REPLY
 
     def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
         super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds)
-        room = linux.units(SOCKET_BYTES)
+        room = linux.units(TCP_BYTES)
         self.queued = {
             kind: linux.variable(
                 f"{name}_{kind}s_queued",

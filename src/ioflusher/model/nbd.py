@@ -3,12 +3,8 @@
 from ioflusher.model.block import BlockDriver
 from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
+from ioflusher.model.sockets import TCP_BYTES, TCP_REPLY, UNIX_BYTES, UNIX_REPLY
 from ioflusher.model.transitions import Changes
-
-# net.core.wmem_default, what a Unix stream socket holds before its sender waits
-SOCKET_BYTES = 212_992
-# SO_SNDBUF of a connection over loopback, as tcp_init_buffer_space() sets it
-TCP_SOCKET_BYTES = 3_939_840
 
 
 class NbdDriver(BlockDriver):
@@ -28,17 +24,13 @@ class NbdDriver(BlockDriver):
         self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...], tcp: bool = False
     ) -> None:
         super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds)
-        room = linux.units(TCP_SOCKET_BYTES if tcp else SOCKET_BYTES)
+        room = linux.units(TCP_BYTES if tcp else UNIX_BYTES)
         self.sends = (
             ("tcp_sendmsg", "tcp_sendmsg_locked", "sk_stream_wait_memory")
             if tcp
             else ("unix_stream_sendmsg", "sock_alloc_send_pskb")
         )
-        self.reply_calls = (
-            ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
-            if tcp
-            else ("unix_stream_sendmsg", "sock_alloc_send_pskb", "__alloc_skb")
-        )
+        self.reply_calls = TCP_REPLY if tcp else UNIX_REPLY
         self.tx_lock = linux.variable(
             f"{name}_tx_lock", 0, 63, what=f"holder of tx_lock of {name}", unit="task"
         )

@@ -3,8 +3,9 @@
 from ioflusher.kernel.task_flags import PF_WQ_WORKER
 from ioflusher.model.block import BioPool, BlockDriver
 from ioflusher.model.code import Code
-from ioflusher.model.iscsi import SEND_NS, SOCKET_BYTES
+from ioflusher.model.iscsi import SEND_NS
 from ioflusher.model.linux import Linux
+from ioflusher.model.sockets import TCP_BYTES, TCP_REPLY
 from ioflusher.model.transitions import Changes
 
 
@@ -18,11 +19,11 @@ class NfsMount(BlockDriver):
         room: units that the socket still takes.
     """
 
-    reply_calls: tuple[str, ...] = ("tcp_sendmsg", "tcp_sendmsg_locked", "tcp_stream_alloc_skb")
+    reply_calls: tuple[str, ...] = TCP_REPLY
 
     def __init__(self, linux: Linux, name: str) -> None:
         super().__init__(linux, name, queue_depth=linux.zone.free.high, kinds=("write",))
-        room = linux.units(SOCKET_BYTES)
+        room = linux.units(TCP_BYTES)
         self.queued = linux.variable(
             f"{name}_writes_queued", 0, self.queue_depth, what=f"calls of {name} that are not sent"
         )
