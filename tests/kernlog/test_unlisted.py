@@ -14,6 +14,8 @@ ISOLATED = (
     SLEEP + " io_schedule_timeout congestion_wait shrink_inactive_list shrink_node do_try_to_free_pages"
     " try_to_free_pages __alloc_pages_slowpath __alloc_pages "
 )
+# "a task that the log does not show", by its first word
+NOT_SHOWN = "a"
 CALL = " do_syscall_64 entry_SYSCALL_64_after_hwframe"
 
 
@@ -289,9 +291,9 @@ def test_who_reclaims_alone_while_kswapd_waits_for_its_lock_gets_nowhere() -> No
 def test_a_plain_path_of_an_unlisted_file_system_has_nothing_that_its_reclaim_needs(reads: str) -> None:
     """The end of the name says so, whatever the subsystem; a general word names none."""
     names = f"{SLEEP} mutex_lock frob_evict_inode {EVICT} kmalloc {{}} vfs_read{CALL}"
-    assert not cycles(("cat", names.format(reads)))
-    assert cycles(("cat", names.format("frob_insert")))
-    assert cycles(("cat", names.format("shmem_alloc_inode frob_insert")))
+    inside = ("frob_insert", "shmem_alloc_inode frob_insert")
+    givers = {name: edges(cycles(("cat", names.format(name)))[0])[0][2] for name in (reads, *inside)}
+    assert givers == {reads: NOT_SHOWN, **dict.fromkeys(inside, "cat")}
 
 
 @pytest.mark.parametrize(("job", "known"), [("frob_thread", True), ("xen_thread", False)])
@@ -302,3 +304,23 @@ def test_a_kernel_thread_whose_own_job_no_table_lists(job: str, known: bool) -> 
     )
     found = cycles(("frobd", f"{names} kthread ret_from_fork"))
     assert [one.missing for one in found] == (["whether the device needs frob"] if known else [])
+
+
+def test_who_waits_in_reclaim_for_a_task_of_a_file_system_that_nothing_shows() -> None:
+    """It may ask for memory, too; not where the log shows a task, a fault of the device, or a part alone."""
+    names = f"{SLEEP} mutex_lock frob_evict_inode {EVICT} {DEFINED['FAULT']}{CALL}"
+    (episode,) = cycles(("app", names))
+    assert edges(episode) == [
+        ("app", "held", NOT_SHOWN, "probable"),
+        (NOT_SHOWN, "reclaim", "app", "possible"),
+    ]
+    assert episode.confidence.value == "possible"
+    assert "the stack of who holds what is waited for" in str(episode.missing)
+    assert not cycles(("app", f"{SLEEP} mutex_lock frob_evict_inode {EVICT}"))
+    assert not cycles(
+        ("app", names), ("rm", f"{SLEEP} io_schedule submit_bio_wait frob_commit vfs_unlink{CALL}")
+    )
+    assert not cycles(("app", names.replace("mutex_lock", "io_schedule")))
+    fault = b"Buffer I/O error on device sda1, logical block 0\n"
+    assert diagnose_log(b"hello\n" + log("app", names)).recursion
+    assert not diagnose_log(fault + log("app", names)).recursion

@@ -38,6 +38,7 @@ class Facts:
         in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
         kswapd_idle: kswapd waits for work, so that it finds enough memory free and puts no pages back.
         kswapd_waits: kswapd waits for a file system or somebody's lock, so that it frees nothing meanwhile.
+        trouble: a device or server errs, or does not answer.
         servers: the processes that complete devices' requests, where a kernel's memory told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
@@ -52,6 +53,7 @@ class Facts:
     in_shrinker: Case | None = None
     kswapd_idle: bool = False
     kswapd_waits: bool = False
+    trouble: bool = False
     servers: list[DeviceServer] = field(default_factory=list)
     worst_margin: int | None = None
     present: set[str] = field(default_factory=set)
@@ -94,6 +96,7 @@ class Facts:
             if (stalled := event.number or event.subject) is not None:
                 self.stalled.add(stalled)
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
+            self.trouble = True
             self._remember_families((event.subject.rstrip("0123456789"),))
 
     def _remember_families(self, names: tuple[str, ...]) -> None:

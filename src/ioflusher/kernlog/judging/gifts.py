@@ -7,8 +7,10 @@ from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.judging.needs import (
+    HELD_BY_SOMEBODY,
     HELD_WAITS,
     IO_WAITS,
+    OF_A_HOLDER,
     OF_A_PROGRAM,
     OF_A_VICTIM,
     OF_RESERVES,
@@ -181,6 +183,8 @@ def _in_reclaim(case: Case) -> Iterator[End]:
     held = shrinks and drivers and not files and works
     # who is throttled waits for the others
     kernels = body.reclaim is Reclaim.KSWAPD and body.wait is not Wait.RECLAIM_THROTTLE
+    if body.reclaim is Reclaim.DIRECT and body.wait in HELD_BY_SOMEBODY:
+        yield End(Thing.RECLAIM, OF_A_HOLDER, _PROBABLE, "its reclaim waits, as that of others would")
     if held or answer or kernels:
         how = "it reclaims, and waits itself"
         sure = held or answer or log or body.wait in HELD_WAITS

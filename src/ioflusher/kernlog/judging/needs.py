@@ -26,8 +26,12 @@ HELD_WAITS = frozenset(
         Wait.SUBSYSTEM,
     }
 )
+# of those, what another task has in hand or has to do, rather than a program, a server or a work queue
+HELD_BY_SOMEBODY = frozenset({Wait.LOCK, Wait.FS, Wait.SUBSYSTEM, Wait.COMPLETION})
 # whatever the OOM killer's choice waits for: until it is gone, nobody who asks for memory gets on
 OF_A_VICTIM = "the OOM killer's choice"
+# memory for somebody that a log does not show: its reclaim would wait as the one that is shown
+OF_A_HOLDER = "whoever holds what reclaim waits for"
 # what is allocated once for all requests, such as bios: requests that wait in line have it
 OF_RESERVES = "a reserve for requests"
 # locks of which there are many: tasks of one program are taken to mean the same
