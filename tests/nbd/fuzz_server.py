@@ -10,6 +10,7 @@ failure.
 """
 
 import argparse
+import logging
 import random
 import resource
 import socket
@@ -125,6 +126,26 @@ def say(address: Address, data: bytes) -> int:
     return heard
 
 
+class Mistakes(logging.Handler):
+    """What threads failed with, those that catch it and log it among them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[object] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(record.exc_info[1] if record.exc_info else record.getMessage())
+
+    def __enter__(self) -> "Mistakes":
+        self._before, threading.excepthook = threading.excepthook, self.found.append
+        logging.getLogger("ioflusher.nbd").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("ioflusher.nbd").removeHandler(self)
+        threading.excepthook = self._before
+
+
 def _tell(sock: socket.socket, data: bytes) -> None:
     with suppress(BrokenPipeError, ConnectionResetError, OSError):
         sock.sendall(data)
@@ -132,15 +153,13 @@ def _tell(sock: socket.socket, data: bytes) -> None:
 
 
 @contextmanager
-def served() -> Iterator[tuple[Address, list[threading.ExceptHookArgs]]]:
+def served() -> Iterator[tuple[Address, list[object]]]:
     """A server of memory and of two files, one of which waits, and what its threads failed with."""
-    failed: list[threading.ExceptHookArgs] = []
-    before, threading.excepthook = threading.excepthook, failed.append
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         # who may resize files may not fill the disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (64 * SIZE, limits[1]))
-        with TemporaryDirectory() as place:
+        with Mistakes() as mistakes, TemporaryDirectory() as place:
             images = [Path(place) / name for name in NAMES[1:]]
             for image in images:
                 with image.open("wb") as file:
@@ -153,9 +172,8 @@ def served() -> Iterator[tuple[Address, list[threading.ExceptHookArgs]]]:
                     server.add_export("waits", waiting)
                     address = server.listen_unix(str(Path(place) / "s"))
                     server.start()
-                    yield address, failed
+                    yield address, mistakes.found
     finally:
-        threading.excepthook = before
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 

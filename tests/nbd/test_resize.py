@@ -4,6 +4,9 @@ Source: doc/proto.md of the branch extension-resize.
 """
 
 import errno
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from ioflusher.nbd.backends import FileBackend, MemoryBackend
 from ioflusher.nbd.client import Client, describe
 from ioflusher.nbd.errors import RequestError
 from ioflusher.nbd.protocol.client_handshake import Wishes
+from ioflusher.nbd.protocol.messages import Reply, Request
 from ioflusher.nbd.protocol.wire import Cmd, TransmissionFlag
 from ioflusher.nbd.server import Server
 
@@ -139,3 +143,28 @@ def test_a_newcomer_that_was_told_another_size(image: Path) -> None:
             assert stale.size == SIZE
         with Client(address) as client:
             assert client.export.size == SIZE // 2
+
+
+def test_a_write_that_was_refused_stays_refused(image: Path) -> None:
+    """Its payload was dropped when the export was too short; a RESIZE done meanwhile changes nothing."""
+    go_on = threading.Event()
+
+    class Slow(FileBackend):
+        def resize(self, size: int) -> None:
+            assert go_on.wait(20)
+            super().resize(size)
+
+    with Slow(image) as disk:
+        disk.waits = True
+        with Server(disk, resize=True) as server:
+            server.start()
+            with Client(server.listen_tcp()) as client:
+                sock = client._sock
+                write = Request(Cmd.WRITE, 0, 2, SIZE, 512).pack()
+                sock.sendall(Request(Cmd.RESIZE, 0, 1, 2 * SIZE, 0).pack() + write)
+                time.sleep(0.2)  # the server waits for the payload
+                go_on.set()
+                assert sock.recv(16, socket.MSG_WAITALL) == Reply(0, 1).pack()
+                sock.sendall(b"x" * 512)
+                assert sock.recv(16, socket.MSG_WAITALL) == Reply(errno.ENOSPC, 2).pack()
+    assert image.read_bytes()[SIZE:] == bytes(SIZE)

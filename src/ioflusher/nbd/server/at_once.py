@@ -88,9 +88,11 @@ class AtOnce:
         worker = self._idle.get()
         if self._stopping.is_set():
             return False
+        refused = 0
         if self._stream.has_payload(word):
             check_payload(length, self._service)
-            if check(request, self._service):  # which the worker will find, too
+            refused = check(request, self._service)
+            if refused:
                 if not drop(self._sock, self._stream.skip(length), worker.memory):
                     return False
             else:
@@ -98,7 +100,7 @@ class AtOnce:
                 if not receive_all(self._sock, self._stream.split(payload)):
                     return False
                 request = replace(request, data=payload)
-        worker.jobs.put(request)
+        worker.jobs.put((request, refused))
         return True
 
 
@@ -106,7 +108,7 @@ class _Worker:
     """A thread that does one request after the other, and the memory for one."""
 
     def __init__(self, connection: AtOnce, tally: Tally) -> None:
-        self.jobs: SimpleQueue[Request | None] = SimpleQueue()
+        self.jobs: SimpleQueue[tuple[Request, int] | None] = SimpleQueue()
         self.memory = aligned_memory(connection._service.export.block_size.maximum, present=PRESENT)
         self.thread = threading.Thread(target=self._run, name="nbd-worker", daemon=True)
         self._connection = connection
@@ -114,9 +116,10 @@ class _Worker:
 
     def _run(self) -> None:
         connection = self._connection
-        while (request := self.jobs.get()) is not None:
+        while (job := self.jobs.get()) is not None:
             try:
-                error, views = answer(request, connection._service, self.memory)
+                request, refused = job
+                error, views = answer(request, connection._service, self.memory, refused)
                 self._tally.count(request.command, request.length, error)
                 with connection._sending:
                     send_all(connection._sock, views, sum(map(len, views)))
