@@ -190,6 +190,13 @@ def once(stage: Stage, rounds: int) -> None:
     say("checked", status=checked.returncode, said=checked.stdout.splitlines()[-1:])
 
 
+def limits(stage: Stage, rounds: int) -> None:
+    """`rescue --now --only dirty-limits`, for what has no daemon whose stack could be seen."""
+    for number in range(rounds):
+        ended(stage, number, "--stalled", "3", "--only", "dirty-limits")
+        stage.make_ready()
+
+
 def ended(stage: Stage, number: int, *options: str) -> None:
     """A freeze of three seconds, and the program."""
     pid, frozen = stage.freeze(number)
@@ -616,6 +623,7 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "pressure": pressure,
     "rescue": rescue,
     "once": once,
+    "limits": limits,
     "device-timeout": device_timeout,
     "share": share,
     "store-share": store_share,
