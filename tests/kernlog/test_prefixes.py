@@ -52,7 +52,11 @@ UNKNOWN = (
     "(console) 17) ",
 )
 # a report of lockdep without any frame: nothing teaches its prefix
-NO_FRAMES = ("pos_lockdep_dm_thin_shrinker_rwsem", "pos_erofs_endio_swap")
+NO_FRAMES = (
+    "pos_lockdep_dm_thin_shrinker_rwsem",
+    "pos_erofs_endio_swap",
+    "pos_lustre_lu_sites_guard_kswapd_dquot",
+)
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_/", min_size=1, max_size=8)
 ending = st.sampled_from((": ", "] ", "| ", "> ", " 7 ", ") "))
