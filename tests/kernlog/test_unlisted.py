@@ -43,6 +43,9 @@ def test_a_wait_in_a_function_of_an_unlisted_subsystem_is_for_that_subsystem() -
     (episode,) = cycles(("mkdir", names + CALL))
     assert edges(episode) == [("mkdir", "held", "mkdir", "probable")]
     assert "it waits there for frob to get on" in episode.sentence
+    assert episode.why.startswith(
+        "its allocation waits in reclaim for frob to get on, and frob asked for memory"
+    )
 
 
 def test_a_printed_module_names_a_subsystem_too() -> None:
@@ -212,7 +215,11 @@ def test_a_kswapd_that_is_behind_gives_back_nothing() -> None:
     """The wait for kswapd itself is none for isolated pages: nothing is supposed of a way through XFS."""
     kswapd = ("kswapd0", f"{SLEEP} down_read xfs_ilock xfs_evict evict super_cache_scan" + KSWAPD)
     assert not cycles(kswapd, ("a", f"{BEHIND_KSWAPD} filemap_fault xfs_filemap_fault handle_mm_fault"))
-    assert cycles(kswapd, ("a", f"{ISOLATED} filemap_fault xfs_filemap_fault handle_mm_fault"))
+    fault = "filemap_fault xfs_filemap_fault handle_mm_fault"
+    assert cycles(kswapd, ("a", f"{ISOLATED} {fault}"))
+    assert cycles(kswapd, ("a", ISOLATED.replace(" io_schedule_timeout congestion_wait", "") + fault))
+    writeout = ISOLATED.replace("congestion_wait", "congestion_wait throttle_vm_writeout")
+    assert not cycles(kswapd, ("a", writeout + fault))
 
 
 NOTIFIES = f"{SLEEP} mutex_lock frob_invalidate try_to_unmap {DEFINED['PAGES']}"
@@ -324,3 +331,15 @@ def test_who_waits_in_reclaim_for_a_task_of_a_file_system_that_nothing_shows() -
     fault = b"Buffer I/O error on device sda1, logical block 0\n"
     assert diagnose_log(b"hello\n" + log("app", names)).recursion
     assert not diagnose_log(fault + log("app", names)).recursion
+
+
+def test_who_waits_for_a_thread_in_the_middle_of_a_subsystem_may_have_its_lock() -> None:
+    """kthreadd, which the log shows, reclaims and waits for that lock."""
+    makes = ("kthreadd", f"{SLEEP} mutex_lock frob_evict_inode {EVICT} copy_process kernel_thread kthreadd")
+    starts = f"{SLEEP} wait_for_completion kthread_create_on_node frob_start frob_ioctl{CALL}"
+    first, second = cycles(makes, ("app", starts))
+    for episode in (first, second):
+        assert {edge[:3] for edge in edges(episode)} == {
+            ("app", "thread", "kthreadd"),
+            ("kthreadd", "held", "app"),
+        }
