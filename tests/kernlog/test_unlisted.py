@@ -328,6 +328,8 @@ def test_who_waits_in_reclaim_for_a_task_of_a_file_system_that_nothing_shows() -
         ("app", names), ("rm", f"{SLEEP} io_schedule submit_bio_wait frob_commit vfs_unlink{CALL}")
     )
     assert not cycles(("app", names.replace("mutex_lock", "io_schedule")))
+    # objects of something that is no file system
+    assert not cycles(("app", f"{SLEEP} mutex_lock frob_shrink_scan {SLAB} {DEFINED['FAULT']}{CALL}"))
     fault = b"Buffer I/O error on device sda1, logical block 0\n"
     assert diagnose_log(b"hello\n" + log("app", names)).recursion
     assert not diagnose_log(fault + log("app", names)).recursion
