@@ -133,6 +133,8 @@ _FORMS = (
         rf"#\d+\s+(?:\[{_ADDRESS}\]\s+)?{_SYMBOL}{_MODULE}(?:\s+(?:\(.*|in .*))?\s*$",
         alone=True,
     ),
+    # lcrash: " 3 nfs_create_request+390 [0x7c412]"
+    _Form(" [0x", rf"(?<!\S)\d{{1,3}}\s+{_SYMBOL}\+\d+ \[0x[0-9a-f]+\]\s*$"),
     # crash's, broken behind the name
     _Form("] ", rf"(?<!\S)\[[0-9a-f]{{16}}\]\s+{_SYMBOL}\s*$"),
     # x86_64 before 2.6.18: "<ffffffff8806ea3d>{:xfs:xfs_iflush+173}"
@@ -141,7 +143,7 @@ _FORMS = (
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
 # what one of the forms needs; most lines of a log have none of it
-_MAYBE = LazyPattern(r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d")
+_MAYBE = LazyPattern(r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d|\+\d+ \[0x")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = LazyPattern(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")

@@ -103,6 +103,8 @@ _HISTORY = LazyPattern(
     r"|(?<!stack )(?<!inexact )\bbacktrace\b(?: \(crc \w+\))?:"
     r"|page last (?:allocated|free)|Uninit was (?:stored|created)|\[\d+/\d+\] (?:ALLOC|FREE): PFN)"
 )
+# lcrash, which read the dumps of Linux 2.4
+_LCRASH = LazyPattern(r"\bSTACK TRACE FOR TASK: 0x[0-9a-f]+ \((?P<comm>.{1,16}?)\)\s*$")
 # crash's extension PyKdump
 _PYKDUMP = LazyPattern(r"\bPID=\s*(?P<tid>\d+)\s+CPU=\s*\d+\s+CMD=(?P<comm>.{1,16}?)\s*$")
 _VENDOR = LazyPattern(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<tid>\d+)")
@@ -142,6 +144,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if " 0x" in text and (found := _KDB_STATE.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]), found["state"])
+    if "STACK TRACE" in text and (found := _LCRASH.search(text)):
+        return Head(Source.CRASH, found["comm"])
     if "PID=" in text and (found := _PYKDUMP.search(text)):
         return Head(Source.CRASH, found["comm"], None, int(found["tid"]))
     if _may_be_history(text) and (found := _HISTORY.search(text)):

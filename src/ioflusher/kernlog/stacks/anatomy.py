@@ -201,7 +201,13 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         role = steps[outermost].role
         assert role is not None
         owner = _RECLAIM_OWNER[role]
-        # try_to_free_mem_cgroup_pages() is also called for memory.reclaim and its like: the outer frame tells
+        # try_to_free_mem_cgroup_pages() is also called for memory.reclaim and its like: the outer frame
+        # tells; but a shrinker that was asked to free, as for drop_caches, may allocate and reclaim in turn
+        if owner is Reclaim.FORCED:
+            asks = max((i for i, s in enumerate(steps[:outermost]) if s.role is Role.ALLOCATION), default=0)
+            nested = (i for i, s in enumerate(steps[:asks]) if s.role is Role.DIRECT_RECLAIM)
+            if (begin := max(nested, default=None)) is not None:
+                return Reclaim.DIRECT, begin
         return owner, outermost
     work = max((i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK), default=None)
     if work is None:
