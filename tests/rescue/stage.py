@@ -26,6 +26,7 @@ CHUNKS = 96  # twelve times what may be dirty
 DIRTY_BYTES = Path("/proc/sys/vm/dirty_bytes")
 POLL_S = 0.04
 TRIES = 3
+TRY_S = 30.0
 
 
 def until(true: Callable[[], Any], deadline_s: float = DEADLINE_S) -> float:
@@ -120,10 +121,13 @@ class Stage:
         """
         for _ in range(TRIES):
             pid = self.write(number)
-            if self.frozen(seconds, pid):
+            if self.frozen(seconds, pid, TRY_S):
                 return pid, True
+            # who crawls is neither frozen nor done
+            self.raise_limit()
             os.waitpid(pid, 0)
             self._clear()
+            DIRTY_BYTES.write_text(self.limit)
         return self.write(number), False
 
     def frozen(self, seconds: float, writer: int, deadline_s: float = DEADLINE_S) -> bool:
