@@ -123,6 +123,15 @@ def test_what_is_only_slower() -> None:
     hold(lambda: (SlowBackend(MemoryBackend(SIZE), 0), bytes(SIZE)), examples=5)
 
 
+def test_no_bytes_of_another_server_have_no_extents(tmp_path: Path) -> None:
+    """Not even at its end, where a server would refuse the request."""
+    with MemoryBackend(SIZE) as store, Server(store) as server:
+        address = server.listen_unix(str(tmp_path / "socket"))
+        server.start()
+        with RemoteBackend(address) as remote:
+            assert list(remote.extents(SIZE, 0)) == []
+
+
 def test_another_server(tmp_path: Path) -> None:
     """Through the protocol and back, with payloads longer than the server takes."""
     with MemoryBackend(SIZE, give_back=True) as store, Server(store, max_payload=2 * PAGE) as server:

@@ -161,6 +161,8 @@ class RemoteBackend(Backend):
     def context_extents(self, context: str, offset: int, length: int) -> Iterable[Extent]:
         if context not in self._link.export.contexts:
             return (Extent(length),)
+        if not length:
+            return ()  # no request may ask for nothing
         found: Status = {}
         length = length if length <= _LONGEST else _STRETCH
         self._check(
