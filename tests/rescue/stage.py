@@ -127,7 +127,6 @@ class Stage:
             self.raise_limit()
             os.waitpid(pid, 0)
             self._clear()
-            DIRTY_BYTES.write_text(self.limit)
         return self.write(number), False
 
     def frozen(self, seconds: float, writer: int, deadline_s: float = DEADLINE_S) -> bool:
@@ -168,13 +167,14 @@ class Stage:
         store = os.stat("/store").st_dev
         Path(f"/sys/class/bdi/{os.major(store)}:{os.minor(store)}/max_ratio").write_text("1")
         self._clear()
-        DIRTY_BYTES.write_text(self.limit)
         for pid in self.daemons:
             until(partial(self._taken_off, pid), 20)
 
     def _clear(self) -> None:
+        """No file, and the dirty limit as it was."""
         (self.directory / "work").unlink(missing_ok=True)
         os.sync()
+        DIRTY_BYTES.write_text(self.limit)
 
     def _taken_off(self, pid: int) -> bool:
         put_state(pid, False, timeout=5)

@@ -153,8 +153,6 @@ class Rescue:
         """
         before, _ = self._requests.read()
         done: list[_Ready] = []
-        put_back: tuple[str, ...] = ()
-        left: tuple[str, ...] = ()
         try:
             seconds = self._do(before, done)
         finally:

@@ -1,6 +1,6 @@
 """Who serves ublk, vduse and tcmu devices: who holds the driver's character device."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ioflusher.kernel.target import NAA_DIGITS, NO_SERIAL
@@ -57,12 +57,12 @@ def tcmu_services(index: SnapshotIndex) -> Iterator[StorageService]:
     for device in index.snapshot.devices:
         if device.wwid is not None and device.wwid.startswith("naa.6"):
             disks[device.wwid[-NAA_DIGITS:]].append(device)
+    units = Counter(tcmu.wwid_suffix for tcmu in index.snapshot.tcmu)
     for tcmu in index.snapshot.tcmu:
         handle = f"/dev/{tcmu.uio}"
         here = disks.get(tcmu.wwid_suffix, []) if tcmu.wwid_suffix is not None else []
-        alike = [other for other in index.snapshot.tcmu if other.wwid_suffix == tcmu.wwid_suffix]
         # more than one disk of the same serial are paths to one unit
-        certain = tcmu.wwid_suffix != NO_SERIAL or len(here) == len(alike) == 1
+        certain = tcmu.wwid_suffix != NO_SERIAL or len(here) == units[tcmu.wwid_suffix] == 1
         for disk in here:
             why = f" ({tcmu.name}), and the name of {disk.name} is {disk.wwid}"
             yield from _by_holders(index, handle, StorageRole.TCMU_HANDLER, disk.name, why, certain=certain)
