@@ -6,7 +6,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import make_zone
 from ioflusher.model.swap import SwapArea
-from ioflusher.model.transitions import SCALAR_NAMES, Expression, Number, Step, number
+from ioflusher.model.transitions import SCALAR_NAMES, Changes, Expression, Number, Step, number
 from ioflusher.model.writeback import DirtyDomain, DirtyLimit
 
 UNIT = 128 << 10
@@ -57,7 +57,12 @@ def first_steps(code: Code, **values: int) -> dict[str, Step]:
 
 def changed(step: Step, **values: int) -> dict[str, int]:
     """What a step changes, from these values on."""
-    return {variable.name: value(to, **values) for variable, to in step.changes}
+    return after(dict(step.changes), **values)
+
+
+def after(changes: Changes, **values: int) -> dict[str, int]:
+    """What these changes make of the values."""
+    return {variable.name: value(to, **values) for variable, to in changes.items()}
 
 
 def labelled(code: Code, label: str) -> Step:

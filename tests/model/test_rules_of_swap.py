@@ -16,6 +16,7 @@ from tests.model.one_rule import (
     CACHED,
     SWAP,
     UNIT,
+    after,
     bio_pool,
     changed,
     first_steps,
@@ -155,9 +156,7 @@ def test_a_request_takes_a_tag() -> None:
         {"disk_tags": 0},
     )
     assert changed(handed, disk_writes=3) == {"disk_writes": 4}
-    assert {one.name: value(to, disk_writes=3) for one, to in device.taken_up("write").items()} == {
-        "disk_writes": 2
-    }
+    assert after(device.taken_up("write"), disk_writes=3) == {"disk_writes": 2}
 
 
 def test_a_page_on_its_way_to_swap() -> None:
@@ -171,7 +170,7 @@ def test_a_page_on_its_way_to_swap() -> None:
     assert changed(taken, **values) == {"swap_slots": 6, "anonymous": 3, "swap_writeback": 3}
     assert value(taken.takes_ns or 0) == reclaim.SCAN_NS
     written = {"swap_writeback": 3, "free": 5, "bio_pool": 1, "disk_tags": 9}
-    assert {one.name: value(to, **written) for one, to in area.device.completed("swap").items()} == {
+    assert after(area.device.completed("swap"), **written) == {
         "swap_writeback": 2,
         "free": 6,
         "bio_pool": 2,
@@ -204,7 +203,7 @@ def test_a_page_that_is_read_from_swap() -> None:
         "swap_slots": 8,
     }
     read = {"swap_read": 0, "bio_pool": 1, "disk_tags": 9}
-    assert {one.name: value(to, **read) for one, to in area.device.completed(SWAP_IN).items()} == {
+    assert after(area.device.completed(SWAP_IN), **read) == {
         "swap_read": 1,
         "bio_pool": 2,
         "disk_tags": 10,

@@ -18,7 +18,17 @@ from ioflusher.model.writeback import (
     make_backing_device,
     map_blocks,
 )
-from tests.model.one_rule import UNIT, bio_pool, changed, first_steps, kernel, labelled, value, with_swap
+from tests.model.one_rule import (
+    UNIT,
+    after,
+    bio_pool,
+    changed,
+    first_steps,
+    kernel,
+    labelled,
+    value,
+    with_swap,
+)
 
 
 def test_what_ends_the_wait_for_less_dirty_memory() -> None:
@@ -223,7 +233,7 @@ def test_what_a_completed_write_gives_back() -> None:
     pool = bio_pool(linux)
     backing = make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
     values = {"vda_writeback": 3, "clean": 5, "bio_pool": 1, "vda_tags": 9}
-    assert {one.name: value(to, **values) for one, to in backing.device.completed("write").items()} == {
+    assert after(backing.device.completed("write"), **values) == {
         "vda_writeback": 2,
         "clean": 6,
         "bio_pool": 2,
