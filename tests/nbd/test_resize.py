@@ -145,12 +145,38 @@ def test_a_newcomer_that_was_told_another_size(image: Path) -> None:
             assert client.export.size == SIZE // 2
 
 
-def test_a_write_that_was_refused_stays_refused(image: Path) -> None:
-    """Its payload was dropped when the export was too short; a RESIZE done meanwhile changes nothing."""
-    go_on = threading.Event()
+def test_a_write_before_a_smaller_size(image: Path) -> None:
+    """A RESIZE waits for a WRITE that is under way, which would make the file longer again behind it."""
+    resized = threading.Event()
+
+    class Slow(FileBackend):
+        def write(self, offset: int, view: memoryview) -> None:
+            resized.wait(0.5)
+            super().write(offset, view)
+
+        def resize(self, size: int) -> None:
+            super().resize(size)
+            resized.set()
+
+    with Slow(image) as disk:
+        disk.waits = True
+        with Server(disk, resize=True) as server:
+            server.start()
+            with Client(server.listen_tcp()) as client:
+                write = Request(Cmd.WRITE, 0, 1, SIZE - 512, 512).pack() + b"x" * 512
+                client._sock.sendall(write + Request(Cmd.RESIZE, 0, 2, SIZE // 2, 0).pack())
+                replies = client._sock.recv(32, socket.MSG_WAITALL)
+    assert replies == Reply(0, 1).pack() + Reply(0, 2).pack()
+    assert image.stat().st_size == SIZE // 2
+
+
+def test_a_write_behind_a_larger_size(image: Path) -> None:
+    """It is checked against the size that the RESIZE before it has made, however long that takes."""
+    resizing, go_on = threading.Event(), threading.Event()
 
     class Slow(FileBackend):
         def resize(self, size: int) -> None:
+            resizing.set()
             assert go_on.wait(20)
             super().resize(size)
 
@@ -159,12 +185,11 @@ def test_a_write_that_was_refused_stays_refused(image: Path) -> None:
         with Server(disk, resize=True) as server:
             server.start()
             with Client(server.listen_tcp()) as client:
-                sock = client._sock
-                write = Request(Cmd.WRITE, 0, 2, SIZE, 512).pack()
-                sock.sendall(Request(Cmd.RESIZE, 0, 1, 2 * SIZE, 0).pack() + write)
-                time.sleep(0.2)  # the server waits for the payload
+                write = Request(Cmd.WRITE, 0, 2, SIZE, 512).pack() + b"x" * 512
+                client._sock.sendall(Request(Cmd.RESIZE, 0, 1, 2 * SIZE, 0).pack() + write)
+                assert resizing.wait(20)
+                time.sleep(0.1)  # in which nothing may become of the WRITE
                 go_on.set()
-                assert sock.recv(16, socket.MSG_WAITALL) == Reply(0, 1).pack()
-                sock.sendall(b"x" * 512)
-                assert sock.recv(16, socket.MSG_WAITALL) == Reply(errno.ENOSPC, 2).pack()
-    assert image.read_bytes()[SIZE:] == bytes(SIZE)
+                replies = client._sock.recv(32, socket.MSG_WAITALL)
+    assert replies == Reply(0, 1).pack() + Reply(0, 2).pack()
+    assert image.read_bytes()[SIZE:] == b"x" * 512 + bytes(SIZE - 512)

@@ -3,7 +3,8 @@
 The connection's thread receives; workers, one for each request that may be under way, do requests and send
 each answer as soon as it is there. They and their memory exist before the first request, and they are the
 connection's own: a client that does not take its answers, or stops within a payload, holds up itself alone.
-When all are busy, nothing more is received.
+When all are busy, nothing more is received. A RESIZE is done alone: the size that a request was checked
+against stays until the request is done.
 """
 
 import logging
@@ -88,11 +89,9 @@ class AtOnce:
         worker = self._idle.get()
         if self._stopping.is_set():
             return False
-        refused = 0
         if self._stream.has_payload(word):
             check_payload(length, self._service)
-            refused = check(request, self._service)
-            if refused:
+            if check(request, self._service):
                 if not drop(self._sock, self._stream.skip(length), worker.memory):
                     return False
             else:
@@ -100,33 +99,48 @@ class AtOnce:
                 if not receive_all(self._sock, self._stream.split(payload)):
                     return False
                 request = replace(request, data=payload)
-        worker.jobs.put((request, refused))
+        if request.command == Cmd.RESIZE:
+            self._do_alone(worker, request)
+        else:
+            worker.jobs.put(request)
         return True
+
+    def _do_alone(self, worker: "_Worker", request: Request) -> None:
+        """Do a request behind those that are under way and before all others.
+
+        A WRITE that was checked against a larger size would make a file longer again.
+        """
+        others = [self._idle.get() for _ in self._workers[1:]]
+        worker.do(request)
+        for idle in (worker, *others):
+            self._idle.put(idle)
 
 
 class _Worker:
     """A thread that does one request after the other, and the memory for one."""
 
     def __init__(self, connection: AtOnce, tally: Tally) -> None:
-        self.jobs: SimpleQueue[tuple[Request, int] | None] = SimpleQueue()
+        self.jobs: SimpleQueue[Request | None] = SimpleQueue()
         self.memory = aligned_memory(connection._service.export.block_size.maximum, present=PRESENT)
         self.thread = threading.Thread(target=self._run, name="nbd-worker", daemon=True)
         self._connection = connection
         self._tally = tally
 
-    def _run(self) -> None:
+    def do(self, request: Request) -> None:
+        """Do a request and send its answer; where that fails, the connection ends."""
         connection = self._connection
-        while (job := self.jobs.get()) is not None:
-            try:
-                request, refused = job
-                error, views = answer(request, connection._service, self.memory, refused)
-                self._tally.count(request.command, request.length, error)
-                with connection._sending:
-                    send_all(connection._sock, views, sum(map(len, views)))
-            except OSError:  # of the socket: the client is gone
-                hang_up(connection._sock, socket.SHUT_RDWR)
-            except Exception:
-                _log.exception("a mistake in the back end; its connection ends")
-                hang_up(connection._sock, socket.SHUT_RDWR)
-            finally:
-                connection._idle.put(self)
+        try:
+            error, views = answer(request, connection._service, self.memory)
+            self._tally.count(request.command, request.length, error)
+            with connection._sending:
+                send_all(connection._sock, views, sum(map(len, views)))
+        except OSError:  # of the socket: the client is gone
+            hang_up(connection._sock, socket.SHUT_RDWR)
+        except Exception:
+            _log.exception("a mistake in the back end; its connection ends")
+            hang_up(connection._sock, socket.SHUT_RDWR)
+
+    def _run(self) -> None:
+        while (request := self.jobs.get()) is not None:
+            self.do(request)
+            self._connection._idle.put(self)

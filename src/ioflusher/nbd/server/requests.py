@@ -164,13 +164,12 @@ def check(request: Request, service: Service) -> int:
     return 0
 
 
-def answer(request: Request, service: Service, room: memoryview, refused: int = 0) -> tuple[int, Views]:
+def answer(request: Request, service: Service, room: memoryview) -> tuple[int, Views]:
     """Do a request; returns 0 or the protocol's error value, and what to send.
 
-    `room` takes a READ's data, `request.length` bytes at least. `refused` is what `check` said when the
-    payload was dropped: another request may have changed the size of the export since.
+    `room` takes a READ's data, `request.length` bytes at least.
     """
-    error = refused or check(request, service)
+    error = check(request, service)
     if error:
         why = "the export takes no such request"
         return error, [_error(request.cookie, request.offset, service, error, why)]
