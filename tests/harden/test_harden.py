@@ -61,6 +61,25 @@ def test_lock_memory_locks() -> None:
     assert (out.startswith("refused") and "CAP_IPC_LOCK" in out) or int(out) > 1000
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("prefault", [True, False])
+def test_what_is_mapped_after_the_lock(prefault: bool) -> None:
+    """It is locked, and all of it is there at once, or without `prefault` only what is touched."""
+    code = (
+        "import mmap; from ioflusher.harden import *\n"
+        "def sizes():\n"
+        "    lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "    return [int(lines[name].split()[0]) for name in ('VmLck', 'RssAnon')]\n"
+        f"try: lock_memory(prefault={prefault})\n"
+        "except HardenError: print('refused')\n"
+        "else:\n"
+        "    before = sizes()\n"
+        "    later = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "    print(*(now - then >= 32 << 10 for then, now in zip(before, sizes())), before[0] > 1000)\n"
+    )
+    assert in_child(code).stdout.split() in (["refused"], ["True", str(prefault), "True"])
+
+
 def test_lock_memory_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal names the capability, the limit as it is, and the errno."""
 

@@ -227,6 +227,30 @@ def test_a_heap_and_a_reserve(tmp_path: Path) -> None:
     assert 32 << 10 <= more_resident - resident <= 40 << 10
 
 
+@pytest.mark.parametrize("backend", ["memory:1M", "slow:memory:1M"])
+def test_buffers_beforehand_or_not(backend: str) -> None:
+    """A connection's are there when it begins, those of all its workers; with --no-prefault none is."""
+
+    def brought(*options: str) -> int:
+        """KiB of memory that a first connection brings, with one READ."""
+        arguments = ["--backend", backend, "--max-payload", "2M", "--tcp", "127.0.0.1:0", *options]
+        with command_line.serving(*arguments) as (process, address):
+            status = Path(f"/proc/{process.pid}/status")
+
+            def resident() -> int:
+                return int(status.read_text().split("RssAnon:")[1].split()[0])
+
+            describe(address)  # which loads what is needed once
+            before = resident()
+            with Client(address) as client:
+                client.read_into(0, ROOM)
+                return resident() - before
+
+    buffers = 16 << 10 if backend.startswith("slow") else 2 << 10
+    assert buffers <= brought() < buffers + 1024
+    assert brought("--no-prefault") < 1024
+
+
 def test_a_pidfile_of_another_stays(tmp_path: Path) -> None:
     """What a server that took our place has written is not removed."""
     pidfile = tmp_path / "pid"

@@ -136,6 +136,11 @@ def export(text: str) -> Offer:
     help="Set the IO_FLUSHER state (default), or clear an inherited one; refuse to start where that fails.",
 )
 @click.option("--lock-memory", is_flag=True, help="Lock all memory, present and future (mlockall).")
+@click.option(
+    "--prefault/--no-prefault",
+    default=True,
+    help="Touch a connection's buffers when it begins (default), or each page when it is needed.",
+)
 @click.option("--heap", type=size, metavar="SIZE", help="Have so much free memory in the process beforehand.")
 @click.option(
     "--reserve",
@@ -178,6 +183,7 @@ def serve_command(
     resize: bool,
     io_flusher: bool,
     lock_memory: bool,
+    prefault: bool,
     heap: int | None,
     reserve: int | None,
     ready_fd: int | None,
@@ -230,7 +236,7 @@ def serve_command(
         notifier = stack.enter_context(contextlib.closing(Notifier()))
         served = [(offer, stack.enter_context(open_backend(offer.backend))) for offer in offers]
         if lock_memory:
-            harden.lock_memory()
+            harden.lock_memory(prefault=prefault)
         if reserve is not None:
             stack.enter_context(contextlib.closing(_keep_reserve(reserve)))
         (first, backend), *further = served
@@ -247,6 +253,7 @@ def serve_command(
                 idle_timeout=idle_timeout,
                 extended_headers=extended_headers,
                 resize=resize,
+                prefault=prefault,
             )
         )
         for offer, backend in further:

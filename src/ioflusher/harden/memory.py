@@ -3,14 +3,15 @@
 import resource
 
 from ioflusher.harden.errors import HardenError, denied
-from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, mlockall
+from ioflusher.kernel.syscalls import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, mlockall
 
 
-def lock_memory() -> None:
+def lock_memory(*, prefault: bool = True) -> None:
     """Lock all memory of the process, present and future, into RAM (mlockall MCL_CURRENT | MCL_FUTURE).
 
     That brings all of it into memory at once, thread stacks that are never used included: right before the
-    process serves anything, and not later (`kernel.lock_plan` has why).
+    process serves anything, and not later (`kernel.lock_plan` has why). Without `prefault` it brings only
+    what is mapped now; what is mapped later is locked page by page when it is touched (MCL_ONFAULT).
 
     A child of fork does not inherit the lock, and execve drops it.
 
@@ -19,7 +20,11 @@ def lock_memory() -> None:
     mm/mlock.c.
     """
     try:
-        mlockall(MCL_CURRENT | MCL_FUTURE)
+        if prefault:
+            mlockall(MCL_CURRENT | MCL_FUTURE)
+        else:
+            mlockall(MCL_CURRENT)
+            mlockall(MCL_FUTURE | MCL_ONFAULT)  # which leaves locked what is
     except OSError as error:
         soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} bytes"

@@ -36,10 +36,17 @@ class AtOnce:
         service: what is served.
         tallies: where requests are counted; as many requests are done at once as there are.
         stopping: when set, no further request is begun.
+        prefault: whether the workers' memory is touched beforehand.
     """
 
     def __init__(
-        self, sock: socket.socket, service: Service, tallies: list[Tally], stopping: threading.Event
+        self,
+        sock: socket.socket,
+        service: Service,
+        tallies: list[Tally],
+        stopping: threading.Event,
+        *,
+        prefault: bool = True,
     ) -> None:
         self._sock = sock
         self._service = service
@@ -48,7 +55,8 @@ class AtOnce:
         self._stream = RequestStream(aligned_memory(RECEIVE), extended=extended)
         self._sending = threading.Lock()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._workers = [_Worker(self, tally) for tally in tallies]
+        present = PRESENT if prefault else 0
+        self._workers = [_Worker(self, tally, present) for tally in tallies]
 
     def run(self) -> None:
         """Answer requests until the client leaves or the server stops; those under way are finished.
@@ -119,9 +127,9 @@ class AtOnce:
 class _Worker:
     """A thread that does one request after the other, and the memory for one."""
 
-    def __init__(self, connection: AtOnce, tally: Tally) -> None:
+    def __init__(self, connection: AtOnce, tally: Tally, present: int) -> None:
         self.jobs: SimpleQueue[Request | None] = SimpleQueue()
-        self.memory = aligned_memory(connection._service.export.block_size.maximum, present=PRESENT)
+        self.memory = aligned_memory(connection._service.export.block_size.maximum, present=present)
         self.thread = threading.Thread(target=self._run, name="nbd-worker", daemon=True)
         self._connection = connection
         self._tally = tally

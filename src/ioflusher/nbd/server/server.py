@@ -69,6 +69,8 @@ class Server:
         extended_headers: whether clients may have lengths of 64 bits, which is experimental in the protocol.
         resize: whether they may change the size of an export (NBD_CMD_RESIZE), where its back end can; this
             is experimental as well.
+        prefault: whether the memory of a connection is touched when it begins; else each page when a request
+            needs it first.
 
     Raises:
         NbdError: a payload limit or a name that the protocol cannot express, or credentials that are none.
@@ -92,6 +94,7 @@ class Server:
         idle_timeout: float | None = None,
         extended_headers: bool = False,
         resize: bool = False,
+        prefault: bool = True,
     ) -> None:
         if not (PAGE <= max_payload <= LARGEST_PAYLOAD) or max_payload % PAGE:
             raise NbdError(
@@ -102,6 +105,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._extended_headers = extended_headers
         self._grants_resize = resize
+        self._prefault = prefault
         self._tls_mode, self._tls_context = TlsMode.OFF, None
         if tls is not None:
             from ioflusher.nbd.tls.contexts import server_context  # who does not encrypt loads no OpenSSL
@@ -463,12 +467,13 @@ class _Peer:
 
     def _transmit(self, sock: socket.socket, service: Service) -> None:
         """Answer requests until the client leaves or the server closes."""
-        stopping = self._server._stopping
+        stopping, prefault = self._server._stopping, self._server._prefault
         if service.backend.waits:
             self.tallies = [Tally() for _ in range(self._server._depth)]
-            AtOnce(sock, service, self.tallies, stopping).run()
+            AtOnce(sock, service, self.tallies, stopping, prefault=prefault).run()
         else:
-            memory = aligned_memory(service.export.block_size.maximum, present=PRESENT)
+            present = PRESENT if prefault else 0
+            memory = aligned_memory(service.export.block_size.maximum, present=present)
             InTurn(sock, service, memory, self.tallies[0], stopping, self._server._peers).run()
 
 
