@@ -85,6 +85,8 @@ def test_a_prefix_changes_nothing_in_a_log(number: int) -> None:
     name = list(LOGS)[number]
     expected = told(LOGS[name])
     for prefix in (KNOWN if name in NO_FRAMES else (*KNOWN, *UNKNOWN))[number % 3 :: 3]:
+        if any(name == log and prefix.endswith(end) for log, end in AMBIGUOUS):
+            continue
         assert told(prefixed(prefix, LOGS[name])) == expected, prefix
     latin = b"".join(b"\xa0" + line + b"\n" for line in LOGS[name].splitlines())
     assert told(latin) == expected

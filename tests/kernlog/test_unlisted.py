@@ -214,12 +214,16 @@ def test_an_unwinder_that_got_stuck_goes_on() -> None:
 def test_a_kswapd_that_is_behind_gives_back_nothing() -> None:
     """The wait for kswapd itself is none for isolated pages: nothing is supposed of a way through XFS."""
     kswapd = ("kswapd0", f"{SLEEP} down_read xfs_ilock xfs_evict evict super_cache_scan" + KSWAPD)
-    assert not cycles(kswapd, ("a", f"{BEHIND_KSWAPD} filemap_fault xfs_filemap_fault handle_mm_fault"))
     fault = "filemap_fault xfs_filemap_fault handle_mm_fault"
-    assert cycles(kswapd, ("a", f"{ISOLATED} {fault}"))
-    assert cycles(kswapd, ("a", ISOLATED.replace(" io_schedule_timeout congestion_wait", "") + fault))
     writeout = ISOLATED.replace("congestion_wait", "congestion_wait throttle_vm_writeout")
-    assert not cycles(kswapd, ("a", writeout + fault))
+    without_a_sleep = ISOLATED.replace(" io_schedule_timeout congestion_wait", "")
+
+    def holders(waits: str) -> set[str]:
+        found = cycles(kswapd, ("app", f"{waits} {fault}"))
+        return {giver for one in found for _, thing, giver, _ in edges(one) if thing == "held"}
+
+    assert holders(ISOLATED) == holders(without_a_sleep) == {"app"}
+    assert holders(BEHIND_KSWAPD) == holders(writeout) == {NOT_SHOWN}
 
 
 NOTIFIES = f"{SLEEP} mutex_lock frob_invalidate try_to_unmap {DEFINED['PAGES']}"
@@ -345,3 +349,104 @@ def test_who_waits_for_a_thread_in_the_middle_of_a_subsystem_may_have_its_lock()
             ("app", "thread", "kthreadd"),
             ("kthreadd", "held", "app"),
         }
+
+
+LOCKED_PAGE = f"{SLEEP} down_read frob_ilock frob_map_blocks frob_writepage pageout"
+BEHIND_A_LOCK = log("kswapd0", LOCKED_PAGE + KSWAPD)
+NO_MEMORY = {
+    "who sleeps until others have freed memory": log("a", f"{ISOLATED} {DEFINED['FAULT']}{CALL}"),
+    "the tester's count": b"[   89.960570] MemAlloc-Info: stalling=466 dying=1 exiting=0, victim=0\n",
+    "the kernel's own warning": b"[  889.1] a.out: shrink_inactive_list() stalls for 10032ms, mode:0x2420\n",
+}
+
+
+@pytest.mark.parametrize("says", NO_MEMORY)
+def test_kswapd_behind_a_lock_while_others_get_no_memory(says: str) -> None:
+    """Who holds the lock may be one of those, where nobody is shown who waits for anything else there."""
+    found = [
+        episode for episode in diagnose_log(NO_MEMORY[says] + BEHIND_A_LOCK).episodes if episode.recursion
+    ]
+    assert [edges(episode) for episode in found] == [
+        [("kswapd0", "held", NOT_SHOWN, "probable"), (NOT_SHOWN, "reclaim", "kswapd0", "possible")]
+    ]
+    assert str(found[0].missing).startswith("the stack of who holds what is waited for; ")
+
+
+@pytest.mark.parametrize(
+    ("besides", "recursion"),
+    [
+        (NO_MEMORY["the tester's count"].replace(b"466", b"0"), False),
+        (NO_MEMORY["the tester's count"] + b"Buffer I/O error on device sda1, logical block 0\n", False),
+        (
+            NO_MEMORY["the tester's count"] + log("c", f"{SLEEP} io_schedule frob_commit vfs_unlink{CALL}"),
+            False,
+        ),
+        (
+            NO_MEMORY["the tester's count"] + log("c", f"{SLEEP} down frob_ilock frob_sync vfs_unlink{CALL}"),
+            True,
+        ),
+        # the memory cgroup of that task is full, not the machine
+        (log("a", ISOLATED.replace("try_to_free_pages", "try_to_free_mem_cgroup_pages")), False),
+    ],
+)
+def test_what_tells_against_a_holder_that_asks_for_memory(besides: bytes, recursion: bool) -> None:
+    """A faulty disk; a task that waits for it in that file system, not one that waits for the lock, too."""
+    assert diagnose_log(besides + BEHIND_A_LOCK).recursion is recursion
+
+
+def test_a_log_that_kswapd_waits_for_is_written_by_itself() -> None:
+    """It is no lock that a task has in hand."""
+    waits = log("kswapd0", f"{SLEEP} xlog_wait xfs_log_force_lsn xfs_fs_evict_inode evict" + KSWAPD)
+    assert not diagnose_log(NO_MEMORY["the tester's count"] + waits).recursion
+
+
+CANDIDATE = b"Out of memory: Kill process 200 (b) score 929 or sacrifice child\n"
+KILLED = b"Killed process 100 (a) total-vm:5248kB, anon-rss:88kB, file-rss:0kB, shmem-rss:0kB\n"
+UNREAPED = b"oom_reaper: unable to reap pid:100 (a)\n"
+VICTIM = log("a", f"{SLEEP} down_write frob_link mmap_region vm_mmap_pgoff{CALL}")
+
+
+@pytest.mark.parametrize("state", [b" D ", b" R "])
+def test_a_killed_task_whose_memory_cannot_be_taken_while_it_waits_for_a_lock(state: bytes) -> None:
+    """The kernel itself says that others wait; a task that was killed is woken, and sleeps on."""
+    stack = VICTIM.replace(b" D ", state)
+    (episode,) = (one for one in diagnose_log(KILLED + UNREAPED + stack).episodes if one.recursion)
+    assert [edge[:3] for edge in edges(episode)] == [("a", "held", NOT_SHOWN), (NOT_SHOWN, "oom-victim", "a")]
+    assert str(episode.missing).endswith("the stack of who holds the lock")
+    assert not diagnose_log(KILLED + stack).recursion
+
+
+def test_who_sleeps_with_the_oom_killers_lock() -> None:
+    """It waits for its child, which was killed in its place and waits for that lock."""
+    kills = log("b", f"{SLEEP} schedule_timeout out_of_memory __alloc_pages_nodemask {DEFINED['FAULT']}")
+    kills = kills.replace(b" D ", b" R ").replace(b"   100 ", b"   200 ")
+    dies = log("a", f"{SLEEP} __mutex_lock exit_mmap mmput do_exit do_group_exit{CALL}")
+    found = [one for one in diagnose_log(CANDIDATE + KILLED + dies + kills).episodes if one.recursion]
+    assert [edges(one) for one in found] == [
+        [("a", "held", "b", "possible"), ("b", "oom-victim", "a", "certain")],
+        [("b", "oom-victim", "a", "certain"), ("a", "held", "b", "possible")],
+    ]
+    # a killed task is given memory of the reserve, so it does not wait for itself
+    assert not diagnose_log(CANDIDATE + kills).recursion
+
+
+FROZEN = f"{SLEEP} percpu_rwsem_wait __percpu_down_read frob_trans_alloc frob_evict_inode evict dispose_list"
+
+
+def test_a_file_system_that_reclaim_keeps_from_being_thawed() -> None:
+    """Whoever thaws it takes s_umount; a lock of the same kind that is no file system's is none."""
+    (episode,) = cycles(("kswapd0", f"{FROZEN} super_cache_scan" + KSWAPD))
+    assert edges(episode) == [
+        ("kswapd0", "thaw", NOT_SHOWN, "certain"),
+        (NOT_SHOWN, "s_umount", "kswapd0", "probable"),
+    ]
+    assert (episode.kind.value, episode.missing) == (
+        "shrinker-lock-inversion",
+        "the stack of who is to thaw it",
+    )
+    assert not cycles(("kswapd0", FROZEN + KSWAPD))
+    assert not cycles(
+        ("kswapd0", f"{FROZEN} super_cache_scan{KSWAPD}".replace("frob_trans_alloc", "cpus_read_lock"))
+    )
+    thaws = ("umount", f"{SLEEP} io_schedule submit_bio_wait frob_sync thaw_super{CALL}")
+    assert not cycles(("kswapd0", f"{FROZEN} super_cache_scan" + KSWAPD), thaws)

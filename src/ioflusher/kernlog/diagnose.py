@@ -110,7 +110,7 @@ class Diagnoser:
         served = self._facts.served_by(report.pid)
         case = Case(report, body, asker_of(report, body, self._daemons, served))
         self._facts.learn_case(case)
-        if not self._everything and not _matters(case):
+        if not self._everything and not _matters(case, self._facts):
             return
         key = (*_likeness(report, body), served, report.owner)
         group = self._groups.get(key)
@@ -216,7 +216,7 @@ class Diagnoser:
 _SURENESS = {Confidence.CERTAIN: 0, Confidence.PROBABLE: 1, Confidence.POSSIBLE: 2}
 
 
-def _matters(case: Case) -> bool:
+def _matters(case: Case, facts: Facts) -> bool:
     """Whether a stack can be part of an episode: it waits for others, or is in reclaim."""
     body, report = case.body, case.report
     if body.reclaim is Reclaim.DIRECT or body.wait is Wait.DIRTY_THROTTLE:
@@ -228,7 +228,9 @@ def _matters(case: Case) -> bool:
     if body.wait is Wait.IDLE:
         return report.source is Source.HUNG_TASK
     if report.state == "R":
-        return any(step.does(Verb.WAITS, Thing.RECLAIM) for step in body.steps)
+        # a task that was killed is woken, and sleeps on where it may not be disturbed
+        asleep = not case.runs and (body.wait is Wait.OOM or facts.is_victim(report))
+        return asleep or any(step.does(Verb.WAITS, Thing.RECLAIM) for step in body.steps)
     return report.state in (None, "D", "K")
 
 

@@ -25,6 +25,9 @@ def _takes_requests_of(step: Step) -> str | None:
 _SERVED = frozenset({"fuse", "ublk_drv", "nbd"})
 
 
+_OR_A_CHILD = "or sacrifice child"
+# the OOM killer's helper has no way to a killed task's memory
+_UNREAPED = "unable to reap"
 # what does not end by itself, as requests of a device do
 _OF_OTHERS = frozenset({Wait.LOCK, Wait.FS, Wait.SUBSYSTEM})
 
@@ -44,7 +47,10 @@ class Facts:
         present: what the daemons of the log serve.
         killed: the processes that the OOM killer chose.
         victims: those of them that it chose because the machine's memory was short, not a memory cgroup's.
+        candidate: a process of which the last line on the OOM killer said that it or a child is killed.
         stalled: the tasks, by number or name, of which the kernel said that their allocation does not end.
+        stalling: the kernel said so of some task, perhaps not of which, or that it can take no memory from
+            a task that was killed for it.
         threads: what the kernel's own threads of the log bring about.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
@@ -59,7 +65,9 @@ class Facts:
     present: set[str] = field(default_factory=set)
     killed: set[int] = field(default_factory=set)
     victims: set[int] = field(default_factory=set)
+    candidate: int | None = None
     stalled: set[int | str] = field(default_factory=set)
+    stalling: bool = False
     threads: set[Thing] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
@@ -88,16 +96,26 @@ class Facts:
                 known = event.number if self.worst_margin is None else self.worst_margin
                 self.worst_margin = min(known, event.number)
         elif event.kind is EventKind.OOM_KILL and event.number is not None:
+            self.stalling |= _UNREAPED in event.text
+            self._take_back_candidate(event)
             if len(self.killed) < MAX_REMEMBERED and event.number not in self.killed:
                 self.killed.add(event.number)
                 if "cgroup" not in event.text:
                     self.victims.add(event.number)
-        elif event.kind is EventKind.ALLOCATION_STALL and len(self.stalled) < MAX_REMEMBERED:
-            if (stalled := event.number or event.subject) is not None:
+        elif event.kind is EventKind.ALLOCATION_STALL:
+            self.stalling = True
+            if len(self.stalled) < MAX_REMEMBERED and (stalled := event.number or event.subject) is not None:
                 self.stalled.add(stalled)
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
             self.trouble = True
             self._remember_families((event.subject.rstrip("0123456789"),))
+
+    def _take_back_candidate(self, event: Event) -> None:
+        """Until Linux 4.19 one line named a process, the next one the child that was killed in its place."""
+        if self.candidate is not None:
+            self.killed.discard(self.candidate)
+            self.victims.discard(self.candidate)
+        self.candidate = event.number if _OR_A_CHILD in event.text else None
 
     def _remember_families(self, names: tuple[str, ...]) -> None:
         if len(self.families) < MAX_REMEMBERED:

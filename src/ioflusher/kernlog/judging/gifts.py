@@ -304,7 +304,8 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
     if facts.victims and (throttled or body.wait is Wait.OOM):
         yield End(Thing.HELD, OF_A_VICTIM, _PROBABLE, "it asked for memory, perhaps with that lock in hand")
     if facts.is_victim(case.report):
-        yield End(Thing.VICTIM, None, _CERTAIN, "the OOM killer chose it")
+        # it is given memory of the reserve itself
+        yield End(Thing.VICTIM, None, _CERTAIN, "the OOM killer chose it", None, Meets.OTHERS)
     elif not facts.victims and body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)

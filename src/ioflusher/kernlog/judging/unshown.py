@@ -4,25 +4,35 @@ Whoever waits long for a new kernel thread waits for kthreadd, which does nothin
 waits for memory then, as others that reclaim do. Who waits long for isolated pages waits for kswapd, if that
 has not gone to sleep: it waits in a file system then, perhaps for a lock that others are seen to wait for.
 Who waits in reclaim for a task of a file system, where the log shows none, may wait for one that asks for
-memory in turn. And where the OOM killer's choice waits for a lock while others only reclaim, who has it may
-be one of those.
+memory in turn; so may kswapd, where an allocation is seen that gets no memory. Where the OOM killer's choice
+waits for a lock while others only reclaim, who has it may be one of those. And a file system that reclaim
+waits in until it is thawed cannot be: whoever is to thaw it waits for s_umount.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from ioflusher.kernlog.judging.ends import End
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.judging.gifts import gifts, waits_for_isolated
-from ioflusher.kernlog.judging.needs import HELD_BY_SOMEBODY, HELD_WAITS, OF_A_HOLDER, OF_A_VICTIM, needs
+from ioflusher.kernlog.judging.needs import (
+    HELD_BY_SOMEBODY,
+    HELD_WAITS,
+    OF_A_HOLDER,
+    OF_A_VICTIM,
+    SILENT,
+    needs,
+    stuck,
+)
 from ioflusher.kernlog.records import NO_PLACE, Source, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait
 from ioflusher.kernlog.stacks.askers import Asker, Service, at_work_in
 from ioflusher.kernlog.stacks.kernel_threads import known_threads
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
-from ioflusher.kernlog.stacks.things import Thing
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 Ends = tuple[End, ...]
 _NOT_SHOWN = "the log does not show"
@@ -38,31 +48,50 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
     isolated = any(waits_for_isolated(case.body) and at_work_in(case.body.outer) for case in reclaimers)
     for case in reclaimers:
         if _waits_for_somebody(case, cases) and not facts.trouble:
-            yield _holder_in_reclaim(case)
+            yield _holder_in_reclaim(case, OF_A_HOLDER)
+    short = facts.stalling or any(_gets_no_memory(case, facts) for case in reclaimers)
     runs = reclaimers and all(case.body.wait is Wait.RUNNING for case in reclaimers)
+    thawed = any(step.does(Verb.COMPLETES, Thing.THAW) for case in cases for step in case.body.steps)
     for case in cases:
+        behind = case.body.reclaim is Reclaim.KSWAPD and case.body.wait is Wait.LOCK
+        if behind and short and not facts.trouble and _waits_for_somebody(case, cases):
+            yield _holder_in_reclaim(case, None)
         locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
         if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
             yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
+        if not thawed and _keeps_from_thawing(case):
+            yield _thawer(case)
         held = case.body.reclaim is None and case.body.wait in HELD_WAITS
-        if held and runs and facts.is_victim(case.report):
+        if held and (runs or facts.stalling) and facts.is_victim(case.report):
             yield _holder(case)
 
 
 def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
     """Whether it waits in a file system for a task that the log does not show.
 
-    Only where its stack shows whose allocation it is: of a part of a stack nothing is supposed.
+    Only where its stack shows whose reclaim it is: of a part of a stack nothing is supposed.
     """
     body = case.body
     names = set(families(body.inner))
     if case.runs or body.wait not in HELD_BY_SOMEBODY or not body.outer or not names:
         return False
-    files = any(step.part == "fs" or step.role in (Role.FILE_SYSTEM, Role.FS_WAIT) for step in body.inner)
+    # nothing but files' pages, or swap's, are written out
+    roles = (Role.FILE_SYSTEM, Role.FS_WAIT, Role.PAGE_OUT)
+    files = any(step.part == "fs" or step.role in roles for step in body.inner)
     if not files or any(step.role in (Role.DRIVER, Role.BLOCK) for step in body.inner):
         return False
     others = (other.body for other in cases if other.body.reclaim is None)
-    return not any(names & set(families(other.steps)) for other in others)
+    return not any(names & set(families(other.steps)) for other in others if other.wait not in _QUEUES)
+
+
+# what whoever holds the lock does not wait for, or not before it has memory
+_QUEUES = frozenset({Wait.LOCK, Wait.PAGE_LOCK, Wait.INODE})
+
+
+def _gets_no_memory(case: Case, facts: Facts) -> bool:
+    """Whether an allocation, not a full memory cgroup's, waits for others' reclaim or gets nowhere."""
+    throttled = case.body.wait is Wait.RECLAIM_THROTTLE
+    return (throttled and not any(step.part == "memcg" for step in case.body.steps)) or stuck(case, facts)
 
 
 def _in_a_file_system(case: Case) -> bool:
@@ -83,14 +112,32 @@ def _like(case: Case, gives: Thing, reclaim: Reclaim, facts: Facts) -> tuple[Cas
     return _task(f"{name}, which {_NOT_SHOWN}", case, reclaim), tuple(wanted), tuple(given)
 
 
-def _holder_in_reclaim(case: Case) -> tuple[Case, Ends, Ends]:
+def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]:
     """Whoever has what a reclaimer waits for, if it asks for memory in turn."""
     missing = "the stack of who holds what is waited for"
     why = "memory, for which reclaim waits as the one that is shown"
-    wanted = End(Thing.RECLAIM, OF_A_HOLDER, Confidence.POSSIBLE, why, missing)
+    wanted = End(Thing.RECLAIM, scope, Confidence.POSSIBLE, why, missing)
     names = families(case.body.inner)
     given = (End(Thing.HELD, name, Confidence.PROBABLE, "it has what is waited for") for name in names)
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
+
+
+def _keeps_from_thawing(case: Case) -> bool:
+    """Whether reclaim waits in a file system until it is thawed, and has its s_umount, which a thaw takes."""
+    inner = case.body.inner
+    lock = tuple(takewhile(lambda step: step.role in SILENT and not step.own, inner))
+    in_files = any(step.own or step.role is Role.FILE_SYSTEM for step in inner[len(lock) :][:1])
+    waited = {thing for step in lock for verb, thing, _ in step.things() if verb is Verb.WAITS}
+    frozen = case.body.wait is Wait.FROZEN or (in_files and waited == {Thing.THAW})
+    return frozen and any(step.does(Verb.HOLDS, Thing.S_UMOUNT) for step in inner)
+
+
+def _thawer(case: Case) -> tuple[Case, Ends, Ends]:
+    """Whoever is to thaw the file system."""
+    missing = "the stack of who is to thaw it"
+    wanted = End(Thing.S_UMOUNT, None, Confidence.PROBABLE, "the file system's s_umount", missing)
+    given = End(Thing.THAW, None, Confidence.CERTAIN, "nothing but a thaw ends the wait")
+    return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.FORCED), (wanted,), (given,)
 
 
 def _holder(victim: Case) -> tuple[Case, Ends, Ends]:
@@ -102,7 +149,7 @@ def _holder(victim: Case) -> tuple[Case, Ends, Ends]:
 
 
 def _task(name: str, case: Case, reclaim: Reclaim) -> Case:
-    """A task in reclaim that waits for what the case waits for."""
+    """A task that waits, in reclaim if need be, as the case does."""
     inner = case.body.inner or case.body.steps
     report = TaskReport(
         *(name, None, None, None, None, ()), None, Source.BARE, *(None, None, None, None, None), NO_PLACE

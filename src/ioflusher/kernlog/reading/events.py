@@ -44,13 +44,14 @@ _FORMS = tuple(
         ("self-detected stall", EventKind.LOCKUP, r"self-detected stall(?P<subject>)"),
         ("allocation failure", EventKind.ALLOCATION_FAILURE, rf"{_COMM}: page allocation failure"),
         (
-            "allocation stalls",
+            " stalls for",
             EventKind.ALLOCATION_STALL,
-            rf"{_COMM}(?:\((?P<number>\d+)\))?: page allocation stalls for",
+            rf"{_COMM}(?:\((?P<number>\d+)\))?: (?:page allocation|shrink_\w+\(\)) stalls for",
         ),
         # a patch of the OOM killer's tester, in many reports of 2014 to 2017
         ("MemAlloc:", EventKind.OOM_KILL, rf"MemAlloc: {_TASK}\((?P<number>\d+)\) .*\bvictim$"),
         ("MemAlloc:", EventKind.ALLOCATION_STALL, rf"MemAlloc: {_TASK}\((?P<number>\d+)\) .*\bdelay=\d{{5}}"),
+        ("MemAlloc-Info:", EventKind.ALLOCATION_STALL, r"MemAlloc-Info: stalling=[1-9]\d* "),
         (
             "possible memory allocation deadlock",
             EventKind.ALLOCATION_STALL,
