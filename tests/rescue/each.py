@@ -18,7 +18,7 @@ from tests.rescue.hundred import play
 SCENARIOS = tuple(
     f"ext4-on-{kind}-throttled"
     for kind in (
-        *("nbd", "nbd-server", "nbdkit", "qemu-nbd", "stacked", "ublk", "tgt", "tcmu"),
+        *("nbd", "nbd-server", "nbdkit", "qemu-nbd", "stacked", "ublk", "tgt", "tcmu", "lio"),
         *("fuse", "bindfs", "fuse-overlayfs", "sshfs"),
     )
 )

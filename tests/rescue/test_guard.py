@@ -119,7 +119,7 @@ def test_who_serves_it_now_is_looked_for_where_nobody_is_seen_to_wait(
     while watcher.look() < 0.01:
         pass
     assert said[-1].startswith("a request of /dev/nbd0 has waited for ")
-    assert "its daemons' stacks cannot be read" in said[-1]
+    assert "no thread that serves it can be looked at" in said[-1]
     watcher.end_scouting(5.0)
     watcher.look()
     assert "thread 8 (server) of its daemon 9 waits in balance_dirty_pages()" in said[-1]
@@ -344,6 +344,7 @@ def test_settings_and_what_a_scout_saw_go_to_another_process_and_back() -> None:
                 NBD0.daemons,
                 (9,),
                 ("NBD server",),
+                ("iSCSI target",),
                 ("/data",),
                 ("/dev/nbd0",),
                 (FuseMount(38, "/p"),),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ioflusher.kernel.task_flags import PF_IO_FLUSHER
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_KTHREAD
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay
 from ioflusher.rescue.live import (
@@ -32,6 +32,23 @@ RECLAIM = (
     "[<0>] do_try_to_free_pages+0xd1/0x4c0\n[<0>] try_to_free_pages+0xdd/0x200\n"
     "[<0>] __alloc_pages_slowpath.constprop.0+0x34d/0xdc0\n[<0>] skb_page_frag_refill+0x81/0x120\n"
     "[<0>] tcp_sendmsg_locked+0x2a1/0xdd0\n[<0>] tcp_sendmsg+0x2c/0x50\n"
+)
+# of a guest with Linux 6.12.117 in which LIO serves a disk to the same machine
+TARGET_THROTTLED = (
+    "[<0>] balance_dirty_pages+0x3e7/0x9d0\n[<0>] balance_dirty_pages_ratelimited_flags+0x2a9/0x390\n"
+    "[<0>] generic_perform_write+0x96/0x290\n[<0>] ext4_buffered_write_iter+0x6c/0x100\n"
+    "[<0>] do_iter_readv_writev+0x122/0x220\n[<0>] vfs_iter_write+0x9d/0x210\n"
+    "[<0>] fd_do_rw.isra.0+0x113/0x230 [target_core_file]\n"
+    "[<0>] fd_execute_rw+0x101/0x490 [target_core_file]\n"
+    "[<0>] __target_execute_cmd+0x26/0xb0 [target_core_mod]\n"
+    "[<0>] iscsit_check_dataout_payload+0x82/0xb0 [iscsi_target_mod]\n"
+    "[<0>] iscsit_get_rx_pdu+0x381/0x1170 [iscsi_target_mod]\n"
+    "[<0>] iscsi_target_rx_thread+0x82/0x110 [iscsi_target_mod]\n[<0>] kthread+0xcf/0x100\n"
+)
+# of the kernel's own writer, which stands in the same place for anybody
+FLUSHER = (
+    "[<0>] wbt_wait+0x99/0x100\n[<0>] __rq_qos_throttle+0x27/0x40\n[<0>] blk_mq_submit_bio+0x14a/0x500\n"
+    "[<0>] wb_workfn+0x309/0x480\n[<0>] process_one_work+0x172/0x390\n[<0>] kthread+0xcf/0x100\n"
 )
 WAITS_FOR_WORK = "[<0>] do_epoll_wait+0x64c/0x7e0\n[<0>] __x64_sys_epoll_wait+0x6c/0x110\n"
 
@@ -73,6 +90,34 @@ def test_a_daemon_in_reclaim(machine: Callable[..., Path]) -> None:
     ((way, certain, reason),) = looked(machine(RECLAIM))
     assert (way, certain) == (FreezeWay.RECLAIM, True)
     assert "waits in mempool_alloc_noprof()" in reason
+
+
+@pytest.mark.parametrize("children", ["90 91 92 93 ", None])
+def test_a_thread_of_the_kernels_own_target(
+    machine: Callable[..., Path], tmp_path: Path, children: str | None
+) -> None:
+    """It is no process's: its stack tells, also where the kernel does not tell its own threads."""
+    root = machine(WAITS_FOR_WORK)
+    threads = ((90, "kworker/u4:1", FLUSHER), (91, "iscsi_trx", TARGET_THROTTLED), (7, "server", None))
+    for pid, comm, stack in threads:
+        task = tmp_path / f"proc/{pid}"
+        task.mkdir(parents=True, exist_ok=True)
+        flags = PF_KTHREAD if stack else 4194560
+        (task / "stat").write_text(f"{pid} ({comm}) D 2 0 0 0 -1 {flags} " + "0 " * 40)
+        (task / "stack").write_text(stack or TARGET_THROTTLED)  # of a process nobody looks there
+    if children is not None:
+        kthreadd = tmp_path / "proc/2/task/2"
+        kthreadd.mkdir(parents=True)
+        (kthreadd / "children").write_text(children)
+    assert [way for way, _, _ in looked(root)] == [FreezeWay.UNKNOWN]  # of a disk that a daemon serves
+    disk = replace(NBD0, kernel_targets=("iSCSI target",))
+    (found,) = find_freezes([disk], seconds=1.0, root=root, sleep=lambda _: None)
+    assert (found.way, found.certain, found.kernel_waits) == (FreezeWay.DIRTY_THROTTLING, True, True)
+    assert "thread 91 (iscsi_trx) of the kernel's own iSCSI target waits in balance_dirty" in found.reason
+    assert [thread.tid for thread in found.threads] == [91]
+    other = replace(NBD0, kernel_targets=("NVMe target",))
+    (found,) = find_freezes([other], seconds=1.0, root=root, sleep=lambda _: None)
+    assert (found.way, found.certain, found.kernel_waits) == (FreezeWay.UNKNOWN, False, False)
 
 
 def test_a_daemon_that_waits_for_work_may_only_be_slow(machine: Callable[..., Path]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ioflusher.kernel.stall import SelfWait
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.actions.action import Loss, Prepared, RescueStep
@@ -14,7 +15,7 @@ from ioflusher.rescue.actions.dirty_limits import dirty_limit
 from ioflusher.rescue.actions.nbd_send_buffer import NbdSendBuffer
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
-from ioflusher.rescue.freeze import FreezeWay
+from ioflusher.rescue.freeze import FreezeWay, WaitingThread
 from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.plan import ACTIONS, plan
 from ioflusher.rescue.served import FuseMount
@@ -83,6 +84,23 @@ def test_ratios_come_back_as_ratios() -> None:
 def test_limits_that_cannot_be_raised(memory: Memory, why: str) -> None:
     """Too little memory, or figures that are missing: said."""
     assert why in why_not(FreezeWay.DIRTY_THROTTLING, "dirty-limits", memory)
+
+
+def test_the_kernels_own_target_gets_room_and_no_state() -> None:
+    """Its threads take none; said, with what keeps the next freeze away. A daemon beside gets it."""
+    trx = WaitingThread(197, 197, "iscsi_trx", "D", SelfWait.DIRTY_THROTTLING, target="iSCSI target")
+    frozen = replace(freeze(kernel_targets=("iSCSI target",)), threads=(trx,))
+    planned = plan(frozen, THROTTLED)
+    assert planned.steps[0].reason.endswith("so the kernel's own iSCSI target goes on storing")
+    (why,) = (other.why for other in planned.others if other.action == "daemon-state")
+    assert why.startswith(
+        "the kernel's own iSCSI target waits, and nothing puts the state on a thread of the kernel"
+    )
+    assert "backstore block instead of fileio" in why
+    own = WaitingThread(7, 7, "server", "D", SelfWait.DIRTY_THROTTLING)
+    both = plan(replace(frozen, threads=(trx, own)), THROTTLED)
+    assert both.steps[0].reason.endswith("so the daemon goes on storing")
+    assert [step.action for step in both.steps][1] == "daemon-state"
 
 
 def test_what_loses_least_comes_first() -> None:

@@ -64,6 +64,21 @@ def test_a_daemon_that_is_gone_is_missing() -> None:
     assert device.missing == ("NBD server",)
 
 
+def test_the_kernels_own_target_is_no_process_and_not_missing() -> None:
+    """Beside the initiator's daemon, which no request needs."""
+    disk = BlockDevice("sda", "8:0", 1 << 30, DeviceKind.OTHER)
+    target = StorageService(
+        None, StorageRole.ISCSI_TARGET, TargetKind.DEVICE, "sda", "the kernel holds the end", kernel=True
+    )
+    initiator = StorageService(
+        7, StorageRole.ISCSI_INITIATOR, TargetKind.DEVICE, "sda", "it holds netlink", essential=False
+    )
+    (device,) = served_devices(Analysis(machine(devices=(disk,)), (target, initiator)))
+    assert device.kernel_targets == ("iSCSI target",)
+    assert device.missing == ()
+    assert device.servers == ("server (7)", "the kernel's own iSCSI target")
+
+
 def test_a_client_that_only_holds_the_device_is_no_daemon() -> None:
     """It holds the driver's sockets."""
     client = StorageService(

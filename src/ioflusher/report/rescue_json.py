@@ -41,6 +41,7 @@ def freeze_record(freeze: DeviceFreeze) -> dict[str, Any]:
             {"pid": d.pid, "comm": d.comm, "role": d.role, "io_flusher": d.covered} for d in device.daemons
         ],
         "missing": list(device.missing),
+        "kernel_targets": list(device.kernel_targets),
         "mounts": list(device.mounts),
         "swaps": list(device.swaps),
         "other_server": device.other_server and asdict(device.other_server),
@@ -52,6 +53,7 @@ def freeze_record(freeze: DeviceFreeze) -> dict[str, Any]:
                 "comm": thread.comm,
                 "state": thread.state,
                 "wait": thread.wait.name.lower() if thread.wait else None,
+                "target": thread.target or None,
                 "stack": list(thread.functions),
             }
             for thread in freeze.threads

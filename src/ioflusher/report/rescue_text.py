@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from ioflusher.rescue.actions.action import Loss, RescueStep
-from ioflusher.rescue.freeze import DeviceFreeze
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay
 from ioflusher.rescue.perform import RescueOutcome, StepOutcome, StepResult
 from ioflusher.rescue.plan import RescuePlan
+from ioflusher.rescue.served import kernels_own
 from ioflusher.support.text import printable
 
 LOSSES = {
@@ -32,13 +33,16 @@ def freeze_lines(freeze: DeviceFreeze) -> Iterator[str]:
     """What is frozen, and what serves it."""
     device = freeze.device
     sure = "" if freeze.certain else "perhaps "
-    yield f"{printable(device.path)}: {sure}frozen by {freeze.way.value}, as seen in {freeze.seen.value}"
+    by = "" if freeze.way is FreezeWay.UNKNOWN else f" by {freeze.way.value}"
+    yield f"{printable(device.path)}: {sure}frozen{by}, as seen in {freeze.seen.value}"
     yield f"  why: {printable(freeze.reason)}"
-    if device.daemons:
-        yield "  served by: " + ", ".join(
-            printable(f"{d.name}, {d.role}, {'with' if d.covered else 'without'} the IO_FLUSHER state")
-            for d in device.daemons
-        )
+    servers = [
+        f"{d.name}, {d.role}, {'with' if d.covered else 'without'} the IO_FLUSHER state"
+        for d in device.daemons
+    ]
+    servers += [kernels_own(role) for role in device.kernel_targets]
+    if servers:
+        yield "  served by: " + ", ".join(map(printable, servers))
     lies = [*device.mounts, *(f"swap {swap}" for swap in device.swaps)]
     if lies:
         yield f"  carries: {printable(', '.join(lies))}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernel.stall import SelfWait
-from ioflusher.rescue.served import ServedDevice
+from ioflusher.rescue.served import ServedDevice, kernels_own
 
 
 class FreezeWay(Enum):
@@ -38,6 +38,7 @@ class WaitingThread:
         wait: what its stack says, None where it waits for nothing that the device could hold up.
         functions: of the kernel's stack, innermost first; empty where it could not be read.
         io_flusher: whether it carries the state, or needs none because it is a worker of the kernel's.
+        target: the role of the kernel's own target that it belongs to; "" for a thread of a daemon.
     """
 
     pid: int
@@ -47,6 +48,12 @@ class WaitingThread:
     wait: SelfWait | None
     functions: tuple[str, ...] = ()
     io_flusher: bool = False
+    target: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, in words."""
+        return kernels_own(self.target) if self.target else f"its daemon {self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +78,16 @@ class DeviceFreeze:
     reason: str
     stalled_s: float | None = None
     threads: tuple[WaitingThread, ...] = ()
+
+    @property
+    def waits(self) -> str:
+        """Who waits for itself, in words: a daemon, or the kernel's own target where none of them does."""
+        waiting = [thread for thread in self.threads if thread.wait is not None]
+        if waiting and all(thread.target for thread in waiting):
+            return kernels_own(waiting[0].target)
+        return "the daemon"
+
+    @property
+    def kernel_waits(self) -> bool:
+        """Whether those who wait for themselves are the kernel's own threads."""
+        return self.waits != "the daemon"

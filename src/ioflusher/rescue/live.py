@@ -15,6 +15,7 @@ from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThre
 from ioflusher.rescue.mapper import MapperControl, MultipathMap
 from ioflusher.rescue.served import ServedDevice, ServingDaemon
 from ioflusher.rescue.stacks import read_threads
+from ioflusher.rescue.target_threads import read_target_threads
 
 LOOK_S = 0.1
 # A paused thread looks whether it may go on, and waits for nothing meanwhile: a look may meet just that.
@@ -147,13 +148,14 @@ def judge_live(
     root: Path = Path("/"),
     sleep: Callable[[float], None] = time.sleep,
 ) -> DeviceFreeze:
-    """`judge` by its daemons' threads, looked at a few times as long as none is seen to wait for itself."""
+    """`judge` by the threads that serve it, looked at a few times until one is seen to wait for itself."""
     for number in range(MOST_LOOKS_AT_THREADS):
         if number:
             sleep(BETWEEN_LOOKS_S)
         threads = read_threads([daemon.pid for daemon in device.daemons], root)
+        threads += read_target_threads(device.kernel_targets, root)
         freeze = judge(device, oldest_s, threads, stalled_s=stalled_s)
-        if freeze.way is not FreezeWay.UNKNOWN or not threads:
+        if freeze.way is not FreezeWay.UNKNOWN or not (threads or device.kernel_targets):
             break
     return freeze
 
@@ -173,7 +175,7 @@ def judge(
         shown = tuple(thread for thread in threads if thread.wait is not None)
         first = next(thread for thread in shown if thread.wait is wait)
         reason = (
-            f"{waited}, and thread {first.tid} ({first.comm}) of its daemon {first.pid} waits in "
+            f"{waited}, and thread {first.tid} ({first.comm}) of {first.owner} waits in "
             f"{first.functions[0]}(): {wait.value}"
         )
         return DeviceFreeze(device, FreezeWay(wait.value), SeenIn.LIVE, True, reason, oldest_s, shown)
@@ -184,9 +186,9 @@ def judge(
         reason = f"{waited}, and no daemon waits for itself"
         return DeviceFreeze(device, FreezeWay.PATHS_LOST, SeenIn.LIVE, False, reason, oldest_s)
     why = (
-        "its daemons wait for nothing that it could hold up"
+        "no thread that serves it waits for what it could hold up"
         if threads
-        else "its daemons' stacks cannot be read"
+        else "no thread that serves it can be looked at"
     )
     reason = f"{waited}; {why}: it may only be slow"
     return DeviceFreeze(device, FreezeWay.UNKNOWN, SeenIn.LIVE, False, reason, oldest_s, threads)

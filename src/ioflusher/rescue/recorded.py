@@ -12,7 +12,7 @@ from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.actions.dirty_limits import dirty_limit
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn
-from ioflusher.rescue.served import ServedDevice, ServingDaemon
+from ioflusher.rescue.served import ServedDevice, ServingDaemon, kernels_own
 
 _WAYS = {
     Kind.SWAP_RECURSION: FreezeWay.RECLAIM,
@@ -52,6 +52,7 @@ def _guess(device: ServedDevice, memory: Memory) -> tuple[FreezeWay, str]:
     if device.missing:
         return FreezeWay.DAEMON_GONE, f"{count} in flight; missing: {', '.join(device.missing)}"
     bare = [daemon.name for daemon in device.daemons if not daemon.covered]
+    bare += map(kernels_own, device.kernel_targets)
     limit = dirty_limit(memory)
     if limit is not None and memory.dirty_kib is not None and memory.writeback_kib is not None and bare:
         dirty = (memory.dirty_kib + memory.writeback_kib) << 10

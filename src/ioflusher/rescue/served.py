@@ -50,6 +50,11 @@ class FuseMount:
     point: str
 
 
+def kernels_own(role: str) -> str:
+    """The part of the kernel that has this role, in words."""
+    return f"the kernel's own {role}"
+
+
 @dataclass(frozen=True, slots=True)
 class ServedDevice:
     """A block device whose requests wait for processes of this machine.
@@ -60,6 +65,7 @@ class ServedDevice:
         daemons: the processes in its path, those that each request needs first, and their local peers last.
         clients: processes that set an nbd device up and may hold the driver's sockets.
         missing: roles that nobody has, in words: their daemon is gone.
+        kernel_targets: roles that the kernel itself has on this machine, in words.
         mounts: where file systems on it are mounted.
         swaps: swap areas on it.
         fuse: FUSE file systems that it stands on.
@@ -73,6 +79,7 @@ class ServedDevice:
     daemons: tuple[ServingDaemon, ...] = ()
     clients: tuple[int, ...] = ()
     missing: tuple[str, ...] = ()
+    kernel_targets: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     swaps: tuple[str, ...] = ()
     fuse: tuple[FuseMount, ...] = ()
@@ -84,6 +91,11 @@ class ServedDevice:
     def path(self) -> str:
         """As /dev/nbd0."""
         return f"/dev/{self.name}" if self.name else "a device that the record does not name"
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Who serves it, in words: "nbdkit (812)", "the kernel's own iSCSI target"."""
+        return (*(daemon.name for daemon in self.daemons), *map(kernels_own, self.kernel_targets))
 
 
 def served_devices(analysis: Analysis) -> tuple[ServedDevice, ...]:
@@ -112,6 +124,7 @@ def _served(
     processes = {process.pid: process for process in analysis.snapshot.processes}
     daemons: dict[int, ServingDaemon] = {}
     missing = []
+    kernel_targets: dict[str, None] = {}
     for service in sorted(services, key=lambda service: not service.essential):
         process = processes.get(service.pid) if service.pid is not None else None
         if process is not None and process.living and service.speaks_protocol:
@@ -121,7 +134,9 @@ def _served(
                     process.pid,
                     ServingDaemon(process.pid, process.comm, service.role.value, process.covered),
                 )
-        elif not service.kernel and service.essential:
+        elif service.kernel:
+            kernel_targets[service.role.value] = None
+        elif service.essential:
             missing.append(service.role.value)
     clients = dict.fromkeys(s.pid for s in services if s.role is StorageRole.NBD_CLIENT and s.pid is not None)
     for pid in sorted(_peers(analysis, frozenset(daemons)) - clients.keys()):
@@ -140,6 +155,7 @@ def _served(
         daemons=tuple(daemons.values()),
         clients=tuple(clients),
         missing=tuple(missing),
+        kernel_targets=tuple(kernel_targets),
         mounts=tuple(dict.fromkeys(mount.point for mount in mounts)),
         swaps=tuple(swap.path for swap in analysis.layers.swaps_on(above)),
         fuse=_fuse(analysis, services),

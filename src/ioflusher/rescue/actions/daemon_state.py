@@ -23,6 +23,12 @@ class DaemonState(RescueAction):
     def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
         if freeze.way not in (FreezeWay.DIRTY_THROTTLING, FreezeWay.RECLAIM, FreezeWay.UNKNOWN):
             return self.no(f"the daemon is not held up by an allocation or a pause: {freeze.way.value}")
+        if freeze.kernel_waits:
+            return self.no(
+                f"{freeze.waits} waits, and nothing puts the state on a thread of the kernel; a store "
+                "without the page cache keeps the next freeze away: LIO's backstore block instead of fileio, nvmet's "
+                "buffered_io=0"
+            )
         bare = [daemon for daemon in freeze.device.daemons if not daemon.covered]
         if not bare:
             return self.no("every daemon carries the state, or none is known")

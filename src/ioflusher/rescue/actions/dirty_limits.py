@@ -23,7 +23,7 @@ class DirtyLimits(RescueAction):
 
     def plan(self, freeze: DeviceFreeze, memory: Memory) -> RescueStep | NotApplicable:
         if freeze.way not in (FreezeWay.DIRTY_THROTTLING, FreezeWay.UNKNOWN, FreezeWay.PAGE_LOCK):
-            return self.no(f"the daemon is not paused for dirty pages: {freeze.way.value}")
+            return self.no(f"{freeze.waits} is not paused for dirty pages: {freeze.way.value}")
         restores = _restores(memory)
         if restores is None or memory.dirty_kib is None or memory.writeback_kib is None:
             return self.no("the machine's dirty limits and dirty pages are not known")
@@ -50,7 +50,7 @@ class DirtyLimits(RescueAction):
             loses="nothing; until it is put back up to "
             f"{raised >> 20} MiB may be dirty, and would be lost in a power failure",
             reason=f"{dirty >> 20} MiB are dirty or under writeback; nobody is paused below "
-            f"{raised * 3 // 4 >> 20} MiB then, so the daemon goes on storing{sure}",
+            f"{raised * 3 // 4 >> 20} MiB then, so {freeze.waits} goes on storing{sure}",
             commands=tuple(write.command for write in writes),
             undo=tuple(write.command for write in restores),
             wait_s=5.0,

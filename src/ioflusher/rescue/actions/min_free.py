@@ -28,7 +28,7 @@ class MinFree(RescueAction):
             action=self.name,
             loss=Loss.NOTHING,
             loses="nothing; until it is put back, bursts of network packets may find no memory",
-            reason=f"an allocation of the daemon's waits; {(now - now // PART) >> 10} MiB of the kernel's "
+            reason=f"an allocation of {freeze.waits} waits; {(now - now // PART) >> 10} MiB of the kernel's "
             "reserve are free for it at once",
             commands=(write.command,),
             undo=(restore.command,),

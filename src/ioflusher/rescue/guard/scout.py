@@ -15,6 +15,8 @@ from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.served import FuseMount, ServedDevice, ServingDaemon, served_devices
 
+_WORDS = ("clients", "missing", "kernel_targets", "mounts", "swaps")
+
 
 @dataclass(frozen=True, slots=True)
 class Scouted:
@@ -50,7 +52,7 @@ def _device(fields: dict[str, Any]) -> ServedDevice:
             "daemons": tuple(ServingDaemon(**daemon) for daemon in fields["daemons"]),
             "fuse": tuple(FuseMount(**mount) for mount in fields["fuse"]),
             "other_server": OtherServer(**fields["other_server"]) if fields["other_server"] else None,
-            **{name: tuple(fields[name]) for name in ("clients", "missing", "mounts", "swaps")},
+            **{name: tuple(fields[name]) for name in _WORDS},
         }
     )
 

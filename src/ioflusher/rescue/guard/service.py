@@ -254,7 +254,7 @@ class Guard:
                 continue
             with contextlib.suppress(RescueError):  # it went away again
                 self._devices[name] = WatchedDevice(device, self._root)
-                self._say(f"watching {device.path}, served by {', '.join(d.name for d in device.daemons)}")
+                self._say(f"watching {device.path}, served by {', '.join(device.servers)}")
 
     def _restore_reserve(self) -> None:
         """Hold the reserve again, once four times of it are available."""
