@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from ioflusher.kernel.stall import SelfWait
@@ -21,11 +22,13 @@ from tests.watch.samples import COVERED, KERNEL, NOIO, entries, sample, thread
 HEADING = Heading("ioflusher-watch", 1, "host", "6.12", "2026-11-30T00:00:00Z")
 
 
-def shown(now: MachineSample, *, stack: str | None = None, width: int = 200) -> str:
+def shown(
+    now: MachineSample, *, stack: str | None = None, width: int = 200, heading: Heading = HEADING
+) -> str:
     """The screen as text, wide enough."""
     told = [(now.time, ToldAlarm(each, each.what, each.advice, stack)) for each in judge(None, now)]
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
-    console.print(screen(HEADING, WatchRecord(now), told))
+    console.print(screen(heading, WatchRecord(now), told))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -103,6 +106,27 @@ def test_a_console_of_80_columns() -> None:
     narrow, wide = (shown(now, width=width).splitlines()[1:9] for width in (80, 200))
     assert [line.rstrip() for line in narrow] == [line.rstrip() for line in wide]
     assert words("\n".join(narrow), "0/1")[:2] == ["0/1", "12345"]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "release", "begins"),
+    [
+        ("vm", "6.12", "vm  Linux 6.12  "),
+        ("vm", "6.12.117+deb12-cloud-amd64", "vm  Linux 6.12.117+deb12-cloud-"),
+        ("ip-10-0-0-12.eu-central-1.compute.internal", "6.12.117+deb12-cloud-amd64", "ip-10-0-0"),
+    ],
+)
+def test_the_title_is_one_line(hostname: str, release: str, begins: str) -> None:
+    """Of a long name the end is left out; when it was, who counted and what was lost are always there."""
+    heading = replace(HEADING, hostname=hostname, release=release)
+    for lost, told in ((0, ""), (3, ", 3 events lost")):
+        now = replace(sample(), lost=lost)
+        narrow, wide = (shown(now, width=width, heading=heading).splitlines() for width in (80, 200))
+        assert wide[0].startswith(f"{hostname}  Linux {release}  ")
+        assert narrow[0].startswith(begins[: 8 if lost else None])
+        assert narrow[0].rstrip().endswith(f"counted by the kernel{told}")
+        assert wide[0].split("  ")[2] in narrow[0]
+        assert narrow[1].startswith("memory free")
 
 
 def test_several_devices() -> None:

@@ -39,17 +39,21 @@ def screen(heading: Heading, record: WatchRecord, told: Sequence[tuple[float, To
     return Group(*parts)
 
 
-def _title(heading: Heading, sample: MachineSample) -> Text:
+def _title(heading: Heading, sample: MachineSample) -> Table:
+    """One line: where it is narrow the longer of the machine's and the kernel's name gives way."""
     when = datetime.fromtimestamp(sample.time).strftime("%Y-%m-%d %H:%M:%S")
     kernel = sample.counted_by is CountedBy.KERNEL
-    text = Text.assemble(
-        (printable(heading.hostname), "bold"),
-        f"  Linux {printable(heading.release)}  {when}  ",
-        ("counted by the kernel", "green") if kernel else ("sampled, not counted", "yellow"),
+    counts = Text.assemble(
+        ("counted by the kernel", "green") if kernel else ("sampled, not counted", "yellow")
     )
     if sample.lost:
-        text.append(f", {counted(sample.lost, 'event')} lost", "bold red")
-    return text
+        counts.append(f", {counted(sample.lost, 'event')} lost", "bold red")
+    grid = Table.grid(Column(), Column(), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 2, 0, 0))
+    names = (Text(printable(heading.hostname), "bold"), Text(f"Linux {printable(heading.release)}"))
+    for name in names:
+        name.no_wrap, name.overflow = True, "ellipsis"
+    grid.add_row(*names, when, counts)
+    return grid
 
 
 def _memory(sample: MachineSample) -> Table:

@@ -26,8 +26,8 @@ class DaemonState(RescueAction):
         if freeze.kernel_waits:
             return self.no(
                 f"{freeze.waits} waits, and nothing puts the state on a thread of the kernel; a store "
-                "without the page cache keeps the next freeze away: LIO's backstore block instead of fileio, nvmet's "
-                "buffered_io=0"
+                "without the page cache keeps the next freeze away: LIO's backstore block instead of "
+                "fileio, nvmet's buffered_io=0"
             )
         bare = [daemon for daemon in freeze.device.daemons if not daemon.covered]
         if not bare:
