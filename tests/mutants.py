@@ -30,7 +30,6 @@ from pathlib import Path
 
 import hypothesis  # noqa: F401  loaded before the tests fork
 import msgspec  # noqa: F401
-import networkx  # noqa: F401
 import pytest
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator

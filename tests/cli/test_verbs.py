@@ -11,7 +11,6 @@ from ioflusher.cli.verbs import VERBS, load
 # What a verb that starts or lists things has no use for: each takes its time to load.
 HEAVY = {
     "rich",
-    "networkx",
     "msgspec",
     "jinja2",
     "matplotlib",
@@ -80,12 +79,12 @@ def unwanted(modules: set[str], allowed: set[str]) -> set[str]:
         (["unit", "--help"], {"subprocess", "tempfile"}),
         (["unit", "nothing.service"], {"subprocess", "tempfile"}),
         (["map", "--help"], set()),
-        (["map", "--snapshot", "/nonexistent"], {"machine", "msgspec", "networkx", "report"}),
+        (["map", "--snapshot", "/nonexistent"], {"machine", "msgspec", "report"}),
         (["diagnose", "--help"], {"kernlog", "report"}),
         (["snapshot", "--help"], {"machine", "msgspec", "subprocess"}),
         (["status", "--help"], {"machine", "msgspec", "report"}),
     ],
 )
 def test_a_verb_loads_what_it_needs(arguments: list[str], allowed: set[str]) -> None:
-    """`run`, `unit` and `map` load no lab; no help waits for rich, networkx or msgspec where it need not."""
+    """`run`, `unit` and `map` load no lab; no help waits for rich or msgspec where it need not."""
     assert unwanted(modules_loaded_by(*arguments), allowed) == set()

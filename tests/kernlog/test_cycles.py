@@ -1,7 +1,5 @@
 """Cycles of several tasks, from stacks written after the kernel's sources: each edge and how it is known."""
 
-import sys
-
 import pytest
 from tests.kernlog.stacks import DEFINED, log
 
@@ -299,22 +297,6 @@ def test_the_words_name_who_waits_for_whom() -> None:
         "touch (100) waits for kswapd to make progress (throttle_direct_reclaim()), which is up to the "
         "first: it is kswapd0: the kernel's reclaim thread"
     )
-
-
-def test_networkx_is_loaded_only_where_tasks_may_wait_for_one_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It takes 20 MiB and half a second, which a task that waits for itself does not need."""
-    monkeypatch.setitem(sys.modules, "networkx", None)
-    assert len(cycles(("nbd-server", DEFINED["SWAP"] + SEND))) == 1
-    waits = ("java", DEFINED["SWAP"] + FAULT)
-    stuck = (
-        "loop0",
-        SLEEP + " mutex_lock xfs_ilock xfs_file_write_iter lo_write_bvec loop_queue_work" + WORKER,
-    )
-    assert cycles(waits, stuck) == []
-    with pytest.raises(ImportError):
-        cycles(JOURNAL, IN_THE_TRANSACTION)
 
 
 def test_a_submitter_outside_reclaim_holds_nobodys_request() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import networkx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from ioflusher.machine.serving.infer import services
 from ioflusher.machine.snapshot import Snapshot
 from ioflusher.machine.storage import Mount
 from ioflusher.report.map_text import render_text
+from ioflusher.support.graphs import strong_components
 
 FUSE_INFO = b"pos:\t0\nflags:\t02\nmnt_id:\t29\nfuse_connection:\t47\n"
 
@@ -45,8 +45,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(SnapshotIndex, "__init__", counting("services", SnapshotIndex.__init__))
     monkeypatch.setattr(Layers, "__init__", counting("layers", Layers.__init__))
-    components = counting("cycles", networkx.strongly_connected_components)
-    monkeypatch.setattr(networkx, "strongly_connected_components", components)
+    components = counting("cycles", strong_components)
+    monkeypatch.setattr("ioflusher.machine.graph.cycles.strong_components", components)
     return counted
 
 

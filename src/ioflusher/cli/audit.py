@@ -176,8 +176,6 @@ def judge_named_files(names: list[str], config: "Config", jobs: int | None) -> "
 
         if workers <= 1 or len(names) < POOL_FROM:
             return list(audit_files(names, config, progress=progress))
-        import networkx  # noqa: F401  loaded once, before the pool's processes are made, not in each of them
-
         try:
             with ProcessPoolExecutor(workers) as executor:
                 return list(audit_files(names, config, executor, progress))

@@ -14,13 +14,13 @@ Four things make the answer exact:
 """
 
 import ast
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from types import CodeType
 
 from ioflusher.model.transitions import SCALAR_NAMES, Expression, Program, Step, TransitionSystem, Variable
+from ioflusher.support.graphs import way_back
 
 Values = Mapping[str, int]
 # by how far a condition is from holding, 0 where it holds
@@ -55,31 +55,10 @@ def wait_cycle(behind: Mapping[int, Sequence[int]], prefer: Sequence[int] = ()) 
 
     Returns:
         The tasks; empty where there is no circle.
-
-    networkx has shortest cycles, too, and takes longer to load than a run of the model.
     """
-    for start in (*prefer, *behind):
-        if found := _way_back(behind, start):
-            return found
-    return ()
-
-
-def _way_back(behind: Mapping[int, Sequence[int]], start: int) -> tuple[int, ...]:
-    """The shortest way from a task to itself."""
-    came_from: dict[int, int] = {}
-    queue = deque([start])
-    while queue:
-        task = queue.popleft()
-        for other in behind.get(task, ()):
-            if other == start:
-                way = [task]
-                while way[-1] != start:
-                    way.append(came_from[way[-1]])
-                return tuple(reversed(way))
-            if other not in came_from:
-                came_from[other] = task
-                queue.append(other)
-    return ()
+    ways = {task: dict.fromkeys(others, 1) for task, others in behind.items()}
+    circles = (way_back(ways, start) for start in (*prefer, *behind))
+    return next(filter(None, circles), ())
 
 
 @dataclass(slots=True)

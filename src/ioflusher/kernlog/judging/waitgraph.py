@@ -1,14 +1,13 @@
 """Who waits for whom: one graph over a log's tasks, and the cycles in it that have an allocation in them.
 
 A node is a task; an edge says what it waits for, to whom that is up, and how sure either end is. A task that
-waits for itself is a cycle of one edge. networkx finds the others; it is loaded only where there can be one.
+waits for itself is a cycle of one edge.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from ioflusher.kernlog.judging.ends import End, Key, Meeting, Meets, meeting, meeting_itself
 from ioflusher.kernlog.judging.facts import Facts
@@ -19,6 +18,7 @@ from ioflusher.kernlog.judging.unshown import unshown
 from ioflusher.kernlog.records import TaskReport
 from ioflusher.kernlog.stacks.anatomy import Wait
 from ioflusher.kernlog.stacks.things import Thing
+from ioflusher.support.graphs import strong_components, way_back
 
 # tasks of one component that are looked at: beyond, a log is a flood
 MAX_MEMBERS = 256
@@ -75,8 +75,11 @@ class WaitGraph:
 
 
 def _weight(cycle: Cycle) -> int:
-    """What makes one cycle surer than another: its guesses; of two that are alike the first one counts."""
-    return sum(_WEIGHTS[edge.known] for edge in cycle)
+    """What makes one cycle surer than another: its guesses, then the tasks that the log does not show.
+
+    Of two that are alike the first one counts.
+    """
+    return sum(_WEIGHTS[edge.known] + (not edge.giver.report.frames) for edge in cycle)
 
 
 def _shown(cycle: Cycle) -> bool:
@@ -140,58 +143,35 @@ class _Members:
 
 def _cycles_of_several(tasks: Sequence[_Task]) -> Iterator[_Members]:
     """For each task of each component the surest way round through another one, if one of them allocates."""
-    components = _components(tasks)
-    if not components:
-        return
-    import networkx
-
-    for members in components:
-        graph: Any = networkx.DiGraph()
-        for edge_from, edge_to, edge in _edges_among(tasks, members):
-            known = graph.get_edge_data(edge_from, edge_to)
-            if known is None or _WEIGHTS[edge.known] < known["weight"]:
-                graph.add_edge(edge_from, edge_to, weight=_WEIGHTS[edge.known], edge=edge)
+    for members in _components(tasks):
+        edges: dict[int, dict[int, Edge]] = {}
+        for number, other, edge in _edges_among(tasks, members):
+            known = edges.setdefault(number, {}).setdefault(other, edge)
+            if _WEIGHTS[edge.known] < _WEIGHTS[known.known]:
+                edges[number][other] = edge
+        weights = {
+            number: {other: _weight((edge,)) for other, edge in others.items()}
+            for number, others in edges.items()
+        }
         for number in members:
-            if number not in graph:
-                continue
-            costs, ways = networkx.single_source_dijkstra(graph, number)
-            backs = [back for back in graph.predecessors(number) if back in costs]
-            if backs:
-                last = min(backs, key=lambda back: costs[back] + graph[back][number]["weight"])
-                way = ways[last]
-                edges = tuple(graph[one][two]["edge"] for one, two in pairwise((*way, number)))
-                if any(allocates(edge.waiter) for edge in edges):
-                    yield _Members(tuple(way), edges)
+            way = way_back(weights, number)
+            round_ = tuple(edges[one][two] for one, two in pairwise((*way, number)))
+            if any(allocates(edge.waiter) for edge in round_):
+                yield _Members(way, round_)
 
 
 def _components(tasks: Sequence[_Task]) -> list[tuple[int, ...]]:
     """The sets of tasks that wait for one another; tasks and things are the nodes, so edges stay few."""
-    waits = [
-        (number, end.key)
-        for number, task in enumerate(tasks)
-        for end in task.needs
-        if end.meets is not Meets.OWN
-    ]
-    gives = [
-        (end.key, number)
-        for number, task in enumerate(tasks)
-        for end in task.gifts
-        if end.meets is not Meets.OWN
-    ]
-    owners = [(number, task.owner) for number, task in enumerate(tasks) if task.owner is not None]
-    met = {key for _, key in waits} & {key for key, _ in gives}
-    out_of = {number for number, key in waits if key in met} | {number for number, _ in owners}
-    into = {number for key, number in gives if key in met} | {owner for _, owner in owners}
-    if len(out_of & into) < 2:
-        return []
-    import networkx
-
-    graph: Any = networkx.DiGraph()
-    graph.add_edges_from((number, key) for number, key in waits if key in met)
-    graph.add_edges_from((key, number) for key, number in gives if key in met)
-    graph.add_edges_from(owners)
+    ways: dict[int | Key, list[int | Key]] = {}
+    for number, task in enumerate(tasks):
+        ways[number] = [end.key for end in task.needs if end.meets is not Meets.OWN]
+        if task.owner is not None:
+            ways[number].append(task.owner)
+        for end in task.gifts:
+            if end.meets is not Meets.OWN:
+                ways.setdefault(end.key, []).append(number)
     found = []
-    for component in networkx.strongly_connected_components(graph):
+    for component in strong_components(ways):
         members = sorted(node for node in component if isinstance(node, int))
         if len(members) > 1 and any(allocates(tasks[number].case) for number in members):
             found.append(_unlike(tasks, members))

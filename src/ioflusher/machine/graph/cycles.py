@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ioflusher.machine.graph.nodes import Cycle, Edge, Need, Node, NodeKind, Reason
+from ioflusher.support.graphs import strong_components
 
 # Edges that may be looked at for all witnesses of a graph together: the shortest way round cannot be found
 # in linear time, so a huge component gets a short one.
@@ -16,14 +17,12 @@ def find_cycles(nodes: Sequence[Node], edges: Sequence[Edge], budget: int = BUDG
 
     Takes time linear in the edges, and `budget` for the witnesses.
     """
-    import networkx
-
     waiting = [edge for edge in edges if edge.waits]
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(node.id for node in nodes)
-    graph.add_edges_from((edge.source, edge.target) for edge in waiting)
+    ways: dict[str, list[str]] = {node.id: [] for node in nodes}
+    for edge in waiting:
+        ways.setdefault(edge.source, []).append(edge.target)
     component: dict[str, int] = {}
-    for number, members in enumerate(networkx.strongly_connected_components(graph)):
+    for number, members in enumerate(strong_components(ways)):
         component.update(dict.fromkeys(members, number))
     processes = frozenset(node.id for node in nodes if node.kind is NodeKind.PROCESS)
     inside: dict[int, list[Edge]] = {}

@@ -21,12 +21,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import networkx
-
 from ioflusher.model.explore.records import Reductions
 from ioflusher.model.explore.terms import names, parsed, substituted
 from ioflusher.model.run import ModelError
 from ioflusher.model.transitions import Program, Step, TransitionSystem
+from ioflusher.support.graphs import strong_components
 
 Trees = tuple[tuple[str, ast.expr], ...]
 
@@ -175,12 +174,8 @@ def _alone(moves: list[Move], task: Program, local: frozenset[str]) -> set[int]:
         for point, there in _by_point(moves).items()
         if all(move.touches <= local for move in there) and not (task.works and point in task.rests)
     }
-    graph = networkx.DiGraph((move.at, move.to) for there in points.values() for move in there)
-    component = {
-        point: number
-        for number, points_ in enumerate(networkx.strongly_connected_components(graph))
-        for point in points_
-    }
+    ways = {point: [move.to for move in there] for point, there in points.items()}
+    component = {point: number for number, points_ in enumerate(strong_components(ways)) for point in points_}
     return {
         point
         for point, there in points.items()
