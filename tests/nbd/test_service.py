@@ -41,8 +41,9 @@ def silent(address: Address) -> socket.socket:
     return sock
 
 
-def test_silent_clients_keep_nobody_out() -> None:
+def test_silent_clients_keep_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
     """Of a full house the oldest without an export goes; whoever has one stays, then others are refused."""
+    caplog.set_level(logging.INFO, "ioflusher.nbd")
     with MemoryBackend(SIZE) as backend, Server(backend, max_connections=3) as server, ExitStack() as stack:
         address = server.listen_tcp()
         server.start()
@@ -58,10 +59,13 @@ def test_silent_clients_keep_nobody_out() -> None:
             Client(address)
         now = server.statistics()
         assert (now.accepted, now.refused, now.handshakes, now.connections[""]) == (6, 1, 0, 3)
+        wait_for_the_end_of(2, caplog)
+    assert [each.get("why") for each in records(caplog)].count("a newcomer has its place") == 2
 
 
-def test_idle_clients(tmp_path: Path) -> None:
-    """A client that sends nothing for so long is cut off, one that works is not."""
+def test_idle_clients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that sends nothing for so long is cut off, as the log says; one that works is not."""
+    caplog.set_level(logging.INFO, "ioflusher.nbd")
     with MemoryBackend(SIZE) as backend, Server(backend, idle_timeout=0.4) as server:
         address = server.listen_unix(str(tmp_path / "s"))
         server.start()
@@ -72,6 +76,8 @@ def test_idle_clients(tmp_path: Path) -> None:
             with pytest.raises(ConnectionLost):
                 idle.read_into(0, ROOM)
             busy.read_into(0, ROOM)
+            wait_for_the_end_of(1, caplog)
+            assert records(caplog)[-1]["why"] == "it sent nothing for 0.4 s"
 
 
 def test_a_client_that_reads_no_answers(server: Server) -> None:

@@ -371,6 +371,7 @@ class Server:
             else:
                 self._refused += 1
         if oldest is not None:
+            oldest.displaced = True
             oldest.hang_up(socket.SHUT_RDWR)
         if refused:
             sock.close()
@@ -413,6 +414,7 @@ class _Peer:
         self.tallies = [Tally()]
         self.thread = threading.Thread(target=self._run, name="nbd-connection", daemon=True)
         self.export: str | None = None  # none yet
+        self.displaced = False  # a newcomer has its place
         self._sock = sock
         self._server = server
 
@@ -439,12 +441,16 @@ class _Peer:
                         backend = self._server._backends[entered.export.name]
                         resize = partial(self._server._resize, self, entered.export.name)
                         self._transmit(sock, Service(entered.export, backend, entered.negotiated, resize))
+        except BlockingIOError:  # the socket's SO_RCVTIMEO
+            why = f"it sent nothing for {self._server._idle_timeout:g} s"
         except (OSError, NbdError) as error:
             why = str(error)  # the peer went away or is no NBD client: the server goes on
         finally:
             self._server._forget(self)
             if self._server._stopping.is_set():
                 why = "the server ends"
+            elif self.displaced:
+                why = "a newcomer has its place"
             done = asdict(self.counters())
             event(_log, logging.INFO, "connection ended", number=number, why=why, export=self.export, **done)
 
