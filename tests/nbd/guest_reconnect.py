@@ -12,7 +12,9 @@ import json
 import mmap
 import os
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +29,10 @@ from ioflusher.nbd.backends import FileBackend
 from ioflusher.nbd.kernel_client import attachment, netlink
 from ioflusher.nbd.kernel_client.device import AttachError, exists, is_running
 from ioflusher.nbd.kernel_client.options import ClientOptions
+from ioflusher.nbd.kernel_client.receive_workers import ReceiveWorkers
+from ioflusher.nbd.kernel_client.reconnect import SpareConnections
 from ioflusher.nbd.kernel_client.reconnect import reconnect as hand_over
+from ioflusher.nbd.kernel_client.standby import RECEIVING
 from ioflusher.nbd.kernel_client.status import device_status
 from ioflusher.nbd.server import Server
 
@@ -203,6 +208,63 @@ def reconnect_under_load(say: Say) -> None:
     say("status afterwards", code=command("status", DEVICE).returncode)
 
 
+def replace_at_once(say: Say, wait: bool) -> None:
+    """A write that cannot be sent shows the connection's end before the kernel's worker could run.
+
+    Both threads here go before that one; the guest has one processor.
+    """
+    times = ClientOptions(timeout=2, dead_connection_timeout=2)
+    page = mmap.mmap(-1, BLOCK)
+    cut = threading.Event()
+    failed: list[int | None] = []
+
+    def write() -> None:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
+        cut.wait()
+        try:
+            os.pwrite(device, page, 0)
+        except OSError as error:
+            failed.append(error.errno)
+
+    with serving("first") as (_, uri), serving("second") as (_, other), contextlib.ExitStack() as stack:
+        _, (connection,) = netlink.connect(DEVICE, uri, times)
+        stack.callback(netlink.detach, DEVICE)
+        Path("/sys/block/nbd0/queue/scheduler").write_text("none")  # the writer itself sends
+        spare = stack.enter_context(SpareConnections(DEVICE, other))
+        workers = stack.enter_context(contextlib.closing(ReceiveWorkers(0)))
+        device = os.open(DEVICE, os.O_WRONLY | os.O_DIRECT)
+        stack.callback(os.close, device)
+        writer = threading.Thread(target=write)
+        writer.start()
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        cut.set()
+        running = workers.await_end(RECEIVING) if wait else None
+        taken = until_taken(spare)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        poll = select.poll()
+        poll.register(spare.sockets[0], select.POLLRDHUP)
+        shut_down = bool(poll.poll(500))
+        writer.join(60)
+        say(
+            "replaced at once",
+            kind=f"replaced at once, waited {wait}",
+            running=running,
+            taken=taken,
+            shut_down=shut_down,
+            failed=failed,
+        )
+
+
+def until_taken(spare: SpareConnections) -> int:
+    """Offer without a pause; how many the kernel has."""
+    deadline = time.monotonic() + 0.5
+    while not (taken := spare.offer()) and time.monotonic() < deadline:
+        pass
+    return taken
+
+
 @contextmanager
 def standing_by(
     first: int, uri: Address, other: Address, timeout: int = 2
@@ -333,6 +395,8 @@ def checks(say: Say) -> None:
     MOUNT.mkdir(exist_ok=True)
     file_systems(say)
     reconnect_under_load(say)
+    for wait in (True, False):
+        replace_at_once(say, wait)
     for kind, stop in STOPS.items():
         take_over(say, kind, stop)
     detach_with_a_standby(say)

@@ -1,5 +1,6 @@
 """The kernel's own NBD client judges our servers, in a guest: one boot, many checks."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -129,6 +130,14 @@ def test_reconnect_says_what_it_cannot(found: Found) -> None:
     alive, wrong = found["none is dead"], found["another name"]
     assert (alive["status"], "no connection is dead" in str(alive["said"])) == (1, True), alive
     assert (wrong["errno"], "back-end identifier 'disk'" in str(wrong["hint"])) == (22, True), wrong
+
+
+def test_the_kernels_worker_ends_before_its_connection_is_replaced(found: Found) -> None:
+    """If not, it shuts down the connection that it was not started for, and the device is lost."""
+    waited, not_waited = (found[f"replaced at once, waited {wait}"] for wait in (True, False))
+    assert (waited["running"], waited["taken"], not_waited["taken"]) == (0, 1, 1)
+    assert (waited["shut_down"], waited["failed"]) == (False, []), waited
+    assert (not_waited["shut_down"], not_waited["failed"]) == (True, [errno.EIO]), not_waited
 
 
 @pytest.mark.parametrize("kind", ["killed", "hanging"])

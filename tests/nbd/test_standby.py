@@ -19,6 +19,7 @@ from tests.cli.program import call
 from ioflusher.nbd.address import Address
 from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernel_client import device as devices
+from ioflusher.nbd.kernel_client import receive_workers
 from ioflusher.nbd.kernel_client import standby as module
 from ioflusher.nbd.kernel_client.device import AttachError
 from ioflusher.nbd.kernel_client.fence import Fence
@@ -80,6 +81,11 @@ class Stage:
         self.pid.write_text("77\n")
         self.in_flight(0)
         monkeypatch.setattr(devices, "SYS_BLOCK", place)
+        self.worker = place / "66/comm"
+        self.worker.parent.mkdir()
+        self.worker.write_text("kworker/u5:0-nbd0-recv\n")
+        monkeypatch.setattr(receive_workers, "PROC", place)
+        monkeypatch.setattr(receive_workers, "UNSEEN", receive_workers.UNSEEN / 20)
         for name in ("LEFT_IN_FLIGHT", "NEAR", "RECONNECT", "HURRY", "OFFER", "FENCING"):
             monkeypatch.setattr(module, name, getattr(module, name) / 20)
         self.notices = Notices()
@@ -221,6 +227,32 @@ def test_the_first_server_has_ended_before_the_second_is_offered(stage: Stage) -
             assert stage.ended() is StandbyEnd.TAKEN_OVER
         assert first.wait(0) == -signal.SIGKILL
     assert stage.servers[0].recv(1) == b""
+
+
+def test_the_kernels_worker_has_ended_before_the_second_is_offered(stage: Stage) -> None:
+    """It would shut down whatever has come into its connection's place."""
+    stage.worker.write_text("kworker/u5:0+nbd0-recv\n")
+    with stage.standing_by():
+        for server in stage.servers:
+            server.close()
+        stage.notices.die(2)
+        assert stage.ended(0.3) is None
+        assert stage.spares[0].offers == 0
+        stage.worker.write_text("kworker/u5:0-nbd0-recv\n")
+        assert stage.ended() is StandbyEnd.TAKEN_OVER
+    assert stage.said == ["taken over"]
+
+
+def test_a_worker_that_does_not_end_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device has no server: it gets the second one all the same."""
+    monkeypatch.setattr(module, "RECEIVING", 0.1)
+    stage.worker.write_text("kworker/u5:0+nbd0-recv\n")
+    with stage.standing_by():
+        for server in stage.servers:
+            server.close()
+        stage.notices.die(2)
+        assert stage.ended() is StandbyEnd.TAKEN_OVER
+    assert stage.said == ["the kernel's workers do not end", "taken over"]
 
 
 def test_a_standby_that_went_away_is_reached_again(stage: Stage) -> None:

@@ -12,6 +12,7 @@ What the kernel does (drivers/block/nbd.c, nbd_genl_reconfigure, nbd_reconnect_s
   (sk_sndtimeo), if there is one, which getsockopt(2) shows to us, who have the same socket.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -36,6 +37,7 @@ from ioflusher.nbd.kernel_client.device import (
     sysfs,
 )
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
+from ioflusher.nbd.kernel_client.receive_workers import UNSEEN, ReceiveWorkers
 
 _TIMEVAL_BYTES = struct.calcsize("@ll")  # struct timeval of SO_SNDTIMEO
 _BLOCK_LAYERS_TIMEOUT = 30_000  # ms
@@ -174,6 +176,8 @@ def reconnect(
         dead_connection_timeout=dead_connection_timeout,
         backend=backend,
     )
+    with contextlib.closing(ReceiveWorkers(device_index(device))) as workers:
+        workers.await_end(UNSEEN)  # those of connections that live go on
     try:
         shown: int | None = spare.offer()
     except OSError as error:

@@ -10,7 +10,8 @@ allocates that message in a worker that may wait for memory, perhaps for this ve
 stay in flight count as well; a detach leaves none (nbd_clear_que).
 
 Then, in this order: the first server's process is killed and has ended (`Fence`), our references to its
-sockets are shut down, and the connections that lay ready are offered until the kernel has taken them all.
+sockets are shut down, the kernel's workers that received from it have ended (`ReceiveWorkers`), and the
+connections that lay ready are offered until the kernel has taken them all.
 What had been sent and not answered it sends again, each request when its time-out is over.
 """
 
@@ -30,6 +31,7 @@ from ioflusher.nbd.kernel_client.connections import close
 from ioflusher.nbd.kernel_client.device import AttachError, device_index, sysfs
 from ioflusher.nbd.kernel_client.fence import Fence
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
+from ioflusher.nbd.kernel_client.receive_workers import ReceiveWorkers
 from ioflusher.nbd.kernel_client.reconnect import SpareConnections
 
 LEFT_IN_FLIGHT = 1.0  # seconds for which requests are in flight on dead connections before that counts
@@ -38,6 +40,7 @@ RECONNECT = 5.0  # seconds between two tries to reach a standby that is gone
 HURRY = 0.2  # the same while nobody else serves the device
 OFFER = 0.01  # seconds until a connection that the kernel has not yet given up is offered for again
 FENCING = 1.0  # seconds after which it is said that a process does not end
+RECEIVING = 5.0  # seconds that the kernel's workers get to see the end of the first server's connections
 
 Say = Callable[..., None]
 
@@ -128,6 +131,8 @@ class Standby:
         with contextlib.ExitStack() as stack:
             self._device = OwnDevice(device)
             stack.callback(self._device.close)
+            self._workers = ReceiveWorkers(self._index)
+            stack.callback(self._workers.close)
             self._notices = NbdNetlink()
             stack.callback(self._notices.close)
             self._notices.hear()
@@ -215,6 +220,8 @@ class Standby:
         for sock in self._sockets:
             with contextlib.suppress(OSError):  # the kernel was quicker
                 sock.shutdown(socket.SHUT_RDWR)
+        if running := self._workers.await_end(RECEIVING):
+            self._say("the kernel's workers do not end", workers=running)
         while self._device.is_ours():
             self._look(0.0)  # the standby may have hung up
             self._renew_spare()

@@ -4,11 +4,13 @@ A thread that is paused in balance_dirty_pages() ends at once when it is killed 
 TASK_KILLABLE), and with its process the device's connections end; a thread that waits for memory does not.
 The order is that of `nbd attach --standby`: first the device is told how long requests wait without a
 connection, for without that they fail; then the server is killed, and has ended, so that no two write to the
-store; then the kernel gets the connections that lie ready. Requests that were on their way are sent again
-when their time-out is over: the device's own, or 30 s after they were sent.
+store, and the kernel's workers that received from it have (`ReceiveWorkers`); then the kernel gets the
+connections that lie ready. Requests that were on their way are sent again when their time-out is over: the
+device's own, or 30 s after they were sent.
 """
 
 import time
+from contextlib import ExitStack
 
 from ioflusher.kernel.nbd_netlink import NbdAttr, NbdGenlCommand, backend_attribute, number_attribute
 from ioflusher.machine.snapshot import Memory
@@ -16,6 +18,7 @@ from ioflusher.machine.storage import DeviceKind
 from ioflusher.nbd.address import parse_uri
 from ioflusher.nbd.kernel_client.device import backend_identifier, device_index
 from ioflusher.nbd.kernel_client.netlink import NbdNetlink
+from ioflusher.nbd.kernel_client.receive_workers import ReceiveWorkers
 from ioflusher.nbd.kernel_client.reconnect import SpareConnections, shows_taken
 from ioflusher.rescue.actions.action import Loss, NotApplicable, Prepared, RescueAction, RescueStep
 from ioflusher.rescue.actions.same_store import FirstServer, find_other, lost_with_server
@@ -78,23 +81,21 @@ class _TakeOver(Prepared):
         backend = backend_identifier(path)
         index = number_attribute(NbdAttr.INDEX, device_index(path))
         named = index + backend_attribute(backend) if backend else index
-        self._first = FirstServer(other)
-        try:
+        with ExitStack() as stack:
+            self._first = FirstServer(other)
+            stack.callback(self._first.close)
             self._netlink = NbdNetlink()
-        except BaseException:
-            self._first.close()
-            raise
-        try:
+            stack.callback(self._netlink.close)
             # with nothing but its number the kernel changes nothing, and refuses a device set up by ioctl
             self._tell(named)
             self._has_timeout = shows_taken(path)
             self._spare = SpareConnections(
                 path, parse_uri(other.uri), backend=backend, handshake_timeout=CONNECT_S
             )
-        except BaseException:
-            self._first.close()
-            self._netlink.close()
-            raise
+            stack.callback(self._spare.close)
+            self._workers = ReceiveWorkers(device_index(path))
+            stack.callback(self._workers.close)
+            self._close = stack.pop_all()
         timeout = b"" if self._has_timeout else number_attribute(NbdAttr.TIMEOUT, TIMEOUT_S)
         self._times = named + timeout + number_attribute(NbdAttr.DEAD_CONN_TIMEOUT, PATIENCE_S)
         self._no_timeout = named + number_attribute(NbdAttr.TIMEOUT, 0)
@@ -103,6 +104,7 @@ class _TakeOver(Prepared):
         self._tell(self._times)
         self._first.end()
         deadline = time.monotonic() + OFFER_S
+        self._workers.await_end(OFFER_S)
         taken, wanted = 0, len(self._spare.sockets)
         while taken < wanted:
             if time.monotonic() > deadline:
@@ -138,6 +140,4 @@ class _TakeOver(Prepared):
             ) from error
 
     def close(self) -> None:
-        self._spare.close()
-        self._netlink.close()
-        self._first.close()
+        self._close.close()
