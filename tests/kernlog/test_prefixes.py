@@ -57,6 +57,7 @@ NO_FRAMES = (
     "pos_lockdep_dm_thin_shrinker_rwsem",
     "pos_erofs_endio_swap",
     "pos_lustre_lu_sites_guard_kswapd_dquot",
+    "pos_zfs_vdev_aggregate_kmem_cache_chain",
 )
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_/", min_size=1, max_size=8)

@@ -450,3 +450,109 @@ def test_a_file_system_that_reclaim_keeps_from_being_thawed() -> None:
     )
     thaws = ("umount", f"{SLEEP} io_schedule submit_bio_wait frob_sync thaw_super{CALL}")
     assert not cycles(("kswapd0", f"{FROZEN} super_cache_scan" + KSWAPD), thaws)
+
+
+STAMPED = (
+    "[  505.0000] z_wr_iss/0      D ffff8803fedf1790     0   677      2 0x0\n[  505.0001] Call Trace:\n"
+    "[  505.0010]  frob_wait+0x1/0x2\n[  505.0011]  frob_putpage+0x1/0x2\n[  505.0012]  frob_write+0x1/0x2\n"
+    "{mark}\n[  505.{then}]  sync_thread+0x1/0x2\n[  505.9001]  kthread+0x1/0x2\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mark", "then", "stacks"),
+    [("...", "1001", 2), ("(...snipped...)", "1001", 2), ("...", "0030", 1), ("# a remark", "1001", 1)],
+)
+def test_what_was_left_out_of_a_stamped_log_for_long_hides_other_stacks(
+    mark: str, then: str, stacks: int
+) -> None:
+    """Behind it the stack of another task goes on, if more lines went by than a stack has."""
+    text = STAMPED.format(mark=mark, then=then).encode()
+    assert [report.comm for report in task_reports(text)] == ["z_wr_iss/0", None][:stacks]
+
+
+def test_the_end_of_a_quotation_ends_a_stack() -> None:
+    """As web pages write it; not before the first frame."""
+    text = (
+        b"task frobd:7 blocked for more than 120 seconds.\n```\n frob_wait+0x1/0x2\n```\nand\n"
+        b"```\n vfs_read+0x1/0x2\n"
+    )
+    assert [len(report.frames) for report in task_reports(text)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("comm", "cut", "recursion"),
+    [
+        ("z_wr_iss/3", "dmu_tx_assign zfs_inactive zpl_clear_inode", True),
+        ("z_wr_iss/3", "dmu_tx_assign zfs_putpage", True),
+        ("loop0", "submit_bio_wait frob_evict_inode", True),
+        # it may give up inodes of its own accord, or goes on to where that is decided
+        ("z_iput", "dmu_tx_assign zfs_inactive zpl_clear_inode", False),
+        ("rm", "dmu_tx_assign zfs_inactive zpl_clear_inode", False),
+        ("z_wr_iss/3", "dmu_tx_assign zfs_inactive zpl_clear_inode zfs_rm_worker", False),
+    ],
+)
+def test_a_thread_that_ios_need_frees_inodes_and_single_pages_in_reclaim_alone(
+    comm: str, cut: str, recursion: bool
+) -> None:
+    """Its stack is cut there: which allocation it was is missing."""
+    found = cycles((comm, f"{SLEEP} io_schedule cv_wait_common txg_wait_open {cut}"))
+    assert len(found) == recursion
+    for one in found:
+        assert [edge[:3] for edge in edges(one)] == [(comm, "io", comm)]
+        assert any(" [probable]" in waits and "cut" not in waits for waits in one.waits)
+        assert one.confidence.value == "probable"
+
+
+def test_an_allocation_frees_inodes_through_reclaim_alone() -> None:
+    """A person left reclaim's functions out."""
+    names = f"{SLEEP} frob_wait_open frob_evict_inode evict vmalloc frob_grow vfs_mkdir{CALL}"
+    (episode,) = cycles(("mkdir", names))
+    assert edges(episode) == [("mkdir", "held", "mkdir", "probable")]
+    assert episode.missing == "the part of the stack in which reclaim would stand"
+    assert not cycles(("rm", names.replace("vmalloc", "iput")))
+
+
+@pytest.mark.parametrize("allocator", ["spl_kmem_alloc", "kmem_zone_alloc"])
+def test_whose_allocator_it_is_asked_for_the_memory(allocator: str) -> None:
+    """The rest of the stack is cut."""
+    reclaim = f"{SLAB} __get_free_pages {allocator}"
+    waits = {"spl_kmem_alloc": "txg_wait_open zfs_inactive", "kmem_zone_alloc": "down xfs_buf_lock"}[
+        allocator
+    ]
+    (episode,) = cycles(("app", f"{SLEEP} {waits} evict super_cache_scan {reclaim}"))
+    assert [edge[:3] for edge in edges(episode)] == [("app", "held", "app")]
+    assert not cycles(
+        ("app", f"{SLEEP} {waits} evict super_cache_scan {reclaim.replace(allocator, 'kmalloc')}")
+    )
+
+
+def test_kswapd_is_in_reclaim_whatever_its_stack_has_lost() -> None:
+    """Its own functions and reclaim's are cut."""
+    (episode,) = diagnose_log(log("kswapd0", f"{SLEEP} mutex_lock frob_commit")).episodes
+    assert episode.sentence == "it waits for a lock of frob, in the kernel's own reclaim thread"
+    assert "reclaim [probable]: it reclaims, and waits itself" in episode.gives
+
+
+ASKS_AGAIN = f"{SLEEP} schedule_timeout __alloc_pages_nodemask frob_buffer_get frob_iflush"
+
+
+def test_who_sleeps_for_memory_in_the_middle_of_reclaim() -> None:
+    """It may take all that is left, and that is not enough; below the OOM killer's drop_slab, too."""
+    frees = f"{ASKS_AGAIN} frob_evict_inode evict super_cache_scan"
+    for way in (SLAB, "shrink_slab drop_slab_node drop_slab out_of_memory __alloc_pages_nodemask"):
+        (episode,) = cycles(("app", f"{frees} {way} {DEFINED['FAULT']}"))
+        assert edges(episode) == [("app", "reclaim", "app", "possible")]
+        assert episode.missing == "whether others free memory"
+    assert "direct reclaim made it sleep in __alloc_pages_nodemask()" in episode.sentence
+    # asked for by somebody, and nothing to free for an allocation of its own
+    assert not cycles(("sh", f"{frees} shrink_slab drop_slab_node drop_slab vfs_write{CALL}"))
+
+
+def test_a_frame_in_doubt_that_spins_is_left_over() -> None:
+    """Whoever goes to sleep takes a spin lock on the way."""
+    text = log("app", "_raw_spin_lock_irqsave cv_wait_common txg_wait_open zfs_putpage vfs_write")
+    (episode,) = diagnose_log(text.replace(b"\n ", b"\n ? ")).episodes
+    assert episode.sentence.startswith("it waits for zfs to get on")
+    (episode,) = diagnose_log(text).episodes
+    assert episode.sentence == "it runs"

@@ -18,7 +18,7 @@ from ioflusher.kernlog.judging.needs import (
     stuck,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
-from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
+from ioflusher.kernlog.stacks.askers import Service, asking_parts, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -175,6 +175,9 @@ def _in_reclaim(case: Case) -> Iterator[End]:
         yield End(Thing.SHRINKERS, None, _CERTAIN, "it is in a shrinker, and waits there")
     if body.wait is Wait.MEMPOOL:
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, "the requests that its reclaim began have much of it")
+    if body.reclaim is not Reclaim.FORCED and body.wait is Wait.RECLAIM_THROTTLE and _asks_for_memory(body):
+        why = "it reclaims, and asked for that memory in the middle of it"
+        yield End(Thing.RECLAIM, None, _POSSIBLE, why, "whether others free memory")
     drivers = any(step.own or step.role in (Role.BLOCK, Role.DRIVER) for step in body.inner)
     files = any(step.part == "fs" or step.role in (Role.FILE_SYSTEM, Role.FS_WAIT) for step in body.inner)
     log = any(step.does(Verb.WAITS, Thing.TRANSACTION) for step in body.inner)
@@ -190,6 +193,12 @@ def _in_reclaim(case: Case) -> Iterator[End]:
         sure = held or answer or log or body.wait in HELD_WAITS
         missing = "for how long it waits for that lock" if body.wait is Wait.LOCK and not held else None
         yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how, missing)
+
+
+def _asks_for_memory(body: Anatomy) -> bool:
+    """Whether what reclaim calls sleeps for memory itself, though it may take all that is left."""
+    speaking = next((step for step in body.inner if step.role not in SILENT), None)
+    return speaking is not None and speaking.role is Role.ALLOCATION
 
 
 def _inside(case: Case) -> Iterator[End]:
@@ -229,7 +238,7 @@ def _in_the_middle(case: Case) -> Iterator[End]:
     """Something of the subsystem whose code asked for memory, or waits for all shrinkers or a new thread."""
     body = case.body
     if body.reclaim in (Reclaim.DIRECT, Reclaim.FORCED):
-        for name in at_work_in(body.outer):
+        for name in asking_parts(body):
             why = (
                 f"{name} asked for memory in the middle of its own work, and may hold or have to do what is "
                 "waited for"

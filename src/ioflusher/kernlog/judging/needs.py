@@ -1,6 +1,7 @@
 """What a stack waits for, as ends of edges: from its innermost frames, and what follows from those."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
@@ -49,6 +50,7 @@ _DIRECTLY = {
 # functions of these roles say nothing about whose lock or completion it is
 SILENT = frozenset({None, Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT})
 _CERTAIN, _PROBABLE, _POSSIBLE = Confidence.CERTAIN, Confidence.PROBABLE, Confidence.POSSIBLE
+_CUT = "the part of the stack in which reclaim would stand"
 _NOT_NAMED = "the log does not name the device that reclaim writes to"
 
 
@@ -60,6 +62,11 @@ def needs(case: Case, facts: Facts) -> tuple[End, ...]:
     # whether another thread's name or work makes a program needed matters only where no device is named
     told = device and case.asker.service in (Service.DAEMON, Service.ORDINARY)
     found = device if told else (*device, *_tagged(case), *_general(case, facts))
+    if case.body.supposed:
+        found = tuple(
+            replace(end, known=_PROBABLE if end.known is _CERTAIN else end.known, missing=end.missing or _CUT)
+            for end in found
+        )
     return tuple({end.key: end for end in reversed(found)}.values())[::-1]
 
 

@@ -64,6 +64,14 @@ def _numbered(data: bytes) -> Iterator[RawLine]:
         offset += len(line) + 1
 
 
+# a line's time, or a line of the usual form, whose time is looked at if it is needed
+_When = float | bytes | None
+
+
+def _seconds(when: _When) -> float | None:
+    return parse_line(when).seconds if isinstance(when, bytes) else when
+
+
 @dataclass(slots=True)
 class _Draft:
     """A report of which more lines may come."""
@@ -82,15 +90,28 @@ class _Draft:
     gap: bool = False  # an empty line stood behind the last frame
     gaps: int = 0  # so many frames had one behind them
     parted: bool = False  # and other words behind that
+    snipped: bool = False  # a person's mark for what was left out stood behind the last frame
+    first: _When = None  # when the first frame was printed
+    last: _When = None  # when the last one was
 
     @property
     def double_spaced(self) -> bool:
         """Whether some web page or mail put an empty line behind every line: then they part nothing."""
         return self.gaps >= 2 and self.gaps >= len(self.frames) - 1
 
-    def add(self, frame: Frame) -> None:
-        """Take a frame, unless it is an interrupt's."""
-        self.gap = self.parted = False
+    def leaps_to(self, line: Line) -> bool:
+        """Whether so much time lies between the last frame and a line that others were printed there."""
+        first, last = _seconds(self.first), _seconds(self.last)
+        if first is None or last is None or line.seconds is None or len(self.frames) < 2:
+            return False
+        return line.seconds - last > _LEAP * (last - first) / (len(self.frames) - 1)
+
+    def add(self, frame: Frame, at: _When) -> None:
+        """Take a frame, unless it is an interrupt's; `at` is when it was printed."""
+        self.gap = self.parted = self.snipped = False
+        if not self.seen:
+            self.first = at
+        self.last = at
         self.seen = True
         if self.lockdep is not None:
             self.lockdep.take_frame()
@@ -158,6 +179,12 @@ _NAME = LazyPattern(
 )
 # what a person left out between two names
 _ELIDED = LazyPattern(r"^[\s|]*(?:\.{2,}|\u2026)\s*$")
+# what a person left out of a log: the rest of a stack, and other tasks
+_SNIPPED = LazyPattern(r"(?i)(?:^|[^\w.])\.*(?:\.{3,}|\u2026|snip(?:ped)?)\W*$")
+# longer than so many lines no stack's rest is
+_LEAP = 60
+# what ends a quoted text of a web page
+_FENCE = "```"
 # a text that names so many functions of reclaim and shows no stack may draw one in a form of its own
 _TOLD = 4
 _WORD = LazyPattern(r"(?<!\w)[a-z_]\w*_\w+")
@@ -211,9 +238,9 @@ class Reader:
             self._doubtful = self._labelled = False
             return True
         frame = _common_frame(rest) if draft and not draft.complete else None
-        if draft is None or frame is None or self._labelled or self._doubtful:
+        if draft is None or frame is None or draft.snipped or self._labelled or self._doubtful:
             return False
-        draft.add(frame)
+        draft.add(frame, data)
         return True
 
     def look_ahead(self, lines: Iterator[RawLine]) -> list[RawLine]:
@@ -295,6 +322,11 @@ class Reader:
             if _ELIDED.match(text):
                 return
             yield from self._flush_names()
+        if (cut := self._drafts.get(line.caller)) and cut.frames and cut.lockdep is None:
+            cut.snipped |= len(text) < 40 and _SNIPPED.search(text) is not None
+            if text.startswith(_FENCE):
+                yield from self._end(line.caller)
+                return
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
         if kernel:
             self._kernel = kernel[1]
@@ -376,13 +408,16 @@ class Reader:
         parted = draft is not None and draft.parted and anew
         ended = draft and (parted or (draft.complete and not first))
         lockdep = draft.lockdep if draft else None
+        if draft and draft.snipped and draft.leaps_to(line):
+            yield from self._end(line.caller)
+            draft = None
         if draft and ended and frame.reliable and (lockdep is None or lockdep.backtrace):
             yield from self._end(line.caller)
             draft = None
         if draft is None:
             source = Source.PROC if text.lstrip().startswith("[<0>]") else Source.BARE
             draft = self._begin(Head(source=source), line, raw)
-        draft.add(frame)
+        draft.add(frame, line.seconds)
 
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller

@@ -102,6 +102,7 @@ class Anatomy:
         inner: the steps inside reclaim, without the way in; empty outside reclaim.
         outer: the steps outside reclaim and outside the allocation; all steps outside reclaim.
         wait: what the innermost end waits for.
+        supposed: reclaim's own functions are not shown, and only what it does tells of it.
     """
 
     steps: tuple[Step, ...]
@@ -109,6 +110,12 @@ class Anatomy:
     inner: tuple[Step, ...]
     outer: tuple[Step, ...]
     wait: Wait
+    supposed: bool = False
+
+    @property
+    def entry(self) -> tuple[Step, ...]:
+        """The steps of the allocation and of the way into reclaim; none outside reclaim."""
+        return self.steps[len(self.inner) : len(self.steps) - len(self.outer)]
 
     def first(self, *roles: Role) -> Step | None:
         """The innermost step with one of these roles, or None."""
@@ -182,7 +189,11 @@ def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
         # what asked for memory may have frames without a row between its allocation frames
         while (deeper := _next_allocation(steps, begin)) is not None:
             begin = deeper
-    return Anatomy(steps, reclaim, steps[:entry], steps[begin + 1 :], _wait_of(steps))
+    shown = any(step.role in _RECLAIM_WORK or step.role in _RECLAIM_OWNER for step in steps)
+    supposed = not shown and entry == _freed_by_reclaim(steps, comm)
+    # the frame itself is the innermost that tells of reclaim, and what it waits for may be its own
+    inner = steps[: entry + 1] if supposed else steps[:entry]
+    return Anatomy(steps, reclaim, inner, steps[begin + 1 :], _wait_of(steps), supposed)
 
 
 def _is_turned(steps: tuple[Step, ...]) -> bool:
@@ -204,6 +215,8 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         # try_to_free_mem_cgroup_pages() is also called for memory.reclaim and its like: the outer frame
         # tells; but a shrinker that was asked to free, as for drop_caches, may allocate and reclaim in turn
         if owner is Reclaim.FORCED:
+            if any(step.role in (Role.ALLOCATION, Role.OOM) for step in steps[outermost + 1 :]):
+                return Reclaim.DIRECT, outermost
             asks = max((i for i, s in enumerate(steps[:outermost]) if s.role is Role.ALLOCATION), default=0)
             nested = (i for i, s in enumerate(steps[:asks]) if s.role is Role.DIRECT_RECLAIM)
             if (begin := max(nested, default=None)) is not None:
@@ -217,6 +230,11 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         )
         work = max(gone, default=None)
     if work is None:
+        work = _freed_by_reclaim(steps, comm)
+    if work is None:
+        thread = kernel_thread_named(comm)
+        if thread is not None and thread.gives is Thing.KSWAPD:
+            return Reclaim.KSWAPD, len(steps)  # it does nothing else, whatever its stack has lost
         throttled = next((i for i, s in enumerate(steps) if s.role in _THROTTLES), None)
         if throttled is None or _throttled_writer(steps):
             return None, 0
@@ -233,6 +251,24 @@ def _find_reclaim(steps: tuple[Step, ...], comm: str | None) -> tuple[Reclaim | 
         return Reclaim.DIRECT, work
     # a subsystem that has objects freed by its own decision
     return (Reclaim.FORCED, work) if steps[work].role is Role.SHRINKER else (None, 0)
+
+
+def _freed_by_reclaim(steps: tuple[Step, ...], comm: str | None) -> int | None:
+    """The step that frees an inode or a page, where reclaim's own functions above it are not shown; or None.
+
+    An allocation frees none but through reclaim, nor does a thread of the kernel that others' I/O needs,
+    whose stack is cut there.
+    """
+    freed = [i for i, step in enumerate(steps) if any(step.does(Verb.FREES, what) for what in _FREED)]
+    if not freed:
+        return None
+    asked = any(step.role is Role.ALLOCATION for step in steps[freed[-1] + 1 :])
+    thread = kernel_thread_named(comm)
+    needed = thread is not None and thread.gives in (Thing.IO, Thing.TRANSACTION)
+    return freed[-1] if asked or (needed and freed[-1] == len(steps) - 1) else None
+
+
+_FREED = (Thing.INODE, Thing.PAGE)
 
 
 def _throttled_writer(steps: tuple[Step, ...]) -> bool:
@@ -255,7 +291,7 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
     steps = _going_to_sleep(steps)
     # a driver's own function at the very end: it is the one that waits, or /proc would not show it there
     sleeps = bool(steps) and steps[0].row is None and steps[0].frame.module is not None
-    unlisted = own = False
+    unlisted = own = spins = False
     for number, step in enumerate(steps):
         role = step.role
         if role in _TRANSPARENT or role is None:
@@ -265,6 +301,9 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             continue
         if primitive is Wait.COMPLETION and role is Role.IO_WAIT:
             return Wait.IO  # a completion that a file system awaits for its own request
+        if role is Role.SPIN and not step.frame.reliable:
+            spins = True  # so does whoever goes to sleep
+            continue
         if role is Role.SPIN or (role is Role.PREEMPTED and not (primitive or (sleeps and unlisted))):
             return Wait.RUNNING
         if role is Role.PREEMPTED:
@@ -282,6 +321,8 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
             return Wait.IDLE  # the compiler put kswapd_try_to_sleep() into it
         if role in THROTTLES_ITSELF and sleeps and not unlisted and primitive is None:
             return Wait.RECLAIM_THROTTLE
+        if sleeps and not own and primitive is None and _allocates_pages(step):
+            return Wait.RECLAIM_THROTTLE  # the compiler put what sleeps there until memory is free into it
         if role is Role.OOM and sleeps and primitive is None:
             return Wait.OOM
         wait = _judge(role, primitive)
@@ -290,7 +331,13 @@ def _wait_of(steps: tuple[Step, ...]) -> Wait:
         if sleeps and own and role not in _SPEAKING:
             return Wait.SUBSYSTEM
         return Wait.UNKNOWN if vague and sleeps and unlisted else wait
+    if primitive is None and spins:
+        return Wait.RUNNING
     return primitive or (Wait.SUBSYSTEM if sleeps and own else Wait.UNKNOWN)
+
+
+def _allocates_pages(step: Step) -> bool:
+    return step.role is Role.ALLOCATION and step.does(Verb.WAITS, Thing.RECLAIM)
 
 
 def _which_bit(callers: tuple[Step, ...]) -> Wait:

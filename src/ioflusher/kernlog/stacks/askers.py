@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from ioflusher.kernlog.records import TaskReport
-from ioflusher.kernlog.stacks.anatomy import Anatomy, Step
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role, role_of
 from ioflusher.kernlog.stacks.subsystems import completing_families, families, family
@@ -166,7 +166,14 @@ def _queues_family(workqueue: str | None) -> str | None:
 
 def asking_part(body: Anatomy) -> str | None:
     """The subsystem whose own code asked for the memory, with nothing plainer in between; None for none."""
-    return next(iter(at_work_in(body.outer)), None)
+    return next(iter(asking_parts(body)), None)
+
+
+def asking_parts(body: Anatomy) -> tuple[str, ...]:
+    """All such, innermost first; where a stack is cut behind a subsystem's own allocator, that subsystem."""
+    if body.outer or body.reclaim is not Reclaim.DIRECT:
+        return at_work_in(body.outer)
+    return families(tuple(step for step in body.entry if step.role is Role.ALLOCATION)[-1:])
 
 
 def at_work_in(steps: tuple[Step, ...]) -> tuple[str, ...]:

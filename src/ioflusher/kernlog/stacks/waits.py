@@ -76,6 +76,9 @@ SELF_WAITS = frozenset(
 )
 
 
+_SLEEPS_FOR_MEMORY = (*THROTTLES_ITSELF, Role.ALLOCATION)
+
+
 def mark(frames: tuple[Frame, ...]) -> tuple[MarkedFrame, ...]:
     """The frames with their roles, in their order; `?` frames stay unmarked."""
     rows = (role_of(frame.function) if frame.reliable else None for frame in frames)
@@ -112,7 +115,7 @@ def _sentence(kind: StackKind, body: Anatomy) -> str:
         case StackKind.RECLAIM_THROTTLED if body.first(Role.HIGH_THROTTLE):
             return "it is over its memory cgroup's memory.high, and the kernel made it sleep for that"
         case StackKind.RECLAIM_THROTTLED:
-            where = next(s.frame.name for s in body.steps if s.role in THROTTLES_ITSELF)
+            where = next(s.frame.name for s in body.steps if s.role in _SLEEPS_FOR_MEMORY)
             return f"{need}, and direct reclaim made it sleep in {where}() until other writes end"
         case StackKind.RECLAIM_SPINNING:
             return (
