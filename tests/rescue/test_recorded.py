@@ -9,8 +9,10 @@ import pytest
 from ioflusher.machine.codec import dump_snapshot
 from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
+from ioflusher.report.rescue_text import plan_lines
 from ioflusher.rescue.errors import RescueError
 from ioflusher.rescue.freeze import FreezeWay, SeenIn
+from ioflusher.rescue.plan import plan
 from ioflusher.rescue.recorded import (
     freezes_of_alarm,
     freezes_of_diagnosis,
@@ -19,7 +21,7 @@ from ioflusher.rescue.recorded import (
 )
 from tests.audit.machines import BARE, DEVICE, SWAP_ON_NBD, WELL, machine, threads
 from tests.cli.program import call
-from tests.rescue.freezes import NBD0, THROTTLED
+from tests.rescue.freezes import NBD0, THROTTLED, freeze
 
 LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
 RECORDING = Path(__file__).parent.parent / "watch" / "recordings" / "frozen-nbd.jsonl"
@@ -195,11 +197,43 @@ def test_a_line_of_watch_has_the_figures_of_memory(tmp_path: Path) -> None:
     assert "without --snapshot the machine's figures are not known" in planned.stderr
 
 
-@pytest.mark.parametrize("record", [{}, {**ALARM, "kind": "near miss"}, {**ALARM, "pid": "x"}])
-def test_what_is_no_stall(record: dict[str, object]) -> None:
-    """Said."""
-    with pytest.raises(RescueError, match=r"expected an alarm|not a stall"):
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({}, "expected an alarm of `ioflusher watch`: the key kind is missing"),
+        ({**ALARM, "kind": "near miss"}, "the alarm is a near miss, not a stall: nothing stands still"),
+        ({**ALARM, "pid": "x"}, "expected an alarm of `ioflusher watch`: invalid literal for int"),
+    ],
+)
+def test_what_is_no_stall(record: dict[str, object], said: str) -> None:
+    """Said in words."""
+    with pytest.raises(RescueError) as raised:
         freezes_of_alarm(record)
+    assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_plan_on_a_terminal(tmp_path: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prose in whole words within its columns, 100 at most."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    file = tmp_path / "alarm.json"
+    file.write_text(json.dumps(ALARM))
+    lines = call("rescue", "--plan", "--alarm", file).stdout.splitlines()
+    width = min(columns, 100)
+    assert width - 20 < max(map(len, lines)) <= width
+    text = " ".join(line.strip() for line in lines)
+    assert "why: server (7) was in dirty throttling while a request of /dev/nbd0 had waited for 6.5 s" in text
+
+
+def test_a_command_is_one_line_to_be_copied() -> None:
+    """Whatever the width."""
+    planned = plan(freeze(), THROTTLED)
+    lines = list(plan_lines([planned], width=40))
+    commands = [
+        line.partition(":")[2].strip() for line in lines if line.startswith(("     do:", "     undo:"))
+    ]
+    assert commands == [command for step in planned.steps for command in (*step.commands, *step.undo)]
+    assert max(map(len, commands)) > 40
 
 
 @pytest.mark.parametrize("record", [{}, {"episodes": 1}, {"episodes": [{}]}, {"episodes": [1]}])

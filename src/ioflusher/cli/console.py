@@ -1,12 +1,19 @@
 """Standard output and standard error for text with colours. rich is loaded when it is used."""
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ioflusher.cli.preferences import preferences
+from ioflusher.report.wrapping import WIDTH
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def prose_width() -> int:
+    """Columns for prose on standard output: the terminal's, `WIDTH` at most, and that elsewhere."""
+    return max(40, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 def output_console() -> "Console":

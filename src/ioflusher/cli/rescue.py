@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ioflusher.cli.console import prose_width
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.file_parameters import InputFile
 from ioflusher.cli.interruption import heed_signals
@@ -222,7 +223,7 @@ def end_freezes(
     import os
 
     from ioflusher.report.rescue_json import outcome_record
-    from ioflusher.report.rescue_text import freeze_lines, outcome_lines, step_outcome_line
+    from ioflusher.report.rescue_text import freeze_lines, outcome_lines, step_outcome_lines
     from ioflusher.rescue.actions.action import Loss
     from ioflusher.rescue.errors import RescueError
     from ioflusher.rescue.live import find_freezes
@@ -236,12 +237,13 @@ def end_freezes(
     served = tuple(device for device in served if not names or device.name in names)
     for trouble in protect():
         remark(f"this program itself goes on unprotected: {trouble}")
+    width = prose_width()
     outcomes: list[RescueOutcome] = []
     untouched: list[tuple[DeviceFreeze, str]] = []
 
     def told(outcome: StepOutcome) -> None:
         if not as_json:
-            click.echo(step_outcome_line(outcome))
+            click.echo("\n".join(step_outcome_lines(outcome, width)))
 
     def told_back(line: str) -> None:
         if not as_json:
@@ -261,7 +263,7 @@ def end_freezes(
             continue
         else:
             if not as_json:
-                click.echo("\n".join(freeze_lines(freeze)))
+                click.echo("\n".join(freeze_lines(freeze, width)))
             most = Loss.DEVICE if freeze.device.name in allowed else Loss.NOTHING
             try:
                 with closing(Rescue(planned, most=most, told=told, told_back=told_back)) as performed:
@@ -271,7 +273,7 @@ def end_freezes(
                 print_error(str(error), error.hint)
                 continue
         if not as_json:
-            click.echo("\n".join(outcome_lines(outcomes[-1])))
+            click.echo("\n".join(outcome_lines(outcomes[-1], width)))
     seen_all = analysis.snapshot.system.privileged
     if as_json:
         click.echo(json.dumps(outcome_record(outcomes, untouched, seen_all=seen_all)))
@@ -290,7 +292,7 @@ def show_plans(plans: "Sequence[RescuePlan]", as_json: bool, *, seen_all: bool) 
     if as_json:
         click.echo(json.dumps(plan_record(plans, seen_all=seen_all)))
     elif plans:
-        click.echo("\n".join(plan_lines(plans)))
+        click.echo("\n".join(plan_lines(plans, prose_width())))
     elif seen_all:
         click.echo("nothing is frozen: no served device stands still")
     else:

@@ -5,11 +5,11 @@ import textwrap
 WIDTH = 100
 
 
-def wrapped(text: str, first: str = "", others: str = "") -> list[str]:
-    """Lines of at most WIDTH columns where words allow it; `first` and `others` stand before them."""
+def wrapped(text: str, first: str = "", others: str = "", width: int = WIDTH) -> list[str]:
+    """Lines of at most so many columns where words allow it; `first` and `others` stand before them."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=others,
         break_long_words=False,

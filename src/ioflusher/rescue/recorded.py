@@ -98,7 +98,7 @@ def freezes_of_diagnosis(
             )
             reason = f"{episode['daemon'] or 'a task'}: {episode['sentence']}"
         except (KeyError, TypeError, ValueError) as error:
-            raise RescueError(f"an episode of the diagnosis is not as expected: {error!r}") from error
+            raise RescueError(f"an episode of the diagnosis is not as expected: {_wrong(error)}") from error
         device = _known(name, devices) or ServedDevice(name, _kind(name), daemons)
         found.setdefault(
             (name, way), DeviceFreeze(device, way, SeenIn.DIAGNOSIS, bool(episode["recursion"]), reason)
@@ -122,7 +122,7 @@ def freezes_of_alarm(
         )
         seconds = float(record["seconds"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RescueError(f"expected an alarm of `ioflusher watch`: {error!r}") from error
+        raise RescueError(f"expected an alarm of `ioflusher watch`: {_wrong(error)}") from error
     if kind != "stall" or not name:
         raise RescueError(f"the alarm is a {kind}, not a stall: nothing stands still")
     name = str(name).removeprefix("/dev/")
@@ -130,6 +130,11 @@ def freezes_of_alarm(
     way = FreezeWay(wait) if wait in _WAITS else FreezeWay.UNKNOWN
     reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
     return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
+
+
+def _wrong(error: Exception) -> str:
+    """What is wrong with a record, in words."""
+    return f"the key {error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def memory_of_alarm(record: Mapping[str, Any]) -> Memory:
