@@ -29,7 +29,7 @@ def test_nothing_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ioflusher.rescue.live.find_freezes", lambda devices, seconds: ())
     ended = call("rescue", "--now")
     assert (ended.status, ended.stderr) == (0, "")
-    assert ended.stdout == "nothing is frozen: 1 served devices, none stood still for 3 s\n"
+    assert ended.stdout == "nothing is frozen: 1 served device, none stood still for 3 s\n"
     assert json.loads(call("rescue", "--now", "--json").stdout) == {
         "frozen": False,
         "seen_all": True,
@@ -108,7 +108,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_well(monkeypatch: pytest.MonkeyPa
     assert json.loads(call("rescue", "--plan", "--json").stdout)["seen_all"] is False
     assert "run it as root" in ended.stderr
     ended = call("rescue", "--now")
-    assert ended.stdout == "1 served devices, none stood still for 3 s, and not all can be seen\n"
+    assert ended.stdout == "1 served device, none stood still for 3 s, and not all can be seen\n"
     assert json.loads(call("rescue", "--now", "--json").stdout)["seen_all"] is False
 
 

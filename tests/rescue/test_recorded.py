@@ -197,6 +197,16 @@ def test_a_line_of_watch_has_the_figures_of_memory(tmp_path: Path) -> None:
     assert "without --snapshot the machine's figures are not known" in planned.stderr
 
 
+def test_a_stall_of_the_kernels_own_target() -> None:
+    """No process of it takes the state; the limits are the machine's."""
+    told = {"serves": "iSCSI target of /dev/sda", "device": "sda", "comm": "iscsi_trx", "takes_state": False}
+    (found,) = freezes_of_alarm({**ALARM, **told, "tid": 7, "thread": "iscsi_trx"})
+    assert found.device.servers == ("the kernel's own iSCSI target",)
+    planned = plan(found, THROTTLED)
+    assert [step.action for step in planned.steps] == ["dirty-limits"]
+    assert "nothing puts the state on a thread of the kernel" in planned.others[0].why
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from ioflusher.kernel.stall import SelfWait
+from ioflusher.kernel.task_flags import PF_KTHREAD
 from ioflusher.watch.alarms import Alarm, AlarmKind, judge
 from ioflusher.watch.sample import MachineSample
 from tests.watch.samples import BARE, COVERED, KERNEL, NOIO, entries, sample, thread
@@ -54,6 +55,17 @@ def test_dirty_throttling() -> None:
     alarm = only(sample(thread()), sample(thread(dirty_pauses=2, flags=COVERED)))
     assert alarm.covered
     assert alarm.advice.startswith("ioflusher audit ")
+
+
+def test_a_thread_of_the_kernels_own_target() -> None:
+    """`ioflusher set` could not reach it; it counts for a stall as a daemon does."""
+    paused = thread(flags=PF_KTHREAD, dirty_pauses=2, wait=SelfWait.DIRTY_THROTTLING)
+    alarm = only(sample(thread()), sample(paused))
+    assert alarm.advice.startswith("a store without the page cache: nothing puts the state on")
+    now = sample(paused, oldest_s=7.0)
+    assert only(None, now).advice == "ioflusher rescue --plan /dev/nbd0"
+    assert not only(None, now).takes_state
+    assert now.daemons[0].to_cover == ()
 
 
 def test_counts_that_were_begun_anew_are_not_negative() -> None:

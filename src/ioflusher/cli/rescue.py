@@ -15,7 +15,7 @@ from ioflusher.cli.file_parameters import InputFile
 from ioflusher.cli.interruption import heed_signals
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.source import machines_from, read_standard_input, snapshot_option
-from ioflusher.support.text import did_you_mean, printable
+from ioflusher.support.text import counted, did_you_mean, printable
 
 if TYPE_CHECKING:
     from ioflusher.machine.graph.analysis import Analysis
@@ -278,7 +278,7 @@ def end_freezes(
     if as_json:
         click.echo(json.dumps(outcome_record(outcomes, untouched, seen_all=seen_all)))
     elif not outcomes and not untouched:
-        looked = f"{len(served)} served devices, none stood still for {stalled:g} s"
+        looked = f"{counted(len(served), 'served device')}, none stood still for {stalled:g} s"
         click.echo(f"nothing is frozen: {looked}" if seen_all else f"{looked}, and not all can be seen")
     failed = [o for o in outcomes if not o.recovered or o.left or o.stands_still_again]
     return ExitStatus.FOUND if failed or untouched else ExitStatus.DONE

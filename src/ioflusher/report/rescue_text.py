@@ -43,7 +43,7 @@ def freeze_lines(freeze: DeviceFreeze, width: int = WIDTH) -> Iterator[str]:
     ]
     servers += [kernels_own(role) for role in device.kernel_targets]
     if servers:
-        yield from _labelled("  served by: ", ", ".join(servers), width)
+        yield from _labelled("  served by: ", "; ".join(servers), width)
     lies = [*device.mounts, *(f"swap {swap}" for swap in device.swaps)]
     if lies:
         yield from _labelled("  carries: ", ", ".join(lies), width)

@@ -11,7 +11,7 @@ from ioflusher.machine.snapshot import Memory
 from ioflusher.machine.storage import DeviceKind
 from ioflusher.rescue.actions.dirty_limits import dirty_limit
 from ioflusher.rescue.errors import RescueError
-from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn
+from ioflusher.rescue.freeze import DeviceFreeze, FreezeWay, SeenIn, WaitingThread
 from ioflusher.rescue.served import ServedDevice, ServingDaemon, kernels_own
 
 _WAYS = {
@@ -121,15 +121,28 @@ def freezes_of_alarm(
             int(record["pid"]), str(record["comm"]), str(record["serves"]), bool(record["covered"])
         )
         seconds = float(record["seconds"])
+        threads = _kernels(record)
     except (KeyError, TypeError, ValueError) as error:
         raise RescueError(f"expected an alarm of `ioflusher watch`: {_wrong(error)}") from error
     if kind != "stall" or not name:
         raise RescueError(f"the alarm is a {kind}, not a stall: nothing stands still")
     name = str(name).removeprefix("/dev/")
-    device = _known(name, devices) or ServedDevice(name, _kind(name), (daemon,))
+    device = _known(name, devices) or (
+        ServedDevice(name, _kind(name), kernel_targets=tuple(thread.target for thread in threads))
+        if threads
+        else ServedDevice(name, _kind(name), (daemon,))
+    )
     way = FreezeWay(wait) if wait in _WAITS else FreezeWay.UNKNOWN
     reason = f"{daemon.name} was in {wait} while a request of {device.path} had waited for {seconds:.1f} s"
-    return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds),)
+    return (DeviceFreeze(device, way, SeenIn.ALARM, True, reason, seconds, threads),)
+
+
+def _kernels(alarm: Mapping[str, Any]) -> tuple[WaitingThread, ...]:
+    """The thread of an alarm, where it is of the kernel's own target: "iSCSI target of /dev/sda"."""
+    if alarm.get("takes_state", True) or alarm["wait"] not in _WAITS:
+        return ()
+    tid, comm, wait = int(alarm["tid"]), str(alarm["thread"]), SelfWait(alarm["wait"])
+    return (WaitingThread(tid, tid, comm, "D", wait, target=str(alarm["serves"]).partition(" of ")[0]),)
 
 
 def _wrong(error: Exception) -> str:

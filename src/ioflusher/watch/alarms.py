@@ -34,6 +34,7 @@ class Alarm:
         seconds: for a stall, how old the request is, at least.
         gfp_flags: of the reclaim, the kernel's names.
         covered: whether the thread carries the IO_FLUSHER state.
+        takes_state: whether it could be put on it: no thread of the kernel takes it.
     """
 
     kind: AlarmKind
@@ -49,6 +50,7 @@ class Alarm:
     seconds: float = 0.0
     gfp_flags: tuple[str, ...] = ()
     covered: bool = False
+    takes_state: bool = True
 
     @property
     def what(self) -> str:
@@ -70,6 +72,8 @@ class Alarm:
         """What to do about it, a command first."""
         if self.kind is AlarmKind.STALL:
             return f"ioflusher rescue --plan /dev/{self.device}"
+        if not self.takes_state:
+            return "a store without the page cache: nothing puts the state on a thread of the kernel"
         if not self.covered:
             return f"ioflusher set {self.pid}"
         return f"ioflusher audit  (it has the state; what else can hold it up: see {self.wait.value})"
@@ -139,6 +143,7 @@ def _alarm(
         count=count,
         gfp_flags=flags,
         covered=TaskFlags(thread.flags).io_flusher,
+        takes_state=thread.takes_state,
     )
 
 
@@ -158,6 +163,7 @@ def _stalls(daemon: DaemonSample, served: list[DeviceSample], stalled_s: float) 
             device=device.name,
             seconds=device.oldest_s,
             covered=thread.io_flusher,
+            takes_state=thread.takes_state,
         )
         for device in served
         if device.oldest_s is not None and stall(device.oldest_s, waits, stalled_s=stalled_s)

@@ -1,4 +1,8 @@
-"""Which daemons are watched: those that the audit judges, with the devices whose requests need them."""
+"""Which daemons are watched: those that the audit judges, with the devices whose requests need them.
+
+And the threads by which LIO, the kernel's own iSCSI target, serves disks to the machine that it runs on: they
+store as a daemon does, and nothing puts the state on them.
+"""
 
 import contextlib
 from dataclasses import dataclass
@@ -9,7 +13,10 @@ from ioflusher.kernel.task import parse_start_time
 from ioflusher.machine.collect.machine import collect_serving
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.graph.layers import LayerKind
+from ioflusher.machine.serving.service import StorageRole
 from ioflusher.machine.storage import DeviceKind
+
+LIO_THREAD = "iscsi_trx"  # drivers/target/iscsi/iscsi_target_login.c: it receives a connection's commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ def find_daemons(root: Path = Path("/")) -> tuple[WatchedDaemon, ...]:
     collected = collect_serving(root)
     view = View(Analysis(collected.snapshot, collected.services))
     found = []
-    for daemon in view.daemons:
+    for daemon in (*view.daemons, *lio_threads(view)):
         pid = daemon.process.pid
         with contextlib.suppress(OSError, ValueError):  # it is gone again
             started = parse_start_time((root / "proc" / str(pid) / "stat").read_bytes())
@@ -52,6 +59,17 @@ def find_daemons(root: Path = Path("/")) -> tuple[WatchedDaemon, ...]:
                 )
             )
     return tuple(found)
+
+
+def lio_threads(view: View) -> tuple[AuditedDaemon, ...]:
+    """LIO's threads, where it serves a disk of this machine; of which connection each is, nothing tells."""
+    targets = tuple(
+        target
+        for target in view.targets
+        if target.service.kernel and target.service.role is StorageRole.ISCSI_TARGET
+    )
+    threads = (p for p in view.snapshot.processes if p.kernel_thread and p.comm == LIO_THREAD)
+    return tuple(AuditedDaemon(thread, targets) for thread in threads) if targets else ()
 
 
 def _devices(view: View, daemon: AuditedDaemon) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ioflusher.kernel.stall import SelfWait
-from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_MEMALLOC_NOIO
+from ioflusher.kernel.task_flags import PF_IO_FLUSHER, PF_KTHREAD, PF_MEMALLOC_NOIO
 
 # those that the kernel's counts and /proc show; any other takes the thread's stack
 SEEN_WAITS = (SelfWait.RECLAIM, SelfWait.DIRTY_THROTTLING)
@@ -74,6 +74,11 @@ class ThreadSample:
         return self.flags & PF_IO_FLUSHER == PF_IO_FLUSHER
 
     @property
+    def takes_state(self) -> bool:
+        """Whether the state can be put on it: no thread of the kernel takes it."""
+        return not self.flags & PF_KTHREAD
+
+    @property
     def io_allowed(self) -> bool:
         """Whether its allocations may start I/O: it has no PF_MEMALLOC_NOIO."""
         return not self.flags & PF_MEMALLOC_NOIO
@@ -105,7 +110,7 @@ class DaemonSample:
     @property
     def to_cover(self) -> tuple[ThreadSample, ...]:
         """The threads that need the state."""
-        return tuple(thread for thread in self.threads if not thread.aside)
+        return tuple(thread for thread in self.threads if not thread.aside and thread.takes_state)
 
 
 @dataclass(frozen=True, slots=True)
