@@ -7,8 +7,10 @@ import pytest
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, Version
 from ioflusher.model.block import DiskDriver
 from ioflusher.model.code import Code
+from ioflusher.model.linux import Linux
 from ioflusher.model.transitions import Program, number
 from ioflusher.model.writeback import (
+    BackingDevice,
     DirtyDomain,
     DirtyLimit,
     _pause,
@@ -223,8 +225,86 @@ def test_a_strict_share_is_a_hundredth() -> None:
     strict = make_backing_device(linux, DiskDriver(linux, "fuse", request_ns=1), pool, strictlimit=True)
     other = make_backing_device(linux, DiskDriver(linux, "vda", request_ns=1), pool)
     limits = [number(limit) for limit in (1, 99, 100, 199)]
-    assert [value(_share(linux.domain, strict, limit)) for limit in limits] == [0, 0, 1, 1]
-    assert [value(_share(linux.domain, other, limit)) for limit in limits] == [1, 49, 50, 99]
+    assert [value(_share(linux, strict, limit, left=limit)) for limit in limits] == [0, 0, 1, 1]
+    assert [value(_share(linux, other, limit, left=limit)) for limit in limits] == [1, 49, 50, 99]
+
+
+def two_devices(version: Version = (6, 12)) -> tuple[Linux, BackingDevice]:
+    """A kernel that counts what its devices write, and the first of two of them."""
+    linux = kernel(version)
+    linux.in_full = True
+    pool = bio_pool(linux)
+    devices = [DiskDriver(linux, name, request_ns=1) for name in ("own", "other")]
+    own, _ = [make_backing_device(linux, device, pool) for device in devices]
+    return linux, own
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "share"), [(1, 1, 16), (0, 5, 0), (5, 0, 32), (1, 31, 1), (1, 32, 0), (3, 1, 24)]
+)
+def test_a_share_is_the_part_of_what_was_written(own: int, other: int, share: int) -> None:
+    """__wb_calc_thresh(): of the limit, 32 here, as much as the device has of all completions."""
+    linux, backing = two_devices()
+    of = _share(linux, backing, number(32), left=number(32))
+    assert value(of, own_written=own, other_written=other) == share
+
+
+@pytest.mark.parametrize(
+    ("version", "dirty", "share"),
+    [((6, 13), 0, 0), ((6, 14), 0, 4), ((6, 14), 8, 3), ((6, 14), 32, 0), ((6, 14), 90, 0)],
+)
+def test_since_6_14_a_share_has_a_floor(version: Version, dirty: int, share: int) -> None:
+    """An eighth of what is left of the limit, for a device that has written next to nothing."""
+    linux, backing = two_devices(version)
+    of = _share(linux, backing, number(32), left=number(32 - dirty))
+    assert value(of, own_written=0, other_written=9) == share
+    assert value(of, own_written=9, other_written=0) == 32, "more than the floor stays more"
+
+
+@pytest.mark.parametrize(("version", "free"), [((6, 13), []), ((6, 14), [0])])
+def test_the_floor_of_a_share_ends_a_pause(version: Version, free: list[int]) -> None:
+    """12 units below the limit, 9 of the ceiling: of a device that has written nothing one is free."""
+    linux, backing = two_devices(version)
+    code = Code(flags=PF_LOCAL_THROTTLE)
+    balance_dirty_pages(code, linux, backing)
+    steps = code.program("one", 1).steps_at()[0]
+    goes_on = next(step.when for step in steps if not step.label and step.when)
+    values = {"own_writeback": 0, "other_writeback": 0, "own_written": 0, "other_written": 9}
+    able = [own for own in range(5) if value(goes_on, own_dirty=own, other_dirty=52 - own, **values)]
+    assert able == free
+
+
+def test_whose_share_ends_whose_pause() -> None:
+    """PF_LOCAL_THROTTLE goes by what the own device has written: of all of it 48 units, of nothing none."""
+    linux, backing = two_devices()
+    code = Code(flags=PF_LOCAL_THROTTLE)
+    balance_dirty_pages(code, linux, backing)
+    steps = code.program("one", 1).steps_at()[0]
+    goes_on = next(step.when for step in steps if not step.label and step.when)
+    values = {"own_writeback": 0, "other_dirty": 64, "other_writeback": 0}
+    cases = ((47, 9, 0, 1), (48, 9, 0, 0), (23, 5, 5, 1), (24, 5, 5, 0), (0, 0, 9, 0))
+    for own, written, other, free in cases:
+        told = value(goes_on, own_dirty=own, own_written=written, other_written=other, **values)
+        assert told == free, (own, written, other)
+
+
+def test_a_flusher_begins_above_what_its_device_has_of_the_background() -> None:
+    """A device that has written a quarter of all has 8 of the 32 units of the background limit."""
+    linux, backing = two_devices()
+    add_flusher(linux, backing)
+    (step,) = linux.system("one").programs[-1].steps_at()[0]
+    assert step.when is not None
+    values = {"own_writeback": 0, "other_dirty": 0, "own_sync": 0, "own_written": 1, "other_written": 3}
+    assert [value(step.when, own_dirty=dirty, **values) for dirty in (1, 8, 9)] == [0, 0, 1]
+
+
+def test_what_is_written_counts_once_it_is_completed() -> None:
+    """From what mkfs wrote on, a unit for each request."""
+    linux, backing = two_devices()
+    written = backing.written
+    assert written is not None
+    assert written.initial == linux.units(160 << 10)
+    assert value(backing.device.completions["write"][written], own_written=7) == 8
 
 
 def test_what_a_completed_write_gives_back() -> None:

@@ -7,10 +7,11 @@ import pytest
 from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO, Version
 from ioflusher.model.build import TAKEN_5_8, build
 from ioflusher.model.errors import NotModelledError
+from ioflusher.model.linux import Linux
 from ioflusher.model.run import Happened, RunOutcome, RunResult, Waiting, run
 from ioflusher.model.scale import Scale
 from ioflusher.model.transitions import Expression, maximum
-from ioflusher.model.writeback import BackingDevice, DirtyDomain
+from ioflusher.model.writeback import BackingDevice
 from ioflusher.scenario.file import find_scenario
 from ioflusher.scenario.records import Scenario, ThreadTable
 from ioflusher.scenario.settings import with_settings
@@ -348,12 +349,31 @@ def test_a_store_that_has_written_little(
     does on some real kernels.
     """
 
-    def share(domain: DirtyDomain, backing: BackingDevice, limit: Expression) -> Expression:
+    def share(_linux: Linux, backing: BackingDevice, limit: Expression, *, left: Expression) -> Expression:
         return maximum(1, limit * (percent if backing.device.name == "vda" else 100 - percent) // 100)
 
     monkeypatch.setattr("ioflusher.model.writeback._share", share)
     system = build(find_scenario(name), io_flusher=False, version=(6, 1))
     assert {run(system, seed=seed).outcome for seed in range(8)} == outcomes
+
+
+@pytest.mark.parametrize("name", ["ext4-on-nbd-throttled", "ext4-on-nbdkit-throttled"])
+def test_what_keeps_a_store_from_being_written(name: str) -> None:
+    """What the daemon has dirtied is no more than its store's share of the background limit, 32 units.
+
+    So no flusher writes it, although the machine is at its limit, and nothing brings it below: the daemon is
+    held by the limit of all, its store by a share that it does not exceed.
+    """
+    result = played(find_scenario(name), io_flusher=False, version=(6, 1))
+    end = result.values
+    assert end["vda_dirty"] + end["nbd0_dirty"] + end["nbd0_writeback"] >= 64
+    share = 32 * end["vda_written"] // (end["vda_written"] + end["nbd0_written"])
+    assert 0 < end["vda_dirty"] <= share
+    assert end["vda_writeback"] == 0
+    flusher = waiting(result, "kworker/u:flush-vda")
+    assert (flusher.rests, flusher.waits_for) == (True, "something to write")
+    held = [task for task in result.waiting if task.waits_for.startswith("less dirty memory")]
+    assert {task.program.split("-")[0] for task in held} >= {"writer", name.split("-")[2]}
 
 
 def test_the_kernels_own_target_never_carries_the_state() -> None:

@@ -66,7 +66,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     _check_modelled(scenario)
     linux = Linux(version, scale.unit_bytes)
     # of a small instance all memory is soon being written, which a killer would take for the end
-    linux.kills = scale == FULL
+    linux.kills = linux.in_full = scale == FULL
     threads = scenario.daemon.thread
     linux.realtime = bool(scenario.hardening.realtime) or any(thread.realtime for thread in threads)
     linux.oom_score_adj = scenario.hardening.oom_score_adj or 0

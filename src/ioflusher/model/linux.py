@@ -45,6 +45,8 @@ class Linux:
         groups: memory control groups by their names.
         realtime: whether any task is a real-time task, which may use what lies below the min watermark.
         kills: whether there is an OOM killer.
+        in_full: whether it is of full size; a small one leaves out what each device has written, which would
+            make a state of its own of every order of steps.
         daemon_memory: what daemons hold. oom_score_adj: of the daemon.
     """
 
@@ -58,6 +60,7 @@ class Linux:
     groups: "dict[str, MemoryGroup]" = field(default_factory=dict)
     realtime: bool = False
     kills: bool = False
+    in_full: bool = False
     daemon_memory: Variable | None = None
     oom_score_adj: int = 0
     _variables: list[Variable] = field(default_factory=list)

@@ -23,6 +23,10 @@ PREALLOCATED_BYTES = 8 << 20
 INIT_BW = 100 << 20
 # bdi_set_max_ratio(), fs/fuse/inode.c: percent of the limits that a device with a strict limit may have
 MAX_RATIO = 1
+# what mkfs has written to each device before anything else, as BdiWritten of a guest says
+WRITTEN_BEFORE = 160 << 10
+# units that a device writes in a run at most
+MOST_WRITTEN = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class BackingDevice:
     Attributes:
         device: where they are written.
         dirty, writeback: units (WB_RECLAIMABLE, WB_WRITEBACK).
+        written: units that it has written so far (wb->completions), which its share of the limits comes from;
+            None where each device has the same share.
         strictlimit: BDI_CAP_STRICTLIMIT, as FUSE has it: its own share of the limit counts, always.
         temporary: what is written back is copied, as FUSE had it before 6.16: it is no NR_WRITEBACK.
         sync_wanted: somebody waits until all is written.
@@ -56,6 +62,7 @@ class BackingDevice:
     device: BlockDriver
     dirty: Variable
     writeback: Variable
+    written: Variable | None
     sync_wanted: Variable
     pool: BioPool
     strictlimit: bool
@@ -162,6 +169,7 @@ def make_backing_device(
         device,
         linux.variable(f"{name}_dirty", 0, units, what=f"dirty memory of {name}", unit="memory"),
         linux.variable(f"{name}_writeback", 0, units, what=f"memory being written to {name}", unit="memory"),
+        _completions(linux, name) if linux.in_full else None,
         linux.variable(f"{name}_sync", 0, 1, what=f"somebody syncs {name}"),
         pool,
         strictlimit,
@@ -172,10 +180,16 @@ def make_backing_device(
     device.completions["write"] = {
         backing.writeback: backing.writeback - 1,
         zone.clean: zone.clean + 1,
+        **({} if backing.written is None else {backing.written: backing.written + 1}),
         **bio_put(pool),
     }
     linux.domain.backing.append(backing)
     return backing
+
+
+def _completions(linux: Linux, name: str) -> Variable:
+    before = linux.units(WRITTEN_BEFORE)
+    return linux.variable(f"{name}_written", before, before + MOST_WRITTEN, what=f"written to {name} so far")
 
 
 def _delayed_blocks(linux: Linux, name: str) -> DelayedBlocks:
@@ -196,9 +210,8 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
     for ever.
 
     With PF_LOCAL_THROTTLE the task goes on while its own backing device is below its share of the free-run
-    ceiling, unless that has a strict limit. The share of a device follows what it has written of late
-    (wb_calc_thresh()); here each device has the same. Before 5.8 the same bit was PF_LESS_THROTTLE, which
-    gives a quarter more of the limits of all, as a real-time task has it.
+    ceiling, unless that has a strict limit. Before 5.8 the same bit was PF_LESS_THROTTLE, which gives a
+    quarter more of the limits of all, as a real-time task has it.
     """
     domain = linux.domain
     thresh, bg_thresh = domain.limits(linux)
@@ -207,8 +220,8 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
     if realtime or less:  # domain_dirty_limits()
         thresh, bg_thresh = thresh + thresh // 4 + thresh // 32, bg_thresh + bg_thresh // 4 + thresh // 32
     freerun = (thresh + bg_thresh) // 2
-    share = _share(domain, backing, freerun)
     dirty = domain.dirty
+    share = _share(linux, backing, freerun, left=(thresh - dirty) * freerun // thresh)
     with code.call("balance_dirty_pages_ratelimited_flags", "balance_dirty_pages"), code.choice() as ways:
         free = dirty <= freerun
         if backing.strictlimit:
@@ -223,9 +236,21 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
             code.wait(free | (dirty < thresh) | backing.unwritten.is_(0), "less dirty memory in the machine")
 
 
-def _share(domain: DirtyDomain, backing: BackingDevice, limit: Expression) -> Expression:
-    """__wb_calc_thresh(): the part of a limit that is one device's; less than a unit with a strict limit."""
-    return limit * MAX_RATIO // 100 if backing.strictlimit else maximum(1, limit // len(domain.backing))
+def _share(linux: Linux, backing: BackingDevice, limit: Expression, *, left: Expression) -> Expression:
+    """The part of a limit that is one device's: __wb_calc_thresh(), mm/page-writeback.c.
+
+    It is the device's part of all that was written (fprop_fraction_percpu()), and since 6.14 at least an
+    eighth of what is left of the limit (`left`); with a strict limit it is less than a unit. What was written
+    counts half after 3 s, of all devices alike; that is not here.
+    """
+    if backing.strictlimit:
+        return limit * MAX_RATIO // 100
+    every = linux.domain.backing
+    written = [each.written for each in every if each.written is not None]
+    if backing.written is None:
+        return maximum(1, limit // len(every))
+    share = limit * backing.written // total(written)
+    return maximum(share, left // 8) if holds("wb_thresh_floor", linux.version) else share
 
 
 def _pause(linux: Linux, dirty: Expression, freerun: Expression, limit: Expression) -> Expression:
@@ -271,7 +296,8 @@ def add_flusher(linux: Linux, backing: BackingDevice) -> None:
     domain = linux.domain
     code = Code(flags=PF_WQ_WORKER)
     _, bg_thresh = domain.limits(linux)
-    over = (domain.reclaimable > bg_thresh) | (backing.dirty > _share(domain, backing, bg_thresh))
+    dirty = domain.reclaimable
+    over = (dirty > bg_thresh) | (backing.dirty > _share(linux, backing, bg_thresh, left=bg_thresh - dirty))
     asked = over | (backing.sync_wanted > 0)
     chunk = linux.variable(
         f"{backing.device.name}_chunk",
