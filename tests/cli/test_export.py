@@ -67,6 +67,14 @@ def test_an_address_that_is_taken() -> None:
     assert "--listen names another address" in ended.stderr
 
 
+def test_an_address_that_is_not_this_machines() -> None:
+    """Another export has nothing to do with it."""
+    ended = call("export", "--no-trace", "--listen", "192.0.2.1:0")
+    assert ended.status == 2
+    assert "cannot listen at 192.0.2.1:0: Cannot assign requested address" in ended.stderr
+    assert "hint" not in ended.stderr
+
+
 @pytest.mark.parametrize("words", [["--listen", "9847"], ["--listen", "host:port"], ["--listen", ":70000"]])
 def test_an_address_that_is_none(words: list[str]) -> None:
     """Is said, with an example."""

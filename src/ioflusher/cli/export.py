@@ -1,5 +1,6 @@
 """`ioflusher export`: what daemons in the I/O path wait for, as metrics for Prometheus."""
 
+import errno
 import sys
 import time
 from contextlib import suppress
@@ -143,6 +144,8 @@ def _serve(collector: "MetricsCollector", host: str, port: int) -> None:
         raise IoflusherError(
             f"cannot listen at {host}:{port}: {error.strerror}",
             errno=error.errno,
-            hint="another export may run here; --listen names another address",
+            hint="another export may run here; --listen names another address"
+            if error.errno == errno.EADDRINUSE
+            else None,
         ) from error
     remark(f"serving http://{host}:{server.server_port}/metrics")

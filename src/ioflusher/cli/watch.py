@@ -167,16 +167,27 @@ def _print_json(looks: "Iterable[WatchRecord]") -> bool:
 
 @contextmanager
 def _screen(console: "Console") -> "Iterator[Callable[[RenderableType], None]]":
-    """What shows a screen: in place on a terminal, else one after the other."""
-    if not console.is_terminal:
+    """What shows a screen: in place on a terminal, where the last one stays, else one after the other."""
+    if not sys.stdout.isatty():
         # both, or rich takes the size of a dumb terminal
         console.width, console.height = 200, 50
         yield console.print
         return
     from rich.live import Live
 
-    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        yield lambda shown: live.update(shown, refresh=True)
+    last: RenderableType | None = None
+    try:
+        with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+
+            def show(shown: "RenderableType") -> None:
+                nonlocal last
+                last = shown
+                live.update(shown, refresh=True)
+
+            yield show
+    finally:
+        if last is not None:  # what was in place is gone, and an alarm with its stack is worth keeping
+            console.print(last)
 
 
 @watch.command("replay")
