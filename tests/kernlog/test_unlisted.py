@@ -356,6 +356,7 @@ BEHIND_A_LOCK = log("kswapd0", LOCKED_PAGE + KSWAPD)
 NO_MEMORY = {
     "who sleeps until others have freed memory": log("a", f"{ISOLATED} {DEFINED['FAULT']}{CALL}"),
     "the tester's count": b"[   89.960570] MemAlloc-Info: stalling=466 dying=1 exiting=0, victim=0\n",
+    "a kill that did not help": b"Killed process 300 (c.out) total-vm:4168kB, anon-rss:88kB, file-rss:4kB\n",
     "the kernel's own warning": b"[  889.1] a.out: shrink_inactive_list() stalls for 10032ms, mode:0x2420\n",
 }
 
@@ -556,3 +557,41 @@ def test_a_frame_in_doubt_that_spins_is_left_over() -> None:
     assert episode.sentence.startswith("it waits for zfs to get on")
     (episode,) = diagnose_log(text).episodes
     assert episode.sentence == "it runs"
+
+
+# a full memory cgroup's reclaim waits for pages that are being written
+CHARGED = (
+    f"{SLEEP} io_schedule folio_wait_bit_common folio_wait_writeback shrink_folio_list shrink_lruvec"
+    " shrink_node do_try_to_free_pages try_to_free_mem_cgroup_pages try_charge_memcg charge_memcg"
+    " __mem_cgroup_charge "
+)
+
+
+@pytest.mark.parametrize(
+    ("asks", "thing"),
+    [("ext4_mark_inode_dirty ext4_create", "transaction"), ("ntfs3_insert ntfs3_mkdir", "held")],
+)
+def test_the_flusher_may_need_what_an_allocation_has_while_it_waits_for_pages_to_be_written(
+    asks: str, thing: str
+) -> None:
+    """Nothing else writes them; not where the log shows who does, or a fault of the device."""
+    stack = ("app", f"{CHARGED}{asks} vfs_create{CALL}")
+    (episode,) = cycles(stack)
+    assert [edge[:3] for edge in edges(episode)] == [("app", "writeback", "the"), ("the", thing, "app")]
+    assert "the stack of the flusher" in str(episode.missing)
+    flusher = f"{SLEEP} io_schedule blk_mq_get_tag frob_writepages writeback_sb_inodes wb_workfn"
+    assert not cycles(stack, ("kworker/u8:1", flusher + WORKER))
+    assert not diagnose_log(b"Buffer I/O error on device sda1, logical block 0\n" + log(*stack)).recursion
+    assert not cycles(("app", f"{CHARGED}{DEFINED['FAULT']}{CALL}"))
+
+
+def test_a_throttled_writer_that_writes_back_itself() -> None:
+    """Before Linux 2.6.37 it did, with its own inode's lock in hand."""
+    inside = "iput sync_sb_inodes writeback_inodes balance_dirty_pages"
+    writes = f"{SLEEP} __down frob_put_inode {inside} generic_file_aio_write_nolock frob_file_write vfs_write"
+    (episode,) = cycles(("cp", writes))
+    assert edges(episode) == [("cp", "inode-lock", "cp", "possible")]
+    assert episode.missing == "whether it is the same inode"
+    assert episode.remedies[-1].startswith("from Linux 2.6.37 on")
+    for other in (writes.replace("__down ", ""), writes.replace(" balance_dirty_pages", "")):
+        assert not cycles(("cp", other))

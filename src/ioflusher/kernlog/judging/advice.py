@@ -57,6 +57,11 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
         older = version is None or version < _ONE_SHRINKER_LOCK_WENT
         newer = "from Linux 6.7 on nobody waits for running shrinkers with a global lock"
         return (_ORDER, newer) if Thing.SHRINKERS in things and older else (_ORDER,)
+    if any(member.body.writes_back for member in members):
+        return (
+            _ORDER,
+            "from Linux 2.6.37 on a throttled writer sleeps, and only the flusher writes pages back",
+        )
     if not any(_allocates(member) for member in members):
         return (_ORDER, "do not write to /proc/sys/vm/drop_caches meanwhile")
     part = next((member.asker.part for member in members if member.asker.part), None) or "the subsystem"

@@ -100,6 +100,9 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         yield End(Thing.VICTIM, None, _PROBABLE, "memory of the OOM killer's choice", missing)
     if body.reclaim is None and body.wait in HELD_WAITS and facts.is_victim(case.report):
         yield End(Thing.HELD, OF_A_VICTIM, _POSSIBLE, what)
+    if body.writes_back and body.wait is Wait.LOCK:
+        for scope in (None, case.report.comm):
+            yield End(Thing.INODE_LOCK, scope, _POSSIBLE, f"{what}, perhaps an inode's")
     yield from _held(case, what)
     if body.reclaim is not None and body.wait is Wait.WORK:
         for name in families(body.inner):

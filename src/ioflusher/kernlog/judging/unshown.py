@@ -49,8 +49,9 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
     for case in reclaimers:
         if _waits_for_somebody(case, cases) and not facts.trouble:
             yield _holder_in_reclaim(case, OF_A_HOLDER)
-    short = facts.stalling or any(_gets_no_memory(case, facts) for case in reclaimers)
+    short = facts.stalling or bool(facts.victims) or any(_gets_no_memory(case, facts) for case in reclaimers)
     runs = reclaimers and all(case.body.wait is Wait.RUNNING for case in reclaimers)
+    writes = any(_writes_back(case) for case in cases)
     thawed = any(step.does(Verb.COMPLETES, Thing.THAW) for case in cases for step in case.body.steps)
     for case in cases:
         behind = case.body.reclaim is Reclaim.KSWAPD and case.body.wait is Wait.LOCK
@@ -59,6 +60,8 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
         locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
         if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
             yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
+        if not writes and (given := _keeps_from_writing(case, facts)):
+            yield _flusher(case, given)
         if not thawed and _keeps_from_thawing(case):
             yield _thawer(case)
         held = case.body.reclaim is None and case.body.wait in HELD_WAITS
@@ -120,6 +123,36 @@ def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]
     names = families(case.body.inner)
     given = (End(Thing.HELD, name, Confidence.PROBABLE, "it has what is waited for") for name in names)
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
+
+
+def _writes_back(case: Case) -> bool:
+    """Whether it is the flusher, or ends a file system's I/O."""
+    if case.body.reclaim is not None and not case.body.outer:
+        return False
+    ends = (Thing.WRITEBACK, Thing.FS_IO)
+    done = any(step.does(Verb.COMPLETES, thing) for step in case.body.outer for thing in ends)
+    return done or any(step.role is Role.WRITEBACK for step in case.body.outer)
+
+
+def _keeps_from_writing(case: Case, facts: Facts) -> tuple[End, ...]:
+    """What an allocation has in hand of a file system, while its reclaim waits for a page to be written."""
+    body = case.body
+    waits = any(end.thing is Thing.WRITEBACK for end in needs(case, facts))
+    if body.reclaim is not Reclaim.DIRECT or not waits or facts.trouble:
+        return ()
+    files = {family(s.part) for s in body.outer if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT)}
+    kinds = (Thing.HELD, Thing.TRANSACTION)
+    return tuple(end for end in gifts(case, facts) if end.thing in kinds and end.scope in files - {None})
+
+
+def _flusher(case: Case, given: Ends) -> tuple[Case, Ends, Ends]:
+    """The thread that writes pages back, for want of what an allocation has in hand."""
+    missing = "the stack of the flusher"
+    wanted = tuple(
+        End(end.thing, end.scope, Confidence.POSSIBLE, f"something of {end.scope}", missing) for end in given
+    )
+    writes = End(Thing.WRITEBACK, None, Confidence.PROBABLE, "it writes pages back")
+    return _task(f"the flusher, which {_NOT_SHOWN}", case, Reclaim.FORCED), wanted, (writes,)
 
 
 def _keeps_from_thawing(case: Case) -> bool:

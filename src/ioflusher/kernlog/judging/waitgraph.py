@@ -114,7 +114,7 @@ def allocates(case: Case) -> bool:
     Without one that does, a cycle is a deadlock of another kind.
     """
     body = case.body
-    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE)
+    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE) or body.writes_back
 
 
 # -- a task that waits for itself

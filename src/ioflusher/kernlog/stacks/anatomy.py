@@ -113,6 +113,12 @@ class Anatomy:
     supposed: bool = False
 
     @property
+    def writes_back(self) -> bool:
+        """Whether a throttled writer writes pages back itself and waits there (before Linux 2.6.37)."""
+        throttles = any(step.role is Role.DIRTY_THROTTLE for step in self.steps)
+        return self.reclaim is None and throttles and self.wait is not Wait.DIRTY_THROTTLE
+
+    @property
     def entry(self) -> tuple[Step, ...]:
         """The steps of the allocation and of the way into reclaim; none outside reclaim."""
         return self.steps[len(self.inner) : len(self.steps) - len(self.outer)]
