@@ -484,7 +484,11 @@ class _Peer:
 
 
 def _set_tcp(sock: socket.socket) -> None:
-    """No delay of answers; and a client whose machine is gone is found out in two minutes."""
+    """No delay of answers; and an idle client whose machine is gone is found out in two minutes.
+
+    Not by TCP_USER_TIMEOUT, which would do it for a busy one too: it ends connections of clients that live
+    and read nothing for so long.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE.items():
