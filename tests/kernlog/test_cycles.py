@@ -252,6 +252,18 @@ def test_how_sure_it_is_that_kswapd_does_not_get_on(waits: str, known: str, miss
     assert [edge.missing for edge in first.edges if edge.thing == "reclaim"] == [missing]
 
 
+@pytest.mark.parametrize(("log_wait", "known"), [("gfs2_log_flush ", ["probable"]), ("", [])])
+def test_io_that_a_log_waits_for_may_not_end_by_itself(log_wait: str, known: list[str]) -> None:
+    """kswapd that waits for I/O gets on; where it is a journal's, who is inside a transaction keeps it."""
+    io = f"{SLEEP} io_schedule __wait_on_bit out_of_line_wait_on_bit "
+    kswapd = io + log_wait + "gfs2_evict_inode evict super_cache_scan do_shrink_slab" + KSWAPD
+    sleeps = SLEEP + " congestion_wait shrink_inactive_list shrink_node try_to_free_pages"
+    inside = sleeps + " __alloc_pages_slowpath kmalloc gfs2_trans_add_meta gfs2_mkdir"
+    found = cycles(("kswapd0", kswapd), ("mkdir", inside))
+    reclaim = [edge for episode in found[:1] for edge in edges(episode) if edge[1] == "reclaim"]
+    assert [edge[3] for edge in reclaim] == known
+
+
 def test_a_stack_without_a_name_is_no_daemons_where_no_such_file_system_is() -> None:
     """It may be the daemon of the FUSE file system that reclaim is in; there has to be one."""
     (episode,) = diagnose_log(log("", DEFINED["XFS_WRITE"] + FAULT)[40:]).episodes

@@ -190,7 +190,7 @@ def _in_reclaim(case: Case) -> Iterator[End]:
         yield End(Thing.RECLAIM, OF_A_HOLDER, _PROBABLE, "its reclaim waits, as that of others would")
     if held or answer or kernels:
         how = "it reclaims, and waits itself"
-        sure = held or answer or log or body.wait in HELD_WAITS
+        sure = log or body.wait in HELD_WAITS
         missing = "for how long it waits for that lock" if body.wait is Wait.LOCK and not held else None
         yield End(Thing.RECLAIM, None, _PROBABLE if sure else _POSSIBLE, how, missing)
 
