@@ -105,6 +105,19 @@ def test_nothing_is_taken_from_others(address: Address) -> None:
         assert content(other, SIZE - 512, 512) == b"\xaa" * 512
 
 
+def test_one_back_end_by_two_names(image: Path) -> None:
+    """Who has it by the other name keeps it from shrinking, and comes later to the new size."""
+    with FileBackend(image) as disk, Server(disk, export="a", resize=True) as server:
+        server.add_export("b", disk)
+        server.start()
+        address = server.listen_tcp()
+        with Client(address) as client:
+            with Client(address.with_export("b")), pytest.raises(RequestError, match="EPERM"):
+                client.resize(SIZE // 2)
+            client.resize(2 * SIZE)
+        assert describe(address.with_export("b")).size == 2 * SIZE
+
+
 def test_off_by_default(image: Path) -> None:
     """Without the server's consent there is no flag and the request is refused; nor where there is no way."""
     with FileBackend(image) as disk, Server(disk) as server:

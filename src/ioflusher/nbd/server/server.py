@@ -390,12 +390,14 @@ class Server:
             OSError: others are there and would lose what they know of, or the back end cannot.
         """
         with self._lock:  # nobody enters meanwhile
-            export = self._exports[name]
-            alone = not any(other.export == name for other in self._peers if other is not peer)
-            if size < self._backends[name].size and not alone:
+            backend = self._backends[name]
+            names = [each for each, served in self._backends.items() if served is backend]
+            alone = not any(other.export in names for other in self._peers if other is not peer)
+            if size < backend.size and not alone:
                 raise OSError(errno.EPERM, "others use the export, which would be smaller")
-            self._backends[name].resize(size)
-            self._exports = {**self._exports, name: replace(export, size=size)}
+            backend.resize(size)
+            changed = {each: replace(self._exports[each], size=size) for each in names}
+            self._exports = {**self._exports, **changed}
         event(_log, logging.INFO, "export resized", export=name, size=size)
 
     def _forget(self, peer: "_Peer") -> None:
