@@ -595,3 +595,26 @@ def test_a_throttled_writer_that_writes_back_itself() -> None:
     assert episode.remedies[-1].startswith("from Linux 2.6.37 on")
     for other in (writes.replace("__down ", ""), writes.replace(" balance_dirty_pages", "")):
         assert not cycles(("cp", other))
+
+
+CUT_RECLAIM = "zfs_zinactive zfs_inactive zpl_evict_inode evict prune_icache_sb super_cache_scan shrink_slab"
+LOOKS_UP = "dmu_zfetch dbuf_read dnode_hold zfs_zget zfs_lookup zpl_lookup lookup_real"
+
+
+def test_a_reclaimer_whose_asker_is_cut_and_a_task_of_that_file_system_which_waits_for_a_lock() -> None:
+    """The file system may have asked; /proc leaves a lock's own functions out, so that is a guess, too."""
+    asks = log("rsync", CUT_RECLAIM)
+    found = [one for one in diagnose_log(log("find", LOOKS_UP) + asks).episodes if one.recursion]
+    assert [edges(one)[0] for one in found] == [
+        ("find", "held", "rsync", "possible"),
+        ("rsync", "held", "find", "probable"),
+    ]
+    assert str(found[0].missing).startswith(
+        "the part of its stack that shows who asked for memory; whether find"
+    )
+    # alone, in another file system, for I/O, and where the stack shows that a page fault asked
+    assert not diagnose_log(asks).recursion
+    for other in ("xfs_iread xfs_lookup", f"io_schedule {LOOKS_UP}"):
+        assert not diagnose_log(log("find", other) + asks).recursion
+    whole = log("rsync", f"{CUT_RECLAIM} {SLAB.replace('shrink_slab', '')} {DEFINED['FAULT']}{CALL}")
+    assert not diagnose_log(log("find", LOOKS_UP) + whole).recursion

@@ -15,6 +15,7 @@ from ioflusher.kernlog.judging.needs import (
     OF_A_VICTIM,
     OF_RESERVES,
     SILENT,
+    ends_in_files,
     stuck,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
@@ -52,6 +53,7 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
         *_nfs_server(case),
         *_perhaps(case, facts),
         *_inside(case),
+        *_asked_for_by(case),
     )
     return tuple({end.key: end for end in reversed(found)}.values())[::-1]
 
@@ -211,6 +213,17 @@ def _inside(case: Case) -> Iterator[End]:
         yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
 
 
+def _asked_for_by(case: Case) -> Iterator[End]:
+    """Where a stack is cut before it shows who asked: perhaps the file system that reclaim is in."""
+    body = case.body
+    if body.reclaim is not Reclaim.DIRECT or body.outer or body.wait not in HELD_BY_SOMEBODY:
+        return
+    missing = "the part of its stack that shows who asked for memory"
+    for name in families(tuple(s for s in body.inner if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT))):
+        why = f"{name} may have asked for that memory in the middle of its own work"
+        yield End(Thing.HELD, name, _POSSIBLE, why, missing, Meets.OTHERS)
+
+
 def _isolated(case: Case, facts: Facts) -> Iterator[End]:
     """Pages that a reclaimer took off the lists, where it waits for others to put theirs back.
 
@@ -248,7 +261,7 @@ def _in_the_middle(case: Case) -> Iterator[End]:
             for name in families(body.outer):
                 why = f"it asked for memory on a way through {name}, and may have a lock of it"
                 yield End(Thing.HELD, name, _POSSIBLE, why, None, Meets.OTHERS)
-    elif body.reclaim is None and (body.wait in _IN_HAND or _takes_mmap_lock(case)):
+    elif body.reclaim is None and (body.wait in _IN_HAND or _takes_mmap_lock(case) or ends_in_files(body)):
         inside = tuple(dropwhile(lambda step: step.role in _FAULTS, body.steps))
         for name in at_work_in(inside):
             why = f"it is in the middle of {name}'s work, and may hold what is waited for"

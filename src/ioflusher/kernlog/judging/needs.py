@@ -6,7 +6,7 @@ from dataclasses import replace
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
-from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
@@ -195,6 +195,9 @@ def _held(case: Case, what: str) -> Iterator[End]:
     if body.reclaim is None:
         for name in at_work_in(body.steps) if body.wait in (Wait.LOCK, Wait.SUBSYSTEM) else ():
             yield End(Thing.HELD, name, _PROBABLE, what)
+        if ends_in_files(body):
+            for name in at_work_in(body.steps):
+                yield End(Thing.HELD, name, _POSSIBLE, f"{what}, perhaps for a lock of {name}")
         return
     speaking = next((step for step in body.inner if step.role not in SILENT), None)
     own_code = speaking is not None and speaking.role is Role.BLOCK
@@ -209,6 +212,11 @@ def _held(case: Case, what: str) -> Iterator[End]:
     if body.wait is Wait.WORK:
         missing = "whether that work, or what it waits for, waits for a new thread"
         yield End(Thing.THREAD, None, _POSSIBLE, what + ", which may need a new thread", missing)
+
+
+def ends_in_files(body: Anatomy) -> bool:
+    """Whether a stack ends in a file system's own function, as /proc shows who waits for a lock there."""
+    return body.wait is Wait.FS and body.steps[0].role is Role.FILE_SYSTEM
 
 
 def _carries(case: Case) -> bool:

@@ -324,7 +324,7 @@ class Reader:
             yield from self._flush_names()
         if (cut := self._drafts.get(line.caller)) and cut.frames and cut.lockdep is None:
             cut.snipped |= len(text) < 40 and _SNIPPED.search(text) is not None
-            if text.startswith(_FENCE):
+            if text.lstrip().startswith(_FENCE):
                 yield from self._end(line.caller)
                 return
         kernel = _KERNEL.search(text) if "ainted" in text or "Linux version" in text else None
