@@ -310,6 +310,30 @@ def test_a_daemon_that_was_started_again_is_known(
     assert watcher._devices == {}
 
 
+def test_a_reserve_that_the_machine_does_not_bear(guard: Callable[..., tuple[Guard, list[str]]]) -> None:
+    """Holding it would be what the guard is against; nothing of it is taken."""
+    with pytest.raises(RescueError) as raised:
+        guard(replace(REPORT, reserve=151 << 20))
+    assert str(raised.value) == "151 MiB in reserve are more than half of the 300 MiB that are available"
+    guard(replace(REPORT, reserve=1 << 20))
+
+
+def test_a_device_that_may_lose_and_nobody_serves(
+    guard: Callable[..., tuple[Guard, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is mistyped would be found in the freeze."""
+    watcher, said = guard(replace(REPORT, allow_loss=("nbd0", "nbd7")))
+    monkeypatch.setattr(watcher, "look", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        watcher.run()
+    assert said[-1] == "--allow-loss: nobody serves /dev/nbd7 yet"
+
+
+def interrupt(*_: object) -> float:
+    """Instead of a look: the end."""
+    raise KeyboardInterrupt
+
+
 def test_it_keeps_nothing_on_what_it_watches(guard: Callable[..., tuple[Guard, list[str]]]) -> None:
     """Its history may not; its own program is warned of."""
     settings = GuardSettings(history="/mnt/x")

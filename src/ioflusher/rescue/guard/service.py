@@ -22,6 +22,7 @@ from ioflusher.errors import IoflusherError
 from ioflusher.kernel.pressure import PressureTriggers
 from ioflusher.machine.collect.kept import KeptTree
 from ioflusher.machine.collect.system import read_memory
+from ioflusher.machine.snapshot import Memory
 from ioflusher.rescue.actions.action import Loss
 from ioflusher.rescue.actions.reserve import Reserve
 from ioflusher.rescue.errors import RescueError
@@ -124,7 +125,7 @@ class Guard:
         root: of the machine.
 
     Raises:
-        RescueError: what it keeps would lie on what it watches, or cannot be kept.
+        RescueError: what it keeps would lie on what it watches, or cannot be kept; a reserve too large.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Guard:
         self._history: deque[str] = deque(maxlen=HISTORY)
         self._looks: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # when, and what woke it up
         self._files = KeptTree(root)
-        read_memory(self._files)
+        _check_reserve(settings.reserve, read_memory(self._files))
         self._keeping = keeping or Keeping(settings.history)
         self._pressure = PressureTriggers(TRIGGERS, root)
         self._reserve = Reserve(settings.reserve)
@@ -163,6 +164,8 @@ class Guard:
             f"{self._settings.reserve >> 20} MiB in reserve, {watched} pressure, "
             f"kept in {', '.join(self._keeping.places) or 'no place'}"
         )
+        if unknown := [f"/dev/{name}" for name in self._settings.allow_loss if name not in self._devices]:
+            self._say(f"--allow-loss: nobody serves {', '.join(unknown)} yet")
         woken: tuple[str, ...] = ()
         while True:
             oldest_s = self.look(woken)
@@ -352,6 +355,16 @@ class Guard:
         now = time.monotonic()
         device.quiet_until = now + (self._settings.stalled_s if outcome.recovered else AGAIN_S)
         self._scouted_at = now  # the next one finds what became of the daemons
+
+
+def _check_reserve(size: int, memory: Memory) -> None:
+    """RescueError where holding so much would itself bring the machine into need."""
+    if memory.available_kib is not None and size > (memory.available_kib << 10) // 2:
+        raise RescueError(
+            f"{size >> 20} MiB in reserve are more than half of the "
+            f"{memory.available_kib >> 10} MiB that are available",
+            hint="40 MiB ended most freezes of the lab that took some",
+        )
 
 
 def _thread_lines(freeze: DeviceFreeze) -> list[str]:
