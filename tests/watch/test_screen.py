@@ -23,12 +23,17 @@ HEADING = Heading("ioflusher-watch", 1, "host", "6.12", "2026-11-30T00:00:00Z")
 
 
 def shown(
-    now: MachineSample, *, stack: str | None = None, width: int = 200, heading: Heading = HEADING
+    now: MachineSample,
+    *,
+    stack: str | None = None,
+    width: int = 200,
+    heading: Heading = HEADING,
+    height: int | None = None,
 ) -> str:
     """The screen as text, wide enough."""
     told = [(now.time, ToldAlarm(each, each.what, each.advice, stack)) for each in judge(None, now)]
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
-    console.print(screen(heading, WatchRecord(now), told))
+    console.print(screen(heading, WatchRecord(now), told, height=height))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -127,6 +132,22 @@ def test_the_title_is_one_line(hostname: str, release: str, begins: str) -> None
         assert narrow[0].rstrip().endswith(f"counted by the kernel{told}")
         assert wide[0].split("  ")[2] in narrow[0]
         assert narrow[1].startswith("memory free")
+
+
+@pytest.mark.parametrize("number", [2, 10])
+def test_an_alarm_is_seen_beside_many_daemons(number: int) -> None:
+    """On a console of 24 lines it stands before them where they would push it out."""
+    held = thread(wait=SelfWait.DIRTY_THROTTLING, wait_s=7.4, dirty_pauses=9)
+    now = sample(held, oldest_s=8.0)
+    others = tuple(replace(now.daemons[0], pid=100 + each, threads=(thread(),)) for each in range(number - 1))
+    now = replace(now, daemons=(*now.daemons, *others))
+    lines = shown(now, width=80, height=24).splitlines()
+    place = {what: next(n for n, line in enumerate(lines) if what in line) for what in ("STALL", "no I/O")}
+    assert place["STALL"] + 2 < 24
+    assert (place["STALL"] < place["no I/O"]) is (number == 10)
+    anywhere = shown(now, width=80).splitlines()
+    assert sorted(anywhere) == sorted(lines)
+    assert "STALL" not in "".join(anywhere[: 6 + 2 * number])
 
 
 def test_several_devices() -> None:

@@ -137,7 +137,8 @@ def _show(heading: "Heading", looks: "Iterable[WatchRecord]", *, as_json: bool) 
             told = _newest(told, record)
             from ioflusher.report.watch_screen import screen
 
-            show(screen(heading, record, told))
+            height = console.height if sys.stdout.isatty() else None
+            show(screen(heading, record, told, height=height))
     return alarmed
 
 

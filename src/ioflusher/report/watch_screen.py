@@ -22,21 +22,36 @@ from ioflusher.watch.summary import DaemonSummary, summary
 UNKNOWN = "?"
 BAR = 16
 STACK_LINES = 12  # of a stalled thread's
+TOP_LINES = 6  # title and memory
+ALARM_LINES = 8  # of a terminal that alarms have at least
 # an old request, before it is an alarm
 SLOW_S = 1.0
 
 
-def screen(heading: Heading, record: WatchRecord, told: Sequence[tuple[float, ToldAlarm]]) -> RenderableType:
-    """Everything. `told` are the alarms so far, each with when it was raised, the newest last."""
+def screen(
+    heading: Heading,
+    record: WatchRecord,
+    told: Sequence[tuple[float, ToldAlarm]],
+    *,
+    height: int | None = None,
+) -> RenderableType:
+    """Everything, alarms last, or where daemons would leave them no room before these.
+
+    Args:
+        heading, record: the machine, and one look at it.
+        told: the alarms so far, each with when it was raised, the newest last.
+        height: lines of a terminal; None for any number.
+    """
     sample = record.sample
-    parts: list[RenderableType] = [_title(heading, sample), _memory(sample), Text()]
-    if sample.daemons:
-        parts += _daemons(sample)
-    else:
-        parts.append(Text("no daemon in the I/O path was found on this machine", style="dim"))
-    parts += [Text(printable(note), style="yellow") for note in sample.notes]
-    parts += [Text(), *_alarms(told)]
-    return Group(*parts)
+    daemons = (
+        _daemons(sample)
+        if sample.daemons
+        else [Text("no daemon in the I/O path was found on this machine", style="dim")]
+    )
+    daemons += [Text(printable(note), style="yellow") for note in sample.notes]
+    crowded = height is not None and bool(told) and TOP_LINES + len(daemons) + ALARM_LINES > height
+    below = (_alarms(told), daemons) if crowded else (daemons, _alarms(told))
+    return Group(_title(heading, sample), _memory(sample), Text(), *below[0], Text(), *below[1])
 
 
 def _title(heading: Heading, sample: MachineSample) -> Table:
