@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,8 @@ from ioflusher.model.explore import (
     Verdict,
     explore,
 )
+from ioflusher.model.explore.halves import replay
+from ioflusher.model.run import RunOutcome, follow
 from ioflusher.model.transitions import Program, Step, TransitionSystem, Variable, number
 from tests.model import oracle
 from tests.model.small_systems import dining, systems, writers
@@ -285,3 +288,41 @@ def test_wide_numbers_do_not_overflow() -> None:
     )
     assert found.verdict is Verdict.NO_FREEZE
     assert found.states == 66  # 0 to 64,000 by thousands, and the rest
+
+
+@quick
+@given(systems())
+def test_the_engine_of_runs_goes_the_way_to_a_freeze(system: TransitionSystem) -> None:
+    """Step by step, into the same state, with all reductions; it is stuck there if that is a deadlock."""
+    found = explore(system)
+    replay(found)
+    if found.freeze is None or found.freeze.kind is not FreezeKind.DEADLOCK:
+        return
+    way = found.freeze.way
+    end = follow(system, [(taken.task, taken.step) for taken in way])
+    assert (end.outcome, end.steps) == (RunOutcome.FROZEN, len(way))
+
+
+def test_a_way_that_cannot_be_gone_is_an_error() -> None:
+    """A step that is left out: what needs it cannot be taken, and the error has its number and its task."""
+    found = explore(dining(3, ordered=False))
+    assert found.freeze is not None
+    way = [(taken.task, taken.step) for taken in found.freeze.way]
+    with pytest.raises(ModelError, match=f"step {len(way) + 1} of the way, .* cannot be taken there"):
+        follow(found.system, [*way, way[-1]])
+    shorter = replace(found, freeze=replace(found.freeze, way=found.freeze.way[:-1]))
+    with pytest.raises(ModelError, match="a run of the way to the freeze is out of time"):
+        replay(shorter)
+    elsewhere = replace(found.freeze.way[-1], values=tuple(each + 1 for each in found.freeze.way[-1].values))
+    wrong = replace(found.freeze, way=(*found.freeze.way[:-1], elsewhere))
+    with pytest.raises(ModelError, match="ends in another state"):
+        replay(replace(found, freeze=wrong))
+
+
+def test_a_way_to_the_end_is_done() -> None:
+    """One step, after which the only task that works rests."""
+    one = Variable("one", 0, 1)
+    step = Step(0, 1, changes=((one, number(1)),))
+    system = TransitionSystem("one step", (one,), (Program("worker", 1, 0, (step,), frozenset((1,)), True),))
+    assert follow(system, [(0, step)]).outcome is RunOutcome.DONE
+    assert follow(system, []).outcome is RunOutcome.OUT_OF_TIME

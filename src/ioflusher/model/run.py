@@ -176,6 +176,22 @@ def run(
     return _Run(system, seed, jitter, sample_ns, on_step).play(int(stalled_s * 1e9), int(limit_s * 1e9))
 
 
+def follow(system: TransitionSystem, way: Iterable[tuple[int, Step]]) -> RunResult:
+    """Take the steps of a way as a run takes its own, without time or chance: what a counterexample comes to.
+
+    Args:
+        system: what to play.
+        way: the number of a task and its step, in order; a time-out may be taken at once.
+
+    Returns:
+        Done, frozen where nobody can take a step, and out of time where somebody still can.
+
+    Raises:
+        ModelError: a step that cannot be taken where the way has it.
+    """
+    return _Run(system, 0, 0, 0, None).follow(way)
+
+
 class _Run:
     def __init__(
         self,
@@ -294,6 +310,46 @@ class _Run:
                 decided = option
             else:  # what it decided upon is gone: it decides again
                 ready.append(due_task)
+
+    def follow(self, way: Iterable[tuple[int, Step]]) -> RunResult:
+        """Each step in its turn, then who can still go on."""
+        taken = 0
+        for task, step in way:
+            option = self._takable(task).get(step)
+            if option is None:
+                name = self.system.programs[task].name
+                raise ModelError(
+                    f"step {taken + 1} of the way, {name}'s {step.label!r}, cannot be taken there"
+                )
+            if option.act is not None:
+                option.act(self.values)
+            self.at[task] = option.to
+            taken += 1
+            if option.begins:
+                self._begin(option.begins)
+            if option.completes:
+                self._complete(option.completes)
+        waits = {
+            task: self.points[task][point].reads
+            for task, point in enumerate(self.at)
+            if not self._takable(task)
+        }
+        working = (task for task, program in enumerate(self.system.programs) if program.works)
+        if all(self.points[task][self.at[task]].rests for task in working):
+            return self._result(RunOutcome.DONE, taken, waits)
+        stuck = len(waits) == len(self.at)
+        return self._result(RunOutcome.FROZEN if stuck else RunOutcome.OUT_OF_TIME, taken, waits)
+
+    def _takable(self, task: int) -> dict[Step, _Option]:
+        """The steps that a task can take now, time-outs among them."""
+        point = self.points[task][self.at[task]]
+        able = point.able(self.values)
+        now = (option for option in point.options if able >> option.number & 1)
+        late = (option for option, _ in point.timeouts)
+        return {option.step: option for option in (*now, *late) if self._holds(option.step.when)}
+
+    def _holds(self, when: Expression | None) -> bool:
+        return when is None or bool(self._function(self._text(when))(self.values))
 
     def _begin(self, device: str) -> None:
         if not self.flying.get(device, 0):

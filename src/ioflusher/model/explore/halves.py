@@ -4,7 +4,17 @@ from dataclasses import dataclass
 
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.build import build
-from ioflusher.model.explore import Bounds, Exploration, Reductions, Verdict, Watcher, explore
+from ioflusher.model.explore import (
+    Bounds,
+    Exploration,
+    FreezeKind,
+    ModelError,
+    Reductions,
+    Verdict,
+    Watcher,
+    explore,
+)
+from ioflusher.model.run import RunOutcome, follow
 from ioflusher.model.scale import Scale
 from ioflusher.model.whole import WholeRuns, whole_runs
 from ioflusher.scenario.records import Scenario
@@ -55,12 +65,32 @@ def explore_half(
     threads: int = 1,
     watch: Watcher | None = None,
 ) -> ExploredHalf:
-    """Explore a half, and play it at full size.
+    """Explore a half, and play it at full size; the way to a freeze is gone once more by the engine of runs.
 
     Raises:
         IoflusherError: the model has not what the scenario is about.
+        ModelError: the engine of runs cannot go that way, or ends elsewhere.
     """
     system = build(scenario, io_flusher=io_flusher, version=version, scale=scale)
     found = explore(system, bounds, reductions=reductions, threads=threads, watch=watch)
+    replay(found)
     whole = build(scenario, io_flusher=io_flusher, version=version)
     return ExploredHalf(io_flusher, scale, found, whole_runs(scenario, whole))
+
+
+def replay(found: Exploration) -> None:
+    """Go the way to a freeze, step by step, as `ioflusher model run` takes steps: another judge of it.
+
+    Raises:
+        ModelError: a step cannot be taken, or what comes of all of them is not that freeze.
+    """
+    freeze = found.freeze
+    if freeze is None:
+        return
+    way = (*freeze.way, *freeze.round)
+    end = follow(found.system, ((taken.task, taken.step) for taken in way))
+    if way and tuple(end.values.values()) != way[-1].values:
+        raise ModelError(f"{found.system.name}: a run of the way to the freeze ends in another state")
+    stuck = freeze.kind is FreezeKind.DEADLOCK
+    if end.outcome is not (RunOutcome.FROZEN if stuck else RunOutcome.OUT_OF_TIME):
+        raise ModelError(f"{found.system.name}: a run of the way to the freeze is {end.outcome.value}")
