@@ -36,9 +36,9 @@ def promtool(*words: str | Path, stdin: str = "") -> str:
     return done.stdout + done.stderr
 
 
-def metrics() -> str:
-    """Every metric that there is, as Prometheus' text."""
-    held = thread(reclaim=(KERNEL,), reclaim_s=0.5)
+def metrics(**changes: Any) -> str:
+    """Every metric that there is, as Prometheus' text; `changes` of the daemon's thread."""
+    held = thread(**{"reclaim": (KERNEL,), "reclaim_s": 0.5, **changes})
     now = sample(held, oldest_s=3.0)
     collector = MetricsCollector()
     collector.take(replace(now, daemons=(replace(now.daemons[0], locked_kib=8, swapped_kib=4),)))
@@ -100,6 +100,39 @@ def test_the_dashboard(tmp_path: Path) -> None:
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
     assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
+
+
+def panels_without_data(tmp_path: Path, text: str) -> set[str]:
+    """Titles of the dashboard's panels of which a query has no answer, on a machine with such metrics.
+
+    Each query is an alert that fires where it has one.
+    """
+    dashboard = json.loads((PLACE / "dashboard.json").read_text())
+    asked = [(panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel["targets"]]
+    names = [line.rpartition(" ")[0] for line in text.splitlines() if line[0] != "#"]
+    names += [f'{name}{{host="a"}}' for name in FOREIGN]
+    series = [{"series": name, "values": "0+1x240"} for name in names]
+    rules, case = tmp_path / "rules.yml", tmp_path / "case.yml"
+    alerts = []
+    for number, (_, query) in enumerate(asked):
+        query = query.replace("$__rate_interval", "1m").replace("$instance", ".*")
+        alerts.append({"alert": f"answered{number}", "expr": f"count({query}) > 0"})
+    fires = [{"eval_time": "60m", "alertname": a["alert"], "exp_alerts": [{}]} for a in alerts]
+    rules.write_text(json.dumps({"groups": [{"name": "x", "rules": alerts}]}))
+    test = {"interval": "15s", "input_series": series, "alert_rule_test": fires}
+    case.write_text(json.dumps({"rule_files": [str(rules)], "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", case], capture_output=True, text=True, timeout=60)
+    silent = [int(number) for number in re.findall(r"alertname: answered(\d+)", done.stdout + done.stderr)]
+    assert bool(silent) == bool(done.returncode), done.stdout + done.stderr
+    return {asked[number][0] for number in silent}
+
+
+@pytest.mark.needs("promtool")
+def test_every_panel_has_data(tmp_path: Path) -> None:
+    """Where the kernel counts; where /proc is sampled, all but what nobody knows then."""
+    assert panels_without_data(tmp_path, metrics(dirty_paused_s=0.25)) == set()
+    sampled = metrics(reclaim_s=None, dirty_pauses=None, dirty_paused_s=None)
+    assert panels_without_data(tmp_path, sampled) == {"Share of time in reclaim and throttling"}
 
 
 def test_grafana_knows_all_that_the_dashboard_says() -> None:
