@@ -618,3 +618,19 @@ def test_a_reclaimer_whose_asker_is_cut_and_a_task_of_that_file_system_which_wai
         assert not diagnose_log(log("find", other) + asks).recursion
     whole = log("rsync", f"{CUT_RECLAIM} {SLAB.replace('shrink_slab', '')} {DEFINED['FAULT']}{CALL}")
     assert not diagnose_log(log("find", LOOKS_UP) + whole).recursion
+
+
+def test_kswapd_may_wait_for_what_a_stalled_allocation_has_while_it_has_pages_isolated() -> None:
+    """The kernel says that allocations do not end; kswapd is not shown, else it would tell itself."""
+    stalls = NO_MEMORY["the tester's count"]
+    flushes = (
+        f"{ISOLATED} kmalloc xfs_map_blocks xfs_vm_writepages do_writepages wb_writeback wb_workfn{WORKER}"
+    )
+    found = [one for one in diagnose_log(stalls + log("flusher", flushes)).episodes if one.recursion]
+    assert [edges(one)[0] for one in found] == [("flusher", "reclaim", "kswapd,", "probable")]
+    assert {edge[:3] for edge in edges(found[0])[1:]} == {("kswapd,", "held", "flusher")}
+    assert str(found[0].missing).startswith("the stack of kswapd")
+    kswapd = log("kswapd0", f"{SLEEP} kswapd_try_to_sleep kswapd kthread")
+    fault = log("app", f"{ISOLATED} {DEFINED['FAULT']}{CALL}")
+    for other in (log("flusher", flushes), stalls + kswapd + log("flusher", flushes), stalls + fault):
+        assert not diagnose_log(other).recursion

@@ -2,11 +2,12 @@
 
 Whoever waits long for a new kernel thread waits for kthreadd, which does nothing but make threads: it
 waits for memory then, as others that reclaim do. Who waits long for isolated pages waits for kswapd, if that
-has not gone to sleep: it waits in a file system then, perhaps for a lock that others are seen to wait for.
-Who waits in reclaim for a task of a file system, where the log shows none, may wait for one that asks for
-memory in turn; so may kswapd, where an allocation is seen that gets no memory. Where the OOM killer's choice
-waits for a lock while others only reclaim, who has it may be one of those. And a file system that reclaim
-waits in until it is thawed cannot be: whoever is to thaw it waits for s_umount.
+has not gone to sleep: it waits in a file system then, perhaps for a lock that others are seen to wait for,
+or that the task has itself. Who waits in reclaim for a task of a file system, where the log shows none, may
+wait for one that asks for memory in turn; so may kswapd, where an allocation is seen that gets no memory.
+The flusher may wait for what an allocation has while its reclaim waits for pages to be written. Where the
+OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those. And a file
+system that reclaim waits in until it is thawed cannot be: whoever is to thaw it waits for s_umount.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,13 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
     writes = any(_writes_back(case) for case in cases)
     thawed = any(step.does(Verb.COMPLETES, Thing.THAW) for case in cases for step in case.body.steps)
     for case in cases:
+        if (
+            facts.stalling
+            and not facts.trouble
+            and Thing.KSWAPD not in facts.threads
+            and _is_in_the_way(case)
+        ):
+            yield _kswapd(case, facts)
         behind = case.body.reclaim is Reclaim.KSWAPD and case.body.wait is Wait.LOCK
         if behind and short and not facts.trouble and _waits_for_somebody(case, cases):
             yield _holder_in_reclaim(case, None)
@@ -113,6 +121,26 @@ def _like(case: Case, gives: Thing, reclaim: Reclaim, facts: Facts) -> tuple[Cas
     sure = (replace(end, known=Confidence.PROBABLE, missing=None) for end in gifts(thread, facts))
     given = (end for end in sure if end.thing in (gives, Thing.RECLAIM))
     return _task(f"{name}, which {_NOT_SHOWN}", case, reclaim), tuple(wanted), tuple(given)
+
+
+def _is_in_the_way(case: Case) -> bool:
+    """Whether it waits for isolated pages in the middle of a file system."""
+    files = {family(s.part) for s in case.body.outer if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT)}
+    return waits_for_isolated(case.body) and bool(files & set(at_work_in(case.body.outer)))
+
+
+def _kswapd(case: Case, facts: Facts) -> tuple[Case, Ends, Ends]:
+    """kswapd, which has pages isolated and may wait for what the case has in hand of a file system."""
+    missing = "the stack of kswapd"
+    names = at_work_in(case.body.outer)
+    kinds = (Thing.HELD, Thing.TRANSACTION)
+    wanted = (
+        End(end.thing, end.scope, Confidence.POSSIBLE, f"something of {end.scope}", missing)
+        for end in gifts(case, facts)
+        if end.thing in kinds and end.scope in names
+    )
+    given = End(Thing.RECLAIM, None, Confidence.PROBABLE, "it has isolated pages, and puts them back")
+    return _task(f"kswapd, which {_NOT_SHOWN}", case, Reclaim.KSWAPD), tuple(wanted), (given,)
 
 
 def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]:
