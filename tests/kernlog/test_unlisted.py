@@ -634,3 +634,21 @@ def test_kswapd_may_wait_for_what_a_stalled_allocation_has_while_it_has_pages_is
     fault = log("app", f"{ISOLATED} {DEFINED['FAULT']}{CALL}")
     for other in (log("flusher", flushes), stalls + kswapd + log("flusher", flushes), stalls + fault):
         assert not diagnose_log(other).recursion
+
+
+def test_a_part_of_a_stack_that_begins_in_the_middle_of_reclaim() -> None:
+    """What it waits for is cut: kswapd, which reclaims as it does, waits for the file system that asked."""
+    kswapd = log(
+        "kswapd0", f"{SLEEP} mutex_lock zfs_zinactive zpl_evict_inode evict super_cache_scan" + KSWAPD
+    )
+    part = b"...\n\n" + frames(f"{SLAB} __get_free_pages __vmalloc_area_node")
+    asks = b" ? kv_alloc.clone.9+0x3d/0x41 [spl]\n"
+    kernel, cut = (one for one in diagnose_log(kswapd + part + asks).episodes if one.recursion)
+    assert [edge[1] for edge in edges(kernel)] == ["held", "reclaim"]
+    assert edges(cut)[0][1::2] == ("reclaim", "possible")
+    assert str(cut.missing).startswith("the inner part of its stack")
+    # where nothing tells who asked, where kswapd waits for nobody, and where it is a whole stack
+    assert not diagnose_log(kswapd + part).recursion
+    assert not diagnose_log(part + asks).recursion
+    head = b"app             D  0   200      1 0x00000000\nCall Trace:\n"
+    assert not diagnose_log(kswapd + head + part[5:] + asks).recursion

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
+from ioflusher.kernlog.records import Source
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
@@ -94,6 +95,9 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         if body.reclaim is Reclaim.DIRECT and not facts.exhausted:
             missing = "whether the pages that are waited for are on the device that it serves"
             yield End(Thing.IO, None, _POSSIBLE, "pages to be written", missing)
+    if facts.kswapd_waits and _lost_what_it_waits_for(case):
+        missing = "the inner part of its stack"
+        yield End(Thing.RECLAIM, None, _POSSIBLE, "what its reclaim waits for, as kswapd's does", missing)
     throttled = body.wait is Wait.RECLAIM_THROTTLE or stuck(case, facts)
     if body.reclaim is Reclaim.DIRECT and throttled and facts.victims:
         missing = "whether the OOM killer waits for that task"
@@ -118,6 +122,13 @@ def stuck(case: Case, facts: Facts) -> bool:
     alone = facts.kswapd_waits and case.body.wait is Wait.RUNNING and not case.ran
     gets_nowhere = alone or facts.stalls(case.report)
     return case.runs and case.body.reclaim is Reclaim.DIRECT and gets_nowhere
+
+
+def _lost_what_it_waits_for(case: Case) -> bool:
+    """Whether a part of a stack, of which nothing says that it ran, begins where reclaim calls others."""
+    report = case.report
+    calls = any(step.role in (Role.SHRINKER, Role.PAGE_OUT) for step in case.body.steps[:1])
+    return calls and report.source is Source.BARE and report.state is None and report.comm is None
 
 
 def _makes_a_worker(case: Case) -> bool:

@@ -6,6 +6,7 @@ Nothing here judges; `waits` explains one stack and `diagnose` a whole log, both
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 
 from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
@@ -181,7 +182,7 @@ def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
         frames: innermost first.
         comm: the task's name, None where it is not known; tells what a stack that was cut has lost.
     """
-    counted = tuple(frame for frame in frames if frame.reliable) or frames
+    counted = _counted(frames)
     steps = tuple(Step(frame, role_of(frame.function)) for frame in counted)
     if _is_turned(steps):
         steps = steps[::-1]
@@ -200,6 +201,20 @@ def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
     # the frame itself is the innermost that tells of reclaim, and what it waits for may be its own
     inner = steps[: entry + 1] if supposed else steps[:entry]
     return Anatomy(steps, reclaim, inner, steps[begin + 1 :], _wait_of(steps), supposed)
+
+
+def _counted(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Without the frames in doubt, unless there are no others; an allocator's count where a stack is cut."""
+    sure = tuple(frame for frame in frames if frame.reliable)
+    if not sure or not _allocates(sure[-1]):
+        return sure or frames
+    last = max(i for i, frame in enumerate(frames) if frame.reliable)
+    return sure + tuple(takewhile(_allocates, frames[last + 1 :]))
+
+
+def _allocates(frame: Frame) -> bool:
+    row = role_of(frame.function)
+    return row is not None and row.role is Role.ALLOCATION
 
 
 def _is_turned(steps: tuple[Step, ...]) -> bool:
