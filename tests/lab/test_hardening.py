@@ -180,7 +180,7 @@ def test_a_stage_is_hardened_once_the_daemon_serves(
 
     groups = Groups(daemon=Path("/group"))
     monkeypatch.setattr(stage, "load_stack", lambda kind: FakeStack)
-    monkeypatch.setattr(stage, "become_observer", lambda: None)
+    monkeypatch.setattr(stage, "become_observer", lambda: steps.append("real time"))
     monkeypatch.setattr(stage, "apply_settings", lambda kernel: steps.append(kernel))
 
     def make_groups(_: object, reserve: int, __: object) -> Groups:
@@ -199,6 +199,7 @@ def test_a_stage_is_hardened_once_the_daemon_serves(
     assert steps == [
         scenario.kernel,
         KernelTable(sysctl={"vm.min_free_kbytes": "4711"}),
+        "real time",
         ("groups", 4096),
         ("start", at_start, Path("/group")),
         (scenario.hardening, (7,), (7,)),
@@ -257,3 +258,19 @@ def test_the_state_on_one_thread_of_many_does_not_help(lab: Lab) -> None:
     words = "; ".join(half.hardening)
     for part in ("the state put on 1 of", "locked, ", "oom_score_adj -1000 for"):
         assert part in words
+
+
+@pytest.mark.vm
+def test_the_dirty_limit_in_force_is_the_one_that_the_scenario_has() -> None:
+    """vm.dirty_bytes in pages, and not the more that a real-time task puts in force (hard_dirty_limit())."""
+    script = """
+        mkdir /sys/kernel/tracing/instances/limits && cd /sys/kernel/tracing/instances/limits || exit
+        echo 1 > events/writeback/global_dirty_state/enable
+        dd if=/dev/zero of=/mnt/file bs=64k count=32
+        grep -o ' limit=[0-9]*' trace | sort -u
+    """
+    argv = [sys.executable, "-m", "ioflusher", "lab", "shell", "ext4-on-nbd-throttled", "--with"]
+    shell = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=300, check=True)
+    scenario = parse_scenario(builtin_scenarios()["ext4-on-nbd-throttled"])
+    pages = int(scenario.kernel.sysctl["vm.dirty_bytes"]) // 4096
+    assert shell.stdout.split() == [f"limit={pages}"]

@@ -54,7 +54,7 @@ def play(order: PlayHalf, port: ReportPort) -> None:
 
 
 def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
-    """Become the observer, apply the settings, start the daemon and put its device to use.
+    """Apply the settings, become the observer, start the daemon and put its device to use.
 
     Raises:
         SetupFailed, OSError: which say the step.
@@ -65,10 +65,12 @@ def build_stage(order: PlayHalf, port: ReportPort) -> "Stage":
     # where only some threads are to carry the state, they get it once they are there
     at_start = msgspec.structs.replace(order, io_flusher=order.io_flusher and hardening.state == "all")
     stack = load_stack(scenario.device.kind)(at_start, processes)
-    become_observer()
+    # by an ordinary task: vm.dirty_bytes that a real-time one writes puts a limit in force that is a quarter
+    # and more above it, and comes down slowly (writeback_set_ratelimit(), mm/page-writeback.c)
     apply_settings(scenario.kernel)
     if hardening.min_free_kbytes is not None:
         apply_settings(KernelTable(sysctl={"vm.min_free_kbytes": str(hardening.min_free_kbytes)}))
+    become_observer()
     groups = make_groups(scenario.cgroup, hardening.reserve, processes)
     port.say(SettingUp(step="starting the daemon"))
     processes.group = groups.daemon
