@@ -15,6 +15,8 @@ from tests.needs import need
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.diagnosis import Episode
 from ioflusher.kernlog.fleet import Options, diagnose_file
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.records import Source
 
 LOG = Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt"
 
@@ -144,6 +146,20 @@ def test_pykdump_prints_stacks_too() -> None:
     )
     assert diagnosis.recursion
     assert diagnosis.episodes[0].chain[-1].frame.function == "system_call_fastpath"
+
+
+@pytest.mark.parametrize(
+    ("line", "comm"),
+    [
+        ("# cat /proc/$(pidof nbd-server)/stack", "nbd-server"),
+        ("me@box:~$ sudo cat /proc/`pgrep -x -o nbd-server`/task/*/stack", "nbd-server"),
+        ("# cat /proc/$(pgrep -f a-program-with-a-long-name)/stack", "a-program-with-"),
+    ],
+)
+def test_a_shells_line_names_the_program(line: str, comm: str) -> None:
+    """Whose number was asked for, as its stack was shown; a task's name has 15 characters."""
+    (report,) = task_reports(f"{line}\n[<0>] io_schedule+0x1/0x2\n[<0>] swap_writepage+0x1/0x2\n".encode())
+    assert (report.comm, report.source) == (comm, Source.PROC)
 
 
 @pytest.mark.parametrize("offset", ["", "+42", "+0x2a"])

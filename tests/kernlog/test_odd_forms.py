@@ -64,6 +64,12 @@ FORMS: dict[str, Callable[[], str]] = {
         ['PID: 1026   TASK: ffff88  CPU: 5   COMMAND: "msgr-worker-1"']
         + [f" #{depth} [...] {name} at ..." for depth, name in enumerate(NAMES)]
     ),
+    "crash, only who it is": lambda: "\n".join(
+        ['PID: 1026   COMMAND: "msgr-worker-1"', *(f" #{depth} {name}" for depth, name in enumerate(NAMES))]
+    ),
+    "debuggers' words above what /proc shows": lambda: "\n".join(
+        ["PID: 1026 COMM: msgr-worker-1", *(f"[<0>] {frame}" for frame in CERTAIN)]
+    ),
     "a number and a name above what /proc shows": lambda: "\n".join(
         ['[1026]   "msgr-worker-1"', *(f"[<0>] {frame}" for frame in CERTAIN)]
     ),
@@ -75,6 +81,9 @@ FORMS: dict[str, Callable[[], str]] = {
     ),
     "hard blanks": lambda: whole([]).replace(" ", "\N{NO-BREAK SPACE}"),
     "quoted-printable": lambda: quopri.encodestring(whole([]).encode(), quotetabs=True).decode(),
+    "quoted-printable, lines broken for their length alone": lambda: quopri.encodestring(
+        "".join(f"[ 1626.609198]{line:>62}\n" for line in (HEAD, *(line.strip() for line in LINES))).encode()
+    ).decode(),
     "quoted-printable, every point": lambda: whole([]).replace(".", "=2E").replace("[", "=5B"),
     "lines that a mail broke": lambda: "\n".join(
         piece for line in (HEAD, *LINES) for piece in textwrap.wrap(f"[ 1626.609198] {line}", 48) or [""]

@@ -8,19 +8,21 @@ from ioflusher.kernlog.records import Source
 
 
 @pytest.mark.parametrize(
-    ("text", "comm"),
+    ("text", "comm", "tid"),
     [
-        ("tcmu-runner call Trace:", "tcmu-runner"),
-        ("  1) the iscsid thread's stack trace:", "iscsid"),
-        ("Backtrace of the 'rclone' daemon:", "rclone"),
-        ("stack of msgr-worker-1:", "msgr-worker-1"),
+        ("tcmu-runner call Trace:", "tcmu-runner", None),
+        ("  1) the iscsid thread's stack trace:", "iscsid", None),
+        ("Backtrace of the 'rclone' daemon:", "rclone", None),
+        ("stack of msgr-worker-1:", "msgr-worker-1", None),
+        ("tcmu-runner(812) stack:", "tcmu-runner", 812),
+        ("Stack of iscsid (pid 77) is:", "iscsid", 77),
     ],
 )
-def test_a_daemon_named_as_the_stacks_own_is_taken(text: str, comm: str) -> None:
-    """The one whose stack it is, in the ways people write it."""
+def test_a_daemon_named_as_the_stacks_own_is_taken(text: str, comm: str, tid: int | None) -> None:
+    """The one whose stack it is, in the ways people write it, perhaps with its number."""
     head = told_head(text)
     assert head is not None
-    assert head.comm == comm
+    assert (head.comm, head.tid) == (comm, tid)
 
 
 @pytest.mark.parametrize(

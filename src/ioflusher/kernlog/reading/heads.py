@@ -81,7 +81,7 @@ _LOCKUP = LazyPattern(
     r"soft lockup - CPU#\d+ stuck for [^\[]{0,40}\[(?P<comm>[^\[\]]{1,64}):(?P<tid>\d{1,10})\]"
 )
 _CRASH = LazyPattern(
-    r'\bPID:\s*(?P<tid>\d+)\s+TASK:\s*\S+\s+CPU:\s*\d+\s+COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
+    r'\bPID:\s*(?P<tid>\d+)\s+(?:TASK:\s*\S+\s+)?(?:CPU:\s*\d+\s+)?COMMAND:\s*(?:[\'"](?P<comm>[^"]*)[\'"])?'
 )
 # where a mail program broke the line before the name
 _QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
@@ -90,9 +90,15 @@ _DRGN = LazyPattern(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
 _NUMBERED = LazyPattern(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
 _PROC = LazyPattern(
     r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
-    r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)(?:[ ,:(]+(?P<comm>(?!\w?[pt]?g?id:)[^)]{1,32}?)\)?:?)?$"
+    r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)"
+    r"(?:[ ,:(]+(?:(?:COMM|comm|NAME|[Nn]ame)[:=] *)?(?P<comm>(?!\w?[pt]?g?id:)[^)]{1,32}?)\)?:?)?$"
 )
 
+
+# a shell's line: cat /proc/$(pidof NAME)/stack
+_PROC_OF = LazyPattern(
+    r"/proc/(?:\$\(|`)(?:pidof|pgrep)(?: -\S+)* (?P<comm>[^-\s)`]\S{0,62}?)(?:\)|`)/(?:task/\*/)?stack\b"
+)
 
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
@@ -160,6 +166,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
+    if "/stack" in text and (found := _PROC_OF.search(text)):
+        return Head(Source.PROC, found["comm"][:_COMM_WIDTH])
     # "(NOTLB)" stands at the end in Linux 2.6
     if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.search(text)):
         return _old_head(found)

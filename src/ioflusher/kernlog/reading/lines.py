@@ -127,7 +127,8 @@ def clean(raw: bytes) -> str:
     return text.translate(_CONTROLS)
 
 
-# RFC 2045: a line of quoted-printable has 76 characters at most, and "=" at its end is no part of the text
+# RFC 2045: a line of quoted-printable has 76 characters at most, and "=" at its end is no part of the text. A
+# line that was broken for its length alone has as many, or one less.
 _MAIL_LINE = 76
 _MAIL_BYTE = re.compile(rb"=[0-9A-F]{2}")
 _LOG_LINE = re.compile(rb"\s*(?:<\d|\[ *\d+\.\d|\w{3} +\d{1,2} \d\d:|\d{4}-\d\d-\d\d)")
@@ -137,7 +138,7 @@ def breaks_softly(raw: bytes) -> bool:
     """Whether a mail's coding broke a line here, so that the next line may go on in it."""
     data = raw.removesuffix(b"\r")
     ends = data.endswith(b"=") and not data.endswith(b"=0A=") and len(data) <= _MAIL_LINE
-    return ends and _MAIL_BYTE.search(data) is not None
+    return ends and (len(data) >= _MAIL_LINE - 1 or _MAIL_BYTE.search(data) is not None)
 
 
 def goes_on(raw: bytes) -> bool:

@@ -11,13 +11,14 @@ from ioflusher.kernlog.records import Source
 from ioflusher.kernlog.stacks.askers import daemon_named, known_daemons
 
 _STACK = r"(?:call |back|stack )?trace|stack"
+_NUMBER = r"(?: ?\((?:pid |PID )?(?P<tid>\d{1,8})\))?"
 _BEFORE = LazyPattern(
-    rf"(?i)^\s*(?:\d+[.)] )?(?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?(?:'s)?"
+    rf"(?i)^\s*(?:\d+[.)] )?(?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?{_NUMBER}(?:'s)?"
     rf"(?: (?:\w+ )?(?:task|thread|process|daemon))?(?:'s)? (?:kernel )?(?:{_STACK})\s*:\s*$",
 )
 _BEHIND = LazyPattern(
-    rf"(?i)\b(?:{_STACK}) (?:of|from|for) (?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?"
-    r"(?: (?:\w+ )?(?:task|thread|process|daemon))?\s*:\s*$",
+    rf"(?i)\b(?:{_STACK}) (?:of|from|for) (?:the )?[\"'`]?(?P<comm>[\w.-]{{2,15}})[\"'`]?{_NUMBER}"
+    r"(?: (?:\w+ )?(?:task|thread|process|daemon))?(?: is| was)?\s*:\s*$",
 )
 # patterns with a star fit words that are no task's name, such as functions
 _WHOLE_NAMES = frozenset(daemon.name for daemon in known_daemons() if "*" not in daemon.name)
@@ -32,4 +33,4 @@ def told_head(text: str) -> Head | None:
         return None
     comm = found["comm"]
     named = comm in _WHOLE_NAMES or ("-" in comm and daemon_named(comm) is not None)
-    return Head(Source.BARE, comm) if named else None
+    return Head(Source.BARE, comm, None, int(found["tid"]) if found["tid"] else None) if named else None
