@@ -276,4 +276,9 @@ kmem_cache_alloc(GFP_KERNEL)
 """
     (event,) = diagnose_log(data).events
     assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 3)
+    alone = (
+        b"CPU0             CPU1\ntry_to_free_pages()\n shrink_node()     nbd_send_cmd()\n  shrink_slab()\n"
+    )
+    (event,) = diagnose_log(alone + b"   do_shrink_slab()   sk_page_frag_refill()\n").events
+    assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 2)
     assert diagnose_log(b"shrink_slab() calls super_cache_scan() and prune_icache_sb()\n").events == ()

@@ -335,11 +335,7 @@ class Reader:
             yield event
         if self._odd is None and not self._reports and "+0x" in text and _NAMED.search(text):
             self._odd = _unread(line, raw)
-        if not self._reports and len(self._told) < _TOLD:
-            for word in _WORD.compiled().findall(text) if "_" in text else ():
-                row = role_of(word)
-                if row is not None and row.role in _RECLAIM:
-                    self._told.setdefault(word, _unread(line, raw))
+        self._tell(line, raw)
         self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
         self._labelled = (text[-1] in ":]tP" or ".c:" in text) and _LABELS_NEXT.search(text) is not None
         if line.seconds is not None and (plain := stamped(raw.data)):
@@ -397,7 +393,17 @@ class Reader:
                     yield from self._end(names[0][1].caller)
             else:
                 for _, line, raw in stack:
+                    self._tell(line, raw)
                     yield from self._take_text(line, raw)
+
+    def _tell(self, line: Line, raw: RawLine) -> None:
+        """Remember what a line that shows no frame names of reclaim."""
+        if self._reports or len(self._told) >= _TOLD or "_" not in line.text:
+            return
+        for word in _WORD.compiled().findall(line.text):
+            row = role_of(word)
+            if row is not None and row.role in _RECLAIM:
+                self._told.setdefault(word, _unread(line, raw))
 
     def _take_frame(self, frame: Frame, text: str, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
