@@ -3,9 +3,11 @@
 import pytest
 
 from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.reading.lockdep import lock_names
 from ioflusher.kernlog.records import LockdepReport, TaskReport
+from ioflusher.report.diagnosis_html import render_html
 from ioflusher.report.diagnosis_text import render_diagnosis
 
 TITLE = "WARNING: possible circular locking dependency detected\n6.1.0 #1 Not tainted\n"
@@ -112,6 +114,20 @@ def test_its_stacks_are_read_and_counted() -> None:
     text = "\n".join(render_diagnosis(diagnosis))
     assert "4 stacks read" in text
     assert "sb_internal#2 -> &xfs_nondir_ilock_class -> fs_reclaim" in text
+
+
+def test_its_stacks_stand_beside_one_another() -> None:
+    """Not one inside the other: each is indented from its own beginning, in text and page."""
+    diagnosis = diagnose_log(WHOLE.encode())
+    (episode,) = diagnosis.episodes
+    outermost = ["do_syscall_64", "entry_SYSCALL_64_after_hwframe", "ret_from_fork", "ret_from_fork"]
+    assert [stack[-1].frame.function for stack in episode.stacks] == outermost
+    lines = list(render_diagnosis(diagnosis))
+    begins = [number for number, line in enumerate(lines) if line.endswith(", from the outside in:")]
+    assert [lines[number].split(",")[0] for number in begins] == [f"   stack {n}" for n in (1, 2, 3, 4)]
+    assert all(line[23] != " " for line in (lines[number + 1] for number in begins))
+    page = render_html((LogResult("a.log", diagnosis),))
+    assert page.count('<table class="stack">') == len(outermost) + 1
 
 
 @pytest.mark.parametrize(

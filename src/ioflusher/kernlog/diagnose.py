@@ -36,6 +36,7 @@ from ioflusher.kernlog.stacks.waits import explain_stack, mark
 
 MAX_GROUPS = 4096
 MAX_TASKS = 16
+MAX_LOCKDEP_FRAMES = 64
 # what an edge to a lock's owner, whom the kernel names, is about
 OWNED_LOCK = "owned-lock"
 
@@ -88,7 +89,7 @@ class Diagnoser:
             case DeviceServer():
                 self._facts.servers.append(record)
             case LockdepReport():
-                self._reports += record.stacks
+                self._reports += len(record.begins)
                 if len(self._lockdep) < MAX_GROUPS:
                     self._lockdep.setdefault((record.title, record.locks), record)
 
@@ -172,6 +173,7 @@ class Diagnoser:
             device=device_of(case),
             daemon=case.report.comm if daemon else None,
             chain=mark(case.report.frames),
+            begins=(0,),
             cycle=tuple(edge.waiter.name for edge in (*finding.edges, *finding.edges[:1])),
             edges=_links(finding),
             waits=waits,
@@ -182,6 +184,7 @@ class Diagnoser:
         )
 
     def _lockdep_episode(self, report: LockdepReport) -> Episode:
+        frames = report.frames[:MAX_LOCKDEP_FRAMES]
         chain = " -> ".join(report.locks) or "locks whose names are lost"
         if report.reclaim:
             why = (
@@ -202,7 +205,8 @@ class Diagnoser:
             needs=None,
             device=None,
             daemon=None,
-            chain=mark(report.frames[:64]),
+            chain=mark(frames),
+            begins=tuple(dict.fromkeys(begin for begin in report.begins if begin < len(frames))),
             cycle=tuple(report.locks) if report.reclaim else (),
             edges=(),
             waits=(),

@@ -1,6 +1,7 @@
 """The result of a diagnosis: episodes, and what else a log tells."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ioflusher.kernlog.judging.findings import Confidence, Kind
 from ioflusher.kernlog.records import EventKind, task_name
@@ -71,7 +72,8 @@ class Episode:
         needs: who or what must act for the wait to end, None where the stack does not tell.
         device: the device or file system, None where the log does not name one.
         daemon: the program that others wait for, None for none.
-        chain: the first task's stack with roles, innermost first.
+        chain: the first task's stack with roles, innermost first; in a lockdep report several.
+        begins: where in `chain` each stack begins.
         cycle: the tasks that wait one for the next, closed: the first one is also the last; the names of the
             locks in a lockdep report; empty outside a recursion.
         edges: the cycle's edges, the first task's own first.
@@ -94,6 +96,7 @@ class Episode:
     device: str | None
     daemon: str | None
     chain: tuple[MarkedFrame, ...]
+    begins: tuple[int, ...]
     cycle: tuple[str, ...]
     edges: tuple[Link, ...]
     waits: tuple[str, ...]
@@ -101,6 +104,11 @@ class Episode:
     kernel: str | None
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
+
+    @property
+    def stacks(self) -> tuple[tuple[MarkedFrame, ...], ...]:
+        """The stacks of `chain`, each innermost first."""
+        return tuple(self.chain[begin:end] for begin, end in pairwise((*self.begins, len(self.chain))))
 
 
 @dataclass(frozen=True, slots=True)

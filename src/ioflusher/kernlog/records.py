@@ -146,9 +146,9 @@ class LockdepReport:
         locks: the names of the locks in the report, fs_reclaim among them where reclaim takes part; those of
             a cycle in the order in which they are taken, each while the one before it is held.
         frames: every frame of the report, innermost first within each stack.
+        begins: where in `frames` each stack begins.
         kernel: the version that the log named last, None for none so far.
         line, offset: where it begins, as in `TaskReport`.
-        stacks: how many stacks `frames` are.
     """
 
     title: str
@@ -156,10 +156,10 @@ class LockdepReport:
     tid: int | None
     locks: tuple[str, ...]
     frames: tuple[Frame, ...]
+    begins: tuple[int, ...]
     kernel: str | None
     line: int | None
     offset: int
-    stacks: int = 0
 
     @property
     def reclaim(self) -> bool:

@@ -104,11 +104,14 @@ def _episode(name: str, episode: Episode) -> Iterator[str]:
         if value:
             yield f'<dt>{title}</dt><dd class="{title.split()[0]}">{_safe(value)}</dd>'
     yield f"</dl><details{' open' if episode.recursion else ''}>"
-    yield '<summary>the stack, from the outside in</summary><table class="stack">'
-    steps = list(outside_in(episode.chain))
-    for number, (depth, label, step) in enumerate(steps, 1):
-        yield _step(depth, label, step, last=number == len(steps))
-    yield "</table></details><details><summary>all of it, innermost first</summary>"
+    yield "<summary>the stack, from the outside in</summary>"
+    for stack in episode.stacks:
+        yield '<table class="stack">'
+        steps = list(outside_in(stack))
+        for number, (depth, label, step) in enumerate(steps, 1):
+            yield _step(depth, label, step, last=number == len(steps))
+        yield "</table>"
+    yield "</details><details><summary>all of it, innermost first</summary>"
     yield '<table class="stack">'
     yield from (_row(step) for step in episode.chain)
     yield "</table></details></section>"

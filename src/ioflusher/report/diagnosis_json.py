@@ -78,6 +78,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
             }
             for step in episode.chain
         ],
+        "begins": list(episode.begins),
         "cycle": list(episode.cycle),
         "edges": [
             {

@@ -115,7 +115,8 @@ def _episode(number: int, episode: Episode) -> Iterator[str]:
         if value:
             yield from _wrapped(name, value)
     if episode.recursion:
-        yield from _stack(episode.chain)
+        for number, stack in enumerate(episode.stacks, 1):
+            yield from _stack(stack, f" {number}" if len(episode.stacks) > 1 else "")
 
 
 def edge_text(edge: Link) -> str:
@@ -154,9 +155,9 @@ def daemon_state(episode: Episode) -> str:
     return ""
 
 
-def _stack(chain: tuple[MarkedFrame, ...]) -> Iterator[str]:
+def _stack(chain: tuple[MarkedFrame, ...], number: str) -> Iterator[str]:
     """The stack from the system call inwards, one line for each step that says something."""
-    yield "   stack, from the outside in:"
+    yield f"   stack{number}, from the outside in:"
     for depth, label, step in outside_in(chain):
         yield printable(f"     {label:<17} {'  ' * depth}{function_text(step)}")
 

@@ -114,7 +114,7 @@ class _Draft:
         self.last = at
         self.seen = True
         if self.lockdep is not None:
-            self.lockdep.take_frame()
+            self.lockdep.take_frame(len(self.frames))
         if not self.in_irq and len(self.frames) < MAX_FRAMES:
             self.frames.append(frame)
             # as the very first frame it begins a stack that is printed the other way round
@@ -519,10 +519,10 @@ class Reader:
                 tid=draft.lockdep.tid,
                 locks=draft.lockdep.locks,
                 frames=tuple(draft.frames),
+                begins=tuple(draft.lockdep.begins),
                 kernel=self._kernel,
                 line=draft.begin.line,
                 offset=draft.begin.offset,
-                stacks=draft.lockdep.stacks,
             )
         elif draft.frames:
             self._reports += 1

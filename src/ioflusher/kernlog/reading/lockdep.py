@@ -64,7 +64,7 @@ class LockdepText:
         comm, tid: the task in which it was found, None so far.
         over: whether the cycle is told: what follows lists held locks and where it was found.
         backtrace: whether the stack of the task in which it was found has begun.
-        stacks: runs of frames so far.
+        begins: where each stack begins, of the frames so far.
     """
 
     title: str = LOST
@@ -72,7 +72,7 @@ class LockdepText:
     tid: int | None = None
     over: bool = False
     backtrace: bool = False
-    stacks: int = 0
+    begins: list[int] = field(default_factory=list)
     _pair: dict[str, str] = field(default_factory=dict)  # what is wanted, what is held
     _expects: str = ""
     _links: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ class LockdepText:
         link = _LINK.search(text)
         if link and self._link is not None and int(link[1]) >= self._link:
             return True
-        return self.over and self.stacks > 0 and bool(_MIDDLE.search(text))
+        return self.over and bool(self.begins) and bool(_MIDDLE.search(text))
 
     def take(self, text: str) -> bool:
         """Take a line that is no frame; False once the report has grown past all bounds."""
@@ -110,9 +110,10 @@ class LockdepText:
             self._take_names(text)
         return self._lines < MAX_LINES
 
-    def take_frame(self) -> None:
-        """Count a frame's stack."""
-        self.stacks += not self._in_frames
+    def take_frame(self, number: int) -> None:
+        """Take a frame, of which so many stand before it."""
+        if not self._in_frames:
+            self.begins.append(number)
         self._in_frames = True
 
     def _take_names(self, text: str) -> None:
