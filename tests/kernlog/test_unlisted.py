@@ -503,6 +503,7 @@ def test_a_thread_that_ios_need_frees_inodes_and_single_pages_in_reclaim_alone(
         assert [edge[:3] for edge in edges(one)] == [(comm, "io", comm)]
         assert any(" [probable]" in waits and "cut" not in waits for waits in one.waits)
         assert one.confidence.value == "probable"
+        assert not any("[certain]" in waits for waits in one.waits)
 
 
 def test_an_allocation_frees_inodes_through_reclaim_alone() -> None:
@@ -652,3 +653,16 @@ def test_a_part_of_a_stack_that_begins_in_the_middle_of_reclaim() -> None:
     assert not diagnose_log(part + asks).recursion
     head = b"app             D  0   200      1 0x00000000\nCall Trace:\n"
     assert not diagnose_log(kswapd + head + part[5:] + asks).recursion
+
+
+def test_a_thread_that_gives_up_inodes_of_its_own_accord_is_in_no_reclaim() -> None:
+    """Nobody's I/O needs it."""
+    (episode,) = diagnose_log(log("z_iput", f"{SLEEP} txg_wait_open zfs_inactive zpl_clear_inode")).episodes
+    assert episode.sentence.endswith("outside memory reclaim")
+
+
+def test_a_process_in_whose_place_a_child_was_killed_is_nobodys_choice() -> None:
+    """It waits for a lock, and nobody waits for its memory."""
+    waits = log("b", f"{SLEEP} down_write frob_link mmap_region{CALL}").replace(b"   100 ", b"   200 ")
+    assert diagnose_log(CANDIDATE + UNREAPED.replace(b"100", b"200") + waits).recursion
+    assert not diagnose_log(CANDIDATE + KILLED + UNREAPED + waits).recursion
