@@ -50,3 +50,16 @@ def test_no_screen_in_a_file(color: str) -> None:
     assert "\x1b[?" not in shown
     assert "\x1b[H" not in shown
     assert ("\x1b[" in shown) == (color == "always")
+
+
+@pytest.mark.live
+def test_a_recording_that_lacks_something() -> None:
+    """Whoever relies on it has to know: told, and no success."""
+    done = subprocess.run(
+        [*PROGRAM, "watch", "--once", "--interval", "0.1", "--no-trace", "--json", "--record", "/dev/full"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "refreshes are not in /dev/full: No space left on device" in done.stderr
+    assert done.returncode == (2 if '"alarms":[]' in done.stdout else 1)

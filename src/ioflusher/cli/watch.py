@@ -63,7 +63,7 @@ def watch(
     The kernel counts, by histograms in a tracefs instance that ends with this program; that takes root.
     Without it /proc is sampled, which sees less, and the screen says so. Ctrl-C ends.
 
-    Exit status: 1 if there was an alarm.
+    Exit status: 1 if there was an alarm, else 2 if the recording lacks a refresh.
     """
     if context.invoked_subcommand is not None:
         return
@@ -82,7 +82,7 @@ def watch(
                 remark(
                     f"{recorder.lost} refreshes are not in {record}: {recorder.failed or 'it is too slow'}"
                 )
-    sys.exit(verdict(found=alarmed, failed=False))
+    sys.exit(verdict(found=alarmed, failed=recorder is not None and recorder.lost > 0))
 
 
 def _looks(interval: float, count: int | None, stalled_s: float, *, trace: bool) -> "Iterator[WatchRecord]":
