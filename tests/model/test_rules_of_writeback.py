@@ -298,6 +298,17 @@ def test_a_flusher_begins_above_what_its_device_has_of_the_background() -> None:
     assert [value(step.when, own_dirty=dirty, **values) for dirty in (1, 8, 9)] == [0, 0, 1]
 
 
+@pytest.mark.parametrize(("version", "dirty", "begins"), [((6, 13), 1, 1), ((6, 14), 3, 0), ((6, 14), 4, 1)])
+def test_the_floor_of_a_share_lets_a_flusher_wait(version: Version, dirty: int, begins: int) -> None:
+    """A device that has written nothing: at once, and since 6.14 above an eighth of what is left of 32."""
+    linux, backing = two_devices(version)
+    add_flusher(linux, backing)
+    (step,) = linux.system("one").programs[-1].steps_at()[0]
+    assert step.when is not None
+    values = {"own_writeback": 0, "other_dirty": 0, "own_sync": 0, "own_written": 0, "other_written": 3}
+    assert value(step.when, own_dirty=dirty, **values) == begins
+
+
 def test_what_is_written_counts_once_it_is_completed() -> None:
     """From what mkfs wrote on, a unit for each request."""
     linux, backing = two_devices()
