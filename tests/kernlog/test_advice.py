@@ -131,3 +131,19 @@ def test_a_kill_that_does_not_end_is_nothing_for_allocation_flags(name: str, adv
         assert not (victim and any("memalloc_noio" in remedy for remedy in episode.remedies))
     starts = [remedy for one in found for remedy in one.remedies if advice and remedy.startswith(advice)]
     assert bool(starts) is (advice is not None)
+
+
+def test_who_has_to_allocate_otherwise_is_who_allocates() -> None:
+    """Whichever of the two is told of: frob asks for memory with a lock in hand, zork only waits for that."""
+    hung = "INFO: task {0}:{1} blocked for more than 122 seconds.\n"
+    owner = hung + "INFO: task {0}:{1} is blocked on a mutex likely owned by task {2}:{3}.\n"
+    head = "task:{} state:D stack:0 pid:{} tgid:{} ppid:1\nCall Trace:\n"
+    reclaims = f"mutex_lock zork_evict_inode evict super_cache_scan {DEFINED['SLAB']} frob_grow frob_mkdir"
+    waits = "mutex_lock zork_write zork_ioctl do_syscall_64"
+    text = ""
+    for one, other, names in ((("app", 1), ("tool", 2), reclaims), (("tool", 2), ("app", 1), waits)):
+        text += owner.format(*one, *other) + head.format(*one, one[1])
+        text += "".join(f" {name}+0x1/0x20\n" for name in f"{DEFINED['SLEEP']} {names}".split())
+    episodes = diagnose_log(text.encode()).episodes
+    assert [episode.tasks[0].comm for episode in episodes] == ["app", "tool"]
+    assert all("frob has to allocate under" in episode.remedies[0] for episode in episodes)

@@ -62,9 +62,11 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
             _ORDER,
             "from Linux 2.6.37 on a throttled writer sleeps, and only the flusher writes pages back",
         )
-    if not any(_allocates(member) for member in members):
+    allocating = [member for member in members if _allocates(member)]
+    if not allocating:
         return (_ORDER, "do not write to /proc/sys/vm/drop_caches meanwhile")
-    part = next((member.asker.part for member in members if member.asker.part), None) or "the subsystem"
+    named = (member.asker.part for member in (*allocating, *members) if member.asker.part)
+    part = next(named, "the subsystem")
     if any(map(_charged, members)):
         meanwhile = f"meanwhile give its memory cgroup more: {_group_of(members)}"
     else:
