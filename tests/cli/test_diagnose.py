@@ -158,10 +158,20 @@ def test_json_has_edges_and_their_ends() -> None:
     assert any(text.startswith("io of loop [probable]") for text in first["gives"])
 
 
-@pytest.mark.parametrize("arguments", [["--boot", "1", "x"], ["--jobs", "0", "x"]])
-def test_wrong_usage_is_refused(arguments: list[str]) -> None:
-    """Options that mean nothing together are no silent success."""
-    assert call(*arguments).status == 2
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--boot", "1", "x"], "--boot belongs to --journal"),
+        (["--jobs", "0", "x"], "0 is not in the range"),
+        (["--daemon", " ", "x"], "--daemon needs a name"),
+        ([], "give a LOG"),
+    ],
+)
+def test_wrong_usage_is_refused(arguments: list[str], why: str) -> None:
+    """Options that mean nothing, together or alone, are no silent success."""
+    result = call(*arguments)
+    assert result.status == 2
+    assert why in result.stderr
 
 
 def test_all_shows_tasks_that_wait_for_work(tmp_path: Path) -> None:

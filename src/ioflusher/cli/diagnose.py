@@ -104,7 +104,8 @@ def diagnose(
     LOG is a console capture, syslog, dmesg, journal text, export or JSON, crash's "bt -a", stacks copied
     from /proc, each also compressed; or - for standard input.
 
-    Exit status: 0 no recursion found, 1 recursion found, 2 an input could not be used.
+    Exit status: 0 no recursion found, 1 recursion found, 2 an input could not be used, or shows a stack
+    that could not be read.
     """
     if explain and (explain == "-" or os.path.lexists(explain)):
         logs = (Path(explain), *logs)  # what stands behind the option is a log
@@ -117,6 +118,8 @@ def diagnose(
         raise click.UsageError("give a LOG, - for standard input, --dmesg, --journal, --live or --vmcore")
     if boot is not None and not journal:
         raise click.UsageError("--boot belongs to --journal")
+    if not all(name.strip() for name in daemons):
+        raise click.UsageError("--daemon needs a name")
     options = Options(daemons, everything)
     results = []
     kernels = read_kernels(live, vmcore, debug_info, options)
