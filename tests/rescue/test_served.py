@@ -8,7 +8,7 @@ from ioflusher.kernel.task import Thread
 from ioflusher.machine.endpoints import Connection, Family, Listener, SocketEnd
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.process import DeviceHandle, FileKind, FileUse, Process
-from ioflusher.machine.serving.service import StorageRole, StorageService, TargetKind
+from ioflusher.machine.serving.service import Candidate, Confidence, StorageRole, StorageService, TargetKind
 from ioflusher.machine.storage import BlockDevice, DeviceKind, DeviceMapper
 from ioflusher.rescue.other_server import OtherServer
 from ioflusher.rescue.served import FuseMount, served_devices
@@ -62,6 +62,21 @@ def test_a_daemon_that_is_gone_is_missing() -> None:
     (device,) = served_devices(Analysis(WELL, (gone,)))
     assert device.daemons == ()
     assert device.missing == ("NBD server",)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_may_be_the_server_is_no_stranger_where_it_is_the_only_one(number: int) -> None:
+    """One of several is left out; none of them makes the server missing, for one may well be it."""
+    may_be = Candidate(Confidence.POSSIBLE, 1, number, "nothing says that it speaks NBD")
+    (device,) = served_devices(Analysis(WELL, (replace(SERVER, certain=False, candidate=may_be),)))
+    assert [daemon.pid for daemon in device.daemons] == ([7] if number == 1 else [])
+    assert device.missing == ()
+
+
+def test_nobody_is_missing_where_not_all_can_be_seen() -> None:
+    """It would be said to be certain that the daemon is gone."""
+    (device,) = served_devices(Analysis(WELL, (replace(SERVER, pid=None, certain=False),)))
+    assert device.missing == ()
 
 
 def test_the_kernels_own_target_is_no_process_and_not_missing() -> None:

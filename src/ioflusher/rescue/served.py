@@ -127,7 +127,9 @@ def _served(
     kernel_targets: dict[str, None] = {}
     for service in sorted(services, key=lambda service: not service.essential):
         process = processes.get(service.pid) if service.pid is not None else None
-        if process is not None and process.living and service.speaks_protocol:
+        if process is not None and process.living:
+            if not (service.speaks_protocol or _only_one(service)):
+                continue  # one of several that may be strangers
             held = (StorageRole.NBD_CLIENT,) if not service.essential else ()
             if service.role not in held:
                 daemons.setdefault(
@@ -136,7 +138,7 @@ def _served(
                 )
         elif service.kernel:
             kernel_targets[service.role.value] = None
-        elif service.essential:
+        elif service.essential and service.certain:
             missing.append(service.role.value)
     clients = dict.fromkeys(s.pid for s in services if s.role is StorageRole.NBD_CLIENT and s.pid is not None)
     for pid in sorted(_peers(analysis, frozenset(daemons)) - clients.keys()):
@@ -163,6 +165,11 @@ def _served(
         in_flight=device.in_flight,
         other_server=other_server(analysis, device.kind, services),
     )
+
+
+def _only_one(service: StorageService) -> bool:
+    """Whether nobody else can be meant: its stacks are worth a look then, whatever it speaks."""
+    return service.candidate is not None and service.candidate.number == 1
 
 
 def _peers(analysis: Analysis, pids: frozenset[int]) -> frozenset[int]:
