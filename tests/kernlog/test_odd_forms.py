@@ -264,6 +264,20 @@ kcompactd
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["it was blocked for more than an hour", "Call trace: was empty", "a Call Trace was seen last night"],
+)
+def test_a_text_that_speaks_of_a_stack_and_shows_none_is_not_called_clean(line: str) -> None:
+    """Wherever the words stand; beside a stack that was read they are a remark."""
+    text = f"hello\n{line}\n"
+    (event,) = diagnose_log(text.encode()).events
+    assert (event.kind, event.count, event.line) == (EventKind.UNREAD_STACK, 1, 2)
+    assert not any(
+        event.kind is EventKind.UNREAD_STACK for event in diagnose_log((whole([]) + text).encode()).events
+    )
+
+
 def test_a_drawing_that_is_not_read_is_not_called_clean() -> None:
     """Two columns of calls cannot be read; so many functions of reclaim are no mere prose."""
     data = b"""Task A                                Task B

@@ -189,6 +189,7 @@ _FENCE = "```"
 _TOLD = 4
 _WORD = LazyPattern(r"(?<!\w)[a-z_]\w*_\w+")
 _RECLAIM = frozenset({Role.DIRECT_RECLAIM, Role.RECLAIM, Role.SHRINKER, Role.SWAP_OUT, Role.PAGE_OUT})
+_REPORTS = ("Call Trace", "Call trace", "blocked for more than")
 _NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
 # the registers of an oops or a warning, which may be cut: whoever has its instruction pointer or code segment
 # in the kernel runs (x86, powerpc)
@@ -221,6 +222,10 @@ class Reader:
         self._noise = Noise()
         self._reports = 0
         self._odd: Event | None = None  # the first line with a function in it that is no frame
+        self._spoken: Event | None = (
+            None  # the first line with words of a kernel's report, wherever they stand
+        )
+        self._announced = False  # whether one was taken for an announcement
         self._told: dict[str, Event] = {}  # functions of reclaim, each with the first line that names it
 
     def passes(self, data: bytes) -> bool:
@@ -335,6 +340,8 @@ class Reader:
             yield event
         if self._odd is None and not self._reports and "+0x" in text and _NAMED.search(text):
             self._odd = _unread(line, raw)
+        if self._spoken is None and any(word in text for word in _REPORTS):
+            self._spoken = _unread(line, raw)
         self._tell(line, raw)
         self._doubtful = text.endswith("?") and _DOUBT_NEXT.match(text) is not None
         self._labelled = (text[-1] in ":]tP" or ".c:" in text) and _LABELS_NEXT.search(text) is not None
@@ -356,6 +363,8 @@ class Reader:
             yield self._odd
         elif len(self._told) >= _TOLD:
             yield next(iter(self._told.values()))
+        elif self._spoken and not self._announced:
+            yield self._spoken
 
     def _numbers(self, text: str) -> bytes | None:
         """The message that a line ends, where a journal wrote it as numbers; None while it goes on."""
@@ -460,6 +469,7 @@ class Reader:
         announces = (head and head.source is Source.HUNG_TASK) or (begins and _ANNOUNCES.search(text))
         if announces and (draft := self._drafts.get(caller)) and not draft.announced:
             draft.announced = _unread(line, raw)
+            self._announced = True
 
     def _take_head(self, head: Head, line: Line, raw: RawLine) -> Iterator[Record]:
         draft = self._drafts.get(line.caller)
