@@ -128,21 +128,21 @@ def clean(raw: bytes) -> str:
 
 
 # RFC 2045: a line of quoted-printable has 76 characters at most, and "=" at its end is no part of the text. A
-# line that was broken for its length alone has as many, or one less.
+# line that was broken for its length alone has as many, or one less. All of them are ASCII.
 _MAIL_LINE = 76
 _MAIL_BYTE = re.compile(rb"=[0-9A-F]{2}")
-_LOG_LINE = re.compile(rb"\s*(?:<\d|\[ *\d+\.\d|\w{3} +\d{1,2} \d\d:|\d{4}-\d\d-\d\d)")
+_LOG_LINE = re.compile(rb"\s*(?:>|<\d|\[ *\d+\.\d|\w{3} +\d{1,2} \d\d:|\d{4}-\d\d-\d\d)")
 
 
 def breaks_softly(raw: bytes) -> bool:
     """Whether a mail's coding broke a line here, so that the next line may go on in it."""
     data = raw.removesuffix(b"\r")
-    ends = data.endswith(b"=") and not data.endswith(b"=0A=") and len(data) <= _MAIL_LINE
+    ends = data.isascii() and data.endswith(b"=") and not data.endswith(b"=0A=") and len(data) <= _MAIL_LINE
     return ends and (len(data) >= _MAIL_LINE - 1 or _MAIL_BYTE.search(data) is not None)
 
 
 def goes_on(raw: bytes) -> bool:
-    """Whether a line can be the rest of a broken one: it does not begin as lines of logs do."""
+    """Whether a line can be the rest of a broken one: it does not begin as lines of logs and quotes do."""
     return _LOG_LINE.match(raw) is None
 
 
