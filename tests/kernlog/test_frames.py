@@ -34,6 +34,8 @@ from ioflusher.kernlog.reading.frames import Frame, parse_frame, parse_proc_stac
             Frame("schedule", None, None, None, True),
         ),
         (" #3 [ffffb3] io_schedule+0xd0 at ffffffffb6a69ab0", Frame("io_schedule", None, None, None, True)),
+        # ZFS's sdb: far to the right, without sizes
+        (f"{' ' * 19}zio_free_gang+0x38", Frame("zio_free_gang", 0x38, None, None, True)),
         ("[<c08>] (schedule) from [<c07>] (foo+0x1/0x2)", Frame("schedule", None, None, None, True)),
     ],
 )

@@ -307,9 +307,11 @@ def test_a_plain_path_of_an_unlisted_file_system_has_nothing_that_its_reclaim_ne
     assert givers == {reads: NOT_SHOWN, **dict.fromkeys(inside, "cat")}
 
 
-@pytest.mark.parametrize(("job", "known"), [("frob_thread", True), ("xen_thread", False)])
+@pytest.mark.parametrize(
+    ("job", "known"), [("frob_thread", True), ("xen_thread", False), ("khugepaged", False)]
+)
 def test_a_kernel_thread_whose_own_job_no_table_lists(job: str, known: bool) -> None:
-    """The device whose I/O it waits for may need it; not where it works for another subsystem."""
+    """The device whose I/O it waits for may need it; not where it works for another one, or for memory."""
     names = (
         f"{SLEEP} io_schedule submit_bio __swap_writepage pageout {DEFINED['PAGES']} kmalloc frob_take {job}"
     )

@@ -337,10 +337,8 @@ def _unlisted_job(case: Case) -> str | None:
     """The subsystem that no table lists and that a thread of the kernel works for; None for none."""
     if case.asker.service is not Service.INTERNALS or not is_kernel_thread(case.report, case.body):
         return None
-    job = next(
-        (step for step in reversed(case.body.outer) if step.part and step.role is not Role.WORKER), None
-    )
-    # where it works for another one, that one is no reason to think of a device
+    job = next((step for step in reversed(case.body.outer) if step.role is not Role.WORKER), None)
+    # where it works for another one, or for the machine's memory, that is no reason to think of a device
     return family(job.part) if job and job.own and family(job.part) == case.asker.part else None
 
 

@@ -100,6 +100,8 @@ _FORMS = (
     ),
     # kdb: "0xa00000020b8e6050 [xfs]xfs_iextract+0x190"
     _Form("+0x", rf"(?<!\S)0x[0-9a-f]{{8,16}}\s+(?:\[(?P<module>\w+)\])?{_SYMBOL}{_OFFSET}\s*$"),
+    # ZFS's sdb prints a head and then names alone, far to the right
+    _Form("  ", rf"^\s{{8,}}{_SYMBOL}{_OFFSET}\s*$"),
     # some vendors' dumps print no sizes: "[<ffffffd32ee7d910>] __switch_to+0x180"
     _Form("+0x", rf"(?<=\])\s*{_DOUBT}{_SYMBOL}(?:\[\w+\])?{_OFFSET}\s*$"),
     # crash: " #2 [ffff8813dedfb938] schedule at ffffffff8173f405 [dm_bufio]"; people cut off the number, the
