@@ -357,6 +357,7 @@ LOCKED_PAGE = f"{SLEEP} down_read frob_ilock frob_map_blocks frob_writepage page
 BEHIND_A_LOCK = log("kswapd0", LOCKED_PAGE + KSWAPD)
 NO_MEMORY = {
     "who sleeps until others have freed memory": log("a", f"{ISOLATED} {DEFINED['FAULT']}{CALL}"),
+    "XFS, without a name": b"XFS: possible memory allocation deadlock in kmem_alloc (mode:0x250)\n",
     "the tester's count": b"[   89.960570] MemAlloc-Info: stalling=466 dying=1 exiting=0, victim=0\n",
     "a kill that did not help": b"Killed process 300 (c.out) total-vm:4168kB, anon-rss:88kB, file-rss:4kB\n",
     "the kernel's own warning": b"[  889.1] a.out: shrink_inactive_list() stalls for 10032ms, mode:0x2420\n",

@@ -51,6 +51,7 @@ class Facts:
         stalled: the tasks, by number or name, of which the kernel said that their allocation does not end.
         stalling: the kernel said so of some task, perhaps not of which, or that it can take no memory from
             a task that was killed for it.
+        work_waits: a work that a task waits for is not begun, as the kernel says: no worker is free.
         threads: what the kernel's own threads of the log bring about.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
@@ -68,6 +69,7 @@ class Facts:
     candidate: int | None = None
     stalled: set[int | str] = field(default_factory=set)
     stalling: bool = False
+    work_waits: bool = False
     threads: set[Thing] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
@@ -106,6 +108,8 @@ class Facts:
             self.stalling = True
             if len(self.stalled) < MAX_REMEMBERED and (stalled := event.number or event.subject) is not None:
                 self.stalled.add(stalled)
+        elif event.kind is EventKind.WORKQUEUE_STALL:
+            self.work_waits = True
         elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
             self.trouble = True
             self._remember_families((event.subject.rstrip("0123456789"),))

@@ -17,6 +17,7 @@ from ioflusher.kernlog.judging.needs import (
     SILENT,
     ends_in_files,
     stuck,
+    waits_for_a_worker,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, asking_parts, at_work_in, is_kernel_thread
@@ -47,7 +48,7 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
         *_served(case, facts),
         *_by_name(case),
         *_tagged(case),
-        *_in_reclaim(case),
+        *_in_reclaim(case, facts),
         *_isolated(case, facts),
         *_in_the_middle(case),
         *_nfs_server(case),
@@ -167,7 +168,7 @@ def _is_taking(case: Case, step: Step) -> bool:
 _LOCKS = frozenset({Role.SCHEDULE, Role.WAIT_BIT, Role.LOCK, Role.COMPLETION, Role.IO_WAIT})
 
 
-def _in_reclaim(case: Case) -> Iterator[End]:
+def _in_reclaim(case: Case, facts: Facts) -> Iterator[End]:
     """What a reclaimer that waits keeps from others."""
     body = case.body
     if body.reclaim is None or body.wait is Wait.RUNNING:
@@ -188,7 +189,8 @@ def _in_reclaim(case: Case) -> Iterator[End]:
     held = shrinks and drivers and not files and works
     # who is throttled waits for the others
     kernels = body.reclaim is Reclaim.KSWAPD and body.wait is not Wait.RECLAIM_THROTTLE
-    if body.reclaim is Reclaim.DIRECT and body.wait in HELD_BY_SOMEBODY:
+    behind_others = body.wait in HELD_BY_SOMEBODY or waits_for_a_worker(case, facts)
+    if body.reclaim is Reclaim.DIRECT and behind_others:
         yield End(Thing.RECLAIM, OF_A_HOLDER, _PROBABLE, "its reclaim waits, as that of others would")
     if held or answer or kernels:
         how = "it reclaims, and waits itself"

@@ -111,10 +111,18 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
     if body.reclaim is not None and body.wait is Wait.WORK:
         for name in families(body.inner):
             yield End(Thing.WORK, name, _PROBABLE, what)
+    if waits_for_a_worker(case, facts):
+        yield End(Thing.WORK, None, _PROBABLE, f"{what}, which no worker has begun")
     if body.reclaim is Reclaim.DIRECT and body.wait is Wait.FS and _makes_a_worker(case):
         missing = "whether that waits for a new worker"
         yield End(Thing.THREAD, None, _POSSIBLE, f"{what}, which may need a new worker", missing, Meets.OWN)
     yield from _io(case, what)
+
+
+def waits_for_a_worker(case: Case, facts: Facts) -> bool:
+    """Whether an allocation waits for work in its reclaim, and the kernel says that no worker is free."""
+    body = case.body
+    return facts.work_waits and body.reclaim is Reclaim.DIRECT and body.wait is Wait.WORK
 
 
 def stuck(case: Case, facts: Facts) -> bool:

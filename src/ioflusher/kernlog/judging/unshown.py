@@ -6,8 +6,10 @@ has not gone to sleep: it waits in a file system then, perhaps for a lock that o
 or that the task has itself. Who waits in reclaim for a task of a file system, where the log shows none, may
 wait for one that asks for memory in turn; so may kswapd, where an allocation is seen that gets no memory.
 The flusher may wait for what an allocation has while its reclaim waits for pages to be written. Where the
-OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those. And a file
-system that reclaim waits in until it is thawed cannot be: whoever is to thaw it waits for s_umount.
+OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those; and where one
+that waits for it has an inode's lock in hand, it may be that. Where the kernel says that no worker has begun
+a work, those may wait for memory as the allocation that waits for it. And a file system that reclaim waits in
+until it is thawed cannot be: whoever is to thaw it waits for s_umount.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from ioflusher.kernlog.judging.needs import (
     SILENT,
     needs,
     stuck,
+    waits_for_a_worker,
 )
 from ioflusher.kernlog.records import NO_PLACE, Source, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait
@@ -50,6 +53,8 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
     for case in reclaimers:
         if _waits_for_somebody(case, cases) and not facts.trouble:
             yield _holder_in_reclaim(case, OF_A_HOLDER)
+        if waits_for_a_worker(case, facts):
+            yield _worker(case)
     short = facts.stalling or bool(facts.victims) or any(_gets_no_memory(case, facts) for case in reclaimers)
     runs = reclaimers and all(case.body.wait is Wait.RUNNING for case in reclaimers)
     writes = any(_writes_back(case) for case in cases)
@@ -75,6 +80,8 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
         held = case.body.reclaim is None and case.body.wait in HELD_WAITS
         if held and (runs or facts.stalling) and facts.is_victim(case.report):
             yield _holder(case)
+        if case.body.wait is Wait.OOM and (locks := _locks(case, facts)):
+            yield _victim(case, locks)
 
 
 def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
@@ -199,6 +206,29 @@ def _thawer(case: Case) -> tuple[Case, Ends, Ends]:
     wanted = End(Thing.S_UMOUNT, None, Confidence.PROBABLE, "the file system's s_umount", missing)
     given = End(Thing.THAW, None, Confidence.CERTAIN, "nothing but a thaw ends the wait")
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.FORCED), (wanted,), (given,)
+
+
+def _worker(case: Case) -> tuple[Case, Ends, Ends]:
+    """Who keeps a work from being begun: a worker that allocates, or makes another worker."""
+    missing = "the stacks of the workers, or of who makes them"
+    why = "memory, for which reclaim waits as the one that is shown"
+    wanted = End(Thing.RECLAIM, OF_A_HOLDER, Confidence.POSSIBLE, why, missing)
+    given = End(Thing.WORK, None, Confidence.PROBABLE, "it keeps that work from being begun")
+    return _task(f"a worker that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), (given,)
+
+
+def _locks(case: Case, facts: Facts) -> Ends:
+    """The inodes' locks that a task has while it waits for the OOM killer's choice."""
+    locks = (end for end in gifts(case, facts) if end.thing is Thing.INODE_LOCK)
+    return tuple(end for end in locks if not facts.victims)
+
+
+def _victim(case: Case, locks: Ends) -> tuple[Case, Ends, Ends]:
+    """The OOM killer's choice, which may wait for a lock that one who waits for it has."""
+    missing = "the stack of the task that was killed"
+    wanted = tuple(End(end.thing, end.scope, Confidence.POSSIBLE, "an inode's lock") for end in locks)
+    given = End(Thing.VICTIM, None, Confidence.PROBABLE, "it is the one that was killed", missing)
+    return _task(f"the OOM killer's choice, which {_NOT_SHOWN}", case, Reclaim.FORCED), wanted, (given,)
 
 
 def _holder(victim: Case) -> tuple[Case, Ends, Ends]:

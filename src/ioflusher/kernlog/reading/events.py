@@ -55,8 +55,10 @@ _FORMS = tuple(
         (
             "possible memory allocation deadlock",
             EventKind.ALLOCATION_STALL,
-            rf"XFS: {_TASK}\((?P<number>\d+)\) possible memory allocation deadlock",
+            rf"XFS: (?:{_TASK}\((?P<number>\d+)\) )?possible memory allocation deadlock",
         ),
+        # a work that a task waits for and that no worker has begun
+        ("BAR(", EventKind.WORKQUEUE_STALL, r"pending: .{0,4096}?(?P<subject>\w+) BAR\((?P<number>\d+)\)"),
         ("workqueue lockup", EventKind.WORKQUEUE_STALL, r"BUG: workqueue lockup - pool (?P<subject>.*)"),
         ("not responding", EventKind.DEVICE_TROUBLE, r"server (?P<subject>\S{1,64}) not responding"),
         (

@@ -120,7 +120,7 @@ def asker_of(
         daemon = None
     if served:
         daemon = Daemon(report.comm or "?", "block", f"serves {served}")
-    if daemon and daemon.serves == "fuse" and any(step.role is Role.USER_FS for step in body.outer):
+    if daemon and daemon.serves == "fuse" and any(step.role is Role.USER_FS for step in _own_work(body)):
         daemon = None  # it uses such a file system, whatever its name
     if daemon is None and any(step.role is Role.USER_FS_DAEMON for step in body.outer):
         daemon = Daemon(report.comm or "?", "fuse", "answers requests of a file system in user space")
@@ -141,6 +141,12 @@ def asker_of(
     if Role.WRITEBACK in roles or any(step.does(Verb.COMPLETES, Thing.WRITEBACK) for step in body.outer):
         return Asker(Service.FLUSHER, part, None)
     return Asker(Service.INTERNALS if part else Service.ORDINARY, part, None)
+
+
+def _own_work(body: Anatomy) -> tuple[Step, ...]:
+    """What a thread does of its own: not the pages of others that a throttled writer writes back."""
+    throttles = (i for i, step in enumerate(body.outer) if step.role is Role.DIRTY_THROTTLE)
+    return body.outer[max(throttles, default=-1) + 1 :] if body.writes_back else body.outer
 
 
 def _carrier(steps: tuple[Step, ...]) -> str | None:

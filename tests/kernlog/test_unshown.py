@@ -1,0 +1,74 @@
+"""Who a log does not show: a worker, a killed task; and what a thread brings about while it is throttled."""
+
+import pytest
+from tests.kernlog.stacks import DEFINED, log
+from tests.kernlog.test_cycles import SLEEP, WORKER, cycles, edges
+
+from ioflusher.kernlog.diagnose import diagnose_log
+
+FAULT = DEFINED["FAULT"]
+DRAIN = f"{SLEEP} wait_for_completion flush_work drain_all_pages __alloc_pages_slowpath {FAULT}"
+PENDING = b"    pending: vmstat_update, drain_local_pages_wq BAR(100)\n"
+FULL = f"{SLEEP} mem_cgroup_handle_oom mem_cgroup_cache_charge add_to_page_cache_lru find_or_create_page"
+
+
+@pytest.mark.parametrize(
+    ("says", "waits", "recursion"),
+    [
+        (PENDING, DRAIN, True),
+        (b"BUG: workqueue lockup - pool cpus=2 node=0 flags=0x0 nice=0 stuck for 272s!\n", DRAIN, True),
+        (b"    pending: vmstat_update, drain_local_pages_wq\n", DRAIN, False),
+        (PENDING, f"{SLEEP} wait_for_completion flush_work lru_add_drain_all sys_mlock", False),
+    ],
+)
+def test_work_of_an_allocation_that_no_worker_begins(says: bytes, waits: str, recursion: bool) -> None:
+    """The kernel says that nobody is free for it; those who might be may want memory themselves."""
+    found = [one for one in diagnose_log(says + log("app", waits)).episodes if one.recursion]
+    assert [edges(one) for one in found] == (
+        [[("app", "work", "a", "probable"), ("a", "reclaim", "app", "possible")]] if recursion else []
+    )
+    assert all("the stacks of the workers, or of who makes them" in str(one.missing) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("below", "recursion"),
+    [
+        ("frob_find d_alloc_and_lookup do_lookup path_lookupat", True),
+        ("frob_find real_lookup do_lookup path_lookupat", True),
+        ("frob_find lookup_real __lookup_hash path_lookupat", True),
+        ("frob_find frob_statfs", False),
+    ],
+)
+def test_a_killed_task_may_wait_for_the_directory_of_who_waits_for_its_memory(
+    below: str, recursion: bool
+) -> None:
+    """Before Linux 3.12 a charge to a full memory cgroup waited with all locks in hand."""
+    found = cycles(("ls", f"{FULL} {below} sys_newlstat"))
+    expected = [("ls", "oom-victim", "the", "probable"), ("the", "inode-lock", "ls", "possible")]
+    assert [edges(one) for one in found] == ([expected] if recursion else [])
+    assert all("the stack of the task that was killed" in str(one.missing) for one in found)
+
+
+@pytest.mark.parametrize("sleeps", ["congestion_wait throttle_vm_writeout", "congestion_wait"])
+def test_who_ends_io_sleeps_in_reclaim_until_io_has_ended(sleeps: str) -> None:
+    """throttle_vm_writeout() waits for pages under writeback, which end with this worker's work alone."""
+    names = (
+        f"{SLEEP} io_schedule_timeout {sleeps} shrink_zone try_to_free_pages __alloc_pages_internal"
+        f" kmem_cache_alloc kmem_zone_alloc xfs_trans_alloc xfs_end_bio_unwritten {WORKER}"
+    )
+    found = cycles(("xfsdatad/0", names))
+    writeback = [edge for one in found for edge in edges(one) if edge[1] == "writeback"]
+    assert bool(writeback) is ("throttle_vm_writeout" in sleeps)
+
+
+@pytest.mark.parametrize(("writes", "recursion"), [("balance_dirty_pages", True), ("frob_write", False)])
+def test_a_throttled_daemon_that_writes_its_own_file_systems_pages_back(writes: str, recursion: bool) -> None:
+    """What a throttled writer writes back is others'; a program that uses such a file system serves none."""
+    names = (
+        f"{SLEEP} fuse_get_req_wp fuse_writepage __writepage do_writepages writeback_inodes {writes}"
+        " generic_file_buffered_write ext3_file_write vfs_write sys_pwrite64"
+    )
+    found = cycles(("fusexmp_fh", names))
+    assert [edges(one) for one in found] == (
+        [[("fusexmp_fh", "answer", "fusexmp_fh", "probable")]] if recursion else []
+    )
