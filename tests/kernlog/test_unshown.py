@@ -49,16 +49,17 @@ def test_a_killed_task_may_wait_for_the_directory_of_who_waits_for_its_memory(
     assert all("the stack of the task that was killed" in str(one.missing) for one in found)
 
 
-@pytest.mark.parametrize("sleeps", ["congestion_wait throttle_vm_writeout", "congestion_wait"])
-def test_who_ends_io_sleeps_in_reclaim_until_io_has_ended(sleeps: str) -> None:
-    """throttle_vm_writeout() waits for pages under writeback, which end with this worker's work alone."""
+@pytest.mark.parametrize(("does", "recursion"), [("xfs_end_bio_unwritten", True), ("xfs_frob_worker", False)])
+def test_who_ends_io_sleeps_in_reclaim_until_io_has_ended(does: str, recursion: bool) -> None:
+    """Pages under writeback, which reclaim's sleep is for, end with this worker's work alone."""
     names = (
-        f"{SLEEP} io_schedule_timeout {sleeps} shrink_zone try_to_free_pages __alloc_pages_internal"
-        f" kmem_cache_alloc kmem_zone_alloc xfs_trans_alloc xfs_end_bio_unwritten {WORKER}"
+        f"{SLEEP} io_schedule_timeout congestion_wait throttle_vm_writeout shrink_zone try_to_free_pages"
+        f" __alloc_pages_internal kmem_cache_alloc kmem_zone_alloc xfs_trans_alloc {does} {WORKER}"
     )
     found = cycles(("xfsdatad/0", names))
-    writeback = [edge for one in found for edge in edges(one) if edge[1] == "writeback"]
-    assert bool(writeback) is ("throttle_vm_writeout" in sleeps)
+    assert [edges(one) for one in found] == (
+        [[("xfsdatad/0", "io", "xfsdatad/0", "possible")]] if recursion else []
+    )
 
 
 @pytest.mark.parametrize(("writes", "recursion"), [("balance_dirty_pages", True), ("frob_write", False)])
@@ -72,3 +73,25 @@ def test_a_throttled_daemon_that_writes_its_own_file_systems_pages_back(writes: 
     assert [edges(one) for one in found] == (
         [[("fusexmp_fh", "answer", "fusexmp_fh", "probable")]] if recursion else []
     )
+
+
+@pytest.mark.parametrize(
+    ("below", "recursion"), [("p9_client_flush p9_client_rpc", True), ("p9_client_write", False)]
+)
+def test_a_reserve_of_which_the_task_has_some_already(below: str, recursion: bool) -> None:
+    """The request that is to be called off stands in the way of the one that calls it off."""
+    names = f"{SLEEP} mempool_alloc p9_fcall_init p9_client_rpc[9pnet] {below} v9fs_file_write_iter {WORKER}"
+    found = cycles(("iou-wrk-100", names))
+    assert [edges(one) for one in found] == (
+        [[("iou-wrk-100", "held", "iou-wrk-100", "probable")]] if recursion else []
+    )
+    assert all(one.missing == "whether it is the same reserve" for one in found)
+    assert all("asks for reserved memory with some of it in hand" in one.remedies[0] for one in found)
+
+
+@pytest.mark.parametrize(("comm", "recursion"), [("zfs", True), ("cp", False)])
+def test_a_cut_stack_of_a_program_called_after_the_file_system(comm: str, recursion: bool) -> None:
+    """It is at that file system's work; any other program's may be anybody's allocation."""
+    names = f"{SLEEP} rwsem_down_read_slowpath down_read zfs_inactive[zfs] evict dispose_list prune_icache_sb"
+    found = cycles((comm, f"{names} super_cache_scan"))
+    assert [edges(one) for one in found] == ([[("zfs", "held", "zfs", "possible")]] if recursion else [])

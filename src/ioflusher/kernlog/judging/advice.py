@@ -2,6 +2,7 @@
 
 from ioflusher.kernel.task_flags import PF_IO_FLUSHER
 from ioflusher.kernlog.judging.findings import Case, Finding, Kind
+from ioflusher.kernlog.judging.needs import asks_again
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Wait
 from ioflusher.kernlog.stacks.askers import Service
 from ioflusher.kernlog.stacks.subsystems import families
@@ -31,6 +32,10 @@ _SERVERS = {
     "cifs": f"look at the server and the network to it; what waits for it: {CIFS_STATE}",
 }
 _ORDER = "this is a lock order fault of the kernel: use a kernel with the fix, or report it"
+_TWICE = (
+    "this is the kernel's to solve: it asks for reserved memory with some of it in hand; use a newer kernel"
+    " or report it"
+)
 _OF_A_SERVER = "look at the file system's servers and the network to them"
 _NETWORKED = frozenset({*_SERVERS, "9p", "kafs", "lustre", "gfs2", "ocfs2"})
 _STATE_CAME = (5, 6)
@@ -62,6 +67,8 @@ def _against_recursion(case: Case, finding: Finding) -> tuple[str, ...]:
             _ORDER,
             "from Linux 2.6.37 on a throttled writer sleeps, and only the flusher writes pages back",
         )
+    if any(asks_again(member.body) for member in members):
+        return (_TWICE,)
     allocating = [member for member in members if _allocates(member)]
     if not allocating:
         return (_ORDER, "do not write to /proc/sys/vm/drop_caches meanwhile")

@@ -15,6 +15,7 @@ from ioflusher.kernlog.judging.needs import (
     OF_A_VICTIM,
     OF_RESERVES,
     SILENT,
+    asks_again,
     ends_in_files,
     stuck,
     waits_for_a_worker,
@@ -157,6 +158,8 @@ def _ends_io(case: Case, name: str, part: str | None) -> Iterator[End]:
         yield End(kind, part, _PROBABLE, why)
     for kind in (Thing.WRITEBACK, Thing.PAGE):
         yield End(kind, None, _PROBABLE, why, "the log does not show whose page it waits for")
+    if case.body.wait is Wait.RECLAIM_THROTTLE and case.asker.service is not Service.FLUSHER:
+        yield End(Thing.IO, None, _PROBABLE, why, None, Meets.OWN)
 
 
 def _is_taking(case: Case, step: Step) -> bool:
@@ -223,7 +226,9 @@ def _asked_for_by(case: Case) -> Iterator[End]:
     missing = "the part of its stack that shows who asked for memory"
     for name in families(tuple(s for s in body.inner if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT))):
         why = f"{name} may have asked for that memory in the middle of its own work"
-        yield End(Thing.HELD, name, _POSSIBLE, why, missing, Meets.OTHERS)
+        # a program that is called after a file system, such as zfs, is at its work
+        whose = Meets.EVERYBODYS if case.report.comm == name else Meets.OTHERS
+        yield End(Thing.HELD, name, _POSSIBLE, why, missing, whose)
 
 
 def _isolated(case: Case, facts: Facts) -> Iterator[End]:
@@ -311,6 +316,9 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         )
         missing = "whether this program serves that device: name it with --daemon if it does"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
+    if asks_again(body):
+        why = "it has some of that reserve in hand, from further out in its stack"
+        yield End(Thing.HELD, OF_RESERVES, _PROBABLE, why, "whether it is the same reserve", Meets.OWN)
     if (job := _unlisted_job(case)) and body.wait in IO_WAITS:
         why = f"it is a thread of the kernel at {job}'s work, which that I/O may need"
         missing = f"whether the device needs {job}"

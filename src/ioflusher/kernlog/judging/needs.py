@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 
 from ioflusher.kernlog.judging.ends import End, Meets
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence
 from ioflusher.kernlog.records import Source
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
-from ioflusher.kernlog.stacks.askers import Service, at_work_in, is_kernel_thread
+from ioflusher.kernlog.stacks.askers import Service, at_work, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb
@@ -238,6 +239,18 @@ def ends_in_files(body: Anatomy) -> bool:
     return body.wait is Wait.FS and body.steps[0].role is Role.FILE_SYSTEM
 
 
+def asks_again(body: Anatomy) -> bool:
+    """Whether a subsystem's function that asks for reserved memory stands further out in the stack, too.
+
+    Stacked block devices have a reserve each.
+    """
+    if body.wait is not Wait.MEMPOOL or body.reclaim is not None:
+        return False
+    mine = [s for s in at_work(body.steps) if s.role is not Role.BLOCK]
+    names = [name for name, _ in groupby(step.frame.name for step in mine)]
+    return len(set(names)) < len(names)
+
+
 def _carries(case: Case) -> bool:
     """Whether no answer can come before this thread goes on, since it sends, connects or recovers."""
     sends = any(step.role is Role.NETWORK for step in case.body.outer)
@@ -247,7 +260,8 @@ def _carries(case: Case) -> bool:
 def _io(case: Case, what: str) -> Iterator[End]:
     """Requests: of the file systems and drivers that reclaim is in, and of some device that is not named."""
     body = case.body
-    if body.wait is Wait.MEMPOOL and case.asker.service is Service.KERNEL and body.reclaim is None:
+    unreclaimed = body.wait is Wait.MEMPOOL and body.reclaim is None
+    if unreclaimed and (case.asker.service is Service.KERNEL or asks_again(body)):
         yield End(Thing.HELD, OF_RESERVES, _PROBABLE, what)
     if body.wait is Wait.MEMPOOL and any(step.does(Verb.COMPLETES, Thing.IO) for step in body.inner):
         missing = "whether the requests that it hands down come from the same reserve"

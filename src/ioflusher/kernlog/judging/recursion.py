@@ -1,6 +1,7 @@
 """A cycle of the graph as a finding: which kind it is, how sure, why, and what is missing."""
 
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge, Finding, Kind
+from ioflusher.kernlog.judging.needs import OF_RESERVES
 from ioflusher.kernlog.judging.waitgraph import SURENESS, Cycle, allocates
 from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.roles import Role
@@ -34,7 +35,8 @@ def _kind(cycle: Cycle) -> Kind:
         return Kind.SHRINKER_INVERSION
     if Thing.DIRTY in things:
         return Kind.THROTTLED_DAEMON
-    outside = any(edge.waiter.body.reclaim is None and edge.thing in _LOCKS for edge in cycle)
+    locks = (edge for edge in cycle if edge.thing in _LOCKS and edge.scope != OF_RESERVES)
+    outside = any(edge.waiter.body.reclaim is None for edge in locks)
     if outside and Thing.THREAD not in things:
         return Kind.LOCK_HELD_IN_RECLAIM
     answers = next((edge.scope for edge in cycle if edge.thing is Thing.ANSWER), None)

@@ -13,7 +13,7 @@ from ioflusher.kernlog.judging.ends import End, Key, Meeting, Meets, meeting, me
 from ioflusher.kernlog.judging.facts import Facts
 from ioflusher.kernlog.judging.findings import Case, Confidence, Edge
 from ioflusher.kernlog.judging.gifts import gifts
-from ioflusher.kernlog.judging.needs import needs
+from ioflusher.kernlog.judging.needs import asks_again, needs
 from ioflusher.kernlog.judging.unshown import unshown
 from ioflusher.kernlog.records import TaskReport
 from ioflusher.kernlog.stacks.anatomy import Wait
@@ -109,12 +109,13 @@ _LOCKS = frozenset({Thing.HELD, Thing.INODE_LOCK, Thing.MMAP_LOCK})
 
 
 def allocates(case: Case) -> bool:
-    """Whether a task waits in reclaim, for a killed task's memory, or for dirty pages.
+    """Whether a task waits in reclaim, for a killed task's memory, a reserve of its own, or for dirty pages.
 
     Without one that does, a cycle is a deadlock of another kind.
     """
     body = case.body
-    return body.reclaim is not None or body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE) or body.writes_back
+    waits = body.wait in (Wait.OOM, Wait.DIRTY_THROTTLE)
+    return body.reclaim is not None or waits or body.writes_back or asks_again(body)
 
 
 # -- a task that waits for itself

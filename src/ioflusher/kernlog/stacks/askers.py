@@ -183,6 +183,11 @@ def asking_parts(body: Anatomy) -> tuple[str, ...]:
 
 
 def at_work_in(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """The subsystems that a thread is in the middle of, innermost first: up to the first plain path."""
+    """The subsystems that a thread is in the middle of, innermost first."""
+    return families(at_work(steps))
+
+
+def at_work(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps of subsystems' own work: up to the first plain path."""
     work = takewhile(lambda step: step.role not in (Role.PLAIN_PATH, Role.PAGE_FAULT, Role.SYSCALL), steps)
-    return families(tuple(step for step in work if step.role is not Role.NETWORK))
+    return tuple(step for step in work if step.role is not Role.NETWORK)
