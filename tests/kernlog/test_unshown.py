@@ -95,3 +95,51 @@ def test_a_cut_stack_of_a_program_called_after_the_file_system(comm: str, recurs
     names = f"{SLEEP} rwsem_down_read_slowpath down_read zfs_inactive[zfs] evict dispose_list prune_icache_sb"
     found = cycles((comm, f"{names} super_cache_scan"))
     assert [edges(one) for one in found] == ([[("zfs", "held", "zfs", "possible")]] if recursion else [])
+
+
+COMMIT = f"{SLEEP} {{}} jbd2_journal_commit_transaction kjournald2 kthread ret_from_fork"
+RECLAIMS = "preempt_schedule_irq shrink_lruvec shrink_node do_try_to_free_pages try_to_free_pages {} kmalloc"
+WRITER = "io_schedule_timeout balance_dirty_pages generic_perform_write ext4_file_write_iter vfs_write"
+
+
+@pytest.mark.parametrize(
+    ("inside", "commit", "writer", "recursion"),
+    [
+        ("ext4_free_blocks", "", "writer", True),
+        ("ext4_free_blocks", "io_schedule submit_bio_wait", "writer", False),
+        ("ext4_free_blocks", "", None, False),
+        ("ext4_readdir", "", "writer", False),
+    ],
+)
+def test_who_reclaims_inside_a_transaction_that_is_to_be_committed_before_pages_are_written(
+    inside: str, commit: str, writer: str | None, recursion: bool
+) -> None:
+    """It runs, and gets nothing as long as pages stay dirty, for which writers wait as well."""
+    text = log("jbd2/sda1-8", COMMIT.format(commit)) + log(
+        "kworker/0:1", f"{RECLAIMS.format('__alloc_pages_slowpath')} {inside} ext4_frob {WORKER}"
+    )
+    text += log("dd", f"{SLEEP} {WRITER}") if writer else b""
+    found = [edges(one) for one in diagnose_log(text).episodes if one.recursion]
+    assert found[:1] == (
+        [
+            [
+                ("jbd2/sda1-8", "transaction", "kworker/0:1", "probable"),
+                ("kworker/0:1", "transaction", "jbd2/sda1-8", "possible"),
+            ]
+        ]
+        if recursion
+        else []
+    )
+
+
+@pytest.mark.parametrize(("outside", "recursion"), [("do_exit", True), ("do_unlinkat", False)])
+def test_a_task_that_ends_and_reclaims_while_another_waits_for_its_lock(
+    outside: str, recursion: bool
+) -> None:
+    """It may take what is left of memory, and still reclaims: it needs what another that ends would give."""
+    asks = f"shrink_slab try_to_free_pages __alloc_pages frob_truncate frob_release {outside}"
+    runs = log("a", asks).replace(b" D ", b" R ")
+    waits = log("b", f"{SLEEP} mutex_lock frob_lock frob_release __fput do_exit")
+    found = [edges(one) for one in diagnose_log(runs + waits).episodes if one.recursion]
+    expected = [("a", "oom-victim", "b", "possible"), ("b", "held", "a", "probable")]
+    assert found == ([expected, expected[::-1]] if recursion else [])

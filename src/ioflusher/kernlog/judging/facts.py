@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from ioflusher.kernlog.judging.findings import Case
 from ioflusher.kernlog.records import DeviceServer, Event, EventKind, TaskReport
-from ioflusher.kernlog.stacks.anatomy import Reclaim, Step, Wait
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Daemon, daemon_named
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
-from ioflusher.kernlog.stacks.things import Thing
+from ioflusher.kernlog.stacks.things import Thing, Verb
 
 # a log holds more tasks than anybody reads; the sets below stay this small
 MAX_REMEMBERED = 1024
@@ -32,6 +32,15 @@ _UNREAPED = "unable to reap"
 _OF_OTHERS = frozenset({Wait.LOCK, Wait.FS, Wait.SUBSYSTEM})
 
 
+def _waits_for_members(body: Anatomy) -> bool:
+    """Whether a journal's thread waits for those inside its transaction."""
+    speaking = next((step for step in body.steps if step.row and step.role not in _SLEEP), None)
+    return speaking is not None and speaking.does(Verb.WAITS, Thing.TRANSACTION)
+
+
+_SLEEP = frozenset({Role.SCHEDULE, Role.WAIT_BIT})
+
+
 @dataclass(slots=True)
 class Facts:
     """Gathered while a log is read; bounded in size.
@@ -51,6 +60,9 @@ class Facts:
         stalled: the tasks, by number or name, of which the kernel said that their allocation does not end.
         stalling: the kernel said so of some task, perhaps not of which, or that it can take no memory from
             a task that was killed for it.
+        ends_behind: a task that ends waits for somebody, so that its memory does not come back.
+        commit_behind: journals that are not committed before those inside the transaction get on.
+        throttled: a writer waits until fewer pages are dirty.
         work_waits: a work that a task waits for is not begun, as the kernel says: no worker is free.
         threads: what the kernel's own threads of the log bring about.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
@@ -69,6 +81,9 @@ class Facts:
     candidate: int | None = None
     stalled: set[int | str] = field(default_factory=set)
     stalling: bool = False
+    ends_behind: bool = False
+    commit_behind: set[str] = field(default_factory=set)
+    throttled: bool = False
     work_waits: bool = False
     threads: set[Thing] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
@@ -83,6 +98,11 @@ class Facts:
         self.kswapd_waits |= body.reclaim is Reclaim.KSWAPD and body.wait in _OF_OTHERS and not case.ran
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
+        ends = any(step.does(Verb.COMPLETES, Thing.VICTIM) for step in body.steps)
+        self.ends_behind |= ends and body.reclaim is None and body.wait in _OF_OTHERS and not case.ran
+        self.throttled |= body.wait is Wait.DIRTY_THROTTLE
+        if thread and thread.gives is Thing.TRANSACTION and thread.family and _waits_for_members(body):
+            self.commit_behind.add(thread.family)
         if taken := next((name for step in body.steps if (name := _takes_requests_of(step))), None):
             self._remember_taker(case.report, taken)
         if case.ran or body.reclaim is None or body.wait in (Wait.RUNNING, Wait.SHRINKERS):

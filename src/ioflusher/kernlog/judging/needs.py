@@ -58,7 +58,7 @@ _NOT_NAMED = "the log does not name the device that reclaim writes to"
 
 def needs(case: Case, facts: Facts) -> tuple[End, ...]:
     """What a task waits for; nothing where it runs. Of two ends about one thing the surer one comes first."""
-    if case.body.wait is Wait.IDLE or (case.runs and not stuck(case, facts)):
+    if case.body.wait is Wait.IDLE or (case.runs and not (stuck(case, facts) or keeps_dirty(case, facts))):
         return ()
     device = tuple(_device_by_name(case))
     # whether another thread's name or work makes a program needed matters only where no device is named
@@ -85,6 +85,13 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         yield _fewer_dirty_pages(case, what)
     if facts.stalls(case.report) and stuck(case, facts):
         yield End(Thing.RECLAIM, None, _PROBABLE, Thing.RECLAIM.words)
+    elif ends_in_vain(case, facts) and stuck(case, facts):
+        missing = "whether memory of that task is what it waits for"
+        yield End(Thing.VICTIM, None, _POSSIBLE, "memory of a task that ends", missing, Meets.OTHERS)
+    elif keeps_dirty(case, facts):
+        for name in sorted(facts.commit_behind):
+            missing = "whether it gets memory before that journal is committed"
+            yield End(Thing.TRANSACTION, name, _POSSIBLE, "pages to be written", missing, Meets.OTHERS)
     elif stuck(case, facts):
         missing = "whether it gets memory without kswapd"
         yield End(Thing.RECLAIM, None, _POSSIBLE, Thing.RECLAIM.words, missing)
@@ -129,8 +136,28 @@ def waits_for_a_worker(case: Case, facts: Facts) -> bool:
 def stuck(case: Case, facts: Facts) -> bool:
     """Whether a task runs in its own reclaim and gets nowhere: the kernel said so, or kswapd waits itself."""
     alone = facts.kswapd_waits and case.body.wait is Wait.RUNNING and not case.ran
-    gets_nowhere = alone or facts.stalls(case.report)
+    gets_nowhere = alone or facts.stalls(case.report) or ends_in_vain(case, facts)
     return case.runs and case.body.reclaim is Reclaim.DIRECT and gets_nowhere
+
+
+def ends_in_vain(case: Case, facts: Facts) -> bool:
+    """Whether a task that ends, and may take all memory, reclaims, while another that ends waits."""
+    ends = any(step.does(Verb.COMPLETES, Thing.VICTIM) for step in case.body.outer)
+    return ends and facts.ends_behind and not case.ran
+
+
+def keeps_dirty(case: Case, facts: Facts) -> bool:
+    """Whether it reclaims inside a transaction that is to be committed before pages can be written.
+
+    Writers wait for that to happen.
+    """
+    body = case.body
+    runs = body.reclaim is Reclaim.DIRECT and body.wait is Wait.RUNNING and not case.ran
+    # of a stack without a task's name nothing says that it is from the same moment
+    if not runs or case.report.comm is None or not facts.throttled:
+        return False
+    inside = (s for s in body.outer if s.does(Verb.HOLDS, Thing.TRANSACTION))
+    return not facts.commit_behind.isdisjoint({family(step.part) for step in inside})
 
 
 def _lost_what_it_waits_for(case: Case) -> bool:

@@ -124,7 +124,7 @@ def allocates(case: Case) -> bool:
 def _own_cycle(task: _Task) -> Cycle | None:
     if not allocates(task.case):
         return None
-    needed = {end.key: end for end in task.needs}
+    needed = {end.key: end for end in task.needs if end.meets is not Meets.OTHERS}
     loops = [
         (_edge(task.case, needed[gift.key], task.case, gift),)
         for gift in task.gifts
