@@ -58,6 +58,8 @@ NO_FRAMES = (
     "pos_erofs_endio_swap",
     "pos_lustre_lu_sites_guard_kswapd_dquot",
     "pos_zfs_vdev_aggregate_kmem_cache_chain",
+    "pos_ion_cma_mutex_shrinker_chain",
+    "neg_zfs_gang_free_svr_lock_sdb",
 )
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_/", min_size=1, max_size=8)

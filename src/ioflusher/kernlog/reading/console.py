@@ -430,7 +430,7 @@ class Reader:
             yield from self._end(line.caller)
             draft = None
         if draft is None:
-            source = Source.PROC if text.lstrip().startswith("[<0>]") else Source.BARE
+            source = Source.PROC if "[<0>]" in text else Source.BARE
             draft = self._begin(Head(source=source), line, raw)
         draft.add(frame, line.seconds)
 
