@@ -18,6 +18,7 @@ FULL = f"{SLEEP} mem_cgroup_handle_oom mem_cgroup_cache_charge add_to_page_cache
         (PENDING, DRAIN, True),
         (b"BUG: workqueue lockup - pool cpus=2 node=0 flags=0x0 nice=0 stuck for 272s!\n", DRAIN, True),
         (b"    pending: vmstat_update, drain_local_pages_wq\n", DRAIN, False),
+        (b"    in-flight: 5:drain_local_pages_wq BAR(100)\n", DRAIN, False),
         (PENDING, f"{SLEEP} wait_for_completion flush_work lru_add_drain_all sys_mlock", False),
     ],
 )

@@ -58,7 +58,11 @@ _FORMS = tuple(
             rf"XFS: (?:{_TASK}\((?P<number>\d+)\) )?possible memory allocation deadlock",
         ),
         # a work that a task waits for and that no worker has begun
-        ("BAR(", EventKind.WORKQUEUE_STALL, r"pending: .{0,4096}?(?P<subject>\w+) BAR\((?P<number>\d+)\)"),
+        (
+            "BAR(",
+            EventKind.WORKQUEUE_STALL,
+            r"^\s*pending: .{0,4096}?\b(?P<subject>\w{1,64}) BAR\((?P<number>\d{1,10})\)",
+        ),
         ("workqueue lockup", EventKind.WORKQUEUE_STALL, r"BUG: workqueue lockup - pool (?P<subject>.*)"),
         ("not responding", EventKind.DEVICE_TROUBLE, r"server (?P<subject>\S{1,64}) not responding"),
         (
