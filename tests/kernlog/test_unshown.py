@@ -44,10 +44,17 @@ def test_a_killed_task_may_wait_for_the_directory_of_who_waits_for_its_memory(
     below: str, recursion: bool
 ) -> None:
     """Before Linux 3.12 a charge to a full memory cgroup waited with all locks in hand."""
-    found = cycles(("ls", f"{FULL} {below} sys_newlstat"))
+    waits = log("ls", f"{FULL} {below} sys_newlstat")
+    found = [one for one in diagnose_log(waits).episodes if one.recursion]
     expected = [("ls", "oom-victim", "the", "probable"), ("the", "inode-lock", "ls", "possible")]
     assert [edges(one) for one in found] == ([expected] if recursion else [])
     assert all("the stack of the task that was killed" in str(one.missing) for one in found)
+    # what it waits for, if its stack is there
+    kill = b"Memory cgroup out of memory: Kill process 200 (b) score 1\n"
+    shown = log("b", f"{SLEEP} io_schedule submit_bio_wait frob_read vfs_read").replace(
+        b"   100 ", b"   200 "
+    )
+    assert not diagnose_log(kill + waits + shown).recursion
 
 
 @pytest.mark.parametrize(("does", "recursion"), [("xfs_end_bio_unwritten", True), ("xfs_frob_worker", False)])
@@ -77,7 +84,13 @@ def test_a_throttled_daemon_that_writes_its_own_file_systems_pages_back(writes: 
 
 
 @pytest.mark.parametrize(
-    ("below", "recursion"), [("p9_client_flush p9_client_rpc", True), ("p9_client_write", False)]
+    ("below", "recursion"),
+    [
+        ("p9_client_flush p9_client_rpc", True),
+        ("p9_client_write", False),
+        # block devices that stand on one another have a reserve each
+        ("submit_bio_noacct frob_map submit_bio_noacct", False),
+    ],
 )
 def test_a_reserve_of_which_the_task_has_some_already(below: str, recursion: bool) -> None:
     """The request that is to be called off stands in the way of the one that calls it off."""
@@ -133,14 +146,17 @@ def test_who_reclaims_inside_a_transaction_that_is_to_be_committed_before_pages_
     )
 
 
-@pytest.mark.parametrize(("outside", "recursion"), [("do_exit", True), ("do_unlinkat", False)])
+@pytest.mark.parametrize(
+    ("outside", "others", "recursion"),
+    [("do_exit", "do_exit", True), ("do_unlinkat", "do_exit", False), ("do_exit", "do_unlinkat", False)],
+)
 def test_a_task_that_ends_and_reclaims_while_another_waits_for_its_lock(
-    outside: str, recursion: bool
+    outside: str, others: str, recursion: bool
 ) -> None:
     """It may take what is left of memory, and still reclaims: it needs what another that ends would give."""
     asks = f"shrink_slab try_to_free_pages __alloc_pages frob_truncate frob_release {outside}"
     runs = log("a", asks).replace(b" D ", b" R ")
-    waits = log("b", f"{SLEEP} mutex_lock frob_lock frob_release __fput do_exit")
+    waits = log("b", f"{SLEEP} mutex_lock frob_lock frob_release __fput {others}")
     found = [edges(one) for one in diagnose_log(runs + waits).episodes if one.recursion]
     expected = [("a", "oom-victim", "b", "possible"), ("b", "held", "a", "probable")]
     assert found == ([expected, expected[::-1]] if recursion else [])

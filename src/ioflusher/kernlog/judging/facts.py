@@ -99,7 +99,7 @@ class Facts:
         if daemon := daemon_named(case.report.comm):
             self.present.add(daemon.serves)
         ends = any(step.does(Verb.COMPLETES, Thing.VICTIM) for step in body.steps)
-        self.ends_behind |= ends and body.reclaim is None and body.wait in _OF_OTHERS and not case.ran
+        self.ends_behind |= ends and body.wait in _OF_OTHERS and not case.ran
         self.throttled |= body.wait is Wait.DIRTY_THROTTLE
         if thread and thread.gives is Thing.TRANSACTION and thread.family and _waits_for_members(body):
             self.commit_behind.add(thread.family)

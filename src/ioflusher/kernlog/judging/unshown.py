@@ -59,6 +59,7 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
     runs = reclaimers and all(case.body.wait is Wait.RUNNING for case in reclaimers)
     writes = any(_writes_back(case) for case in cases)
     thawed = any(step.does(Verb.COMPLETES, Thing.THAW) for case in cases for step in case.body.steps)
+    killed = any(not facts.killed.isdisjoint({case.report.pid, case.report.tid}) for case in cases)
     for case in cases:
         if (
             facts.stalling
@@ -80,7 +81,7 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
         held = case.body.reclaim is None and case.body.wait in HELD_WAITS
         if held and (runs or facts.stalling) and facts.is_victim(case.report):
             yield _holder(case)
-        if case.body.wait is Wait.OOM and (locks := _locks(case, facts)):
+        if case.body.wait is Wait.OOM and not killed and (locks := _locks(case, facts)):
             yield _victim(case, locks)
 
 
@@ -219,8 +220,7 @@ def _worker(case: Case) -> tuple[Case, Ends, Ends]:
 
 def _locks(case: Case, facts: Facts) -> Ends:
     """The inodes' locks that a task has while it waits for the OOM killer's choice."""
-    locks = (end for end in gifts(case, facts) if end.thing is Thing.INODE_LOCK)
-    return tuple(end for end in locks if not facts.victims)
+    return tuple(end for end in gifts(case, facts) if end.thing is Thing.INODE_LOCK)
 
 
 def _victim(case: Case, locks: Ends) -> tuple[Case, Ends, Ends]:
