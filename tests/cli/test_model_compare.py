@@ -62,6 +62,16 @@ def test_nothing_kept() -> None:
     assert "ioflusher lab run swap-on-nbd --kernel 6.1" in ended.stderr
 
 
+def test_since() -> None:
+    """Runs of before do not count: what was measured is another thing where the lab was mended."""
+    keep(Run(FROZEN, FINISHED))
+    before = call("model", "compare", "swap-on-nbd", "--seeds", "1", "--since", "2026-01-01")
+    assert before.status == 0, before.stderr
+    after = call("model", "compare", "swap-on-nbd", "--seeds", "1", "--since", "2999-01-01T00:00")
+    assert after.status == 2
+    assert "nothing is kept of swap-on-nbd on Linux 6.12" in after.stderr
+
+
 def test_a_table_of_several() -> None:
     """A row for each, in Markdown; of what is not kept, 2 and how to play it."""
     keep(Run(FROZEN, FINISHED))

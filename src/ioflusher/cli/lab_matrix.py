@@ -17,7 +17,7 @@ from ioflusher.cli.cluster import dask_client
 from ioflusher.cli.console import error_console, output_console
 from ioflusher.cli.exit_status import ExitStatus
 from ioflusher.cli.interruption import interrupted_status
-from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line
+from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line, since_option
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.preferences import preferences
 from ioflusher.cli.source import read_standard_input
@@ -49,12 +49,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 @click.option("--sequential", is_flag=True, help="Play the halves of each run one after the other.")
 @click.option("--kept", is_flag=True, help="Play nothing: show what is measured.")
 @click.option("--again", is_flag=True, help="Measure everything anew: what is kept does not count.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="What was measured before does not count.",
-)
+@since_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option("--markdown", is_flag=True, help="Print it as Markdown, for a document.")
 @click.option(

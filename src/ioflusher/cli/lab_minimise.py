@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line
+from ioflusher.cli.lab_options import accelerator_option, kernel_option, progress_line, since_option
 from ioflusher.cli.lab_scenario import read_scenario, scenario_argument
 from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.output import output_option, write_result
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     "--deadline", metavar="SECONDS", type=click.FloatRange(min=0), help="Begin nothing new after so long."
 )
 @click.option("--again", is_flag=True, help="Measure everything anew: what is kept does not count.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="What was measured before does not count.",
-)
+@since_option
 @click.option("--sequential", is_flag=True, help="Play the halves of each run one after the other.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tries and what was found as JSON.")
 @output_option

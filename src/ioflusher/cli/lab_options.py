@@ -77,6 +77,12 @@ kernel_option = click.option(
     metavar="K",
     help="A bzImage, or a release such as 6.1; default: the distribution's cloud kernel 6.12.",
 )
+since_option = click.option(
+    "--since",
+    metavar="TIME",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="What was measured before does not count.",
+)
 accelerator_option = click.option(
     "--accelerator",
     type=click.Choice(["kvm", "tcg"]),

@@ -2,21 +2,24 @@
 
 import json
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from ioflusher.cli.console import output_console
 from ioflusher.cli.exit_status import ExitStatus
-from ioflusher.cli.lab_options import progress_line
+from ioflusher.cli.lab_options import progress_line, since_option
 from ioflusher.cli.lab_scenario import complete_scenario, read_scenario
 from ioflusher.cli.messages import print_error
 from ioflusher.cli.model_options import chosen_kernel, kernel_option
 from ioflusher.errors import IoflusherError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ioflusher.comparison.compare import Comparison
-    from ioflusher.lab.store import ExperimentStore
+    from ioflusher.lab.outcome import Run
     from ioflusher.scenario.records import Scenario
 
 
@@ -24,19 +27,26 @@ if TYPE_CHECKING:
 @click.argument("scenarios", metavar="[SCENARIO]...", nargs=-1, shell_complete=complete_scenario)
 @kernel_option
 @click.option("--seeds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Runs of a half.")
+@since_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead.")
 @click.option("--markdown", is_flag=True, help="Print a table in Markdown, for a document.")
 def compare_command(
-    scenarios: tuple[str, ...], kernel: tuple[int, int] | None, seeds: int, as_json: bool, markdown: bool
+    scenarios: tuple[str, ...],
+    kernel: tuple[int, int] | None,
+    seeds: int,
+    since: datetime | None,
+    as_json: bool,
+    markdown: bool,
 ) -> None:
     """Play each SCENARIO in the model and compare that with the kept runs of `ioflusher lab run`.
 
     Without a SCENARIO all that come with the package are compared. All kept runs count that played the same
-    scenario on a kernel of the same version. Where prediction and observation differ, the model is wrong, or
-    chance decides.
+    scenario on a kernel of the same version, with --since those that began later. Where prediction and
+    observation differ, the model is wrong, or chance decides.
 
     Exit status: 0 alike, 1 some differ, 2 of some nothing is kept, or the model has them not.
     """
+    from ioflusher.comparison.observed import kept_runs
     from ioflusher.lab.store import ExperimentStore, store_path
     from ioflusher.report.model_comparison import comparison_markdown, comparison_record, print_comparison
     from ioflusher.scenario.file import builtin_scenarios
@@ -51,7 +61,9 @@ def compare_command(
             say(f"playing {name}")
             scenario = read_scenario(name)
             try:
-                found.append(_compared(store, scenario, chosen_kernel(kernel, scenario), seeds))
+                version = chosen_kernel(kernel, scenario)
+                runs = kept_runs(store, scenario, version, since=since.timestamp() if since else 0.0)
+                found.append(_compared(runs, scenario, version, seeds))
             except IoflusherError as error:
                 print_error(str(error), error.hint)
                 missing = True
@@ -75,13 +87,12 @@ def compare_command(
 
 
 def _compared(
-    store: "ExperimentStore", scenario: "Scenario", version: tuple[int, int], seeds: int
+    runs: "Sequence[Run]", scenario: "Scenario", version: tuple[int, int], seeds: int
 ) -> "Comparison":
     from ioflusher.comparison.compare import Comparison, compared
-    from ioflusher.comparison.observed import kept_runs, observed_halves
+    from ioflusher.comparison.observed import observed_halves
     from ioflusher.comparison.predicted import predicted_halves
 
-    runs = kept_runs(store, scenario, version)
     halves = tuple(
         compared(
             observed_halves(runs, io_flusher=io_flusher),

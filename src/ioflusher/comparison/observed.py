@@ -12,8 +12,16 @@ from ioflusher.lab.trials import trial_key
 from ioflusher.scenario.records import Scenario
 
 
-def kept_runs(store: ExperimentStore, scenario: Scenario, kernel: Version) -> tuple[Run, ...]:
+def kept_runs(
+    store: ExperimentStore, scenario: Scenario, kernel: Version, *, since: float = 0.0
+) -> tuple[Run, ...]:
     """The kept runs that played this scenario on a kernel of this version, the oldest first.
+
+    Args:
+        store: what is kept.
+        scenario: as it is now; runs of what it was before are others.
+        kernel: the version's first two numbers.
+        since: those of experiments that began then or later; seconds since 1970.
 
     Raises:
         StoreError: the store cannot be read.
@@ -22,7 +30,7 @@ def kept_runs(store: ExperimentStore, scenario: Scenario, kernel: Version) -> tu
     found: list[Run] = []
     for kept in reversed(store.comparable_experiments()):
         played = trial_key(kept.plan.definition, "", "", {})
-        if played == wanted and version(kept.plan.kernel)[:2] == kernel:
+        if kept.began_at >= since and played == wanted and version(kept.plan.kernel)[:2] == kernel:
             found += store.load_runs(kept.id).values()
     return tuple(found)
 
