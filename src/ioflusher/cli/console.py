@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ioflusher.cli.preferences import preferences
-from ioflusher.report.wrapping import WIDTH
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 def prose_width() -> int:
     """Columns for prose on standard output: the terminal's, `WIDTH` at most, and that elsewhere."""
+    from ioflusher.report.wrapping import WIDTH
+
     return max(40, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
