@@ -190,11 +190,6 @@ def once(stage: Stage, rounds: int) -> None:
     say("checked", status=checked.returncode, said=checked.stdout.splitlines()[-1:])
 
 
-def limits(stage: Stage, rounds: int) -> None:
-    """`rescue --now --only dirty-limits`, for what has no daemon whose stack could be seen: the last part."""
-    ended(stage, 0, "--stalled", "3", "--only", "dirty-limits")
-
-
 def ended(stage: Stage, number: int, *options: str) -> None:
     """A freeze of three seconds, and the program."""
     pid, frozen = stage.freeze(number)
@@ -621,7 +616,6 @@ PARTS: dict[str, Callable[[Stage, int], None]] = {
     "pressure": pressure,
     "rescue": rescue,
     "once": once,
-    "limits": limits,
     "device-timeout": device_timeout,
     "share": share,
     "store-share": store_share,

@@ -80,14 +80,14 @@ class DeviceFreeze:
     threads: tuple[WaitingThread, ...] = ()
 
     @property
-    def waits(self) -> str:
-        """Who waits for itself, in words: a daemon, or the kernel's own target where none of them does."""
+    def kernel_waits(self) -> bool:
+        """Whether those who wait for themselves are threads of the kernel's own target, and no daemon."""
         waiting = [thread for thread in self.threads if thread.wait is not None]
-        if waiting and all(thread.target for thread in waiting):
-            return kernels_own(waiting[0].target)
-        return "the daemon"
+        return bool(waiting) and all(thread.target for thread in waiting)
 
     @property
-    def kernel_waits(self) -> bool:
-        """Whether those who wait for themselves are the kernel's own threads."""
-        return self.waits != "the daemon"
+    def waits(self) -> str:
+        """Who waits for itself, in words: a daemon, or the kernel's own target where none of them does."""
+        if not self.kernel_waits:
+            return "the daemon"
+        return kernels_own(next(thread.target for thread in self.threads if thread.wait is not None))

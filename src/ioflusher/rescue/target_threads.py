@@ -4,7 +4,6 @@ LIO serves iSCSI, nvmet NVMe over TCP, nfsd the file below a loop device. Their 
 and no file tells which of the kernel's threads they are: their stacks do.
 """
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ioflusher.kernlog.reading.frames import parse_proc_stack
 from ioflusher.machine.serving.service import StorageRole
 from ioflusher.rescue.freeze import WaitingThread
 from ioflusher.rescue.stacks import wait_of
+from ioflusher.support.directories import numbers_in
 
 # By what a function on the stack begins with: drivers/target/iscsi/iscsi_target.c, iscsi_target_rx_thread();
 # drivers/target/target_core_transport.c, __target_execute_cmd(), target_queued_submit_work();
@@ -52,6 +52,6 @@ def _kernel_threads(root: Path) -> list[int]:
     except (OSError, ValueError):
         pass
     try:
-        return sorted(int(name) for name in os.listdir(root / "proc") if name.isdigit())
+        return numbers_in(root / "proc")
     except OSError:
         return []

@@ -17,8 +17,7 @@ from ioflusher.kernlog.judging.needs import (
     SILENT,
     asks_again,
     ends_in_files,
-    keeps_dirty,
-    stuck,
+    goes_on,
     waits_for_a_worker,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
@@ -44,7 +43,7 @@ _FILE_SYSTEMS = {
 
 def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
     """What others, or the task itself, may wait for it to give; nothing where it runs."""
-    if case.body.wait is Wait.IDLE or (case.runs and not (stuck(case, facts) or keeps_dirty(case, facts))):
+    if goes_on(case, facts):
         return ()
     found = (
         *_served(case, facts),

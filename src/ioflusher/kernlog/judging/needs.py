@@ -58,7 +58,7 @@ _NOT_NAMED = "the log does not name the device that reclaim writes to"
 
 def needs(case: Case, facts: Facts) -> tuple[End, ...]:
     """What a task waits for; nothing where it runs. Of two ends about one thing the surer one comes first."""
-    if case.body.wait is Wait.IDLE or (case.runs and not (stuck(case, facts) or keeps_dirty(case, facts))):
+    if goes_on(case, facts):
         return ()
     device = tuple(_device_by_name(case))
     # whether another thread's name or work makes a program needed matters only where no device is named
@@ -125,6 +125,12 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         missing = "whether that waits for a new worker"
         yield End(Thing.THREAD, None, _POSSIBLE, f"{what}, which may need a new worker", missing, Meets.OWN)
     yield from _io(case, what)
+
+
+def goes_on(case: Case, facts: Facts) -> bool:
+    """Whether a task waits for nobody, and nobody for it: it is idle, or runs and gets somewhere."""
+    runs = case.runs and not (stuck(case, facts) or keeps_dirty(case, facts))
+    return runs or case.body.wait is Wait.IDLE
 
 
 def waits_for_a_worker(case: Case, facts: Facts) -> bool:

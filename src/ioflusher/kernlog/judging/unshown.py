@@ -12,7 +12,7 @@ a work, those may wait for memory as the allocation that waits for it. And a fil
 until it is thawed cannot be: whoever is to thaw it waits for s_umount.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -31,7 +31,7 @@ from ioflusher.kernlog.judging.needs import (
     waits_for_a_worker,
 )
 from ioflusher.kernlog.records import NO_PLACE, Source, TaskReport
-from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Asker, Service, at_work_in
 from ioflusher.kernlog.stacks.kernel_threads import known_threads
 from ioflusher.kernlog.stacks.roles import Role
@@ -131,31 +131,47 @@ def _like(case: Case, gives: Thing, reclaim: Reclaim, facts: Facts) -> tuple[Cas
     return _task(f"{name}, which {_NOT_SHOWN}", case, reclaim), tuple(wanted), tuple(given)
 
 
+def _file_systems(steps: tuple[Step, ...]) -> set[str]:
+    """The file systems whose own functions or waits are among the steps."""
+    found = {family(step.part) for step in steps if step.role in (Role.FILE_SYSTEM, Role.FS_WAIT)}
+    return {name for name in found if name is not None}
+
+
+def _in_hand(case: Case, facts: Facts, names: Collection[str]) -> Ends:
+    """What a task has of these subsystems: something held, or a transaction."""
+    kinds = (Thing.HELD, Thing.TRANSACTION)
+    return tuple(end for end in gifts(case, facts) if end.thing in kinds and end.scope in names)
+
+
+def _want_of(ends: Ends, missing: str) -> Ends:
+    """What a task that is not shown may wait for, since others have it."""
+    return tuple(
+        End(end.thing, end.scope, Confidence.POSSIBLE, f"something of {end.scope}", missing) for end in ends
+    )
+
+
+def _memory(scope: str | None, missing: str) -> End:
+    """What a task that is not shown waits for, if it reclaims."""
+    why = "memory, for which reclaim waits as the one that is shown"
+    return End(Thing.RECLAIM, scope, Confidence.POSSIBLE, why, missing)
+
+
 def _is_in_the_way(case: Case) -> bool:
     """Whether it waits for isolated pages in the middle of a file system."""
-    files = {family(s.part) for s in case.body.outer if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT)}
-    return waits_for_isolated(case.body) and bool(files & set(at_work_in(case.body.outer)))
+    outer = case.body.outer
+    return waits_for_isolated(case.body) and not _file_systems(outer).isdisjoint(at_work_in(outer))
 
 
 def _kswapd(case: Case, facts: Facts) -> tuple[Case, Ends, Ends]:
     """kswapd, which has pages isolated and may wait for what the case has in hand of a file system."""
-    missing = "the stack of kswapd"
-    names = at_work_in(case.body.outer)
-    kinds = (Thing.HELD, Thing.TRANSACTION)
-    wanted = (
-        End(end.thing, end.scope, Confidence.POSSIBLE, f"something of {end.scope}", missing)
-        for end in gifts(case, facts)
-        if end.thing in kinds and end.scope in names
-    )
+    wanted = _want_of(_in_hand(case, facts, at_work_in(case.body.outer)), "the stack of kswapd")
     given = End(Thing.RECLAIM, None, Confidence.PROBABLE, "it has isolated pages, and puts them back")
-    return _task(f"kswapd, which {_NOT_SHOWN}", case, Reclaim.KSWAPD), tuple(wanted), (given,)
+    return _task(f"kswapd, which {_NOT_SHOWN}", case, Reclaim.KSWAPD), wanted, (given,)
 
 
 def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]:
     """Whoever has what a reclaimer waits for, if it asks for memory in turn."""
-    missing = "the stack of who holds what is waited for"
-    why = "memory, for which reclaim waits as the one that is shown"
-    wanted = End(Thing.RECLAIM, scope, Confidence.POSSIBLE, why, missing)
+    wanted = _memory(scope, "the stack of who holds what is waited for")
     names = families(case.body.inner)
     given = (End(Thing.HELD, name, Confidence.PROBABLE, "it has what is waited for") for name in names)
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
@@ -176,17 +192,12 @@ def _keeps_from_writing(case: Case, facts: Facts) -> tuple[End, ...]:
     waits = any(end.thing is Thing.WRITEBACK for end in needs(case, facts))
     if body.reclaim is not Reclaim.DIRECT or not waits or facts.trouble:
         return ()
-    files = {family(s.part) for s in body.outer if s.role in (Role.FILE_SYSTEM, Role.FS_WAIT)}
-    kinds = (Thing.HELD, Thing.TRANSACTION)
-    return tuple(end for end in gifts(case, facts) if end.thing in kinds and end.scope in files - {None})
+    return _in_hand(case, facts, _file_systems(body.outer))
 
 
 def _flusher(case: Case, given: Ends) -> tuple[Case, Ends, Ends]:
     """The thread that writes pages back, for want of what an allocation has in hand."""
-    missing = "the stack of the flusher"
-    wanted = tuple(
-        End(end.thing, end.scope, Confidence.POSSIBLE, f"something of {end.scope}", missing) for end in given
-    )
+    wanted = _want_of(given, "the stack of the flusher")
     writes = End(Thing.WRITEBACK, None, Confidence.PROBABLE, "it writes pages back")
     return _task(f"the flusher, which {_NOT_SHOWN}", case, Reclaim.FORCED), wanted, (writes,)
 
@@ -211,9 +222,7 @@ def _thawer(case: Case) -> tuple[Case, Ends, Ends]:
 
 def _worker(case: Case) -> tuple[Case, Ends, Ends]:
     """Who keeps a work from being begun: a worker that allocates, or makes another worker."""
-    missing = "the stacks of the workers, or of who makes them"
-    why = "memory, for which reclaim waits as the one that is shown"
-    wanted = End(Thing.RECLAIM, OF_A_HOLDER, Confidence.POSSIBLE, why, missing)
+    wanted = _memory(OF_A_HOLDER, "the stacks of the workers, or of who makes them")
     given = End(Thing.WORK, None, Confidence.PROBABLE, "it keeps that work from being begun")
     return _task(f"a worker that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), (given,)
 

@@ -222,9 +222,7 @@ class Reader:
         self._noise = Noise()
         self._reports = 0
         self._odd: Event | None = None  # the first line with a function in it that is no frame
-        self._spoken: Event | None = (
-            None  # the first line with words of a kernel's report, wherever they stand
-        )
+        self._spoken: Event | None = None  # the first line with words of a report, wherever they stand
         self._announced = False  # whether one was taken for an announcement
         self._told: dict[str, Event] = {}  # functions of reclaim, each with the first line that names it
 
