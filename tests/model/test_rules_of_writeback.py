@@ -315,6 +315,10 @@ def test_what_is_written_counts_once_it_is_completed() -> None:
     written = backing.written
     assert written is not None
     assert written.initial == linux.units(160 << 10)
+    linux.unit_bytes = 1024
+    of_kibibytes = make_backing_device(linux, DiskDriver(linux, "third", request_ns=1), backing.pool).written
+    assert of_kibibytes is not None
+    assert of_kibibytes.initial == 160, "in a unit that does not round it away"
     assert value(backing.device.completions["write"][written], own_written=7) == 8
 
 
