@@ -173,7 +173,10 @@ CASES: dict[str, dict[int, list[str]]] = {
     "lab explain": {2: ["999999999"]},
     "lab kernels": {0: [], 2: ["fetch", "six"]},
     "lab list": {0: [], 2: ["more"]},
-    "lab profile": {2: ["nonsense"]},
+    "lab profile": {
+        0: ["--trace", "{strace}", "--requests", "1", "--size", "4K"],
+        2: ["--trace", "{none}"],
+    },
     "lab replay": {2: ["999999999"]},
     "lab matrix": {2: ["nonsense"]},
     "lab minimise": {2: ["nonsense"]},
@@ -232,7 +235,6 @@ ELSEWHERE = {
     ("lab exec", 1): "lab/test_guests.py",
     ("lab explain", 0): "cli/test_lab_explain.py",
     ("lab explain", 1): "cli/test_lab_explain.py",
-    ("lab profile", 0): "lab/test_profile.py",
     ("lab replay", 0): "cli/test_lab_replay.py",
     ("lab replay", 1): "cli/test_lab_replay.py",
     ("lab minimise", 0): "cli/test_lab_minimise.py",
@@ -281,11 +283,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     units = place / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
     (units / "x.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (place / "strace").write_text('7 12:00:00.000000 pwrite64(6, ""..., 4096, 0) = 4096 <0.001>\n')
     recording = RECORDING.read_bytes()
     (place / "quiet").write_bytes(b"".join(recording.splitlines(keepends=True)[:3]))
     logs = {"recursion": "pos_nbd_xfs_inode_write.txt", "neither": "neg_xfs_reclaim_queue.txt"}
     return {
-        **{name: str(place / name) for name in ("well", "bad", "none", "root", "quiet")},
+        **{name: str(place / name) for name in ("well", "bad", "none", "root", "quiet", "strace")},
         "recording": str(RECORDING),
         **{name: str(LOGS / file) for name, file in logs.items()},
         "self": str(os.getpid()),

@@ -12,8 +12,9 @@ from ioflusher.kernel.syscall_names import syscall_name
 from ioflusher.kernel.trace_events import TraceEvent, TraceFormat
 from ioflusher.lab import profile
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.event_counter import EventCounter
 from ioflusher.lab.guest import profile as guest_profile
-from ioflusher.lab.guest.profile import EventCounter
+from ioflusher.lab.guest.profile import RingEvents
 from ioflusher.lab.messages import GfpUse, ProfileRound, SyscallUse
 from ioflusher.lab.profile import DaemonProfile, Spread, without_pressure, work_profiles
 from ioflusher.lab.profile_threads import threads_of_profile
@@ -48,7 +49,7 @@ def leave(time_ns: int, tid: int, number: int) -> TraceEvent:
 
 def count(*events: TraceEvent) -> ProfileRound:
     """What is counted of events on x86-64."""
-    counter = EventCounter("x86_64", GFP_NAMES)
+    counter = RingEvents(EventCounter(4096), "x86_64", GFP_NAMES)
     counter.take(events)
     return counter.take_round()
 
@@ -93,7 +94,7 @@ def test_locks_are_waits_for_a_futex() -> None:
 
 def test_a_round_begins_anew() -> None:
     """Counts do not run on; a call that one round began and the next one ends is no second call."""
-    counter = EventCounter("x86_64", GFP_NAMES)
+    counter = RingEvents(EventCounter(4096), "x86_64", GFP_NAMES)
     counter.take([enter(1, 10, READ)])
     assert counter.take_round().syscalls[0].calls == 1
     counter.take([TraceEvent(2, "kmalloc", 10, (64, GFP_KERNEL)), leave(3, 10, READ)])
@@ -147,6 +148,7 @@ def test_for_each_request_without_the_base_line() -> None:
     assert call.object_bytes == Spread(256.0, 192.0, 320.0)
     (gfp,) = work.gfp
     assert (gfp.flags, gfp.size) == ("GFP_KERNEL", Spread(256.0, 192.0, 320.0))
+    assert work.latency_s is not None
     assert (work.latency_s.low, work.latency_s.high, work.threads.mean) == (0.1, 0.2, 2.0)
 
 

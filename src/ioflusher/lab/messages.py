@@ -351,7 +351,7 @@ class ProfileRound(TimedReport, frozen=True, tag="profile-round"):
         work: "read", "write" or "idle".
         size: bytes of a request, 0 for none.
         requests: that the device completed.
-        duration_s: of the requests, one after another.
+        duration_s: of the requests, one after another; 0 where that is not known.
         watched_s: in which events were counted.
         lost: whether events were lost.
         syscalls, gfp: what was counted.

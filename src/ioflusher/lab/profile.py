@@ -82,10 +82,11 @@ class WorkProfile:
     """What the daemon does for one request of a kind.
 
     Attributes:
-        work: "read" or "write".
-        size: bytes of a request.
+        work: "read" or "write"; of a trace "flush", "discard" or "other", too.
+        size: bytes of a request; of a trace the mean of those that do not exceed the same power of two.
         rounds: how many were played; `requests`: that the device completed in all of them.
-        latency_s: of a request, as who waits for it sees it, emulation included.
+        latency_s: of a request, as who waits for it sees it, emulation included; None where a trace does
+            not show requests.
         syscalls: the most frequent first.
         gfp: the most bytes first.
         faults: page faults in user space.
@@ -98,7 +99,7 @@ class WorkProfile:
     size: int
     rounds: int
     requests: int
-    latency_s: Spread
+    latency_s: Spread | None
     syscalls: tuple[SyscallProfile, ...]
     gfp: tuple[GfpProfile, ...]
     faults: Spread
@@ -114,26 +115,33 @@ class DaemonProfile:
 
     Attributes:
         served: who serves what, a sentence.
-        kind: the stack.
-        command: the daemon's; empty for ours.
-        kernel, accelerator: of the guest.
-        io_flusher: whether the daemon carried the state.
-        device: in the guest.
-        threads: that the daemon had in the end.
-        missing: events that the kernel lacks, so that what they would show is 0.
+        kind: the stack; empty for a trace.
+        command: the daemon's; empty for ours; of a trace the name of its busiest thread.
+        kernel, accelerator: of the guest; None where a trace does not tell.
+        io_flusher: whether the daemon carried the state; None for a trace.
+        device: in the guest; of a trace its numbers, or empty.
+        threads: that the daemon had in the end; of a trace those that it shows.
+        missing: events that the kernel, or the trace, lacks, so that what they would show is 0.
         works: by size, writes first.
+        left_out: what of a trace is in no number, in words.
     """
 
     served: str
     kind: str
     command: tuple[str, ...]
-    kernel: str
-    accelerator: str
-    io_flusher: bool
+    kernel: str | None
+    accelerator: str | None
+    io_flusher: bool | None
     device: str
     threads: int
     missing: tuple[str, ...]
     works: tuple[WorkProfile, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is of a trace that somebody recorded, and not of a guest."""
+        return self.accelerator is None
 
 
 def without_pressure(scenario: Scenario) -> Scenario:
@@ -241,12 +249,13 @@ def _work_profile(rounds: list[ProfileRound], idle: list[ProfileRound]) -> WorkP
         for kind in kinds
     ]
     threads = [one.threads for one in rounds]
+    latencies = [one.duration_s / one.requests for one in rounds if one.requests and one.duration_s]
     return WorkProfile(
         work=rounds[0].work,
         size=rounds[0].size,
         rounds=len(rounds),
         requests=sum(one.requests for one in rounds),
-        latency_s=_spread([one.duration_s / one.requests for one in rounds if one.requests]),
+        latency_s=_spread(latencies) if latencies else None,
         syscalls=tuple(sorted(syscalls, key=lambda one: (-one.calls.mean, one.name))),
         gfp=tuple(sorted(gfp, key=lambda one: (-one.size.mean, one.event, one.flags))),
         faults=spread(lambda one: one.faults),

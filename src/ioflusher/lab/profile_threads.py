@@ -1,11 +1,11 @@
 """From what a daemon was seen to do for one request to its description for the model. Pure."""
 
 from ioflusher.lab.errors import LabError
+from ioflusher.lab.event_counter import OUTSIDE, PAGES
 from ioflusher.lab.profile import DaemonProfile, SyscallProfile, WorkProfile
 from ioflusher.scenario.records import Action, ThreadTable
 
 PAGE_BYTES = 4096
-OUTSIDE = "outside system calls"
 # how often a call is made for a request at least, to be part of it
 SELDOM = 0.5
 WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "io_uring_enter", "io_submit")
@@ -31,10 +31,19 @@ def threads_of_profile(profile: DaemonProfile) -> tuple[ThreadTable, ...]:
         action = _action(call, work)
         if action is not None and action not in does:
             does.append(action)
-    name = profile.command[0].rpartition("/")[2] if profile.command else f"{profile.kind}-daemon"
+    name = profile.command[0].rpartition("/")[2] if profile.command else f"{profile.kind or 'storage'}-daemon"
     order: tuple[Action, ...] = ("allocate", "store", "send")
     count = min(256, max(1, round(work.threads.mean)))
     return (ThreadTable(name, tuple(action for action in order if action in does), count=count),)
+
+
+def notes_of_profile(profile: DaemonProfile) -> tuple[str, ...]:
+    """What to know of such a description: whose it is, and what is not in it."""
+    kernel = f", as profiled on {profile.kernel}" if profile.kernel is not None else ""
+    notes = [f"{profile.served}{kernel}", "which thread does what is not seen"]
+    if f"kmem/{PAGES}" in profile.missing:
+        notes.append("nor whether a call or a page fault takes pages: kmem/mm_page_alloc was not recorded")
+    return (*notes, *(f"in no number: {left_out}" for left_out in profile.left_out))
 
 
 def _action(call: SyscallProfile, work: WorkProfile) -> Action | None:

@@ -12,14 +12,20 @@ _SMALLEST = 0.05
 
 def profile_lines(profile: DaemonProfile) -> Iterator[str]:
     """Lines that are safe to print: mean, and from the lowest round to the highest in brackets."""
-    state = "with" if profile.io_flusher else "without"
+    state = {True: "with", False: "without", None: "with or without"}[profile.io_flusher]
+    machine = ", ".join(
+        (f"Linux {profile.kernel or 'of a release that is not told'}", *filter(None, [profile.accelerator]))
+    )
+    device = profile.device or "a device that is not told"
     yield printable(profile.served)
     yield printable(
-        f"Linux {profile.kernel}, {profile.accelerator}, {state} the IO_FLUSHER state; {profile.device}, "
-        f"{counted(profile.threads, 'thread')}"
+        f"{machine}, {state} the IO_FLUSHER state; {device}, {counted(profile.threads, 'thread')}"
     )
+    source = "this trace does not have" if profile.recorded else "this kernel does not record"
     for event in profile.missing:
-        yield printable(f"this kernel does not record {event}: what it would show is missing below")
+        yield printable(f"{source} {event}: what it would show is missing below")
+    for left_out in profile.left_out:
+        yield printable(f"in no number below: {left_out}")
     for work in profile.works:
         yield ""
         yield from map(printable, _work(work))
@@ -44,7 +50,7 @@ def _work(work: WorkProfile) -> Iterator[str]:
     yield _row("waits for locks", _number(work.futex_waits)) + f"   {_milliseconds(work.futex_wait_s)}"
     yield _row("page faults", _number(work.faults))
     yield _row("threads at work", _number(work.threads))
-    yield _row("time", _milliseconds(work.latency_s))
+    yield _row("time", "not told" if work.latency_s is None else _milliseconds(work.latency_s))
 
 
 def _row(name: str, *cells: str) -> str:
