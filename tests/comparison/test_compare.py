@@ -1,7 +1,15 @@
 """Prediction and observation: what is alike, what differs, and what nobody observed."""
 
+from dataclasses import replace
+
+from ioflusher.comparison.check import Allowance, check_half
 from ioflusher.comparison.compare import Agreement, Comparison, compared
+from ioflusher.comparison.observed import observed_halves
 from ioflusher.comparison.summary import FigureSpread, HalfRun, summary
+from ioflusher.lab.outcome import GAVE_UP, Half, HalfOutcome, Run
+from ioflusher.model.explore import Bounds
+from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.settings import with_settings
 
 
 def frozen(after_s: float = 3.0, *waits: str) -> HalfRun:
@@ -52,3 +60,30 @@ def test_unknown() -> None:
     half = compared((), (frozen(),), io_flusher=False)
     assert (half.outcome, half.waits) == (Agreement.UNKNOWN, Agreement.UNKNOWN)
     assert not Comparison("one", "6.12", (half,)).alike
+
+
+def lost(detail: str) -> Run:
+    half = Half(True, HalfOutcome.LOST, detail, boot_s=1.0, wall_s=9.0, when_s=5.0)
+    return Run(None, half)
+
+
+def test_a_workload_that_gave_up_is_observed() -> None:
+    """A half that was lost says nothing, unless the workload got an error."""
+    gave_up = lost(f"{GAVE_UP} 1 before it had read everything back.")
+    silent = lost("Neither done nor frozen after 150 s.")
+    found = observed_halves((gave_up, silent), io_flusher=True)
+    assert [half.outcome for half in found] == ["lost"]
+    assert compared(found, (HalfRun("lost"),), io_flusher=True).outcome is Agreement.ALIKE
+
+
+def test_whether_the_model_allows_a_loss() -> None:
+    """Where a run of it is lost as well; of a half that says nothing nothing is asked."""
+    fault = {"kind": "daemon-killed", "at_s": 0.6}
+    killed = with_settings(find_scenario("ext4-on-nbd-throttled"), {"fault": [fault]})
+    half = lost(f"{GAVE_UP} 1 before it had read everything back.").with_
+    assert half is not None
+    assert check_half(killed, half, (6, 12), Bounds()).allowance is Allowance.ALLOWED
+    sound = find_scenario("ext4-on-nbd-throttled")
+    assert check_half(sound, half, (6, 12), Bounds()).allowance is Allowance.UNKNOWN
+    nothing = replace(half, detail="Neither done nor frozen after 150 s.")
+    assert check_half(killed, nothing, (6, 12), Bounds()).deeds == ()

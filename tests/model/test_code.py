@@ -70,3 +70,30 @@ def test_a_wait_keeps_its_stack() -> None:
     code.step("goes on")
     wait, on = code.program("task", 1).steps
     assert (wait.calls, wait.waits_for, wait.to) == (("mempool_alloc",), "an element", on.at)
+
+
+def test_several_loops_are_left_at_once() -> None:
+    """A task that ends goes on behind the loop around its loop."""
+    code = Code()
+    left = Variable("left", 1, 1)
+    with code.loop():
+        with code.loop(), code.choice() as ways:
+            with ways.way("ends", when=left > 0):
+                code.leave(2)
+            with ways.otherwise("goes round"):
+                pass
+        code.step("never")
+    code.step("is behind both")
+    program = code.program("one", 1)
+    assert {step.label for step in program.steps} == {"ends, is behind both", "goes round"}
+
+
+def test_a_task_that_is_over_rests() -> None:
+    """It counts as done, and nothing comes behind."""
+    code = Code()
+    code.step("works")
+    code.end()
+    code.step("never")
+    program = code.program("one", 1, works=True)
+    assert [step.label for step in program.steps] == ["works"]
+    assert program.rests == {program.steps[0].to}

@@ -164,3 +164,14 @@ def test_how_large_a_dirty_limit_freezes(limit_mib: int, outcome: RunOutcome) ->
     assert with_state.outcome is RunOutcome.DONE
     if outcome is RunOutcome.DONE:
         assert without.at_ns > 1.5 * with_state.at_ns
+
+
+def test_a_workload_that_gives_up_ends_the_run() -> None:
+    """Lost, with its error; nobody is taken by the OOM killer."""
+    code = Code()
+    code.step("writes", takes_ns=10)
+    code.step("is refused", fails="EROFS")
+    code.step("goes on", takes_ns=10)
+    result = run(TransitionSystem("refused", (), (code.program("writer", 1, works=True),)), jitter=0)
+    assert (result.outcome, result.failed, result.killed) == (RunOutcome.LOST, "EROFS", "")
+    assert (result.at_ns, result.steps) == (10, 2)

@@ -459,7 +459,6 @@ def test_a_daemon_that_nobody_described() -> None:
             {"cgroup.who": "both", "cgroup.memory_high": 1 << 20},
             "cgroup.memory_high: the model expects cgroup.m",
         ),
-        ({"fault": [{"kind": "daemon-killed", "at_s": 1}]}, "fault.kind: the model expects 'connection-cut'"),
         (
             {"kernel.sysctl.vm.overcommit_memory": 2},
             "kernel.sysctl.vm.overcommit_memory: the model expects one",

@@ -78,7 +78,7 @@ def check_half(scenario: Scenario, half: Half, version: Version, bounds: Bounds)
     elif half.outcome is HalfOutcome.FINISHED:
         deeds = (_life(scenario, half, version),)
     elif half.outcome is HalfOutcome.LOST:
-        deeds = ()
+        deeds = (_loss(scenario, half, version),) if half.gave_up else ()
     else:
         why = "the model knows no such end"
         deeds = (CheckedDeed(half.outcome.value, Allowance.UNKNOWN, why),)
@@ -123,6 +123,13 @@ def _life(scenario: Scenario, half: Half, version: Version) -> CheckedDeed:
     if seed is None:
         return CheckedDeed("it was done", Allowance.UNKNOWN, f"none of {SEEDS} seeds is done")
     return CheckedDeed("it was done", Allowance.ALLOWED, f"seed {seed} is done, too")
+
+
+def _loss(scenario: Scenario, half: Half, version: Version) -> CheckedDeed:
+    seed = _seed_that(scenario, half, version, "lost")
+    if seed is None:
+        return CheckedDeed("its workload gave up", Allowance.UNKNOWN, f"it does in none of {SEEDS} seeds")
+    return CheckedDeed("its workload gave up", Allowance.ALLOWED, f"it does with seed {seed}, too")
 
 
 def _seed_that(scenario: Scenario, half: Half, version: Version, outcome: str) -> int | None:

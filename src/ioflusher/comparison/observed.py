@@ -36,10 +36,15 @@ def kept_runs(
 
 
 def observed_halves(runs: Iterable[Run], *, io_flusher: bool) -> tuple[HalfRun, ...]:
-    """One half of each run that has it; halves that were lost say nothing and are left out."""
+    """One half of each run that has it.
+
+    Those that were lost say nothing and are left out, but for those whose workload gave up.
+    """
     halves = (run.with_ if io_flusher else run.without for run in runs)
     return tuple(
-        observed_half(half) for half in halves if half is not None and half.outcome is not HalfOutcome.LOST
+        observed_half(half)
+        for half in halves
+        if half is not None and (half.outcome is not HalfOutcome.LOST or half.gave_up)
     )
 
 

@@ -19,6 +19,7 @@ _OUTCOMES = {
     RunOutcome.DONE: "finished",
     RunOutcome.OUT_OF_MEMORY: "out of memory",
     RunOutcome.OUT_OF_TIME: "out of time",
+    RunOutcome.LOST: "lost",
 }
 
 

@@ -31,7 +31,15 @@ from ioflusher.lab.messages import (
     WorkVerified,
 )
 from ioflusher.lab.near_misses import NearMisses
-from ioflusher.lab.outcome import DaemonThread, FaultChange, Half, HalfOutcome, Sample, bounded_console
+from ioflusher.lab.outcome import (
+    GAVE_UP,
+    DaemonThread,
+    FaultChange,
+    Half,
+    HalfOutcome,
+    Sample,
+    bounded_console,
+)
 from ioflusher.lab.vm import Ended
 from ioflusher.scenario.records import Scenario
 
@@ -215,7 +223,7 @@ class Follower:
             detail = f"The kernel killed {report.oom_kills} process(es)."
             return self._half(HalfOutcome.OUT_OF_MEMORY, detail, **more)
         if report.status or self._verified is None:
-            detail = f"The workload ended with status {report.status} before it had read everything back."
+            detail = f"{GAVE_UP} {report.status} before it had read everything back."
             if self._file_system is not None and not self._file_system.clean:
                 detail += f" {checked_sentence(self._file_system)}"
             detail += ended_sentences(report.ended)

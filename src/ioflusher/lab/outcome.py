@@ -18,6 +18,9 @@ from ioflusher.scenario.records import Scenario
 
 LARGEST_CONSOLE_BYTES = 256 << 10  # a panic under unknown_nmi_panic prints the stacks of every task
 
+# how the detail of a half begins whose workload ended with an error of its own
+GAVE_UP = "The workload ended with status"
+
 OneHalf = Literal["with", "without"]
 
 
@@ -152,6 +155,11 @@ class Half:
         """Whether the work was finished, everything came back as it was written, and its place is clean."""
         clean = self.file_system is None or self.file_system.clean is True
         return self.outcome is HalfOutcome.FINISHED and self.wrong_chunks == 0 and clean
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it was lost by an error that the workload got, such as one of I/O."""
+        return self.outcome is HalfOutcome.LOST and self.detail.startswith(GAVE_UP)
 
     @property
     def witness(self) -> DaemonThread | None:

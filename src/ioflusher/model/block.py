@@ -77,6 +77,9 @@ class Served(Protocol):
     def complete(self, code: Code, kind: str, also: Changes, *, takes_ns: int) -> None:
         """The server has done it: what the driver does in the server's own task; `also` changes with it."""
 
+    def abandoned(self, kind: str, *, received: bool) -> Changes:
+        """What changes when a thread of the server ends that was at a request, `received` whole or not."""
+
 
 class BlockDriver(abc.ABC):
     """A block device and its driver.
@@ -86,9 +89,13 @@ class BlockDriver(abc.ABC):
         tags: requests that it still takes (blk_mq_tags).
         pending: requests that were handed to whoever serves the device and were not taken up, by kind.
         reply_calls: of `Served`.
+        can_fail: whether a request may end with an error.
+        fails: whether every request ends with one from now on; None where that never is.
     """
 
     reply_calls: tuple[str, ...] = ()
+    can_fail: bool = False
+    fails: Expression | None = None
 
     def __init__(self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...]) -> None:
         self.name = name
@@ -105,6 +112,7 @@ class BlockDriver(abc.ABC):
             for kind in kinds
         }
         self.completions: dict[str, Changes] = {}
+        self.failures: dict[str, Changes] = {}
         linux.devices[name] = self
 
     def submit(self, code: Code, kind: str) -> None:
@@ -149,6 +157,22 @@ class BlockDriver(abc.ABC):
     def completed(self, kind: str) -> Changes:
         """What changes when a request of this kind is completed: the tag, and what waited for it."""
         return {self.tags: self.tags + 1, **self.completions[kind]}
+
+    def failed(self, kind: str) -> Changes:
+        """The same for one that ends with an error."""
+        return {self.tags: self.tags + 1, **self.failures[kind]}
+
+    def fail(
+        self, code: Code, kind: str, also: Changes | None = None, *, takes_ns: int | None = None
+    ) -> None:
+        """A request ends with BLK_STS_IOERR: blk_mq_end_request(). It counts as completed."""
+        label = f"an I/O error of {self.name}"
+        changes = together(self.failed(kind), also or {})
+        code.step(label, changes, completes=self.name, takes_ns=takes_ns)
+
+    def abandoned(self, kind: str, *, received: bool) -> Changes:
+        """What changes when a thread of the server ends that had taken a request of this kind."""
+        return {}
 
     @property
     def in_flight(self) -> Expression:

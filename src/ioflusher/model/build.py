@@ -21,10 +21,17 @@ from ioflusher.model.swap import SwapArea
 from ioflusher.model.transitions import TransitionSystem, number
 from ioflusher.model.versions import holds
 from ioflusher.model.workload import WORKLOAD, add_presser, add_reader, add_toucher, add_writer
-from ioflusher.model.writeback import BackingDevice, DirtyDomain, DirtyLimit, add_flusher, make_backing_device
+from ioflusher.model.writeback import (
+    BackingDevice,
+    DirtyDomain,
+    DirtyLimit,
+    add_flusher,
+    add_jbd2,
+    make_backing_device,
+)
 from ioflusher.model.xfs import INODE_BYTES, XfsInodes
 from ioflusher.model.xfs import KINDS as XFS_KINDS
-from ioflusher.scenario.daemons import describe
+from ioflusher.scenario.daemons import NBD, describe
 from ioflusher.scenario.file import check_scenario
 from ioflusher.scenario.records import CgroupTable, Scenario
 from ioflusher.scenario.stacks import STACKS as SCENARIO_STACKS
@@ -34,6 +41,10 @@ TAKEN = 135 << 20
 # 5.8 did not keep the 140 MiB of xfs-on-nbd-5.8's reader in 320 MiB, where 5.6 did
 TAKEN_5_8 = 180 << 20
 PAGE_BYTES = 4096
+# stacks below the SCSI layer, and SD_TIMEOUT, drivers/scsi/sd.h
+SCSI, SCSI_TIMEOUT_S = ("tcmu", "iscsi", "iscsid"), 30
+# stacks of which requests end with an error when their daemon does
+FAILING = ("nbd", "nbd-tcp", "nbd-device", "stacked", "ublk", "fuse")
 LRU_GEN = "/sys/kernel/mm/lru_gen/enabled"
 # min_free_kbytes where nothing sets it: calculate_min_free_kbytes(), mm/page_alloc.c, for a guest of 512 MiB
 MIN_FREE = 3 << 20
@@ -63,7 +74,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         NotModelledError: the model has not what it asks for.
     """
     check_scenario(scenario, scenario.name)
-    _check_modelled(scenario)
+    _check_modelled(scenario, version)
     linux = Linux(version, scale.unit_bytes)
     # of a small instance all memory is soon being written, which a killer would take for the end
     linux.kills = linux.in_full = scale == FULL
@@ -108,6 +119,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
             _add_xfs(linux, scenario, backing, pool, work)
         else:
             add_writer(linux, ext4_file(backing), work)
+            add_jbd2(linux, backing)
     # each looks at the dirty pages of all, so all have to be there
     for backing in linux.domain.backing:
         add_flusher(linux, backing)
@@ -202,7 +214,7 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
     linux.domain = DirtyDomain(limit("dirty", 20), limit("dirty_background", 10))
 
 
-def _check_modelled(scenario: Scenario) -> None:
+def _check_modelled(scenario: Scenario, version: Version) -> None:
     """What the model has not is not passed over."""
 
     def refuse(key: str, expected: str, found: object, why: str = "") -> None:
@@ -231,9 +243,37 @@ def _check_modelled(scenario: Scenario) -> None:
         refuse("workload.passes", "1 with this stack, of which nothing is read", scenario.workload.passes)
     if cgroup is not None:
         _check_cgroup(scenario, cgroup, refuse)
-    for fault in scenario.fault:
-        if fault.kind not in SCENARIO_STACKS[device.kind].faults:
-            refuse("fault.kind", "'connection-cut' or 'paths-offline'", fault.kind)
+    _check_faults(scenario, version, refuse)
+
+
+def _check_faults(
+    scenario: Scenario, version: Version, refuse: Callable[[str, str, object, str], None]
+) -> None:
+    """What errors and time-outs do that the model has not."""
+    kind, use = scenario.device.kind, scenario.device.use
+    faults = {fault.kind for fault in scenario.fault}
+    silent = faults & ({"remote-silent"} if kind == "iscsid" else {"daemon-killed", "daemon-stopped"})
+    if silent and kind in SCSI and scenario.frozen.stalled_s >= SCSI_TIMEOUT_S:
+        why = f"the time-out of SCSI, {SCSI_TIMEOUT_S} s, and what comes of it is not here; "
+        less = f"less than {SCSI_TIMEOUT_S} with such a fault of device.kind {kind!r}"
+        refuse("frozen.stalled_s", less, scenario.frozen.stalled_s, why)
+    if "connection-cut" in faults and kind in NBD and not holds("nbd_replaces_one_connection", version):
+        why = "there requests of a single connection that was cut end with an error; "
+        refuse("fault.kind", "no 'connection-cut' before Linux 5.7", "connection-cut", why)
+    if "daemon-killed" in faults and kind in FAILING:
+        if use == "xfs":
+            why = "what XFS does with an error of its log is not here; "
+            refuse("fault.kind", "no 'daemon-killed' with device.use 'xfs'", "daemon-killed", why)
+        if describe(scenario).writeback_cache:
+            why = "errors of a FUSE write-back cache are not here; "
+            refuse("fault.kind", "no 'daemon-killed' with this daemon", "daemon-killed", why)
+    if "remote-cut" in faults and SCENARIO_STACKS[kind].remote == "nbd":
+        if scenario.daemon.command:
+            why = "whether it connects to the server outside again is known of our own daemon alone; "
+            refuse("fault.kind", "no 'remote-cut' with a daemon.command", "remote-cut", why)
+        if use != "swap" or "connection-cut" in faults:
+            why = "errors that pass are here for swap alone, and for one connection; "
+            refuse("fault.kind", "'remote-cut' alone and with device.use 'swap'", "remote-cut", why)
 
 
 def _check_cgroup(
@@ -257,6 +297,8 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
         said.append("device.mkfs has no effect: a file system has one allocation group")
     if scenario.hardening.reserve:
         said.append("hardening.reserve has no effect: reclaim leaves a daemon's own memory alone anyway")
+    if describe(scenario).forks and any(fault.kind.startswith("daemon-") for fault in scenario.fault):
+        said.append("fault has no effect: the process that the signal is sent to does not serve")
     without_effect = (name for name in scenario.kernel.sysctl if name in SYSCTL_WITHOUT_EFFECT)
     said += [f"kernel.sysctl.{name} has no effect: {SYSCTL_WITHOUT_EFFECT[name]}" for name in without_effect]
     return tuple(said)

@@ -27,11 +27,13 @@ class Code:
     Attributes:
         flags: the PF_ flags of the thread, which functions of the kernel look at.
         group: the name of its memory control group; empty for none.
+        killed: whether it has been sent SIGKILL (fatal_signal_pending()); None where it never is.
     """
 
-    def __init__(self, flags: int = 0, group: str = "") -> None:
+    def __init__(self, flags: int = 0, group: str = "", killed: Expression | None = None) -> None:
         self.flags = flags
         self.group = group
+        self.killed = killed
         self._steps: list[Step] = []
         self._points = 1
         self._at: int | None = 0  # None behind what never goes on
@@ -74,6 +76,7 @@ class Code:
         begins: str = "",
         completes: str = "",
         kills: str = "",
+        fails: str = "",
     ) -> None:
         """One step from here on; the arguments are those of `ioflusher.model.transitions.Step`."""
         if self._at is None:
@@ -95,6 +98,7 @@ class Code:
                 begins=begins,
                 completes=completes,
                 kills=kills,
+                fails=fails,
             )
         )
         self._at = to
@@ -125,16 +129,21 @@ class Code:
             self._join(self._at, start)
         self._at = end if self._is_reached(end) else None
 
-    def leave(self) -> None:
-        """Go on behind the innermost loop."""
+    def leave(self, loops: int = 1) -> None:
+        """Go on behind the innermost loop, or behind so many of them."""
         if self._at is not None:
-            self._join(self._at, self._loops[-1])
+            self._join(self._at, self._loops[-loops])
             self._at = None
 
     def rest(self) -> None:
         """Here the task may stay for ever: it has nothing to do, or is done."""
         if self._at is not None:
             self._rests.add(self._at)
+
+    def end(self) -> None:
+        """Here the task is over."""
+        self.rest()
+        self._at = None
 
     def program(
         self,
@@ -261,6 +270,7 @@ def _without_decisions(steps: list[Step], rests: set[int]) -> list[Step]:
                 or step.begins
                 or step.completes
                 or step.kills
+                or step.fails
                 or len(behind) != 1
                 or behind[0] is step
                 or step.to in rests

@@ -6,17 +6,18 @@ the kernel's functions below them, with the flags of the thread. Threads may wor
 request, and hands it to the next; the last one replies.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_MEMALLOC_NOIO
 from ioflusher.model.block import SWAP_IN, Served
-from ioflusher.model.code import Code
+from ioflusher.model.code import Code, Ways
+from ioflusher.model.faults import Outside, Signals
 from ioflusher.model.files import BufferedFile
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages, kmem_cache_alloc
-from ioflusher.model.transitions import Changes, Expression, Variable
+from ioflusher.model.transitions import Changes, Expression, Number, Variable, all_of, number
 from ioflusher.scenario.records import Action
 
 # PR_SET_IO_FLUSHER, kernel/sys.c
@@ -38,8 +39,14 @@ DAEMON = "daemon"
 # lab, which are emulated, all that is done for 128 KiB takes 7 ms
 HANDLING_NS = 2_000_000
 REPLY_NS = 200_000
+# a signal takes effect on the way back to user mode, kernel/signal.c
+SIGNAL = (*SYSTEM_CALL, "syscall_exit_to_user_mode", "arch_do_signal_or_restart", "get_signal")
+# kernel/fork.c
+NR_CACHED_STACKS = 2
 # until an event is noticed and acted upon: multipathd's polling_interval is 5 s, iscsid tries again after 1 s
 EVENT_NS = 3_000_000_000
+# between two tries to reach a server that is gone, FIRST_PAUSE of ioflusher.nbd.backends.link
+LINK_NS = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,10 @@ class Surroundings:
         memory: units that daemons hold: of their own, and in sockets.
         remote_ns: what a server outside takes for a request.
         cpus: processors, which threads that work at once share.
+        signals: to the daemon's process; None for none.
+        outside: the server outside.
+        refuse: writes the reply to a request of a kind that the server outside did not do, which an error is;
+            `also` changes with it. None where that never is.
     """
 
     served: Served
@@ -85,6 +96,9 @@ class Surroundings:
     memory: Variable
     remote_ns: int = 1_000_000
     cpus: int = 1
+    signals: Signals | None = None
+    outside: Outside = Outside()  # noqa: RUF009 - frozen
+    refuse: Callable[[Code, str, Changes], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +143,19 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
     }
     locks = any("lock" in thread.does for thread in threads)
     lock = linux.variable(f"{served.name}_daemon_lock", 0, 63, unit="task") if locks else None
-    daemon = _Daemon(linux, around, handed, lock)
     names: dict[str, int] = {}
     for thread in threads:
         before = {kind: _held_before(thread, threads, kind) for kind in served.pending}
         for _ in range(thread.count):
             number = names[thread.name] = names.get(thread.name, 0) + 1
-            code = Code(flags=thread.flags, group="" if thread.in_kernel else DAEMON)
-            with code.loop():
+            # a thread of the kernel gets no signals
+            own = replace(around, signals=None) if thread.in_kernel else around
+            daemon = _Daemon(linux, own, handed, lock)
+            code = _program(own, thread)
+            with code.loop(), code.loop():
                 code.rest()
                 _serve(code, daemon, thread, before)
+            _do_exit(code, daemon)
             alike = f"{thread.name} {thread.flags:#x}" if thread.count > 1 else ""
             linux.add(
                 code, thread.name if number == 1 else f"{thread.name}-{number}", alike=alike, daemon=True
@@ -146,7 +163,15 @@ def add_daemon(linux: Linux, threads: Sequence[ServingThread], around: Surroundi
 
 
 def add_event_thread(
-    linux: Linux, thread: ServingThread, around: Surroundings, when: Expression, changes: Changes, what: str
+    linux: Linux,
+    thread: ServingThread,
+    around: Surroundings,
+    when: Expression,
+    changes: Changes,
+    what: str,
+    *,
+    notices_ns: int = EVENT_NS,
+    makes_thread: bool = False,
 ) -> None:
     """A thread that waits for an event of the device, not for requests, and then does something about it.
 
@@ -156,22 +181,138 @@ def add_event_thread(
     Args:
         linux: the kernel. thread: the thread. around: what it works with.
         when: that it has to do something. changes: what that changes. what: a few words.
+        notices_ns: until it has noticed. makes_thread: whether it starts another thread for that.
     """
-    code = Code(flags=thread.flags, group=DAEMON)
+    code = _program(around, thread)
     daemon = _Daemon(linux, around, {}, None)
     held = _held_by(thread, "")
     memory, zone = around.memory, linux.zone
     freed = {memory: memory - held, zone.free: zone.free + held} if held else {}
-    with code.loop():
+    with code.loop(), code.loop():
         code.rest()
-        code.wait(when, f"an event of {around.served.name}", interruptible=True)
-        code.step("looks at it", takes_ns=EVENT_NS)
-        if linux.swap is not None and linux.swap.back is not None and not thread.locked:
-            linux.swap.touch_again(code, linux)
-        for action in thread.does:
-            _do(code, daemon, thread, action, "")
-        code.step(what, {**changes, **freed}, when=when)
+        with code.choice() as ways:
+            with ways.way(
+                when=all_of(when, _undisturbed(around)),
+                waits_for=f"an event of {around.served.name}",
+                interruptible=True,
+            ):
+                code.step("looks at it", takes_ns=notices_ns)
+                _exit_to_user_mode(code, daemon)
+                if linux.swap is not None and linux.swap.back is not None and not thread.locked:
+                    linux.swap.touch_again(code, linux)
+                for action in thread.does:
+                    _do(code, daemon, thread, action, "")
+                    _exit_to_user_mode(code, daemon)
+                if makes_thread:
+                    _copy_process(code, linux, realtime=thread.realtime)
+                code.step(what, {**changes, **freed}, when=when)
+            _interrupted(ways, code, daemon)
+    _do_exit(code, daemon)
     linux.add(code, thread.name, daemon=True)
+
+
+def _given_up(daemon: _Daemon, queue: dict[str, Variable]) -> dict[Variable, Number]:
+    """What changes when requests are lost that one thread had handed to the next."""
+    served = daemon.around.served
+    changes: dict[Variable, Number] = {}
+    for kind, handed in queue.items():
+        changes[handed] = 0
+        if served.abandoned(kind, received=True):
+            changes[served.pending[kind]] = served.pending[kind] + handed
+    return changes
+
+
+def _copy_process(code: Code, linux: Linux, *, realtime: bool) -> None:
+    """clone(): a stack in the kernel, of which each processor keeps two; kernel/fork.c."""
+    with code.call(*SYSTEM_CALL, "__x64_sys_clone3", "copy_process", "dup_task_struct"):
+        kmem_cache_alloc(code, linux, GFP_KERNEL, realtime=realtime, objects=NR_CACHED_STACKS)
+
+
+def add_link_thread(linux: Linux, thread: ServingThread, around: Surroundings) -> None:
+    """A thread that connects to the server outside again, with sockets that it has made beforehand."""
+    outside = around.outside
+    assert outside.linked is not None
+    assert outside.refusing is not None
+    code = _program(around, thread)
+    daemon = _Daemon(linux, around, {}, None)
+    lost = outside.linked.is_(0) & outside.refusing.is_(0)
+    with code.loop(), code.loop():
+        code.rest()
+        with code.choice() as ways:
+            with ways.way(
+                when=all_of(lost, _undisturbed(around)),
+                waits_for="a server outside that takes connections",
+                interruptible=True,
+            ):
+                code.step("tries again", takes_ns=LINK_NS)
+                code.step("connects to the server outside", {outside.linked: number(1) - outside.refusing})
+            _interrupted(ways, code, daemon)
+    _do_exit(code, daemon)
+    linux.add(code, thread.name, daemon=True)
+
+
+def _program(around: Surroundings, thread: ServingThread) -> Code:
+    """That of a thread, to be written."""
+    killed = None if around.signals is None else around.signals.killed
+    return Code(thread.flags, "" if thread.in_kernel else DAEMON, killed)
+
+
+def _undisturbed(around: Surroundings) -> Expression | None:
+    """Whether no signal is pending; None where none ever is."""
+    return None if around.signals is None else around.signals.none
+
+
+def _interrupted(ways: Ways, code: Code, daemon: _Daemon) -> None:
+    """A further way of a thread that waits in the kernel and that a signal takes back to user mode."""
+    signals = daemon.around.signals
+    if signals is not None:
+        with ways.way(when=signals.pending):
+            _exit_to_user_mode(code, daemon)
+
+
+def _exit_to_user_mode(
+    code: Code, daemon: _Daemon, kind: str = "", *, received: bool = True, loops: int = 2
+) -> None:
+    """exit_to_user_mode_loop(): a thread that was stopped stays here, one that was killed ends.
+
+    Args:
+        kind: of the request that it has taken; empty for none.
+        received: whether it has all of that.
+        loops: of its program that it is in.
+    """
+    signals = daemon.around.signals
+    if signals is None:
+        return
+    with code.call(*SIGNAL), code.choice() as ways:
+        if signals.alive is not None:
+            taken = daemon.around.served.abandoned(kind, received=received) if kind else {}
+            with ways.way("is killed", taken, when=signals.alive.is_(0)):
+                code.leave(loops)
+        if signals.running is not None:
+            with code.call("do_signal_stop"):
+                going = all_of(signals.killed and signals.killed.negated(), signals.running > 0)
+                with ways.way(when=going, waits_for="SIGCONT", interruptible=True):
+                    pass
+        else:
+            with ways.otherwise():
+                pass
+
+
+def _do_exit(code: Code, daemon: _Daemon) -> None:
+    """The end of a thread that was killed; with the last one memory and files of the process go."""
+    signals, zone, memory = daemon.around.signals, daemon.linux.zone, daemon.around.memory
+    if signals is None or signals.threads is None:
+        return
+    left = signals.threads
+    with code.call(*SIGNAL, "do_group_exit", "do_exit"), code.choice() as ways:
+        with ways.way("ends", {left: left - 1}, when=left > 1):
+            pass
+        changes: dict[Variable, Number] = {left: 0, memory: 0, zone.free: zone.free + memory}
+        for queue in daemon.handed.values():
+            changes |= _given_up(daemon, queue)
+        with ways.otherwise("ends, and the process with it", {**changes, **signals.files}):
+            pass
+    code.rest()
 
 
 def _identifier(name: str) -> str:
@@ -219,18 +360,23 @@ def _serve(code: Code, daemon: _Daemon, thread: ServingThread, before: dict[str,
             with ways.way(
                 f"takes a request of {served.name}",
                 work.taken,
-                when=work.there,
+                when=all_of(work.there, _undisturbed(daemon.around)),
                 waits_for=f"a request of {served.name}",
                 interruptible=True,
             ):
                 code.step("looks at it", takes_ns=HANDLING_NS * slower)
+                _exit_to_user_mode(code, daemon, kind, received=False)
+                kept = before[kind]
                 for action in thread.does:
-                    _do(code, daemon, thread, action, kind)
+                    _do(code, daemon, thread, action, kind, kept)
+                    kept += _kept_by(thread, action, kind)
+                    _exit_to_user_mode(code, daemon, kind)
                 if thread.name in daemon.handed:
                     queue = daemon.handed[thread.name]
                     code.step("hands it on", {queue[kind]: queue[kind] + 1}, takes_ns=REPLY_NS * slower)
                 else:
-                    _reply(code, daemon, thread, kind, before[kind] + _held_by(thread, kind))
+                    _reply(code, daemon, thread, kind, kept)
+        _interrupted(ways, code, daemon)
 
 
 def _reply(code: Code, daemon: _Daemon, thread: ServingThread, kind: str, held: int) -> None:
@@ -254,7 +400,8 @@ def _reply(code: Code, daemon: _Daemon, thread: ServingThread, kind: str, held: 
     served.complete(code, kind, freed, takes_ns=REPLY_NS * slower)
 
 
-def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind: str) -> None:
+def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind: str, held: int = 0) -> None:
+    """An action; `held` units are held for the request before it."""
     linux, around, realtime = daemon.linux, daemon.around, thread.realtime
     zone, memory = linux.zone, around.memory
     gives = {memory: memory + 1}
@@ -265,6 +412,7 @@ def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind
             with code.call("asm_exc_page_fault", "exc_page_fault", "handle_mm_fault", "do_anonymous_page"):
                 alloc_pages(code, linux, GFP_HIGHUSER_MOVABLE, gives, realtime=realtime, label="a page fault")
         case "send":
+            _unless_gone(code, daemon, kind, held)
             with code.call(*SYSTEM_CALL, "__x64_sys_sendto", "tcp_sendmsg", "tcp_sendmsg_locked"):
                 if kind == SWAP_IN:
                     with code.call("tcp_stream_alloc_skb"):
@@ -274,7 +422,17 @@ def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind
                         alloc_pages(code, linux, GFP_KERNEL, gives, realtime=realtime, label="sends")
         case "wait":
             freed = {memory: memory - 1, zone.free: zone.free + 1} if kind != SWAP_IN else {}
-            code.step("the server outside answers", freed, takes_ns=around.remote_ns)
+            with code.choice() as ways:
+                with ways.way(
+                    "the server outside answers",
+                    freed,
+                    when=all_of(around.outside.answers, around.outside.linked and around.outside.linked > 0),
+                    waits_for="" if around.outside.answers is None else "the server outside",
+                    interruptible=around.outside.answers is not None,
+                    takes_ns=around.outside.takes_ns(around.remote_ns),
+                ):
+                    pass
+                _gone(ways, code, daemon, kind, held)
         case "store":
             assert around.store is not None
             with code.call(*_entry(thread, kind)):
@@ -291,17 +449,43 @@ def _do(code: Code, daemon: _Daemon, thread: ServingThread, action: Action, kind
                     around.store.write_direct(code, linux)
         case "lock":
             assert daemon.lock is not None
-            with code.call(*SYSTEM_CALL, "__x64_sys_futex", "futex_wait"):
-                code.step(
+            with code.call(*SYSTEM_CALL, "__x64_sys_futex", "futex_wait"), code.loop(), code.choice() as ways:
+                with ways.way(
                     "the daemon's lock",
                     {daemon.lock: linux.next_pid()},
-                    when=daemon.lock.is_(0),
+                    when=all_of(daemon.lock.is_(0), _undisturbed(around)),
                     waits_for="the daemon's lock",
                     interruptible=True,
-                )
+                ):
+                    code.leave()
+                if around.signals is not None:
+                    with ways.way(when=around.signals.pending):
+                        _exit_to_user_mode(code, daemon, kind, loops=3)
         case "unlock":
             assert daemon.lock is not None
             code.step("gives the daemon's lock back", {daemon.lock: 0})
+
+
+def _unless_gone(code: Code, daemon: _Daemon, kind: str, held: int) -> None:
+    """A request is not sent to a server outside that is not there."""
+    linked = daemon.around.outside.linked
+    if linked is not None:
+        with code.choice() as ways:
+            with ways.way(when=linked > 0):
+                pass
+            _gone(ways, code, daemon, kind, held)
+
+
+def _gone(ways: Ways, code: Code, daemon: _Daemon, kind: str, held: int) -> None:
+    """A further way, where the server outside is gone: the daemon replies with an error, at once."""
+    around, zone = daemon.around, daemon.linux.zone
+    if around.outside.linked is None:
+        return
+    assert around.refuse is not None
+    with ways.way(when=around.outside.linked.is_(0)):
+        memory = around.memory
+        around.refuse(code, kind, {memory: memory - held, zone.free: zone.free + held} if held else {})
+        code.leave()
 
 
 def _entry(thread: ServingThread, kind: str) -> tuple[str, ...]:

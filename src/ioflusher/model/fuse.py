@@ -4,12 +4,14 @@ Without the write-back cache, which is how a daemon has it unless it asks for it
 writes waits for the daemon's answer. With it pages become dirty, and the flusher sends them.
 """
 
+from collections.abc import Callable
+
 from ioflusher.model.block import SWAP_IN, BioPool, BlockDriver
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOFS, Gfp
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
-from ioflusher.model.transitions import Changes, Expression, together
+from ioflusher.model.transitions import Changes, Expression, maximum, together
 from ioflusher.model.versions import holds
 
 # FUSE_DEFAULT_MAX_BACKGROUND, fs/fuse/inode.c
@@ -21,12 +23,19 @@ class FuseQueue:
 
     Attributes:
         answered: answers that who waits has not seen yet.
+        aborted: whether every request ends with ENOTCONN from now on; None where that never is.
     """
 
     reply_calls: tuple[str, ...] = ()
 
     def __init__(
-        self, linux: Linux, name: str, *, queue_depth: int, kinds: tuple[str, ...] = ("write",)
+        self,
+        linux: Linux,
+        name: str,
+        *,
+        queue_depth: int,
+        kinds: tuple[str, ...] = ("write",),
+        ends: bool = False,
     ) -> None:
         self.name = name
         self.linux = linux
@@ -38,6 +47,11 @@ class FuseQueue:
             for kind in kinds
         }
         self.answered = linux.variable(f"{name}_answered", 0, queue_depth, what=f"answers of {name}")
+        self.aborted = (
+            linux.variable(f"{name}_aborted", 0, 1, what=f"the connection of {name} is over")
+            if ends
+            else None
+        )
 
     def can_take(self, kind: str) -> Expression:
         """fuse_dev_do_read() finds a request."""
@@ -52,12 +66,26 @@ class FuseQueue:
         answers = {self.answered: self.answered + 1}
         code.step(f"answers to {self.name}", together(answers, also), takes_ns=takes_ns)
 
+    def abandoned(self, kind: str, *, received: bool) -> Changes:
+        """Who waits for it is told by fuse_abort_conn()."""
+        return {}
+
+    @property
+    def files(self) -> Changes:
+        """The daemon's end of /dev/fuse is closed: fuse_dev_release() to fuse_abort_conn()."""
+        return {} if self.aborted is None else {self.aborted: 1}
+
 
 class FuseFile:
-    """A file that is written through: fuse_perform_write()."""
+    """A file that is written through: fuse_perform_write().
 
-    def __init__(self, connection: FuseQueue) -> None:
+    Attributes:
+        fails: writes what comes of an error, in a task that does one request after the other.
+    """
+
+    def __init__(self, connection: FuseQueue, fails: Callable[[Code], None]) -> None:
         self.connection = connection
+        self.fails = fails
 
     def write(self, code: Code, linux: Linux, also: Changes, *, realtime: bool = False) -> None:
         """A page for the data, a request, and the wait for its answer."""
@@ -80,14 +108,21 @@ class FuseFile:
         to = self.connection
         with code.call("__fuse_simple_request", "__fuse_request_send"):
             code.step(f"a request to {to.name}", {to.pending[kind]: to.pending[kind] + 1})
-            with code.call("request_wait_answer"):
-                code.step(
+            with code.call("request_wait_answer"), code.choice() as ways:
+                with ways.way(
                     "answered",
                     {to.answered: to.answered - 1},
                     when=to.answered > 0,
                     waits_for=f"an answer of the daemon of {to.name}",
                     interruptible=True,
-                )
+                ):
+                    pass
+                if to.aborted is not None:
+                    # of what it sent, whether the daemon has taken it or not, nothing is left
+                    gone = {to.pending[kind]: maximum(0, to.pending[kind] - 1)}
+                    with ways.otherwise("the connection is aborted", gone, when=to.aborted > 0):
+                        self.fails(code)
+                        code.leave()
 
 
 class FuseWriteback(BlockDriver):

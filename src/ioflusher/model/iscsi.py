@@ -3,9 +3,10 @@
 from ioflusher.kernel.task_flags import PF_MEMALLOC, PF_WQ_WORKER
 from ioflusher.model.block import BlockDriver
 from ioflusher.model.code import Code
+from ioflusher.model.faults import Outside
 from ioflusher.model.linux import Linux
 from ioflusher.model.sockets import TCP_BYTES, TCP_REPLY
-from ioflusher.model.transitions import Changes
+from ioflusher.model.transitions import Changes, all_of
 
 # ISCSI_DEF_CMD_PER_LUN, drivers/scsi/libiscsi.c
 CMD_PER_LUN = 32
@@ -72,7 +73,7 @@ class IscsiDriver(BlockDriver):
                         pass
         self.linux.add(code, "kworker/u:iscsi_q_0")
 
-    def add_target_outside(self, request_ns: int) -> None:
+    def add_target_outside(self, request_ns: int, outside: Outside) -> None:
         """A target on another machine; what it has not answered is sent again over the next connection."""
         code = Code()
         with code.loop():
@@ -80,10 +81,10 @@ class IscsiDriver(BlockDriver):
             with code.choice() as ways:
                 for kind, pending in self.pending.items():
                     with ways.way(
-                        when=(pending > 0) & (self.connected > 0),
+                        when=all_of((pending > 0) & (self.connected > 0), outside.answers),
                         waits_for=f"a command of {self.name} over a connection",
                         interruptible=True,
-                        takes_ns=request_ns,
+                        takes_ns=outside.takes_ns(request_ns),
                     ):
                         code.step(
                             "the target outside answers",

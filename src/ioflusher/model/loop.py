@@ -16,6 +16,8 @@ class LoopDriver(BlockDriver):
     kernel does for its own block device in a file what a daemon has to do for its.
     """
 
+    _handled = ""  # the kind of request whose handling is being written
+
     def queue_rq(self, code: Code, kind: str) -> None:
         """loop_queue_rq(): it never waits."""
         with code.call("loop_queue_rq", "loop_queue_work"):
@@ -24,7 +26,7 @@ class LoopDriver(BlockDriver):
     def add_worker(self, file: File) -> None:
         """loop_workfn(); before 5.14 a kernel thread of the device's own (87579e9b7d8d)."""
         code = Code(flags=PF_WQ_WORKER | PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
-        with code.call("loop_workfn", "loop_process_work"), code.loop():
+        with code.call("loop_workfn", "loop_process_work"), code.loop(), code.loop():
             code.rest()
             with code.choice() as ways:
                 for kind in self.pending:
@@ -35,6 +37,7 @@ class LoopDriver(BlockDriver):
                         waits_for=f"a request of {self.name}",
                         interruptible=True,
                     ):
+                        self._handled = kind
                         with code.call("loop_handle_cmd", "do_req_filebacked", "lo_rw_aio"):
                             if kind == SWAP_IN:
                                 file.read(code, self.linux)
@@ -42,3 +45,7 @@ class LoopDriver(BlockDriver):
                                 file.write(code, self.linux, {})
                         self.complete(code, kind, {}, takes_ns=WRITE_NS)
         self.linux.add(code, f"kworker/u:{self.name}")
+
+    def fail_handled(self, code: Code) -> None:
+        """The request that its worker is at ends with an error: lo_complete_rq()."""
+        self.fail(code, self._handled)

@@ -31,6 +31,7 @@ class RunOutcome(Enum):
     DONE = "done"
     FROZEN = "frozen"
     OUT_OF_MEMORY = "out of memory"
+    LOST = "lost"
     OUT_OF_TIME = "out of time"
 
 
@@ -44,7 +45,7 @@ class Waiting:
         since_ns: from when on.
         waits_for: what for.
         calls: its stack, the innermost first.
-        state: "D" or "S".
+        state: "D" or "S"; "T" where it was stopped.
         flags: its PF_ flags.
         behind: numbers of the tasks one of which has to go on first; empty where nobody can, and where the
             run is done.
@@ -96,6 +97,7 @@ class RunResult:
         values: all variables in the end, by name.
         samples: (time, values) now and then, in the order of the system's variables.
         killed: whom the OOM killer took; empty for nobody.
+        failed: the error with which the workload gave up; empty where it did not.
     """
 
     outcome: RunOutcome
@@ -108,13 +110,14 @@ class RunResult:
     values: dict[str, int]
     samples: tuple[tuple[int, tuple[int, ...]], ...]
     killed: str = ""
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Option:
     """A step, compiled: what it does to the values, and how long it takes; its variables as bits.
 
-    Its number is its place among those of its point.
+    Its number is its place among those of its point; `ends` is how a run ends with it, if it does.
     """
 
     step: Step
@@ -125,6 +128,7 @@ class _Option:
     writes: int
     begins: str
     completes: str
+    ends: RunOutcome | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +287,8 @@ class _Run:
                     if option.completes:
                         self._complete(option.completes)
                         moved_at = self.now
-                    elif option.step.kills:
-                        return self._result(RunOutcome.OUT_OF_MEMORY, steps, waits, option.step.kills)
+                    elif option.ends is not None:
+                        return self._result(option.ends, steps, waits, option.step)
             if worked and all(points[number][at[number]].rests for number in working):
                 return self._result(RunOutcome.DONE, steps, waits)
             worked = False
@@ -363,7 +367,9 @@ class _Run:
         self.last[device] = self.moved[device] = self.now
         self.completed[device] = self.completed.get(device, 0) + 1
 
-    def _result(self, outcome: RunOutcome, steps: int, waits: dict[int, int], killed: str = "") -> RunResult:
+    def _result(
+        self, outcome: RunOutcome, steps: int, waits: dict[int, int], last: Step | None = None
+    ) -> RunResult:
         values = dict(zip(self.index, self.values, strict=True))
         behind: dict[int, dict[int, str]] = {task: {} for task in waits}
         if outcome is not RunOutcome.DONE:  # it takes as long as a short run
@@ -385,7 +391,7 @@ class _Run:
                     self.since[number],
                     told.waits_for,
                     told.calls,
-                    "S" if told.interruptible else "D",
+                    _state(told),
                     program.flags,
                     tuple(pids[other] for other in behind[number]),
                     tuple(behind[number].values()),
@@ -402,7 +408,8 @@ class _Run:
             tuple(waiting),
             values,
             tuple(self.samples),
-            killed,
+            last.kills if last else "",
+            last.fails if last else "",
         )
 
     def _compiled(self, program: Program) -> list[_Point]:
@@ -436,6 +443,7 @@ class _Run:
             self._bits(variable.name for variable, _ in step.changes),
             step.begins,
             step.completes,
+            RunOutcome.OUT_OF_MEMORY if step.kills else RunOutcome.LOST if step.fails else None,
         )
 
     def _time(self, takes_ns: Expression | None) -> int | Callable[[list[int]], int] | None:
@@ -474,6 +482,13 @@ class _Run:
             exec(f"def act(v):\n    {text}\n", space)
             made = self.effects[text] = space["act"]
         return made
+
+
+def _state(step: Step) -> str:
+    """The letter of the kernel for a task that waits for this step."""
+    if step.calls[:1] == ("do_signal_stop",):
+        return "T"
+    return "S" if step.interruptible else "D"
 
 
 def _wake(waits: dict[int, int], written: int, ready: deque[int]) -> int:

@@ -22,11 +22,13 @@ class SwapIn:
     Attributes:
         reading: units that are being read, or are read and whose waiters have not seen it. read: these.
         cached: units that were read, and not written since: clean pages of the swap cache, whose slots stay.
+        broken: reads that ended with an error; None where none does.
     """
 
     reading: Variable
     read: Variable
     cached: Variable
+    broken: Variable | None = None
 
 
 class SwapArea:
@@ -65,12 +67,24 @@ class SwapArea:
             zone.free: zone.free + 1,
             **bio_put(pool),
         }
+        if device.can_fail:  # __end_swap_bio_write(): the page is dirty again, and stays
+            device.failures["swap"] = {
+                self.writeback: self.writeback - 1,
+                zone.anonymous: zone.anonymous + 1,
+                self.slots: self.slots + 1,
+                **bio_put(pool),
+            }
         if SWAP_IN in device.pending:
             self.back = SwapIn(
                 linux.variable("swap_reading", 0, units, what="memory being read from swap", unit="memory"),
                 linux.variable("swap_read", 0, units, what="reads from swap that are done"),
                 linux.variable("swap_cached", 0, units, what="clean swap cache", unit="memory"),
+                linux.variable("swap_broken", 0, units, what="reads from swap that failed")
+                if device.can_fail
+                else None,
             )
+            if self.back.broken is not None:
+                device.failures[SWAP_IN] = {self.back.broken: self.back.broken + 1, **bio_put(pool)}
             device.completions[SWAP_IN] = {self.back.read: self.back.read + 1, **bio_put(pool)}
         linux.swap = self
 
@@ -87,8 +101,12 @@ class SwapArea:
 
     @property
     def can_take(self) -> Expression:
-        """Whether there is anonymous memory to swap out, and a slot for it."""
-        return (self.slots > 0) & (_anonymous(self) > 0)
+        """Whether there is anonymous memory to swap out, and a slot for it.
+
+        Where all that is written comes back with an error nothing is ever reclaimed so.
+        """
+        found = (self.slots > 0) & (_anonymous(self) > 0)
+        return found if self.device.fails is None else found & self.device.fails.negated()
 
     def pageout(self, code: Code, linux: Linux) -> None:
         """A unit of anonymous memory to the swap area: add_to_swap(), pageout(), swap_writepage()."""
@@ -161,13 +179,21 @@ class SwapArea:
             with code.call("swapin_readahead", "swap_read_folio"):
                 bio_alloc_bioset(code, linux, self.pool)
                 self.device.submit(code, SWAP_IN)
-            with code.call("folio_wait_bit_common"):
-                code.step(
+            with code.call("folio_wait_bit_common"), code.choice() as ways:
+                with ways.way(
                     "is read from swap",
                     seen,
                     when=read > 0,
                     waits_for=f"a read of {self.device.name}",
-                )
+                ):
+                    pass
+                if self.back.broken is not None:
+                    broken = self.back.broken
+                    gone = {broken: broken - 1, reading: reading - 1}
+                    with ways.way("is not to be read", gone, when=broken > 0):
+                        # do_swap_page() has VM_FAULT_SIGBUS
+                        code.step("dies of SIGBUS", fails="SIGBUS: a page could not be read from swap")
+                        code.end()
 
 
 def _anonymous(swap: SwapArea) -> Expression:

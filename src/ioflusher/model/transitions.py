@@ -203,6 +203,7 @@ class Step:
         begins: the device a request of which it begins; empty for none.
         completes: the device a request of which it completes, for what counts as progress; empty for none.
         kills: the program that the OOM killer takes here, where a run ends; empty for none.
+        fails: the error with which the workload gives up here, where a run ends; empty for none.
     """
 
     at: int
@@ -219,6 +220,7 @@ class Step:
     begins: str = ""
     completes: str = ""
     kills: str = ""
+    fails: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,6 +358,42 @@ CHANGES: tuple[KernelChange, ...] = (
         stable=((6, 1), (6, 6), (6, 12), (6, 16), (6, 17)),
     ),
     KernelChange(
+        "nbd_replaces_one_connection",
+        "nbd keeps requests for another connection where it has a single one and a time-out; before, they "
+        "end with an error.",
+        "drivers/block/nbd.c",
+        (
+            KernelCommit("d970958b2d24", "nbd: enable replace socket if only one connection is configured"),
+            KernelCommit("2c272542baee", "nbd: requeue command if the soecket is changed"),
+        ),
+        since=(5, 7),
+    ),
+    KernelChange(
+        "nbd_clears_when_killed",
+        "A server killed in NBD_DO_IT ends what is in flight with an error; before, only what comes later.",
+        "drivers/block/nbd.c",
+        (KernelCommit("09dadb598502", "nbd: fix io hung while disconnecting device"),),
+        since=(5, 19),
+        stable=((5, 10), (5, 15)),
+    ),
+    KernelChange(
+        "ublk_cancels_commands",
+        "A ublk server that ends is noticed at once, as its commands are cancelled; before, by a look every "
+        "five seconds.",
+        "drivers/block/ublk_drv.c",
+        (KernelCommit("216c8f5ef0f2", "ublk: replace monitor with cancelable uring_cmd"),),
+        since=(6, 7),
+    ),
+    KernelChange(
+        "plug_direct_issue",
+        "What was plugged goes to the driver from the task that flushes the plug, unless it goes to sleep; "
+        "before, through the queue of the processor.",
+        "block/blk-mq.c",
+        (KernelCommit("dc5fc361d891", "block: attempt direct issue of plug list"),),
+        since=(5, 16),
+        verified="commit",
+    ),
+    KernelChange(
         "loop_workqueue",
         "A loop device has a worker of a workqueue for each control group; before, one kernel thread. Both "
         "carry the IO_FLUSHER state.",

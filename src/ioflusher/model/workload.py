@@ -9,7 +9,7 @@ from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import mem_cgroup_charge
 from ioflusher.model.memory import alloc_pages, filemap_alloc_folio
-from ioflusher.model.transitions import Changes, Expression, Variable
+from ioflusher.model.transitions import Changes, Expression, Variable, all_of
 from ioflusher.model.xfs import XfsInodes
 
 # the control group of whoever uses the device
@@ -30,7 +30,13 @@ def add_writer(
     code = Code(group=WORKLOAD)
     with code.call(*SYSTEM_CALL):
         with code.loop(), code.choice() as ways:
-            with ways.way(when=left > 0):
+            journal = backing.journal
+            sound = None if journal is None else journal.aborted.is_(0)
+            if journal is not None:
+                with ways.way(when=(left > 0) & (journal.aborted > 0)):
+                    code.step("is refused", fails="EROFS: the file system can only be read")
+                    code.end()
+            with ways.way(when=all_of(left > 0, sound)):
                 if inodes is not None and inode_units:
                     _create(code, linux, inodes, left, max(1, units // inode_units))
                 with code.call("ksys_write", "vfs_write"):
@@ -44,6 +50,13 @@ def add_writer(
                 when=backing.unwritten.is_(0),
                 waits_for=f"writeback of {backing.device.name}",
             )
+        if backing.journal is not None:
+            with code.choice() as ways:
+                with ways.way(when=backing.journal.failed > 0):
+                    code.step("reads it back", fails="EIO: what was written is not there")
+                    code.end()
+                with ways.otherwise():
+                    pass
         if inodes is not None and inode_units:
             _read_back(code, linux, inodes, units, max(1, units // inode_units))
     linux.add(code, "writer", works=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ioflusher.kernel.task_flags import PF_LOCAL_THROTTLE, PF_WQ_WORKER
+from ioflusher.kernel.task_flags import PF_KTHREAD, PF_LOCAL_THROTTLE, PF_WQ_WORKER
 from ioflusher.model.block import BioPool, BlockDriver, bio_put
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOFS
@@ -21,6 +21,8 @@ PREALLOC_SPACES = 36
 PREALLOCATED_BYTES = 8 << 20
 # INIT_BW, mm/page-writeback.c: what a device is thought to write before it was measured, bytes a second
 INIT_BW = 100 << 20
+# JBD2_DEFAULT_MAX_COMMIT_AGE: seconds until a transaction is committed
+COMMIT_NS = 5_000_000_000
 # bdi_set_max_ratio(), fs/fuse/inode.c: percent of the limits that a device with a strict limit may have
 MAX_RATIO = 1
 # what mkfs has written to each device before anything else, as BdiWritten of a guest says
@@ -43,6 +45,19 @@ class DelayedBlocks:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalErrors:
+    """A journal, as far as errors of its device go; fs/jbd2/.
+
+    Attributes:
+        failed: whether a write of the file system ended with an error: what was written is lost.
+        aborted: whether the journal was aborted: the file system can only be read.
+    """
+
+    failed: Variable
+    aborted: Variable
+
+
+@dataclass(frozen=True, slots=True)
 class BackingDevice:
     """struct backing_dev_info: the dirty pages of what lies on one device.
 
@@ -57,6 +72,7 @@ class BackingDevice:
         blocks: those of what is written; None where that is left out (`map_blocks`).
         pool: the bio pool of what is written.
         reclaim_writes: whether kswapd may write a dirty page of it (->writepage): XFS before 6.0.
+        journal: of its file system; None where no request fails.
     """
 
     device: BlockDriver
@@ -69,6 +85,7 @@ class BackingDevice:
     temporary: bool
     blocks: DelayedBlocks | None
     reclaim_writes: bool
+    journal: "JournalErrors | None" = None
 
     @property
     def unwritten(self) -> Expression:
@@ -176,7 +193,15 @@ def make_backing_device(
         temporary,
         _delayed_blocks(linux, name) if maps_blocks else None,
         reclaim_writes,
+        _journal(linux, name) if device.can_fail else None,
     )
+    if backing.journal is not None:  # mapping_set_error(): the page is clean nevertheless
+        device.failures["write"] = {
+            backing.writeback: backing.writeback - 1,
+            zone.clean: zone.clean + 1,
+            backing.journal.failed: 1,
+            **bio_put(pool),
+        }
     device.completions["write"] = {
         backing.writeback: backing.writeback - 1,
         zone.clean: zone.clean + 1,
@@ -185,6 +210,35 @@ def make_backing_device(
     }
     linux.domain.backing.append(backing)
     return backing
+
+
+def _journal(linux: Linux, name: str) -> JournalErrors:
+    return JournalErrors(
+        linux.variable(f"{name}_write_failed", 0, 1, what=f"a write to {name} has failed"),
+        linux.variable(f"{name}_aborted", 0, 1, what=f"the journal on {name} is aborted"),
+    )
+
+
+def add_jbd2(linux: Linux, backing: BackingDevice) -> None:
+    """The thread that commits: kjournald2() to jbd2_journal_commit_transaction().
+
+    It waits for the data of the files in the transaction, so for ever where one of those requests never ends.
+    Then it writes, which fails as all else does, and aborts the journal.
+    """
+    journal, device = backing.journal, backing.device
+    if journal is None:
+        return
+    code = Code(flags=PF_KTHREAD)
+    with code.call("kjournald2"):
+        code.rest()
+        code.wait(journal.failed > 0, "time to commit", interruptible=True)
+        code.step("commits", takes_ns=COMMIT_NS)
+        calls = ("jbd2_journal_commit_transaction", "jbd2_journal_finish_inode_data_buffers")
+        with code.call(*calls, "__filemap_fdatawait_range", "folio_wait_writeback"):
+            code.wait(device.in_flight.is_(0), f"writeback of {device.name}")
+        code.step("aborts the journal", {journal.aborted: 1})
+        code.rest()
+    linux.add(code, f"jbd2/{device.name}-8")
 
 
 def _completions(linux: Linux, name: str) -> Variable:
@@ -233,7 +287,10 @@ def balance_dirty_pages(code: Code, linux: Linux, backing: BackingDevice, *, rea
         with ways.otherwise("pauses", when=dirty < thresh, takes_ns=_pause(linux, dirty, freerun, thresh)):
             pass
         with ways.otherwise(when=dirty >= thresh):
-            code.wait(free | (dirty < thresh) | backing.unwritten.is_(0), "less dirty memory in the machine")
+            over = free | (dirty < thresh) | backing.unwritten.is_(0)
+            # it sleeps in state K: SIGKILL ends it
+            ends = over if code.killed is None else over | code.killed
+            code.wait(ends, "less dirty memory in the machine")
 
 
 def _share(linux: Linux, backing: BackingDevice, limit: Expression, *, left: Expression) -> Expression:

@@ -79,7 +79,8 @@ def _circle(half: ModelHalf) -> Iterator[str]:
     """The circle, or that there is none."""
     cycle = half.cycle
     if not cycle:
-        yield "No circle: nobody can bring about what they wait for."
+        hopeless = any(not task.behind for task in blocked(half))
+        yield "No circle: nobody can bring about what they wait for." if hopeless else "No circle."
         return
     names = [task_words(task) for task in (*cycle, cycle[0])]
     yield f"The circle: {printable(' -> '.join(names))}"

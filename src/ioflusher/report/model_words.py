@@ -27,6 +27,8 @@ def half_outcome(half: ModelHalf) -> str:
         return f"FROZEN after {seconds(last)}: {served} completed, then no more"
     if result.outcome is RunOutcome.OUT_OF_MEMORY:
         return f"OUT OF MEMORY after {seconds(result.at_ns)}: the OOM killer takes {result.killed}"
+    if result.outcome is RunOutcome.LOST:
+        return f"LOST after {seconds(result.at_ns)}: the workload gives up with {result.failed}"
     words = "done" if result.outcome is RunOutcome.DONE else "OUT OF TIME, neither done nor frozen,"
     longest = max(result.longest_ns.values(), default=0)
     rest = f": {served} completed, at most {seconds(longest)} between two" if served else ""

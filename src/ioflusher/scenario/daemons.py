@@ -22,6 +22,7 @@ class DaemonRow:
         threads: its threads, in the order in which they are started.
         writeback_cache: whether a FUSE daemon asks for the kernel's write-back cache.
         count_option: of its command, says how many there are of the last of its threads.
+        forks: whether another process than the first one serves; signals are sent to the first.
     """
 
     program: str
@@ -29,6 +30,7 @@ class DaemonRow:
     threads: tuple[ThreadTable, ...]
     writeback_cache: bool = False
     count_option: str = ""
+    forks: bool = False
 
 
 NBD = ("nbd", "nbd-tcp", "nbd-device", "stacked")
@@ -67,6 +69,7 @@ DAEMONS: tuple[DaemonRow, ...] = (
             ThreadTable("nbd-server", ("allocate",)),
             ThreadTable("pool", ("store",), takes="nbd-server", count=4),
         ),
+        forks=True,
     ),
     # nbd/server.c, util/thread-pool.c: the main loop receives, workers write; up to 64 are started where
     # requests wait (THREAD_POOL_MAX_THREADS_DEFAULT), here 4

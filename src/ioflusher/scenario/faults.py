@@ -37,6 +37,9 @@ class FaultRow:
     delayed: bool = False
 
 
+# of an nbd device whose connection is to be cut: seconds after which a request on its way is sent again
+NBD_REQUEST_TIMEOUT_S = 10
+
 FAULTS: dict[str, FaultRow] = {
     row.kind: row
     for row in (

@@ -15,8 +15,8 @@ from ioflusher.nbd.errors import NbdError
 from ioflusher.nbd.kernel_client.netlink import connect
 from ioflusher.nbd.kernel_client.options import ClientOptions
 from ioflusher.nbd.kernel_client.reconnect import reconnect
+from ioflusher.scenario.faults import NBD_REQUEST_TIMEOUT_S
 
-REQUEST_TIMEOUT_S = 10  # seconds after which a request that was under way is sent again
 PATIENCE_S = 3600  # seconds that requests wait for a connection: longer than any half
 RETRY_S = 0.2
 
@@ -32,7 +32,7 @@ class CuttableConnection:
         self._device = device
         self._address = address
         self._changing = threading.Lock()
-        options = ClientOptions(timeout=REQUEST_TIMEOUT_S, dead_connection_timeout=PATIENCE_S)
+        options = ClientOptions(timeout=NBD_REQUEST_TIMEOUT_S, dead_connection_timeout=PATIENCE_S)
         _, self._sockets = connect(device, address, options)
         # by a thread that is there already: a server that is frozen takes nobody, and who asks it waits
         self._wanted = threading.Event()
