@@ -464,12 +464,18 @@ def test_a_daemon_that_nobody_described() -> None:
             "kernel.sysctl.vm.overcommit_memory: the model expects one",
         ),
         ({"kernel.sysctl.vm.dirty_bytes": "much"}, "kernel.sysctl.vm.dirty_bytes: the model expects a whole"),
+        (
+            {"kernel.sysctl.vm.dirty_bytes": 8191},
+            "kernel.sysctl.vm.dirty_bytes: the model expects at least 8192",
+        ),
+        ({"kernel.sysctl.vm.dirty_ratio": 101}, "kernel.sysctl.vm.dirty_ratio: the model expects 0 to 100"),
         ({"kernel.write./sys/power/state": "mem"}, "kernel.write./sys/power/state: the model expects"),
         (
             {"pressure.kind": "anonymous", "pressure.size": 1 << 20},
             "pressure.kind: the model expects 'none' or",
         ),
         ({"machine.memory": 64 << 20}, "machine.memory: expected more than 135 MiB"),
+        ({"machine.memory": 1 << 60}, "machine.memory: expected at most 4096 TiB, which x86-64 can have"),
     ],
 )
 def test_what_the_model_has_not(settings: dict[str, object], said: str) -> None:
@@ -480,6 +486,18 @@ def test_what_the_model_has_not(settings: dict[str, object], said: str) -> None:
     assert said in str(raised.value)
     if settings == {"device.use": "btrfs"}:
         assert "what its transactions allocate and lock" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(("version", "most"), [((5, 7), 100), ((5, 8), 200)])
+def test_swappiness_goes_as_far_as_the_kernel_lets_it(version: Version, most: int) -> None:
+    """What it takes is taken to the last number, what is above is refused."""
+    key = "kernel.sysctl.vm.swappiness"
+    build(with_settings(find_scenario("swap-on-nbd"), {key: most}), io_flusher=True, version=version)
+    above = with_settings(find_scenario("swap-on-nbd"), {key: most + 1})
+    with pytest.raises(
+        NotModelledError, match=f"vm.swappiness: the model expects 0 to {most}, as the kernel"
+    ):
+        build(above, io_flusher=True, version=version)
 
 
 @pytest.mark.parametrize(("name", "send"), [("swap-on-nbd", True), ("swap-on-ublk", False)])

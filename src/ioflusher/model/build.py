@@ -49,16 +49,21 @@ LRU_GEN = "/sys/kernel/mm/lru_gen/enabled"
 # min_free_kbytes where nothing sets it: calculate_min_free_kbytes(), mm/page_alloc.c, for a guest of 512 MiB
 MIN_FREE = 3 << 20
 
-# settings that the model has
-SYSCTL = (
-    "vm.dirty_bytes",
-    "vm.dirty_background_bytes",
-    "vm.dirty_ratio",
-    "vm.dirty_background_ratio",
-    "vm.min_free_kbytes",
-    "vm.swappiness",
-    "vm.vfs_cache_pressure",
-)
+# the most memory that x86-64 can have, with page tables of five levels (MAX_PHYSMEM_BITS)
+MOST_MEMORY = 1 << 52
+
+# settings that the model has, with the least and the most that the kernel takes (vm_table of kernel/sysctl.c,
+# since 6.13 in the files of mm): two pages of dirty_bytes (dirty_bytes_min); None: no bound of its own. 0
+# bytes are what is there by itself: no limit in bytes
+SYSCTL: dict[str, tuple[int, int | None]] = {
+    "vm.dirty_bytes": (2 * PAGE_BYTES, None),
+    "vm.dirty_background_bytes": (0, None),
+    "vm.dirty_ratio": (0, 100),
+    "vm.dirty_background_ratio": (0, 100),
+    "vm.min_free_kbytes": (0, None),
+    "vm.swappiness": (0, 200),
+    "vm.vfs_cache_pressure": (0, None),
+}
 # settings that change nothing in it, with the reason
 SYSCTL_WITHOUT_EFFECT = {
     "vm.watermark_boost_factor": "the watermarks are not boosted",
@@ -194,6 +199,11 @@ def _add_memory(linux: Linux, scenario: Scenario, scale: Scale) -> None:
     size = scenario.machine.memory - taken
     if scenario.device.kind == "multipath":
         size -= scenario.device.size  # the disk is in memory (scsi_debug)
+    if scenario.machine.memory > MOST_MEMORY:
+        raise NotModelledError(
+            f"{scenario.name}: machine.memory: expected at most {MOST_MEMORY >> 40} TiB, which x86-64 "
+            f"can have, found {scenario.machine.memory >> 40} TiB"
+        )
     if size <= 0:
         raise NotModelledError(
             f"{scenario.name}: machine.memory: expected more than {taken >> 20} MiB, which kernel and "
@@ -234,6 +244,12 @@ def _check_modelled(scenario: Scenario, version: Version) -> None:
             refuse(f"kernel.sysctl.{name}", f"one of {', '.join((*SYSCTL, *SYSCTL_WITHOUT_EFFECT))}", value)
         if not value.isdecimal():
             refuse(f"kernel.sysctl.{name}", "a whole number", value)
+        least, most = SYSCTL.get(name, (0, None))
+        if name == "vm.swappiness" and not holds("swappiness_200", version):
+            most = 100
+        if 0 < int(value) < least or (most is not None and int(value) > most):
+            expected = f"at least {least}" if most is None else f"{least} to {most}"
+            refuse(f"kernel.sysctl.{name}", f"{expected}, as the kernel does", value)
     for name, value in scenario.kernel.write.items():
         if name != LRU_GEN:
             refuse(f"kernel.write.{name}", f"{LRU_GEN} alone", value)
