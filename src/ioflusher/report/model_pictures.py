@@ -88,7 +88,9 @@ def _draw_memory(axes: "Axes", half: ModelHalf, seconds: list[float], samples: l
     )
     axes.set_ylabel("memory, MiB")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right", framealpha=0.85)
+    axes.legend(
+        handles[::-1], labels[::-1], fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False
+    )
 
 
 def _draw_levels(
