@@ -19,6 +19,7 @@ from ioflusher.kernlog.reading.lockdep import LockdepText
 from ioflusher.kernlog.reading.noise import Noise
 from ioflusher.kernlog.reading.patterns import LazyPattern
 from ioflusher.kernlog.reading.prefixes import LearnedPrefix
+from ioflusher.kernlog.reading.processes import Process, ProcessList
 from ioflusher.kernlog.reading.scan import MAX_RAW_LINE, RawLine
 from ioflusher.kernlog.reading.told import told_head
 from ioflusher.kernlog.records import Event, EventKind, LockdepReport, Record, Source, TaskReport
@@ -183,6 +184,7 @@ _ELIDED = LazyPattern(r"^[\s|]*(?:\.{2,}|\u2026)\s*$")
 _SNIPPED = LazyPattern(r"(?i)(?:^|[^\w.])\.*(?:\.{3,}|\u2026|snip(?:ped)?)\W*$")
 # longer than so many lines no stack's rest is
 _LEAP = 60
+_SWITCHING = "[Switching to thread"
 # what ends a quoted text of a web page
 _FENCE = "```"
 # a text that names so many functions of reclaim and shows no stack may draw one in a form of its own
@@ -220,6 +222,8 @@ class Reader:
         self._names_end = False  # an empty line stood behind them
         self._message: list[str] | None = None  # the numbers of a journal's message, so far
         self._noise = Noise()
+        self._processes = ProcessList()
+        self._process: Process | None = None  # the line before was of a list of processes, and is this one
         self._reports = 0
         self._odd: Event | None = None  # the first line with a function in it that is no frame
         self._spoken: Event | None = None  # the first line with words of a report, wherever they stand
@@ -295,6 +299,11 @@ class Reader:
             return
         if text[:1] in "_ABCDEFGHIJKLMNOPQRSTUVWXYZ" and _JOURNAL_FIELD.match(text):
             return
+        if text.startswith(_SWITCHING) and "]#" in text:
+            # gdb prints the first frame on the same line
+            title, _, first = text.partition("]#")
+            yield from self._take_text(line._replace(text=f"{title}]"), raw)
+            text = f"#{first}"
         if several := several_frames(text):
             for frame in several:
                 yield from self._take_frame(frame, text, line, raw)
@@ -428,9 +437,15 @@ class Reader:
             yield from self._end(line.caller)
             draft = None
         if draft is None:
-            source = Source.PROC if "[<0>]" in text else Source.BARE
-            draft = self._begin(Head(source=source), line, raw)
+            draft = self._begin(self._head_above(text), line, raw)
         draft.add(frame, line.seconds)
+
+    def _head_above(self, text: str) -> Head:
+        """Whose stack begins without a head: a row of a list of processes may stand above it."""
+        process, self._process = self._process, None
+        if process is not None:
+            return Head(Source.PROC, process.name, None, process.number, process.state)
+        return Head(source=Source.PROC if "[<0>]" in text else Source.BARE)
 
     def _take_text(self, line: Line, raw: RawLine) -> Iterator[Record]:
         text, caller = line.text, line.caller
@@ -440,6 +455,11 @@ class Reader:
         # words before expressions: most lines between stacks are noise
         if lockdep.opens(text):
             yield from self._take_lockdep(line, raw)
+            return
+        self._process = self._processes.take(text)
+        if self._process is not None:
+            if draft and draft.frames and draft.lockdep is None:
+                yield from self._end(caller)
             return
         head = parse_head(text) or told_head(text)
         begins = "race" in text and _TRACE_BEGINS.search(text) is not None
@@ -535,7 +555,7 @@ class Reader:
         elif draft.frames:
             self._reports += 1
             yield TaskReport(
-                comm=head.comm,
+                comm=head.comm or self._processes.name_of(head.tid) or self._processes.name_of(head.pid),
                 pid=head.pid,
                 tid=head.tid,
                 state=head.state,

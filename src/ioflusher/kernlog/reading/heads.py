@@ -100,6 +100,13 @@ _PROC_OF = LazyPattern(
     r"/proc/(?:\$\(|`)(?:pidof|pgrep)(?: -\S+)* (?P<comm>[^-\s)`]\S{0,62}?)(?:\)|`)/(?:task/\*/)?stack\b"
 )
 
+# gdb: 'Thread 3 (Thread 0x7f01 (LWP 123) "nbd-server"):', "[Switching to thread 214 (Thread 1234 (kswapd0))]"
+_GDB = LazyPattern(
+    r"(?:^|\s|\[Switching to )[Tt]hread [\d.]+ \((?:Thread (?:0x[0-9a-f]+ \()?)?(?:LWP )?(?P<tid>\d+)\)?"
+    r"(?: (?:\"(?P<comm>[^\"]{1,32})\"|\((?P<extra>[^()]{1,32})\)))?\)[\]:]*"
+    r"(?: \"(?P<behind>[^\"]{1,32})\")?:?\s*$"
+)
+
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
 _HISTORY = LazyPattern(
@@ -162,6 +169,9 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.BARE, found["comm"])
     if '"' in text and (found := _NUMBERED.search(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
+    if "hread " in text and (found := _GDB.search(text)):
+        named = found["comm"] or found["extra"] or found["behind"]
+        return Head(Source.CRASH, named and named[:_COMM_WIDTH], None, int(found["tid"]))
     if "stack_trace(" in text and (found := _DRGN.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
