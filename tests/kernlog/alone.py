@@ -36,6 +36,8 @@ def alone(section: str, name: str) -> bytes:
             return log("app", _ASKS + name + _CALL)
         case "waits" | "is":
             return log("app", f"{DEFINED['SLEEP']} {name}{_CALL}")
+        case "locks":
+            return log("app", f"{DEFINED['SLEEP']} mutex_lock {name}{_CALL}")
         case "worker":
             return log("kworker/0:1", _ASKS + name + _WORKER)
         case "program":

@@ -22,5 +22,7 @@ def test_a_name_alone_tells_what_it_stands_for(section: str, told: str, name: st
         assert not any(one.startswith("io of nbd [") for answer in answers for one in answer["gives"])
         return
     end, _, about = told.partition("; ")
-    ends = [one for answer in answers for one in answer["waits" if section == "waits" else "gives"]]
+    ends = [
+        one for answer in answers for one in answer["waits" if section in ("waits", "locks") else "gives"]
+    ]
     assert any(one.startswith(f"{end} [") and about in one for one in ends)

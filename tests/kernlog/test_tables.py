@@ -48,7 +48,14 @@ AS_FUNCTIONS_ARE = frozenset(
             "task_flags",
             "btask_flags",
         ),
-        *("functions_held", "functions_io", "owner_mode", "short_message", "stack_trace"),
+        *(
+            "functions_held",
+            "functions_io",
+            "functions_unnamed",
+            "owner_mode",
+            "short_message",
+            "stack_trace",
+        ),
         *("memalloc_nofs_save", "memalloc_noio_save"),
     }
 )

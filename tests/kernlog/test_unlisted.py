@@ -669,3 +669,122 @@ def test_a_process_in_whose_place_a_child_was_killed_is_nobodys_choice() -> None
     waits = log("b", f"{SLEEP} down_write frob_link mmap_region{CALL}").replace(b"   100 ", b"   200 ")
     assert diagnose_log(CANDIDATE + UNREAPED.replace(b"100", b"200") + waits).recursion
     assert not diagnose_log(CANDIDATE + KILLED + UNREAPED + waits).recursion
+
+
+POPULATES = f"{SLEEP} wait_current_trans btrfs_evict_inode {EVICT} pcpu_populate_chunk pcpu_alloc"
+SNAPSHOT = f"{SLEEP} mutex_lock pcpu_alloc percpu_counter_init create_pending_snapshot btrfs_ioctl"
+
+
+def test_a_lock_that_two_tasks_take_in_the_same_function() -> None:
+    """One waits for it there, the other has gone on from there and asks for memory."""
+    tasks = (("runc", f"{POPULATES} veth_newlink {CALL}"), ("btrfs", SNAPSHOT + CALL))
+    (first, second) = cycles(*tasks)
+    assert set(edges(first)) == {
+        ("runc", "transaction", "btrfs", "probable"),
+        ("btrfs", "held", "runc", "probable"),
+    }
+    assert "the lock that pcpu_alloc() takes" in first.why + second.why
+    elsewhere = ("runc", f"{POPULATES.replace('pcpu_alloc', 'quux')} veth_newlink {CALL}")
+    assert ("btrfs", "held", "runc", "probable") not in all_edges(elsewhere, tasks[1])
+
+
+def test_a_lock_of_a_subsystem_is_not_looked_for_by_its_function() -> None:
+    """Its own subsystem tells more; nor is one that a file or a program has, of which there are many."""
+    for takes in ("frob_grow", "do_user_addr_fault", "tcp_sendmsg", "__text_lock_inode[udf]"):
+        waits = told_waits(("app", f"{SLEEP} mutex_lock {takes} iput {CALL}"))
+        assert not any("the lock that" in one for one in waits)
+
+
+def all_edges(*stacks: tuple[str, str]) -> list[tuple[str, str, str, str]]:
+    """The edges of all cycles of a log."""
+    return [edge for episode in cycles(*stacks) for edge in edges(episode)]
+
+
+def told_waits(stack: tuple[str, str]) -> tuple[str, ...]:
+    """What a task waits for, in words."""
+    (episode,) = diagnose_log(log(*stack)).episodes
+    return episode.waits
+
+
+def test_who_waits_for_another_subsystem_may_have_a_lock_of_the_one_around_it() -> None:
+    """A writer of one waits for a worker of the other, whose reclaim waits for a lock of the first."""
+    writer = ("app", f"{SLEEP} wait_for_completion quux_wait frob_commit frob_fsync {CALL}")
+    reclaims = f"{SLEEP} mutex_lock frob_evict_inode {EVICT} kmalloc quux_grow quux_work {WORKER}"
+    first, second = cycles(writer, ("kworker/0:1", reclaims))
+    assert set(edges(first)) == {
+        ("app", "work", "kworker/0:1", "probable"),
+        ("kworker/0:1", "held", "app", "probable"),
+    }
+    assert set(edges(second)) == set(edges(first))
+    alone = ("app", f"{SLEEP} wait_for_completion quux_wait quux_fsync {CALL}")
+    assert not any(giver == "app" for *_, giver, _ in all_edges(alone, ("kworker/0:1", reclaims)))
+
+
+def test_who_sleeps_in_a_listed_file_system_waits_for_it_as_in_an_unlisted_one() -> None:
+    """Where no tag tells for what; where one does, that is what it waits for."""
+    assert "held of ext2 [probable]: ext2 to get on" in told_waits(("app", f"{SLEEP} ext2_sync_fs {CALL}"))
+    assert not any(
+        one.startswith("held") for one in told_waits(("app", f"{SLEEP} start_this_handle ext4_create {CALL}"))
+    )
+
+
+def test_who_waits_in_a_driver_waits_for_its_requests() -> None:
+    """Outside reclaim, too: who completes them may wait in turn."""
+    waits = told_waits(("app", f"{SLEEP} io_schedule inc_ap_bio drbd_make_request ext4_writepages {CALL}"))
+    assert any(one.startswith("io of drbd [probable]") for one in waits)
+
+
+def test_a_lock_of_the_whole_machine() -> None:
+    """The table says whose lock two functions take; reclaim takes some itself."""
+    systemd = (
+        f"{SLEEP} rpc_wait_bit_killable nfs_wb_page nfs_release_page {DEFINED['PAGES']} kmalloc cgroup_mkdir"
+    )
+    gssd = f"{SLEEP} mutex_lock proc_cgroup_show proc_single_show"
+    first, _ = cycles(("systemd", systemd + CALL), ("rpc.gssd", gssd + CALL))
+    assert set(edges(first)) == {
+        ("systemd", "answer", "rpc.gssd", "probable"),
+        ("rpc.gssd", "held", "systemd", "probable"),
+    }
+    shares = f"{SLEEP} mutex_lock try_to_unmap_file {DEFINED['PAGES']} pmd_alloc_one huge_pmd_share"
+    (episode,) = cycles(("oracle", f"{shares} {DEFINED['FAULT']}"))
+    assert edges(episode) == [("oracle", "held", "oracle", "probable")]
+    assert not cycles(("oracle", f"{shares.replace('huge_pmd_share', 'quux')} {DEFINED['FAULT']}"))
+
+
+FLUSHER = (
+    "kworker/u8:5",
+    f"{SLEEP} wait_transaction_locked start_this_handle ext4_writepages do_writepages writeback_sb_inodes"
+    f" wb_workfn {WORKER}",
+)
+
+
+def test_who_is_throttled_in_a_transaction_that_the_flusher_waits_for() -> None:
+    """Reclaim made it sleep until pages have been written; no more than possible, and not outside of it."""
+    throttled = f"{SLEEP} schedule_timeout reclaim_throttle {DEFINED['PAGES']} kmalloc"
+    first, _ = cycles(("tar", f"{throttled} ext4_append ext4_mkdir {CALL}"), FLUSHER)
+    assert set(edges(first)) == {
+        ("tar", "writeback", "kworker/u8:5", "possible"),
+        ("kworker/u8:5", "transaction", "tar", "probable"),
+    }
+    assert not cycles(("tar", f"{throttled} ext4_lookup {CALL}"), FLUSHER)
+    assert not cycles(("tar", f"{throttled} xfs_create {CALL}"), FLUSHER)
+
+
+@pytest.mark.parametrize(
+    ("waits", "thing"),
+    [
+        ("schedule_timeout out_of_memory __alloc_pages_may_oom __alloc_pages kmalloc", "oom-victim"),
+        ("schedule_timeout io_schedule_timeout balance_dirty_pages", "dirty"),
+        ("io_schedule_timeout mempool_alloc", None),
+    ],
+)
+def test_who_waits_for_memory_in_the_middle_of_a_subsystem_may_have_its_lock(
+    waits: str, thing: str | None
+) -> None:
+    """As who reclaims there: the OOM killer's choice, or the flusher, waits for the lock."""
+    holder = ("app", f"{SLEEP} {waits} frob_grow frob_ioctl {CALL}")
+    gives = told(holder)
+    assert any(one.startswith("held of frob [probable]: it is in the middle of frob's work") for one in gives)
+    wants = f"{SLEEP} mutex_lock frob_writepages do_writepages writeback_sb_inodes wb_workfn {WORKER}"
+    found = all_edges(holder, ("kworker/u8:5", wants))
+    assert (("kworker/u8:5", "held", "app", "probable") in found) is (thing == "dirty")

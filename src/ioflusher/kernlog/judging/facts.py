@@ -65,6 +65,7 @@ class Facts:
         throttled: a writer waits until fewer pages are dirty.
         work_waits: a work that a task waits for is not begun, as the kernel says: no worker is free.
         threads: what the kernel's own threads of the log bring about.
+        locking: functions in which tasks wait for a lock that belongs to no subsystem.
         takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
     """
 
@@ -86,6 +87,7 @@ class Facts:
     throttled: bool = False
     work_waits: bool = False
     threads: set[Thing] = field(default_factory=set)
+    locking: set[str] = field(default_factory=set)
     takers: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
 
     def learn_case(self, case: Case) -> None:
@@ -100,6 +102,8 @@ class Facts:
             self.present.add(daemon.serves)
         ends = any(step.does(Verb.COMPLETES, Thing.VICTIM) for step in body.steps)
         self.ends_behind |= ends and body.wait in _OF_OTHERS and not case.ran
+        if (step := body.locking) is not None and len(self.locking) < MAX_REMEMBERED:
+            self.locking.add(step.frame.name)
         self.throttled |= body.wait is Wait.DIRTY_THROTTLE
         if thread and thread.gives is Thing.TRANSACTION and thread.family and _waits_for_members(body):
             self.commit_behind.add(thread.family)

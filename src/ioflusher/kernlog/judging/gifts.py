@@ -18,6 +18,7 @@ from ioflusher.kernlog.judging.needs import (
     asks_again,
     ends_in_files,
     goes_on,
+    taken_in,
     waits_for_a_worker,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
@@ -37,6 +38,8 @@ _FILE_SYSTEMS = {
     "nfs": ("nfs",),
     "cluster": ("gfs2", "ocfs2"),
     "autofs4": ("autofs4",),
+    "orangefs": ("orangefs",),
+    "coda": ("coda",),
     "fscache": ("fscache",),
 }
 
@@ -56,6 +59,7 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
         *_perhaps(case, facts),
         *_inside(case),
         *_asked_for_by(case),
+        *_on_its_way(case, facts),
     )
     return tuple({end.key: end for end in reversed(found)}.values())[::-1]
 
@@ -101,13 +105,13 @@ def _tagged(case: Case) -> Iterator[End]:
     body = case.body
     below = next((step for step in body.steps if step.role is not None), None)
     for step in body.outer:
-        for verb, thing, reason in step.things():
+        for verb, thing, reason, part in step.things():
             if verb in (Verb.HOLDS, Verb.COMPLETES) or (verb is Verb.TAKES and not _is_taking(case, step)):
-                yield from _by_function(case, step, thing, reason)
+                yield from _by_function(case, step, thing, reason, family(part))
         if step.role is Role.WRITEBACK:
             yield End(Thing.WRITEBACK, None, _PROBABLE, _UNSENT)
     for step in body.inner:
-        for verb, thing, reason in step.things():
+        for verb, thing, reason, _ in step.things():
             if verb is Verb.HOLDS and thing in _RECLAIMS_OWN and step is not below:
                 # reclaim and compaction have some pages locked while they wait for another; and where it does
                 # not show which bit of a page is waited for, it is not the lock of one that is locked already
@@ -124,9 +128,8 @@ _UNSENT = (
 )
 
 
-def _by_function(case: Case, step: Step, thing: Thing, reason: str) -> Iterator[End]:
+def _by_function(case: Case, step: Step, thing: Thing, reason: str, part: str | None) -> Iterator[End]:
     name = f"{step.frame.name}()"
-    part = family(step.part)
     if thing is Thing.WRITEBACK:
         missing = "the log does not show which page it waits for"
         yield End(thing, None, _PROBABLE, _UNSENT, missing)
@@ -218,6 +221,21 @@ def _inside(case: Case) -> Iterator[End]:
         yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
 
 
+def _on_its_way(case: Case, facts: Facts) -> Iterator[End]:
+    """Locks that others wait for in functions that it is in, and those of the subsystems around."""
+    body = case.body
+    inside = body.locking
+    for step in (*body.entry, *body.outer) if facts.locking else ():
+        if step is not inside and step.frame.name in facts.locking and (scope := taken_in(step)) is not None:
+            why = f"it is in {step.frame.name}(), which takes the lock, and has gone on from there"
+            yield End(Thing.HELD, scope, _PROBABLE, why, None, Meets.OTHERS)
+    if body.reclaim is None and body.wait in HELD_WAITS | {Wait.IO, Wait.TAG, Wait.MEMPOOL}:
+        elsewhere = inside is not None and taken_in(inside) is not None
+        for name in at_work_in(body.steps)[0 if elsewhere else 1 :]:
+            why = f"it waits in the middle of {name}'s work, and may have a lock of it"
+            yield End(Thing.HELD, name, _PROBABLE, why, None, Meets.OTHERS)
+
+
 def _asked_for_by(case: Case) -> Iterator[End]:
     """Where a stack is cut before it shows who asked: perhaps the file system that reclaim is in."""
     body = case.body
@@ -294,7 +312,12 @@ def _takes_mmap_lock(case: Case) -> bool:
 # how a subsystem's code comes to wait for a page, or for a process's memory
 _FAULTS = (SILENT - {None}) | {Role.PAGE_FAULT, Role.PAGE_WAIT, Role.PAGE_LOCK, Role.WRITEBACK_WAIT}
 # what is waited for with a subsystem's lock in hand, rather than for one
-_IN_HAND = frozenset({Wait.INODE, Wait.PAGE, Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.FROZEN})
+_IN_HAND = frozenset(
+    {
+        *(Wait.INODE, Wait.PAGE, Wait.PAGE_LOCK, Wait.WRITEBACK, Wait.FROZEN),
+        *(Wait.OOM, Wait.MEMPOOL, Wait.DIRTY_THROTTLE),
+    }
+)
 
 
 def _nfs_server(case: Case) -> Iterator[End]:
@@ -339,6 +362,8 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         # it is given memory of the reserve itself
         yield End(Thing.VICTIM, None, _CERTAIN, "the OOM killer chose it", None, Meets.OTHERS)
     elif not facts.victims and body.reclaim is None and body.wait in HELD_WAITS | {Wait.UNKNOWN}:
+        if is_kernel_thread(case.report, body):
+            return  # it is never chosen
         missing = "whether that task is the one that was killed"
         yield End(Thing.VICTIM, None, _PROBABLE, "it may be the one that the OOM killer chose", missing)
 

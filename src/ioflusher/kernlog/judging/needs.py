@@ -103,6 +103,8 @@ def _general(case: Case, facts: Facts) -> Iterator[End]:
         if body.reclaim is Reclaim.DIRECT and not facts.exhausted:
             missing = "whether the pages that are waited for are on the device that it serves"
             yield End(Thing.IO, None, _POSSIBLE, "pages to be written", missing)
+            missing = "whether the pages that are waited for are among those"
+            yield End(Thing.WRITEBACK, None, _POSSIBLE, "pages to be written", missing, Meets.OTHERS)
     if facts.kswapd_waits and _lost_what_it_waits_for(case):
         missing = "the inner part of its stack"
         yield End(Thing.RECLAIM, None, _POSSIBLE, "what its reclaim waits for, as kswapd's does", missing)
@@ -192,8 +194,8 @@ def _tagged(case: Case) -> Iterator[End]:
     body = case.body
     inside = body.inner if body.reclaim is not None else body.steps
     for step in _innermost(inside):
-        for verb, thing, _ in step.things():
-            scope = family(step.part) if thing in (Thing.TRANSACTION, Thing.HELD) else None
+        for verb, thing, _, part in step.things():
+            scope = family(part) if thing in (Thing.TRANSACTION, Thing.HELD) else None
             if verb is Verb.WAITS and thing is Thing.RECLAIM and body.reclaim is None:
                 missing = "whether memory came free later"
                 yield End(thing, None, _POSSIBLE, f"{thing.words} ({step.frame.name}())", missing)
@@ -202,8 +204,10 @@ def _tagged(case: Case) -> Iterator[End]:
                 yield End(thing, scope, _CERTAIN, f"{words} ({step.frame.name}())")
     speaking = next((step for step in body.steps if step.role not in SILENT - {None}), None)
     if speaking is not None and body.wait in (Wait.LOCK, Wait.UNKNOWN):
-        for verb, thing, _ in speaking.things():
-            if verb is Verb.TAKES:
+        for verb, thing, _, part in speaking.things():
+            if verb is Verb.TAKES and thing is Thing.HELD:
+                yield End(thing, family(part), _CERTAIN, f"a lock of {part} ({speaking.frame.name}())")
+            elif verb is Verb.TAKES:
                 for scope in (None, case.report.comm) if thing in OF_A_PROGRAM else (None,):
                     yield End(thing, scope, _CERTAIN, f"{thing.words} ({speaking.frame.name}())")
 
@@ -245,9 +249,13 @@ def _fewer_dirty_pages(case: Case, what: str) -> End:
 def _held(case: Case, what: str) -> Iterator[End]:
     """A lock of a subsystem, or its progress."""
     body = case.body
+    if (step := body.locking) is not None and taken_in(step) is not None:
+        taken = f"the lock that {step.frame.name}() takes"
+        yield End(Thing.HELD, taken_in(step), _PROBABLE, taken, "whether it is the same lock", Meets.OTHERS)
     if body.reclaim is None:
         for name in at_work_in(body.steps) if body.wait in (Wait.LOCK, Wait.SUBSYSTEM) else ():
             yield End(Thing.HELD, name, _PROBABLE, what)
+        yield from _of_another(case, what)
         if ends_in_files(body):
             for name in at_work_in(body.steps):
                 yield End(Thing.HELD, name, _POSSIBLE, f"{what}, perhaps for a lock of {name}")
@@ -265,6 +273,28 @@ def _held(case: Case, what: str) -> Iterator[End]:
     if body.wait is Wait.WORK:
         missing = "whether that work, or what it waits for, waits for a new thread"
         yield End(Thing.THREAD, None, _POSSIBLE, what + ", which may need a new thread", missing)
+
+
+def taken_in(step: Step) -> str | None:
+    """A name for the lock that a function takes, if it is no subsystem's; None where the tables know more."""
+    known = any(verb is Verb.TAKES for verb, *_ in step.things())
+    return None if known or family(step.part) else f"{step.frame.name}()"
+
+
+def _of_another(case: Case, what: str) -> Iterator[End]:
+    """What an ordinary task waits for of the subsystem in whose function it sleeps."""
+    body = case.body
+    speaking = next((step for step in body.steps if step.role not in SILENT or step.own), None)
+    name = family(speaking.part) if speaking is not None else None
+    if speaking is None or name is None:
+        return
+    if body.wait in (Wait.WORK, Wait.COMPLETION):
+        yield End(Thing.WORK, name, _PROBABLE, what)
+    known = any(verb is Verb.WAITS for verb, *_ in speaking.things())
+    if body.wait is Wait.FS and not ends_in_files(body) and not known:
+        yield End(Thing.HELD, name, _PROBABLE, what, None, Meets.OTHERS)
+    if body.wait in IO_WAITS and speaking.role is Role.BLOCK:
+        yield End(Thing.IO, name, _PROBABLE, what, None, Meets.OTHERS)
 
 
 def ends_in_files(body: Anatomy) -> bool:

@@ -189,7 +189,8 @@ def _writes_back(case: Case) -> bool:
 def _keeps_from_writing(case: Case, facts: Facts) -> tuple[End, ...]:
     """What an allocation has in hand of a file system, while its reclaim waits for a page to be written."""
     body = case.body
-    waits = any(end.thing is Thing.WRITEBACK for end in needs(case, facts))
+    pages = (end for end in needs(case, facts) if end.thing is Thing.WRITEBACK)
+    waits = any(end.known is not Confidence.POSSIBLE for end in pages)
     if body.reclaim is not Reclaim.DIRECT or not waits or facts.trouble:
         return ()
     return _in_hand(case, facts, _file_systems(body.outer))
@@ -207,7 +208,7 @@ def _keeps_from_thawing(case: Case) -> bool:
     inner = case.body.inner
     lock = tuple(takewhile(lambda step: step.role in SILENT and not step.own, inner))
     in_files = any(step.own or step.role is Role.FILE_SYSTEM for step in inner[len(lock) :][:1])
-    waited = {thing for step in lock for verb, thing, _ in step.things() if verb is Verb.WAITS}
+    waited = {thing for step in lock for verb, thing, *_ in step.things() if verb is Verb.WAITS}
     frozen = case.body.wait is Wait.FROZEN or (in_files and waited == {Thing.THAW})
     return frozen and any(step.does(Verb.HOLDS, Thing.S_UMOUNT) for step in inner)
 

@@ -87,10 +87,11 @@ class Step:
         """Whether the tables say that the function waits for, takes, holds, frees or completes the thing."""
         return does(self.frame.function, verb, thing)
 
-    def things(self) -> Iterator[tuple[Verb, Thing, str]]:
-        """What the function does with which things, each with the table's words for it."""
+    def things(self) -> Iterator[tuple[Verb, Thing, str, str | None]]:
+        """What the function does with which things, with the table's words for it, and whose they are."""
         for row in tagged_rows(self.frame.function):
-            yield from ((tag.verb, tag.thing, row.reason) for tag in row.tags)
+            part = row.part if row.role is None and row.part else self.part
+            yield from ((tag.verb, tag.thing, row.reason, part) for tag in row.tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +125,30 @@ class Anatomy:
         """The steps of the allocation and of the way into reclaim; none outside reclaim."""
         return self.steps[len(self.inner) : len(self.steps) - len(self.outer)]
 
+    @property
+    def locking(self) -> Step | None:
+        """The function that waits for a lock which belongs to no subsystem; None where there is none.
+
+        A lock's own functions are looked through, those that no table has by what they are called after.
+        """
+        if self.wait is not Wait.LOCK:
+            return None
+        step = next((step for step in self.steps if not _is_of_a_lock(step)), None)
+        return step if step is not None and step.role in _LOCKS_AT_ALL else None
+
     def first(self, *roles: Role) -> Step | None:
         """The innermost step with one of these roles, or None."""
         return next((step for step in self.steps if step.role in roles), None)
 
 
+def _is_of_a_lock(step: Step) -> bool:
+    called = step.part is None and any(word in step.frame.name for word in _ABOUT_LOCKS)
+    return step.role in _PRIMITIVES or step.role in _TRANSPARENT or called
+
+
+_ABOUT_LOCKS = ("lock", "down", "wake", "wait", "sched")
+# what takes a lock of the whole machine, rather than one of a file's, a socket's or a program's
+_LOCKS_AT_ALL = {None, Role.ALLOCATION, Role.FILE_SYSTEM, Role.BLOCK, Role.DRIVER}
 _AROUND_ENTRY = {Role.ALLOCATION, Role.MEMPOOL_WAIT, Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
 _RECLAIM_WORK = {Role.RECLAIM, Role.SHRINKER, Role.DIRECT_RECLAIM}
 _RECLAIM_OWNER = {

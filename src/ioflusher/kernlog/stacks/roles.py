@@ -1,6 +1,6 @@
 """What each kernel function does in a stack: the table's types and how a frame finds its row.
 
-The rows stand in functions.txt, functions_io.txt and functions_held.txt beside this file; the code that
+The rows stand in the four tables beside this file that `TABLES` names; the code that
 walks stacks knows roles and tags only, so a kernel engineer adds a line there and reads nothing else.
 """
 
@@ -16,7 +16,7 @@ from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.reading.frames import plain_name
 from ioflusher.kernlog.stacks.things import Tag, Thing, Verb, parse_tag
 
-TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt")
+TABLES = ("functions.txt", "functions_io.txt", "functions_held.txt", "functions_unnamed.txt")
 WORD_TABLE = "words.txt"
 
 
