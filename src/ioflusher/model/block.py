@@ -11,6 +11,7 @@ from ioflusher.kernel.task_flags import PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOIO
 from ioflusher.model.linux import Linux
+from ioflusher.model.plug import blk_add_rq_to_plug, sched_submit_work
 from ioflusher.model.reclaim import reclaimable, try_to_free_pages
 from ioflusher.model.transitions import Changes, Expression, Variable, number, together, where
 
@@ -47,6 +48,7 @@ def bio_alloc_bioset(code: Code, linux: Linux, pool: BioPool) -> None:
         if not code.flags & PF_MEMALLOC:
             with ways.otherwise(when=reclaimable(linux, GFP_NOIO)), code.call("__alloc_pages_slowpath"):
                 try_to_free_pages(code, linux, GFP_NOIO)
+        sched_submit_work(ways, code, linux)
 
 
 def bio_put(pool: BioPool) -> Changes:
@@ -91,6 +93,7 @@ class BlockDriver(abc.ABC):
         reply_calls: of `Served`.
         can_fail: whether a request may end with an error.
         fails: whether every request ends with one from now on; None where that never is.
+        insertions: of `inserted`, by kind.
     """
 
     reply_calls: tuple[str, ...] = ()
@@ -113,21 +116,39 @@ class BlockDriver(abc.ABC):
         }
         self.completions: dict[str, Changes] = {}
         self.failures: dict[str, Changes] = {}
+        self.insertions: dict[str, Variable] = {}
         linux.devices[name] = self
 
     def submit(self, code: Code, kind: str) -> None:
         """A request to the device: submit_bio(), a tag, the driver's queue_rq()."""
         with code.call("submit_bio_noacct", "blk_mq_submit_bio"):
-            with code.call("blk_mq_get_tag"):
-                code.step(
-                    f"a tag of {self.name}",
-                    {self.tags: self.tags - 1},
-                    when=self.tags > 0,
-                    waits_for=f"a tag of {self.name}",
-                    begins=self.name,
-                )
+            self._get_tag(code)
+            if code.plug is not None and (self.name, kind) in code.plug.held:
+                blk_add_rq_to_plug(code, self.linux, self, kind)
+                return
             with code.call("blk_mq_dispatch_rq_list"):
                 self.queue_rq(code, kind)
+
+    def _get_tag(self, code: Code) -> None:
+        """blk_mq_get_tag(): who finds none goes to sleep (io_schedule())."""
+        with code.call("blk_mq_get_tag"), code.loop(), code.choice() as ways:
+            with ways.way(
+                f"a tag of {self.name}",
+                {self.tags: self.tags - 1},
+                when=self.tags > 0,
+                waits_for=f"a tag of {self.name}",
+                begins=self.name,
+            ):
+                code.leave()
+            sched_submit_work(ways, code, self.linux)
+
+    def inserted(self, kind: str) -> Variable:
+        """Requests of a kind that were plugged and that kblockd has to issue (struct blk_mq_ctx.rq_lists)."""
+        if kind not in self.insertions:
+            what = f"requests of {self.name} for kblockd ({kind})"
+            name = f"{self.name}_{kind}s_inserted"
+            self.insertions[kind] = self.linux.variable(name, 0, self.queue_depth, what=what)
+        return self.insertions[kind]
 
     @abc.abstractmethod
     def queue_rq(self, code: Code, kind: str) -> None:

@@ -14,6 +14,7 @@ from ioflusher.model.files import ext4_file, nfs_file, xfs_file
 from ioflusher.model.linux import Linux
 from ioflusher.model.memcg import MemoryGroup
 from ioflusher.model.memory import make_zone
+from ioflusher.model.plug import add_kblockd
 from ioflusher.model.reclaim import add_kswapd
 from ioflusher.model.scale import FULL, Scale
 from ioflusher.model.stacks import STACKS, StackPlan, has_locked
@@ -71,8 +72,13 @@ SYSCTL_WITHOUT_EFFECT = {
 }
 
 
-def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scale = FULL) -> TransitionSystem:
+def build(
+    scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scale = FULL, plugs: bool = False
+) -> TransitionSystem:
     """The system of one half of a scenario.
+
+    Args:
+        plugs: whether tasks plug what they submit, which decides nothing (`ioflusher.model.plug`).
 
     Raises:
         ScenarioError: that is no scenario, or its daemon is not described.
@@ -83,6 +89,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
     linux = Linux(version, scale.unit_bytes)
     # of a small instance all memory is soon being written, which a killer would take for the end
     linux.kills = linux.in_full = scale == FULL
+    linux.plugs = plugs
     threads = scenario.daemon.thread
     linux.realtime = bool(scenario.hardening.realtime) or any(thread.realtime for thread in threads)
     linux.oom_score_adj = scenario.hardening.oom_score_adj or 0
@@ -139,6 +146,7 @@ def build(scenario: Scenario, *, io_flusher: bool, version: Version, scale: Scal
         )
         if scenario.pressure.kind == "anonymous":
             add_presser(linux, linux.units(scenario.pressure.size), number(work) - left)
+    add_kblockd(linux)
     if scenario.pressure.kind == "reader":
         add_reader(linux, linux.units(scenario.pressure.size), unit_ns=linux.unit_bytes * 8)
     return linux.system(scenario.name, notes=_notes(scenario))

@@ -17,8 +17,12 @@ kernel PF_MEMALLOC keeps reclaim from entering itself, and here whoever writes t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ioflusher.model.transitions import Changes, Expression, Number, Program, Step, all_of, number
+
+if TYPE_CHECKING:
+    from ioflusher.model.plug import Plug
 
 
 class Code:
@@ -28,12 +32,14 @@ class Code:
         flags: the PF_ flags of the thread, which functions of the kernel look at.
         group: the name of its memory control group; empty for none.
         killed: whether it has been sent SIGKILL (fatal_signal_pending()); None where it never is.
+        plug: what it keeps back of what it submits, inside `ioflusher.model.plug.blk_plug`.
     """
 
     def __init__(self, flags: int = 0, group: str = "", killed: Expression | None = None) -> None:
         self.flags = flags
         self.group = group
         self.killed = killed
+        self.plug: Plug | None = None
         self._steps: list[Step] = []
         self._points = 1
         self._at: int | None = 0  # None behind what never goes on
@@ -205,6 +211,7 @@ class Ways:
         takes_ns: Number | None = None,
         after_ns: Number | None = None,
         weight: int = 1,
+        begins: str = "",
     ) -> Iterator[None]:
         """A way that may be gone while its condition holds; where several hold, each of them may."""
         code = self._code
@@ -218,6 +225,7 @@ class Ways:
             takes_ns=takes_ns,
             after_ns=after_ns,
             weight=weight,
+            begins=begins,
         )
         if when is not None:
             self._asked = when if self._asked is None else self._asked | when

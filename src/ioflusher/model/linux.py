@@ -47,6 +47,8 @@ class Linux:
         kills: whether there is an OOM killer.
         in_full: whether it is of full size; a small one leaves out what each device has written, which would
             make a state of its own of every order of steps.
+        plugs: whether tasks plug what they submit (`ioflusher.model.plug`).
+        flushes_at_sleep: whether a task that goes to sleep hands over what it has plugged, as all do.
         daemon_memory: what daemons hold. oom_score_adj: of the daemon.
     """
 
@@ -61,6 +63,8 @@ class Linux:
     realtime: bool = False
     kills: bool = False
     in_full: bool = False
+    plugs: bool = False
+    flushes_at_sleep: bool = True
     daemon_memory: Variable | None = None
     oom_score_adj: int = 0
     _variables: list[Variable] = field(default_factory=list)

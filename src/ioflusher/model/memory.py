@@ -12,6 +12,7 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_HIGHUSER_MOVABLE, Gfp, current_gfp_context
 from ioflusher.model.linux import Linux
 from ioflusher.model.oom import may_kill, out_of_memory, retries_ns
+from ioflusher.model.plug import sched_submit_work
 from ioflusher.model.reclaim import (
     allow_direct_reclaim,
     can_be_throttled,
@@ -171,6 +172,7 @@ def _alloc_pages_slowpath(
             else:
                 with ways.otherwise("", woken, when=found, waits_for=_lack(gfp)):
                     try_to_free_pages(code, linux, gfp)
+            sched_submit_work(ways, code, linux)  # what it waits in, such as reclaim_throttle()
             if may_kill(linux, gfp):
                 with ways.way("looks in vain again and again", woken, after_ns=retries_ns(linux)):
                     out_of_memory(code, linux)

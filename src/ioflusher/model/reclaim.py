@@ -15,11 +15,17 @@ Neither waits for writeback (that is for limits of control groups of version 1).
 for an element of the bio pool, a tag, a lock of the driver, room in its socket.
 """
 
+from typing import TYPE_CHECKING
+
 from ioflusher.kernel.task_flags import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_KERNEL, Gfp
 from ioflusher.model.linux import Linux
+from ioflusher.model.plug import blk_plug
 from ioflusher.model.transitions import Expression, all_of
+
+if TYPE_CHECKING:
+    from ioflusher.model.block import BlockDriver
 
 # HZ, in throttle_direct_reclaim()
 THROTTLED_NS = 1_000_000_000
@@ -116,6 +122,16 @@ def shrink_node(code: Code, linux: Linux, gfp: int) -> None:
             pass
 
 
+def written_by_reclaim(linux: Linux) -> list[tuple["BlockDriver", str]]:
+    """The requests that reclaim may submit, by device and kind.
+
+    A round of direct reclaim is one of them, so that its own plug keeps nothing back; within the plug of who
+    reclaims it goes into that.
+    """
+    swap = [(linux.swap.device, "swap")] if linux.swap is not None else []
+    return [*swap, *((backing.device, "write") for backing in linux.domain.written_by_kswapd)]
+
+
 def add_kswapd(linux: Linux) -> None:
     """kswapd(): from the low watermark, or when it is woken, to the high one."""
     zone = linux.zone
@@ -130,5 +146,19 @@ def add_kswapd(linux: Linux) -> None:
             for backing in linux.domain.written_by_kswapd:
                 found = found | (backing.dirty > 0)
             with ways.otherwise(when=found, waits_for="memory that can be reclaimed"):
-                shrink_node(code, linux, GFP_KERNEL)
+                if linux.plugs:
+                    _shrink_plugged(code, linux, found)
+                else:
+                    shrink_node(code, linux, GFP_KERNEL)
     linux.add(code, "kswapd0")
+
+
+def _shrink_plugged(code: Code, linux: Linux, found: Expression) -> None:
+    """The plug of shrink_lruvec(): some units, as many as get_scan_count() and the priority have it."""
+    with blk_plug(code, linux, *written_by_reclaim(linux)), code.loop():
+        shrink_node(code, linux, GFP_KERNEL)
+        with code.choice() as ways:
+            with ways.way():
+                code.leave()
+            with ways.way(when=found):
+                pass

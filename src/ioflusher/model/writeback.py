@@ -8,6 +8,8 @@ from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOFS
 from ioflusher.model.linux import Linux
 from ioflusher.model.memory import kmem_cache_alloc
+from ioflusher.model.plug import blk_plug
+from ioflusher.model.reclaim import written_by_reclaim
 from ioflusher.model.transitions import Expression, Variable, maximum, minimum, number, total, where
 from ioflusher.model.versions import holds
 
@@ -376,13 +378,17 @@ def add_flusher(linux: Linux, backing: BackingDevice) -> None:
             waits_for="something to write",
             interruptible=True,
         )
-        map_blocks(code, linux, backing, chunk)
-        with code.loop():
-            backing.device.begin_write(code, backing.pool)
-            backing.device.submit(code, "write")
-            with code.choice() as ways:
-                with ways.way("one less", {chunk: chunk - 1}, when=chunk > 1):
-                    pass
-                with ways.otherwise("all submitted", {chunk: 0}):
-                    code.leave()
+        mine = {(backing.device.name, "write"): (backing.device, "write")}
+        for device, kind in written_by_reclaim(linux):
+            mine[device.name, kind] = device, kind
+        with blk_plug(code, linux, *mine.values()):
+            map_blocks(code, linux, backing, chunk)
+            with code.loop():
+                backing.device.begin_write(code, backing.pool)
+                backing.device.submit(code, "write")
+                with code.choice() as ways:
+                    with ways.way("one less", {chunk: chunk - 1}, when=chunk > 1):
+                        pass
+                    with ways.otherwise("all submitted", {chunk: 0}):
+                        code.leave()
     linux.add(code, f"kworker/u:flush-{backing.device.name}")
