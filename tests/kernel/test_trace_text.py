@@ -137,3 +137,19 @@ def test_strace_since_1970() -> None:
     """The times of -ttt, without -o and threads; what no -T has ends at once."""
     _, events = read("1764540886.973745 fsync(6) = 0")
     assert [(event.tid, event.time_ns) for event in events] == [(0, 1_764_540_886_973_745_000)] * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" + " " * 100_000,
+        "a-1 " + " " * 100_000,
+        "a-1 [000] 1.0: block_rq_issue: 1,1 W " + "1" * 100_000,
+        "1 12:00:00.1 " + "<1" * 50_000,
+        "a-" * 50_000,
+    ],
+)
+def test_no_line_takes_long(line: str) -> None:
+    """Without bounds some of these take minutes."""
+    _, events = read(line)
+    assert not events

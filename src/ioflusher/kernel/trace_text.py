@@ -135,9 +135,11 @@ class TraceText:
 
 
 # "nbdkit-166 (    160) [000] d..1.  12.345678: event: ..." and perf's "nbdkit  160/166 [000]  12.345678: ..."
+# (with bounds, so that no line takes long to be none: a name has 15 bytes, TASK_COMM_LEN)
 _TRACE = re.compile(
-    r"\s*(?P<comm>\S.*?)(?:-|\s+(?:(?P<pid>\d+)/)?)(?P<tid>\d+)\s+(?:\(\s*(?P<tgid>\d+|-+)\)\s+)?\[\d+\]\s+"
-    r"(?:[\w.#]{4,8}\s+)?(?P<time>\d+\.\d+):\s+(?P<rest>.*)"
+    r"\s{0,64}(?P<comm>\S.{0,63}?)(?:-|\s{1,64}(?:(?P<pid>\d{1,10})/)?)(?P<tid>\d{1,10})\s{1,64}"
+    r"(?:\(\s{0,16}(?P<tgid>\d{1,10}|-+)\)\s{1,64})?\[\d{1,10}\]\s{1,64}"
+    r"(?:[\w.#]{4,8}\s{1,64})?(?P<time>\d{1,20}\.\d{1,20}):\s{1,64}(?P<rest>.*)"
 )
 _EVENT = re.compile(r"(?:(?P<system>\w+):)?(?P<name>\w+)(?::|(?=\(| ->))\s*(?P<details>.*)")
 _LOST = re.compile(r"LOST|[Ll]ost \d+|EVENTS DROPPED|events lost")
@@ -148,9 +150,9 @@ _MACHINE = re.compile(r"# arch : (\S+)")
 _NUMBER = re.compile(r"NR (-?\d+)(?: \(([^)]*)\))?")
 _ENTER, _EXIT = "sys_enter_", "sys_exit_"
 _FTRACE_CALL = re.compile(r"\((?P<arguments>.*)\)|-> ")
-_ALLOCATION = re.compile(r"\bbytes_alloc=(?P<bytes>\d+) |\border=(?P<order>\d+) ")
+_ALLOCATION = re.compile(r"\bbytes_alloc=(?P<bytes>\d{1,20}) |\border=(?P<order>\d{1,2}) ")
 _FLAGS = re.compile(r"\bgfp_flags=(\S+)")
-_REQUEST = re.compile(r"(\d+),(\d+) (\w+) .*?(\d+) \+ (\d+) ")
+_REQUEST = re.compile(r"(\d{1,10}),(\d{1,10}) (\w{1,16}) .{0,64}?(\d{1,20}) \+ (\d{1,20}) ")
 
 
 def _action(name: str, details: str) -> TracedAction | None:
