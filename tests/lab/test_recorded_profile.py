@@ -259,9 +259,9 @@ def test_a_trace_on_standard_input() -> None:
     ended = program.call(*words, "--json", stdin=text)
     assert ended.status == 0, ended.stderr
     made = msgspec.json.decode(ended.stdout, type=DaemonProfile)
-    assert (made.served, made.io_flusher) == ("daemon: as standard input shows it", None)
+    assert (made.served, made.io_flusher) == ("daemon, as standard input shows it", None)
     ended = program.call(*words, "--format", "toml", stdin=text)
-    assert ended.stdout.startswith("# daemon: as standard input shows it\n")
+    assert ended.stdout.startswith("# daemon, as standard input shows it\n")
     assert '[[daemon.thread]]\nname = "daemon"\ndoes = ["store"]' in ended.stdout
 
 
@@ -327,6 +327,32 @@ def test_nbd_server_as_strace_shows_it() -> None:
     calls = {call.name: call.calls.mean * 60 for call in work.syscalls}
     assert (calls["pwrite64"], calls["pread64"], calls["write"]) == pytest.approx((40, 20, 80))
     assert made.missing[:3] == ("kmem/kmalloc", "kmem/kmem_cache_alloc", "kmem/mm_page_alloc")
+
+
+@pytest.mark.parametrize("tracer", ["trace-cmd", "perf"])
+def test_nbdkit_as_tracers_of_the_kernel_show_it(tracer: str) -> None:
+    """As the lab counts it: a pwrite() of 64 KiB takes some 64 objects and 17 pages; sendto() answers."""
+    made = profile(list(printed(f"nbdkit.{tracer}")), threads=("nbdkit",), device=(43, 0))
+    works = works_of(made)
+    assert {key: work.requests for key, work in works.items()} == {
+        ("write", 65536): 6,
+        ("read", 65536): 6,
+        ("write", 4096): 6,
+    }
+    calls = {call.name: call for call in works["write", 65536].syscalls}
+    assert (calls["pwrite64"].calls.mean, calls["sendto"].calls.mean) == (1.0, 1.0)
+    assert calls["pwrite64"].objects.mean == pytest.approx(64.25, rel=0.06)
+    assert calls["pwrite64"].object_bytes.mean == pytest.approx(6802, rel=0.07)
+    assert calls["pwrite64"].pages.mean == pytest.approx(17.6, rel=0.08)
+    (thread,) = threads_of_profile(made)
+    assert (thread.name, thread.does) == ("nbdkit", ("store",))
+
+
+def test_many_threads_are_not_all_listed() -> None:
+    """strace shows 18 of nbdkit, by number."""
+    made = profile(list(printed("nbdkit.strace")), threads=(), every=AllRequests(18, "write", 45056))
+    assert made.served.endswith("and 10 more, as t.txt shows it")
+    assert made.threads == 18
 
 
 def test_it_plays_in_the_model() -> None:

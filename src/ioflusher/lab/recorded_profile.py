@@ -34,6 +34,8 @@ from ioflusher.support.text import counted
 SECTOR_BYTES = 512
 # how long after the last request what a daemon does is still for its sake, as in the lab
 SETTLE_NS = 250_000_000
+# of a daemon's threads, and of what else is in a trace, so many are listed
+MOST_NAMES = 8
 _RECORD = (
     "record system calls, allocations and the device's requests of the whole machine: trace-cmd record "
     "-e raw_syscalls -e kmem -e exceptions -e block:block_rq_issue -e block:block_rq_complete"
@@ -109,7 +111,7 @@ def profile_trace(
         )
     calling = [name for name, _ in Counter(_label(event) for event in ours).most_common()]
     return DaemonProfile(
-        served=f"{', '.join(calling)}: as {origin} shows it",
+        served=f"{_some(calling)}, as {origin} shows it",
         kind="",
         command=(calling[0],) if ours[0].comm else (),
         kernel=text.release,
@@ -140,6 +142,12 @@ class _Threads:
         return known
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first of the names, and how many there are beside them."""
+    shown = ", ".join(names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
+
+
 def _label(event: TracedEvent) -> str:
     """A thread's name; strace has its number alone."""
     return event.comm or f"thread {event.tid}"
@@ -160,7 +168,7 @@ def _check(
         raise LabError(
             f"{origin}: expected system calls, found none among {', '.join(sorted(text.kinds))}", hint=_RECORD
         )
-    listing = ", ".join(f"{name} ({calls})" for name, calls in names.most_common(8))
+    listing = ", ".join(f"{name} ({calls})" for name, calls in names.most_common(MOST_NAMES))
     if not any(isinstance(event.action, CallBegins) for event in ours):
         raise LabError(
             f"{origin} has no system calls of {' or '.join(sorted(wanted))}; it has those of {listing}",
@@ -184,7 +192,7 @@ def _device(requests: Sequence[TracedEvent], wanted: tuple[int, int] | None, ori
             f"{origin} has no requests of a device (block_rq_issue)",
             hint="say what it is about with --requests N, --work and --size, or " + _RECORD,
         )
-    listing = ", ".join(f"{_name(device)} ({number})" for device, number in found.most_common(8))
+    listing = ", ".join(f"{_name(device)} ({number})" for device, number in found.most_common(MOST_NAMES))
     what = f"no requests of {_name(wanted)}" if wanted else "requests of several devices"
     raise LabError(
         f"{origin} has {what}; it has those of {listing}",
