@@ -1,10 +1,11 @@
 """Requests of what is served, as the kernel counts them."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from ioflusher.lab.guest.counters import NfsCounters, RepeatedFile, Requests, nfs_requests
+from ioflusher.lab.guest.counters import BlockCounters, NfsCounters, RepeatedFile, Requests, nfs_requests
 
 # of Linux 6.12 with NFS-Ganesha 4.3 on the same machine, shortened
 MOUNTSTATS = b"""\
@@ -57,3 +58,32 @@ def test_a_file_that_comes_in_pieces(tmp_path: Path) -> None:
     file.write_bytes(b"less")
     assert repeated.read() == b"less"
     assert repeated.read() == b"less"
+
+
+def test_a_device_that_is_taken_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ublk's is when its server is killed: what it completed stays known, and nothing is in flight."""
+    stat, there = b"3 0 0 0 4 0 0 0 2 0 0", [True]
+
+    def read(file: object) -> bytes:
+        if not there[0]:
+            raise OSError(errno.ENODEV, "No such device")
+        return stat if file is counters._stat else b"1 1"
+
+    monkeypatch.setattr(RepeatedFile, "__init__", lambda *_: None)
+    monkeypatch.setattr(RepeatedFile, "read", read)
+    counters = BlockCounters("/dev/ublkb0")
+    assert counters.read() == Requests(completed=7, in_flight=2)
+    there[0] = False
+    assert counters.read() == Requests(completed=7, in_flight=0)
+
+
+def test_another_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a device that is gone counts as none."""
+
+    def read(file: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(RepeatedFile, "__init__", lambda *_: None)
+    monkeypatch.setattr(RepeatedFile, "read", read)
+    with pytest.raises(OSError, match="Input/output error"):
+        BlockCounters("/dev/ublkb0").read()

@@ -14,7 +14,7 @@ from ioflusher.model.build import build
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.explore import Verdict, explore
 from ioflusher.model.explore.halves import replay
-from ioflusher.model.halves import play_half
+from ioflusher.model.halves import daemons_of, play_half
 from ioflusher.model.run import Happened, RunOutcome, RunResult, Waiting, run
 from ioflusher.model.scale import small
 from ioflusher.report.model_log import hung_task_log
@@ -225,13 +225,23 @@ def test_a_stopped_daemon_is_waited_for(kind: str, for_s: float, outcome: RunOut
         assert (daemon.state, daemon.calls[0], daemon.waits_for) == ("T", "do_signal_stop", "SIGCONT")
 
 
-def test_the_log_of_a_stopped_daemon() -> None:
-    """`ioflusher diagnose` comes to the same answer: nobody waits for himself."""
-    half = play_half(faulty(THROTTLED, "daemon-stopped"), io_flusher=True, version=(6, 12))
+@pytest.mark.parametrize(
+    ("scenario", "io_flusher"),
+    [
+        (faulty(THROTTLED, "daemon-stopped"), True),
+        (faulty(THROTTLED, "daemon-killed"), False),
+        (faulty(SWAP, "remote-silent"), True),
+        (faulty(SWAP, "connection-cut", for_s=60, settings={"frozen.stalled_s": 15}), True),
+    ],
+    ids=["stopped", "killed", "silent", "cut"],
+)
+def test_the_log_of_a_freeze_by_a_fault(scenario: Scenario, io_flusher: bool) -> None:
+    """`ioflusher diagnose` comes to the same answer: nobody waits for himself, and every stack is known."""
+    half = play_half(scenario, io_flusher=io_flusher, version=(6, 12))
     assert half.frozen
     assert half.cycle == ()
     log = hung_task_log(half.result, "6.12", hardware=hardware_pids(half))
-    assert "task:nbd-daemon      state:T" in log
+    assert ("task:nbd-daemon      state:T" in log) == (scenario.fault[0].kind == "daemon-stopped")
     diagnosis = diagnose_log(log.encode(), ("nbd-daemon",))
     assert not diagnosis.recursion
     assert not any(event.kind.value == "unread-stack" for event in diagnosis.events)
@@ -305,6 +315,8 @@ def test_the_thread_that_takes_connections_needs_the_state_too(carries: str, out
         assert main.calls[0] == "wait_for_reconnect"
         assert "try_to_free_pages" in main.calls
         assert "main" in [task.program for task in half.cycle]
+        log = hung_task_log(half.result, "6.12", hardware=hardware_pids(half))
+        assert diagnose_log(log.encode(), daemons_of(half)).recursion
 
 
 def test_a_server_outside_that_is_slow() -> None:
