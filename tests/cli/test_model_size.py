@@ -1,11 +1,13 @@
 """`ioflusher model size`: its answer in words and as JSON, and its exit statuses."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 from tests.cli.program import call
 
 from ioflusher.model import size as sizing
+from ioflusher.model.explore import Stopped, Verdict
 from ioflusher.model.scale import Scale
 from ioflusher.model.size import Measure
 
@@ -73,3 +75,15 @@ def test_not_covered() -> None:
     bad = call("model", "size", "swap-on-nbd", "--memory", "much")
     assert bad.status == 2
     assert "much" in bad.stderr
+
+
+@pytest.mark.usefixtures("_state_alone")
+def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """130 after Ctrl-C, with what was covered; that something is necessary is not said."""
+    cut = Mock(verdict=Verdict.NOT_COVERED, stopped=Stopped.INTERRUPTED, freeze=None, states=7)
+    monkeypatch.setattr(sizing, "explore", lambda system, bounds: cut)
+    ended = call("model", "size", "swap-on-nbd")
+    assert ended.status == 130, ended.output
+    assert "not covered: it was interrupted" in ended.stdout
+    assert "Necessary: none is shown to be." in ended.stdout
+    assert "the state" not in ended.stdout, "it was not begun"

@@ -1,10 +1,16 @@
 """What a daemon needs: the combinations, the smallest ones that are enough, the reserve."""
 
+from unittest.mock import Mock
+
 import pytest
 
-from ioflusher.model.explore import Bounds, Verdict
+from ioflusher.model import size as sizes
+from ioflusher.model.explore import Bounds, Exploration, Stopped, Verdict, explore
 from ioflusher.model.scale import Scale
-from ioflusher.model.size import Measure, Sizing, _whole, size
+from ioflusher.model.size import Measure, Sizing, TriedMeasures, _whole, size
+from ioflusher.model.transitions import TransitionSystem
+from ioflusher.model.whole import WholeRuns
+from ioflusher.report.model_size import answer_lines
 from ioflusher.scenario.file import builtin_scenarios, parse_scenario
 
 STATE, REALTIME, LOCKED = Measure.STATE, Measure.REALTIME, Measure.LOCKED
@@ -79,3 +85,47 @@ def test_the_whole_has_the_reserve_that_is_advised() -> None:
             more[bool(measures)] = next(int(each.units.text) for each in system.levels if each.name == "min")
         unit = Scale().unit_bytes
         assert more == {False: base // unit, True: (base + part * 3 * (1280 << 10)) // unit}
+
+
+def tried(
+    *measures: Measure, verdict: Verdict = Verdict.NO_FREEZE, stopped: Stopped = Stopped.COVERED
+) -> TriedMeasures:
+    """A combination of which that was found; no run of the whole froze."""
+    exploration = Mock(verdict=verdict, stopped=stopped, freeze=None)
+    return TriedMeasures(
+        frozenset(measures), exploration, None if verdict is Verdict.FREEZE else WholeRuns(5, ())
+    )
+
+
+def sizing(*all_tried: TriedMeasures) -> Sizing:
+    """An answer out of these."""
+    return Sizing("any", (6, 12), Scale(), all_tried, None, ())
+
+
+def test_what_is_not_known_may_be_enough() -> None:
+    """A measure is necessary where all without it is known to freeze, not where that was not covered."""
+    freeze, unknown, both = Verdict.FREEZE, Verdict.NOT_COVERED, tried(STATE, LOCKED)
+    nothing, state = tried(verdict=freeze), tried(STATE, verdict=freeze)
+    assert sizing(nothing, state, both).necessary == {STATE, LOCKED}
+    assert sizing(nothing, tried(STATE, verdict=unknown), both).necessary == {STATE}
+    assert sizing(tried(verdict=unknown), state, both).necessary == frozenset()
+    assert sizing(nothing, tried(STATE, verdict=unknown)).necessary == frozenset()
+
+
+def test_an_interruption_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is tried, nothing is called necessary, and no reserve is looked for."""
+    explored: list[TransitionSystem] = []
+
+    def interrupted_at_the_second(system: TransitionSystem, bounds: Bounds) -> Exploration:
+        explored.append(system)
+        if len(explored) == 1:
+            return explore(system, bounds)
+        return tried(verdict=Verdict.NOT_COVERED, stopped=Stopped.INTERRUPTED).exploration
+
+    monkeypatch.setattr(sizes, "explore", interrupted_at_the_second)
+    scenario = parse_scenario(builtin_scenarios()["swap-on-nbd"])
+    found = size(scenario, version=(6, 12), scale=Scale(scenario.workload.size // 5, queue_depth=1))
+    assert len(explored) == len(found.tried) == 2
+    assert (found.interrupted, found.known, found.reserves) == (True, False, ())
+    assert found.necessary == frozenset()
+    assert "Necessary: none is shown to be." in answer_lines(found)

@@ -43,7 +43,7 @@ def size_command(
 
     Every combination of the state, real-time scheduling with a reserve, and locked memory is explored: all
     orders of steps of a small instance. Where no freeze is in that, the scenario is played at full size, too.
-    A way to a freeze is what `ioflusher model explore` shows.
+    A way to a freeze is what `ioflusher model explore` shows. Ctrl-C ends it with what was covered.
 
     Exit status: 0 some combination is enough, 1 none is, 2 not everything was covered.
     """
@@ -64,6 +64,8 @@ def size_command(
         click.echo(json.dumps(sizing_record(sizing), indent=2))
     else:
         print_sizing(sizing, output_console())
+    if sizing.interrupted:
+        sys.exit(ExitStatus.INTERRUPTED)
     if not sizing.known:
         sys.exit(ExitStatus.FAILED)
     sys.exit(ExitStatus.DONE if sizing.sufficient else ExitStatus.FOUND)

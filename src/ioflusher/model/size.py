@@ -4,8 +4,8 @@ reserve.
 Each combination of the measures is explored, so the answer is not what a run happened to do: a combination is
 not enough if there is a way to a freeze, which is told. Where there is none, the instance may have been too
 small for it, so the scenario is played at full size as well: a combination is enough if no freeze can be
-reached within the bounds and no run of the whole freezes. A measure is necessary if no combination without it
-is enough.
+reached within the bounds and no run of the whole freezes. A measure is necessary if every combination without
+it is known not to be enough.
 
 The reserve is memory below the min watermark that the daemon alone may use: real-time tasks may have half
 of it (ALLOC_MIN_RESERVE, mm/page_alloc.c). Its size is counted in requests, what a daemon holds for one.
@@ -18,7 +18,7 @@ from enum import Enum
 
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.build import build, min_free_bytes
-from ioflusher.model.explore import Bounds, Exploration, Verdict, explore
+from ioflusher.model.explore import Bounds, Exploration, Stopped, Verdict, explore
 from ioflusher.model.scale import FULL, Scale, small
 from ioflusher.model.transitions import TransitionSystem
 from ioflusher.model.versions import holds
@@ -46,7 +46,7 @@ class TriedMeasures:
     Attributes:
         measures: those that were taken.
         exploration: of a small instance, with the way to a freeze, where there is one.
-        whole: runs at full size; None where the exploration found a freeze.
+        whole: runs at full size; None where the exploration found a freeze, or was interrupted.
     """
 
     measures: frozenset[Measure]
@@ -95,14 +95,21 @@ class Sizing:
 
     @property
     def necessary(self) -> frozenset[Measure]:
-        """The measures that every combination has that is enough; none where none is."""
-        enough = [one.measures for one in self.tried if one.enough]
-        return frozenset.intersection(*enough) if enough else frozenset()
+        """The measures without which nothing is enough, as far as that is known; none where nothing is."""
+        if self.interrupted or not any(one.enough for one in self.tried):
+            return frozenset()
+        perhaps = [one.measures for one in self.tried if one.enough or not one.known]
+        return frozenset.intersection(*perhaps)
 
     @property
     def known(self) -> bool:
         """Whether the answer covers everything."""
-        return all(one.known for one in self.tried)
+        return not self.interrupted and all(one.known for one in self.tried)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it, with the combinations that it had come to."""
+        return any(one.exploration.stopped is Stopped.INTERRUPTED for one in (*self.tried, *self.reserves))
 
     @property
     def reserve_bytes(self) -> int | None:
@@ -119,6 +126,8 @@ def size(
     on_tried: Callable[[TriedMeasures], None] = lambda tried: None,
 ) -> Sizing:
     """Explore every combination of the measures, and play those in which no freeze was found at full size.
+
+    Ctrl-C ends it; what was tried by then is returned.
 
     Args:
         scenario: whose daemon is asked about; its own hardening does not count.
@@ -139,24 +148,27 @@ def size(
         system = _small(scenario, measures, requests, version, scale)
         if (key := _key(system)) not in explored:
             explored[key] = explore(system, bounds)
-        if explored[key].freeze is not None:
+        if explored[key].freeze is not None or explored[key].stopped is Stopped.INTERRUPTED:
             return TriedMeasures(measures, explored[key], None)
         whole = _whole(scenario, measures, requests, version)
         if (whole_key := _key(whole)) not in played:
             played[whole_key] = whole_runs(scenario, whole)
         return TriedMeasures(measures, explored[key], played[whole_key])
 
-    tried = []
-    for measures in _combinations():
-        found = look(measures)
-        on_tried(found)
-        tried.append(found)
+    tried: list[TriedMeasures] = []
     reserves: list[TriedMeasures] = []
     reserve = None
+    for measures in _combinations():
+        tried.append(look(measures))
+        on_tried(tried[-1])
+        if tried[-1].exploration.stopped is Stopped.INTERRUPTED:
+            return Sizing(scenario.name, version, scale, tuple(tried), None, ())
     for requests in range(1, LARGEST_RESERVE + 1):
         reserves.append(look(frozenset((Measure.REALTIME,)), requests))
         if reserves[-1].enough:
             reserve = requests
+            break
+        if reserves[-1].exploration.stopped is Stopped.INTERRUPTED:
             break
     return Sizing(scenario.name, version, scale, tuple(tried), reserve, tuple(reserves))
 

@@ -48,7 +48,8 @@ def answer_lines(sizing: Sizing) -> list[str]:
     else:
         lines.append("None of these is shown to be enough.")
     necessary = ", ".join(measures_text((one,)) for one in Measure if one in sizing.necessary)
-    lines.append(f"Necessary: {necessary or 'none by itself'}.")
+    none = "none by itself" if sizing.known else "none is shown to be"
+    lines.append(f"Necessary: {necessary or none}.")
     if sizing.reserve_bytes is None:
         lines.append("No reserve that was tried is shown to be enough with real-time scheduling alone.")
     else:
