@@ -11,10 +11,12 @@ from ioflusher.comparison.predicted import predicted_halves
 from ioflusher.kernel.task_flags import Version
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.model.build import build
+from ioflusher.model.code import Code
 from ioflusher.model.errors import NotModelledError
 from ioflusher.model.explore import Verdict, explore
 from ioflusher.model.explore.halves import replay
 from ioflusher.model.halves import daemons_of, play_half
+from ioflusher.model.nbd import ReconnectedNbdDriver
 from ioflusher.model.run import Happened, RunOutcome, RunResult, Waiting, run
 from ioflusher.model.scale import small
 from ioflusher.report.model_log import hung_task_log
@@ -24,6 +26,7 @@ from ioflusher.scenario.file import builtin_scenarios, find_scenario, parse_scen
 from ioflusher.scenario.records import Scenario
 from ioflusher.scenario.settings import with_settings
 from ioflusher.scenario.stacks import STACKS
+from tests.model.one_rule import changed, kernel, labelled, value
 
 FROZEN, DONE, LOST = RunOutcome.FROZEN, RunOutcome.DONE, RunOutcome.LOST
 THROTTLED, SWAP = "ext4-on-nbd-throttled", "swap-on-nbd"
@@ -418,3 +421,31 @@ def test_time_outs_are_explored() -> None:
     taken = [step.step for step in found.freeze.way if step.step.after_ns is not None]
     assert taken, "a time-out is part of the way"
     replay(found)
+
+
+def test_how_long_a_sender_waits_for_room() -> None:
+    """As long as a request for its answer (sk_sndtimeo), and only while there is none."""
+    linux = kernel()
+    device = ReconnectedNbdDriver(linux, "nbd0", queue_depth=4, kinds=("swap",), timeout_ns=10 * SECOND)
+    code = Code()
+    device.queue_rq(code, "swap")
+    late = labelled(code, "could not send for so long")
+    assert late.after_ns is not None
+    assert value(late.after_ns) == 10 * SECOND
+    assert late.when is not None
+    assert [value(late.when, nbd0_room=room, nbd0_dead=dead) for room, dead in ((0, 0), (1, 0), (0, 1))] == [
+        1,
+        0,
+        0,
+    ]
+    before = {"pending": 1, "served": 2, "stale": 1, "unanswered": 0, "requeued": 0}
+    values = {f"nbd0_swaps_{name}": number for name, number in before.items()} | {"nbd0_swaps": 1}
+    found = changed(late, nbd0_room=0, nbd0_tx_lock=5, nbd0_dead=0, **values)
+    assert found["nbd0_dead"] == 1
+    assert found["nbd0_tx_lock"] == 0
+    assert found["nbd0_swaps_requeued"] == 1, "this one"
+    assert found["nbd0_swaps_unanswered"] == 2, (
+        "one in the socket, one that the server has from this connection"
+    )
+    assert found["nbd0_swaps_stale"] == 2
+    assert (found["nbd0_swaps"], found["nbd0_room"]) == (0, device.room.high)
