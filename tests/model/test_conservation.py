@@ -21,6 +21,29 @@ def test_no_unit_of_memory_comes_or_goes(name: str) -> None:
             _watch(build(with_settings(scenario, settings), io_flusher=io_flusher, version=(6, 1)))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ext4-on-nbd-throttled", "daemon-killed"),
+        ("ext4-on-nbd-throttled", "daemon-stopped"),
+        ("ext4-on-nbd-throttled", "connection-cut"),
+        ("ext4-on-qemu-nbd-throttled", "daemon-killed"),
+        ("ext4-on-fuse-throttled", "daemon-killed"),
+        ("ext4-on-ublk-throttled", "daemon-killed"),
+        ("swap-on-nbd", "daemon-killed"),
+        ("swap-on-nbd", "connection-cut"),
+        ("swap-on-nbd", "remote-cut"),
+    ],
+)
+@pytest.mark.parametrize("at_s", [0.2, 1.0, 5.0])
+def test_nor_by_a_fault(name: str, kind: str, at_s: float) -> None:
+    """Whatever goes wrong, and whenever."""
+    ends = {} if kind == "daemon-killed" else {"for_s": 1}
+    scenario = with_settings(find_scenario(name), {"fault": [{"kind": kind, "at_s": at_s, **ends}]})
+    for io_flusher in (False, True):
+        _watch(build(scenario, io_flusher=io_flusher, version=(6, 12)))
+
+
 def _watch(system: TransitionSystem) -> None:
     limits = [(variable.low, variable.high) for variable in system.variables]
     memory = [place for place, variable in enumerate(system.variables) if variable.unit == "memory"]

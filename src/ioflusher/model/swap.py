@@ -189,7 +189,8 @@ class SwapArea:
                     pass
                 if self.back.broken is not None:
                     broken = self.back.broken
-                    gone = {broken: broken - 1, reading: reading - 1}
+                    free = linux.zone.free
+                    gone = {broken: broken - 1, reading: reading - 1, free: free + 1}
                     with ways.way("is not to be read", gone, when=broken > 0):
                         # do_swap_page() has VM_FAULT_SIGBUS
                         code.step("dies of SIGBUS", fails="SIGBUS: a page could not be read from swap")
