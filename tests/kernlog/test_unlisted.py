@@ -788,3 +788,44 @@ def test_who_waits_for_memory_in_the_middle_of_a_subsystem_may_have_its_lock(
     wants = f"{SLEEP} mutex_lock frob_writepages do_writepages writeback_sb_inodes wb_workfn {WORKER}"
     found = all_edges(holder, ("kworker/u8:5", wants))
     assert (("kworker/u8:5", "held", "app", "probable") in found) is (thing == "dirty")
+
+
+@pytest.mark.parametrize(
+    ("comm", "names", "recursion"),
+    [
+        # a worker of the file system, by what it does
+        (
+            "",
+            f"{SLEEP} schedule_timeout congestion_wait {DEFINED['PAGES']} kmalloc xfs_end_bio_unwritten",
+            True,
+        ),
+        ("", f"{SLEEP} schedule_timeout congestion_wait {DEFINED['PAGES']} kmalloc xfs_vm_writepages", False),
+        # a driver of what completes I/O, of which the thread is not shown; a program's part would show more
+        ("", f"{DEFINED['SWAP']} sgl_alloc_order transport_generic_new_cmd iscsit_process_scsi_cmd", True),
+        (
+            "app",
+            f"{DEFINED['SWAP']} sgl_alloc_order transport_generic_new_cmd iscsit_process_scsi_cmd",
+            False,
+        ),
+        ("", f"{DEFINED['SWAP']} sgl_alloc_order transport_generic_new_cmd {CALL}", False),
+        ("", f"{DEFINED['SWAP']} kmalloc frob_grow", False),
+        # a file system's own thread, by its name
+        ("l2arc_feed", f"{SLEEP} mutex_lock arc_evict_buf zfs_prune {SLAB}", True),
+        ("frob_feed", f"{SLEEP} mutex_lock arc_evict_buf zfs_prune {SLAB}", False),
+    ],
+)
+def test_a_stack_that_is_cut_before_it_shows_whose_it_is(comm: str, names: str, recursion: bool) -> None:
+    """What it is in the middle of, or its name, tells."""
+    data = log(comm, names) if comm else frames(names)
+    assert diagnose_log(data).recursion is recursion
+
+
+def test_kswapd_is_known_by_its_name() -> None:
+    """Its stack is cut in what reclaim calls, and an allocation gets no memory."""
+    cut = ("kswapd0", f"{SLEEP} down_write xfs_ilock xfs_inactive evict dispose_list prune_icache_sb")
+    throttled = ("app", f"{SLEEP} schedule_timeout reclaim_throttle {DEFINED['PAGES']} {DEFINED['FAULT']}")
+    (episode,) = cycles(cut, throttled)
+    assert [link.giver.split(",")[0] for link in episode.edges] == [
+        "a task that the log does not show",
+        "kswapd0 (100)",
+    ]

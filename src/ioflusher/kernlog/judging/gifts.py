@@ -25,7 +25,7 @@ from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Service, asking_parts, at_work_in, is_kernel_thread
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role
-from ioflusher.kernlog.stacks.subsystems import families, family
+from ioflusher.kernlog.stacks.subsystems import completing_families, families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 _CERTAIN, _PROBABLE, _POSSIBLE = Confidence.CERTAIN, Confidence.PROBABLE, Confidence.POSSIBLE
@@ -282,6 +282,10 @@ def _in_the_middle(case: Case) -> Iterator[End]:
                 "waited for"
             )
             yield End(Thing.HELD, name, _PROBABLE, why)
+        thread = kernel_thread_named(case.report.comm)
+        if thread is not None and thread.family is not None:
+            why = f"it is a thread of {thread.family}'s own ({thread.about}), and asked for memory"
+            yield End(Thing.HELD, thread.family, _PROBABLE, why)
         if waits_for_isolated(body):
             for name in families(body.outer):
                 why = f"it asked for memory on a way through {name}, and may have a lock of it"
@@ -346,6 +350,10 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
         why = f"it is a thread of the kernel at {job}'s work, which that I/O may need"
         missing = f"whether the device needs {job}"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
+    if (driver := _cut_in_a_driver(case)) and body.wait in IO_WAITS:
+        why = f"it is at {driver}'s work, which a thread of the kernel does, and that I/O may need it"
+        missing = "the outer part of its stack, which would show whose it is"
+        yield End(Thing.IO, None, _POSSIBLE, why, missing, Meets.OWN)
     for name in _software_below_swap(body):
         why = f"it swaps out to {name}, which needs memory to go on, and memory is made by swapping out"
         yield End(Thing.HELD, name, _POSSIBLE, why, f"the stacks of {name}'s own threads", Meets.OWN)
@@ -375,6 +383,17 @@ def _unlisted_job(case: Case) -> str | None:
     job = next((step for step in reversed(case.body.outer) if step.role is not Role.WORKER), None)
     # where it works for another one, or for the machine's memory, that is no reason to think of a device
     return family(job.part) if job and job.own and family(job.part) == case.asker.part else None
+
+
+def _cut_in_a_driver(case: Case) -> str | None:
+    """What completes I/O, where a stack of nobody's is cut in its functions; None for any other."""
+    body = case.body
+    if case.report.comm is not None or body.reclaim is not Reclaim.DIRECT or not body.outer:
+        return None
+    if is_kernel_thread(case.report, body):
+        return None
+    driver = family(body.outer[-1].part) if body.outer[-1].role is Role.BLOCK else None
+    return driver if driver in completing_families() else None
 
 
 def _software_below_swap(body: Anatomy) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from ioflusher.kernlog.judging.needs import (
 from ioflusher.kernlog.records import NO_PLACE, Source, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait
 from ioflusher.kernlog.stacks.askers import Asker, Service, at_work_in
-from ioflusher.kernlog.stacks.kernel_threads import known_threads
+from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named, known_threads
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families, family
 from ioflusher.kernlog.stacks.things import Thing, Verb
@@ -92,7 +92,9 @@ def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
     """
     body = case.body
     names = set(families(body.inner))
-    if case.runs or body.wait not in HELD_BY_SOMEBODY or not body.outer or not names:
+    thread = kernel_thread_named(case.report.comm)
+    shown = bool(body.outer) or (thread is not None and thread.gives is Thing.KSWAPD)
+    if case.runs or body.wait not in HELD_BY_SOMEBODY or not shown or not names:
         return False
     # nothing but files' pages, or swap's, are written out
     roles = (Role.FILE_SYSTEM, Role.FS_WAIT, Role.PAGE_OUT)

@@ -99,8 +99,8 @@ def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:
     """Whether a stack belongs to a thread of the kernel itself."""
     if report.workqueue or kernel_thread_named(report.comm):
         return True
-    # a stack that was cut may end in the work itself: loop_queue_work()
-    cut = bool(body.outer) and body.outer[-1].does(Verb.COMPLETES, Thing.WORK)
+    # a stack that was cut may end in the work itself: loop_queue_work(), z_erofs_endio()
+    cut = any(body.outer[-1].does(Verb.COMPLETES, of) for of in (Thing.WORK, Thing.FS_IO) if body.outer)
     return cut or any(step.role is Role.WORKER for step in body.outer)
 
 
