@@ -175,6 +175,18 @@ def test_a_request_that_was_sent_whole_is_never_answered() -> None:
     assert journal.behind == (), "nobody can bring that about"
 
 
+def test_the_memory_of_a_killed_daemon_is_free_again() -> None:
+    """The last of its threads gives back what all of them held for requests."""
+    scenario = faulty("ext4-on-nbdkit-throttled", "daemon-killed", at_s=0.3)
+    held: list[int] = []
+    system = build(scenario, io_flusher=True, version=(6, 12))
+    place = [variable.name for variable in system.variables].index("daemon_memory")
+    result = run(system, stalled_s=8, on_step=lambda step: held.append(step.values[place]))
+    assert result.values["daemon_threads"] == 0
+    assert max(held) > 0
+    assert result.values["daemon_memory"] == 0
+
+
 def test_sigkill_ends_the_throttle_of_a_daemon() -> None:
     """balance_dirty_pages() sleeps in state K: the frozen daemon ends, and its thread with it."""
     result, steps = played(faulty(THROTTLED, "daemon-killed"), io_flusher=False)
@@ -320,6 +332,21 @@ def test_the_thread_that_takes_connections_needs_the_state_too(carries: str, out
         assert "main" in [task.program for task in half.cycle]
         log = hung_task_log(half.result, "6.12", hardware=hardware_pids(half))
         assert diagnose_log(log.encode(), daemons_of(half)).recursion
+
+
+def test_another_connection_takes_another_thread() -> None:
+    """The daemon's first thread makes it, with the memory that its flags let it have."""
+    scenario = faulty(THROTTLED, "connection-cut", for_s=3)
+    for io_flusher in (False, True):
+        system = build(scenario, io_flusher=io_flusher, version=(6, 12))
+        main = next(program for program in system.programs if program.name == "nbd-main")
+        assert bool(main.flags) == io_flusher
+        stack = [step for step in main.steps if "dup_task_struct" in step.calls and step.label == "a slab"]
+        assert stack
+        (asks,) = {
+            step.when.text for step in main.steps if step.label == "takes another connection" and step.when
+        }
+        assert "nbd0_asked" in asks
 
 
 def test_a_server_outside_that_is_slow() -> None:
