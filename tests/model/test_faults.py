@@ -175,6 +175,13 @@ def test_a_request_that_was_sent_whole_is_never_answered() -> None:
     assert journal.behind == (), "nobody can bring that about"
 
 
+@pytest.mark.parametrize(("version", "outcome"), [((6, 1), FROZEN), ((6, 10), FROZEN), ((6, 11), LOST)])
+def test_what_lies_whole_in_the_socket_is_never_answered(version: Version, outcome: RunOutcome) -> None:
+    """On 6.1 a guest froze, on 6.12 its workload was lost: since 6.11 requests are larger than the socket."""
+    result, _ = played(faulty(THROTTLED, "daemon-killed", at_s=0.6), version=version)
+    assert result.outcome is outcome
+
+
 def test_the_memory_of_a_killed_daemon_is_free_again() -> None:
     """The last of its threads gives back what all of them held for requests."""
     scenario = faulty("ext4-on-nbdkit-throttled", "daemon-killed", at_s=0.3)
@@ -379,6 +386,17 @@ def test_a_server_outside_that_is_gone_for_a_while(when: float, outcome: RunOutc
         assert result.failed.startswith("SIGBUS")
 
 
+def test_a_server_outside_that_only_hangs_up() -> None:
+    """Without an end it takes connections again at once (`remote_store` of the lab)."""
+    _, steps = played(faulty(SWAP, "remote-cut", at_s=0.1))
+    (cut,) = at_s(steps, "remote-cut begins")
+    (linked,) = at_s(steps, "connects to the server outside")
+    assert linked - cut < 0.5
+    _, steps = played(faulty(SWAP, "remote-cut", at_s=0.1, for_s=0.4))
+    (ends,) = at_s(steps, "remote-cut ends")
+    assert at_s(steps, "connects to the server outside")[0] > ends
+
+
 def test_swap_on_a_dead_device_brings_the_oom_killer_where_memory_does_not_suffice() -> None:
     """All that is swapped out comes back. A machine that has memory enough lives, as it did in a guest."""
     killed, _ = played(faulty(SWAP, "daemon-killed", at_s=0.1, settings={"workload.size": 300 << 20}))
@@ -416,7 +434,9 @@ def test_a_daemon_that_waits_for_its_own_lock_ends_too() -> None:
     """A thread that waits for a lock in user space is killed as any other."""
     threads = [{"name": "worker", "does": ["lock", "store", "unlock"], "count": 3}]
     scenario = faulty(THROTTLED, "daemon-killed", at_s=0.3, settings={"daemon.thread": threads})
-    result, _ = played(scenario)
+    result, steps = played(scenario, io_flusher=False)
+    killed = [step.step.label for step in steps if step.step.label == "is killed"]
+    assert len(killed) == 3, "one that was throttled with the lock, and two that wait for it"
     assert result.values["daemon_threads"] == 0
 
 

@@ -81,7 +81,7 @@ class EndingNbdDriver(NbdDriver):
     recv_work() sees the end and marks the socket dead (nbd_mark_nsock_dead()); there is no other one
     (find_fallback()), so that what is submitted later ends with an error. What was sent whole is never
     answered: its timer only starts again (nbd_xmit_timeout() without a time-out). What was being sent ends
-    with an error: a request of a file system, which is larger than a Unix socket holds.
+    with an error: a request of a file system, which since 6.11 is larger than a Unix socket holds.
 
     Where the server itself stays in NBD_DO_IT (`attaches`), SIGKILL interrupts that, and since 5.19 all that
     is in flight ends with an error as well (nbd_clear_que()).
@@ -106,7 +106,8 @@ class EndingNbdDriver(NbdDriver):
     ) -> None:
         super().__init__(linux, name, queue_depth=queue_depth, kinds=kinds, tcp=tcp)
         self.attaches = attaches
-        self.whole = {kind: tcp or kind in ("swap", SWAP_IN) for kind in kinds}
+        small = tcp or not holds("nbd_large_requests", linux.version)
+        self.whole = {kind: small or kind in ("swap", SWAP_IN) for kind in kinds}
         self.dead = linux.variable(f"{name}_dead", 0, 1, what=f"the socket of {name} is dead")
         self.fails = self.dead > 0
 

@@ -369,6 +369,13 @@ CHANGES: tuple[KernelChange, ...] = (
         since=(5, 7),
     ),
     KernelChange(
+        "nbd_large_requests",
+        "A request to nbd may have 1,280 KiB; before, 128 KiB, which lie whole in a Unix socket.",
+        "drivers/block/nbd.c",
+        (KernelCommit("a23634644afc", "block: take io_opt and io_min into account for max_sectors"),),
+        since=(6, 11),
+    ),
+    KernelChange(
         "nbd_clears_when_killed",
         "A server killed in NBD_DO_IT ends what is in flight with an error; before, only what comes later.",
         "drivers/block/nbd.c",
