@@ -26,6 +26,7 @@ from ioflusher.kernlog.judging.needs import (
     OF_A_HOLDER,
     OF_A_VICTIM,
     SILENT,
+    ends_in_files,
     needs,
     stuck,
     waits_for_a_worker,
@@ -88,12 +89,14 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
 def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
     """Whether it waits in a file system for a task that the log does not show.
 
-    Only where its stack shows whose reclaim it is: of a part of a stack nothing is supposed.
+    Where its stack is cut before it shows who asked, only for a file system's progress.
     """
     body = case.body
     names = set(families(body.inner))
     thread = kernel_thread_named(case.report.comm)
     shown = bool(body.outer) or (thread is not None and thread.gives is Thing.KSWAPD)
+    # what a file system does takes as long for whoever asked; a lock may be one for which reclaimers queue
+    shown |= body.reclaim is Reclaim.DIRECT and body.wait is Wait.FS and not ends_in_files(body)
     if case.runs or body.wait not in HELD_BY_SOMEBODY or not shown or not names:
         return False
     # nothing but files' pages, or swap's, are written out
