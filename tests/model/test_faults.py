@@ -10,6 +10,7 @@ import pytest
 from ioflusher.comparison.predicted import predicted_halves
 from ioflusher.kernel.task_flags import Version
 from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.model import writeback
 from ioflusher.model.build import build
 from ioflusher.model.code import Code
 from ioflusher.model.errors import NotModelledError
@@ -154,6 +155,15 @@ def test_a_killed_server_loses_the_workload() -> None:
     assert result.values["daemon_memory"] == 0
 
 
+def test_an_aborted_journal_lets_nobody_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it commits, which it can no more; until then what is written is lost unnoticed."""
+    monkeypatch.setattr(writeback, "COMMIT_NS", 1_000_000)
+    result, steps = played(faulty("ext4-on-ublk-throttled", "daemon-killed", at_s=0.3))
+    assert (result.outcome, result.failed) == (LOST, "EROFS: the file system can only be read")
+    (aborted,) = at_s(steps, "aborts the journal")
+    assert aborted > at_s(steps, "an I/O error of ublkb0")[0]
+
+
 def test_a_loss_is_told() -> None:
     """In the words of `model run`, and as an outcome that is compared with the lab's."""
     scenario = faulty(THROTTLED, "daemon-killed", at_s=0.6)
@@ -186,11 +196,12 @@ def test_the_memory_of_a_killed_daemon_is_free_again() -> None:
     """The last of its threads gives back what all of them held for requests."""
     scenario = faulty("ext4-on-nbdkit-throttled", "daemon-killed", at_s=0.3)
     held: list[int] = []
-    system = build(scenario, io_flusher=True, version=(6, 12))
+    system = build(scenario, io_flusher=False, version=(6, 12))
     place = [variable.name for variable in system.variables].index("daemon_memory")
     result = run(system, stalled_s=8, on_step=lambda step: held.append(step.values[place]))
     assert result.values["daemon_threads"] == 0
-    assert max(held) > 0
+    assert held[-1] == 0
+    assert max(held) > 1, "threads that are throttled, each with a request"
     assert result.values["daemon_memory"] == 0
 
 

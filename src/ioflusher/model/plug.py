@@ -101,14 +101,12 @@ def sched_submit_work(ways: Ways, code: Code, linux: "Linux") -> None:
 
 def blk_mq_flush_plug_list(code: Code, linux: "Linux", plug: Plug) -> None:
     """Each request of a plug is issued by the task itself: blk_mq_plug_issue_direct(), block/blk-mq.c."""
-    outer, code.plug = code.plug, None  # what is being issued is in no plug
     with code.call("blk_mq_flush_plug_list"), code.loop(), code.choice() as ways:
         for (device, kind), held in plug.held.items():
             with ways.otherwise("", {held: held - 1}, when=held > 0):
                 linux.devices[device].queue_rq(code, kind)
         with ways.otherwise():
             code.leave()
-    code.plug = outer
 
 
 def add_kblockd(linux: "Linux") -> None:
