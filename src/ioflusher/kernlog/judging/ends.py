@@ -67,6 +67,7 @@ _MEETINGS = {
     Thing.ANSWER: Meeting(Confidence.PROBABLE, "whether {giver} serves the file system that is waited for"),
     Thing.HELD: Meeting(Confidence.PROBABLE, "whether {giver} holds what is waited for"),
     Thing.TRANSACTION: Meeting(Confidence.PROBABLE, "whether it is the same file system"),
+    Thing.FS_IO: Meeting(Confidence.PROBABLE, "whether {giver} ends the I/O that is waited for"),
     Thing.PAGE: Meeting(Confidence.POSSIBLE, "whether it is the same page"),
     Thing.WRITEBACK: Meeting(Confidence.PROBABLE, "whether the page is one of those"),
     Thing.DIRTY: Meeting(Confidence.PROBABLE, "whose dirty pages fill the limit"),

@@ -157,7 +157,7 @@ def _ends_io(case: Case, name: str, part: str | None) -> Iterator[End]:
     if not is_kernel_thread(case.report, case.body):
         return
     why = f"it has to end a file system's I/O ({name})"
-    for kind in (Thing.IO, Thing.HELD) if part else ():
+    for kind in (Thing.IO, Thing.FS_IO, Thing.HELD) if part else ():
         yield End(kind, part, _PROBABLE, why)
     for kind in (Thing.WRITEBACK, Thing.PAGE):
         yield End(kind, None, _PROBABLE, why, "the log does not show whose page it waits for")

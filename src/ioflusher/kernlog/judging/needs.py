@@ -195,7 +195,7 @@ def _tagged(case: Case) -> Iterator[End]:
     inside = body.inner if body.reclaim is not None else body.steps
     for step in _innermost(inside):
         for verb, thing, _, part in step.things():
-            scope = family(part) if thing in (Thing.TRANSACTION, Thing.HELD) else None
+            scope = family(part) if thing in (Thing.TRANSACTION, Thing.HELD, Thing.FS_IO) else None
             if verb is Verb.WAITS and thing is Thing.RECLAIM and body.reclaim is None:
                 missing = "whether memory came free later"
                 yield End(thing, None, _POSSIBLE, f"{thing.words} ({step.frame.name}())", missing)

@@ -88,6 +88,9 @@ class _Draft:
     lockdep: LockdepText | None = None  # while this is lockdep's report
     announced: Event | None = None  # the line that says that a stack follows
     seen: bool = False  # a frame, be it an interrupt's
+    faulted: bool = (
+        False  # registers of the kernel stood in it: what follows their code is the rest of the stack
+    )
     gap: bool = False  # an empty line stood behind the last frame
     gaps: int = 0  # so many frames had one behind them
     parted: bool = False  # and other words behind that
@@ -518,10 +521,15 @@ class Reader:
             draft.complete = True
         elif _ran(text) and not draft.frames and draft.head.source is Source.BARE:
             draft.head = replace(draft.head, source=Source.DUMP)
+        elif _ran(text) and draft.head.source is Source.DUMP:
+            draft.faulted = True
         elif draft.frames and _ends_stack(text):
             if draft.head.source is Source.BARE and _ENDS_OOPS.search(text):
                 draft.head = replace(draft.head, source=Source.DUMP)
+            faulted = draft.faulted and "Code: " in text
             yield from self._end(line.caller)
+            if faulted:
+                self._begin(draft.head, line, raw)
         elif begins and draft.frames:
             yield from self._end(line.caller)
             self._begin(Head(source=Source.BARE), line, raw)

@@ -85,6 +85,8 @@ _CRASH = LazyPattern(
 )
 # where a mail program broke the line before the name
 _QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
+# a number, a name and a state, as collections of /proc/PID/stack are headed, too: 838 btrfs-transacti D
+_LISTED = LazyPattern(r"^\s*(?P<tid>\d{1,8})\s+(?P<comm>[^\s\"]{1,48})\s+(?P<state>[RSDTtZXI])\s*$")
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
 _DRGN = LazyPattern(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
 _NUMBERED = LazyPattern(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
@@ -107,6 +109,7 @@ _GDB = LazyPattern(
     r"(?: \"(?P<behind>[^\"]{1,32})\")?:?\s*$"
 )
 
+_STATES = frozenset("RSDTtZXI")
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
 _HISTORY = LazyPattern(
@@ -169,6 +172,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.BARE, found["comm"])
     if '"' in text and (found := _NUMBERED.search(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
+    if text[-1:] in _STATES and (found := _LISTED.match(text)):
+        return Head(Source.PROC, found["comm"], None, int(found["tid"]), found["state"])
     if "hread " in text and (found := _GDB.search(text)):
         named = found["comm"] or found["extra"] or found["behind"]
         return Head(Source.CRASH, named and named[:_COMM_WIDTH], None, int(found["tid"]))

@@ -38,7 +38,7 @@ class Thing(Enum):
 
 _WORDS = {
     Thing.IO: "I/O",
-    Thing.FS_IO: "I/O",
+    Thing.FS_IO: "I/O that the file system has to end",
     Thing.ANSWER: "the answer of a file system's daemon or server",
     Thing.HELD: "something of a subsystem",
     Thing.TRANSACTION: "a journal's transaction, or room in its log",
