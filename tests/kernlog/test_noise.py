@@ -200,3 +200,12 @@ def test_shapes_are_bounded() -> None:
         list(reader.feed(RawLine(STAMP + f"usb: some new {word} device was found".encode(), None, number)))
     assert not reader.passes(STAMP + f"usb: some new {word} device was found".encode())
     assert reader.passes(STAMP + b"usb: some new bc device was found")
+
+
+def test_rows_of_a_list_of_processes_are_no_noise() -> None:
+    """Neither those that show it by themselves nor those below a head, however often their shape came."""
+    aux = STAMP + b"root      2787  0.0  0.0      0     0 ?        D    May11   0:02 [eio_clean_threa]"
+    columns = [STAMP + b"1 D some -1 word", STAMP + b"PID S WCHAN NICE COMM", STAMP + b"2 D some -1 word"]
+    frame = STAMP + b"[<0>] __fuse_simple_request+0xd8/0x2c0"
+    for lines in ([aux, frame, aux, frame], [INERT, aux, INERT, frame], [*columns, frame, *columns, frame]):
+        assert read(lines, True) == read(lines, False)

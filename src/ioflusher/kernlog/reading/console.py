@@ -245,6 +245,9 @@ class Reader:
         if b"+0x" not in rest:
             if self._torn or (draft and draft.lockdep) or self._prefix.known or not self._noise.knows(rest):
                 return False
+            if self._processes.reads:
+                return False
+            self._process = None
             self._doubtful = self._labelled = False
             return True
         frame = _common_frame(rest) if draft and not draft.complete else None

@@ -31,6 +31,8 @@ _WORDS = (
     # heads.py, told.py, and the beginning of those that a mail broke
     *("task", "Task", "state:", "omm:", "PID", "pid", "TID", "tid", "COMMAND", "stack", "race", "tack"),
     *("/comm", " more than", " by ", "related work", "page last", "Uninit", "PFN", "TLB)"),
+    # processes.py
+    *(" ? ", " pts/", " tty"),
     # lockdep.py
     *("locking", "lock state", "lock order", "Chain exists", "existing dep", "} usage", "unsafe"),
     # console.py
@@ -41,7 +43,7 @@ _WORDS = (
 # alone or in quotes, a mark of doubt, a register, numbers at the end
 _FORMS = LazyPattern(
     r"(?<![A-Za-z])x[a-f]*(?![\w])|\] +[\w$.?]|::|^(?:\S+\s+){0,2}\S*$|^\s*\"|\]\s+\"|\?$"
-    r"|IP(?: [0-9a-f]*:)?\s*(?:\[<[0-9a-f]*>\])?$|\d*\s\d*\s+\d*$|\s[RSDTtXxZPIKWN?]\s+[0-9a-f\s]*$"
+    r"|IP(?: [0-9a-f]*:)?\s*(?:\[<[0-9a-f]*>\])?$|\d*\s\d*\s+\d*$|\s[RSDTtXxZPIKWN?](?:\s+[0-9a-f\s]*)?$"
 )
 _DIGITS = b"0123456789"
 

@@ -44,6 +44,11 @@ class ProcessList:
         self._state: int | None = None
         self._columns = 0
 
+    @property
+    def reads(self) -> bool:
+        """Whether a list has begun, so that the next line may be a row."""
+        return self._columns > 0
+
     def take(self, text: str) -> Process | None:
         """The row that a line is, which is remembered; None for any other line."""
         if "PID" in text and _HEAD.search(text):
