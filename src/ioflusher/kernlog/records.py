@@ -49,6 +49,8 @@ class TaskReport:
         mode: "reader" or "writer" of an rw-semaphore, None where the log does not say.
         owner_mode: the same of the lock's owner.
         io_wait: whether the kernel says that it sleeps for I/O ("blocked in I/O wait", Linux 6.18 and later).
+        parent: the number of the process that started its own (sched_show_task()); None
+            where it is not printed.
     """
 
     comm: str | None
@@ -70,6 +72,7 @@ class TaskReport:
     mode: str | None = None
     owner_mode: str | None = None
     io_wait: bool = False
+    parent: int | None = None
 
 
 def task_name(comm: str | None, tid: int | None, line: int | None) -> str:

@@ -66,7 +66,8 @@ class Facts:
         work_waits: a work that a task waits for is not begun, as the kernel says: no worker is free.
         threads: what the kernel's own threads of the log bring about.
         locking: functions in which tasks wait for a lock that belongs to no subsystem.
-        takers: (process, None) or (None, name) of a program of which a stack takes requests -> of what.
+        takers: (process, None), (None, name) or (process, name) of a program of which a stack takes requests,
+            or of whose child of that name -> of what.
     """
 
     families: set[str] = field(default_factory=set)
@@ -154,14 +155,16 @@ class Facts:
         return next((server.device for server in self.servers if server.pid == pid), None)
 
     def _remember_taker(self, report: TaskReport, taken: str) -> None:
-        for key in ((report.pid, None), (None, report.comm)):
+        # whoever attaches an nbd device need not serve it, and interpreters lend their name to many programs
+        attaches = taken == "nbd" and report.parent is not None
+        for key in ((report.pid, None), (report.parent if attaches else None, report.comm)):
             if key != (None, None) and len(self.takers) < MAX_REMEMBERED:
                 self.takers.setdefault(key, taken)
 
     def takes_requests(self, report: TaskReport) -> str | None:
         """What the program of a task serves, as another of its stacks shows; None where none does."""
-        by_process = self.takers.get((report.pid, None)) if report.pid is not None else None
-        return by_process or (self.takers.get((None, report.comm)) if report.comm else None)
+        keys = ((report.pid, None), (report.pid, report.comm), (None, report.comm))
+        return next((self.takers[key] for key in keys if key in self.takers), None)
 
     def excused(self, daemon: Daemon) -> bool:
         """Whether a daemon of such a name serves nothing of this machine, since others in the log say so."""

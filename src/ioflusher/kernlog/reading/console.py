@@ -584,6 +584,7 @@ class Reader:
                 mode=head.mode,
                 owner_mode=head.owner_mode,
                 io_wait=bool(head.io_wait),
+                parent=head.parent,
             )
         elif draft.announced and not draft.seen:
             yield draft.announced

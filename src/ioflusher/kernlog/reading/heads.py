@@ -27,6 +27,7 @@ class Head:
     mode: str | None = None
     owner_mode: str | None = None
     io_wait: bool | None = None
+    parent: int | None = None
 
     def same_task(self, other: "Head") -> bool:
         """Whether nothing speaks against both being of one task's one stack."""
@@ -58,6 +59,7 @@ _HUNG = LazyPattern(
 _NEW = LazyPattern(r"task:(?P<comm>.{1,64}?)\s+state:(?P<state>[A-Za-z?])\b")
 _NEW_TID = LazyPattern(r"\bpid:\s*(\d+)")
 _NEW_TGID = LazyPattern(r"\btgid:\s*(\d+)")
+_NEW_PPID = LazyPattern(r"\bppid:\s*(\d+)")
 _NEW_FLAGS = LazyPattern(r"\btask_flags:\s*0x([0-9a-f]+)")
 # sched_show_task() before 5.9: "%-15.15s %c" then an address, "running task" or nothing, stack, pid, parent
 _OLD = LazyPattern(
@@ -223,6 +225,7 @@ def _old_head(found: re.Match[str]) -> Head | None:
 
 def _new_head(found: re.Match[str], text: str) -> Head:
     tid, tgid, flags = _NEW_TID.search(text), _NEW_TGID.search(text), _NEW_FLAGS.search(text)
+    parent = _NEW_PPID.search(text)
     return Head(
         Source.TASK_LIST,
         found["comm"],
@@ -230,4 +233,5 @@ def _new_head(found: re.Match[str], text: str) -> Head:
         int(tid[1]) if tid else None,
         found["state"],
         int(flags[1], 16) if flags else None,
+        parent=int(parent[1]) if parent else None,
     )
