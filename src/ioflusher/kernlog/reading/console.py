@@ -245,7 +245,7 @@ class Reader:
         if b"+0x" not in rest:
             if self._torn or (draft and draft.lockdep) or self._prefix.known or not self._noise.knows(rest):
                 return False
-            if self._processes.reads:
+            if self._processes.columns:
                 return False
             self._process = None
             self._doubtful = self._labelled = False

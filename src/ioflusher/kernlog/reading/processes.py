@@ -36,18 +36,17 @@ _LETTERS = frozenset("RSDTtZIX")
 
 
 class ProcessList:
-    """What the lists of a log said so far; bounded."""
+    """What the lists of a log said so far; bounded.
+
+    Attributes:
+        columns: of the list that is being read, 0 while the next line can be a row of none.
+    """
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._number: int | None = None  # columns of the list that is being read
         self._state: int | None = None
-        self._columns = 0
-
-    @property
-    def reads(self) -> bool:
-        """Whether a list has begun, so that the next line may be a row."""
-        return self._columns > 0
+        self.columns = 0
 
     def take(self, text: str) -> Process | None:
         """The row that a line is, which is remembered; None for any other line."""
@@ -56,7 +55,7 @@ class ProcessList:
             return None
         row = self._row(text)
         if row is None:
-            self._columns = 0
+            self.columns = 0
         elif len(self._names) < MAX_PROCESSES:
             self._names[row.number] = row.name
         return row
@@ -66,17 +65,17 @@ class ProcessList:
         return None if number is None else self._names.get(number)
 
     def _take_head(self, words: list[str]) -> None:
-        self._columns = len(words)
+        self.columns = len(words)
         self._number = max(words.index(word) for word in _NUMBERS if word in words)
         self._state = next((words.index(word) for word in _STATES if word in words), None)
 
     def _row(self, text: str) -> Process | None:
         if any(terminal in text for terminal in _TERMINALS) and (found := _AUX.search(text)):
             return Process(int(found["number"]), _kernels_name(found["command"]), found["state"])
-        if not self._columns or self._number is None:
+        if not self.columns or self._number is None:
             return None
-        words = text.split(None, self._columns - 1)
-        if len(words) < self._columns or not words[self._number].isdigit():
+        words = text.split(None, self.columns - 1)
+        if len(words) < self.columns or not words[self._number].isdigit():
             return None
         state = words[self._state][0] if self._state is not None else None
         if state is not None and state not in _LETTERS:

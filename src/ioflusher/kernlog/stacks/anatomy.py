@@ -158,6 +158,7 @@ _RECLAIM_OWNER = {
     Role.KSWAPD: Reclaim.KSWAPD,
     Role.FORCED_RECLAIM: Reclaim.FORCED,
 }
+_INSIDE_RECLAIM = _RECLAIM_WORK - _RECLAIM_OWNER.keys()
 # what sleeps on purpose; the compiler may have put the function that does into its caller
 THROTTLES_ITSELF = (Role.RECLAIM_THROTTLE, Role.DIRECT_RECLAIM, Role.RECLAIM)
 _THROTTLES = {Role.RECLAIM_THROTTLE, Role.HIGH_THROTTLE}
@@ -242,7 +243,7 @@ def _is_turned(steps: tuple[Step, ...]) -> bool:
     if len(steps) > 2 and steps[-1].role is Role.SCHEDULE and steps[0].role in _THREADS_BEGIN:
         return True
     ways_in = [i for i, step in enumerate(steps) if step.role in _RECLAIM_OWNER]
-    work = [i for i, step in enumerate(steps) if step.role in _RECLAIM_WORK - _RECLAIM_OWNER.keys()]
+    work = [i for i, step in enumerate(steps) if step.role in _INSIDE_RECLAIM]
     return bool(ways_in and work) and ways_in[-1] < work[0]
 
 
