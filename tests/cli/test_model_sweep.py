@@ -1,12 +1,14 @@
 """`ioflusher model sweep`: who freezes where, as table, JSON and picture."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from tests.cli.program import call
+from tests.cli.program import PROGRAM, call
 
 NBD = "ext4-on-nbd-throttled"
 LIMITS = ("--over", "kernel.sysctl.vm.dirty_bytes=8M,32M")
@@ -49,6 +51,22 @@ if __name__ == "__main__":
     sys.stdout.buffer.write(done.stdout)
     sys.exit(done.returncode)
 """
+
+
+def test_ctrl_c_ends_it_at_once() -> None:
+    """A thousand combinations would take minutes; those that are being played are not waited for."""
+    words = ("model", "sweep", NBD, "--over", "queue_depth=1..1000:1", "--seeds", "99", "--jobs", "2")
+    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+        deadline = time.monotonic() + 60
+        while len(players := children.read_text().split()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=30)
+    assert (program.returncode, out) == (130, b"")
+    assert b"interrupted" in err
+    assert len(players) == 2
+    assert not any(Path("/proc", player).exists() for player in players)
 
 
 def test_a_cluster_may_play_it() -> None:
