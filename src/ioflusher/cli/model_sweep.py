@@ -105,16 +105,13 @@ def _check(axes: tuple[str, ...], keys: tuple[str, ...], picture: Path | None) -
 def _executor(jobs: int | None, dask: str | None) -> "Iterator[Executor]":
     """What plays the combinations; where the block is left by an exception, no other one is begun."""
     if dask is None:
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
         with ProcessPoolExecutor(jobs) as pool:
             try:
                 yield pool
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.terminate()  # in the middle of runs that nobody will see
+                pool.shutdown(cancel_futures=True)
                 raise
         return
     with dask_client(dask) as client, client.get_executor(pure=False) as executor:
