@@ -4,10 +4,11 @@ A request is a unit here. Its kind says what it is for, and so what its completi
 """
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ioflusher.kernel.task_flags import PF_MEMALLOC
+from ioflusher.kernel.task_flags import PF_MEMALLOC, PF_WQ_WORKER
 from ioflusher.model.code import Code
 from ioflusher.model.gfp import GFP_NOIO
 from ioflusher.model.linux import Linux
@@ -153,6 +154,25 @@ class BlockDriver(abc.ABC):
     @abc.abstractmethod
     def queue_rq(self, code: Code, kind: str) -> None:
         """The driver hands a request to whoever serves the device."""
+
+    def add_dispatcher(self, requests: Mapping[str, Variable], waits_for: str, program: str) -> None:
+        """A worker of kblockd that hands requests to the driver: blk_mq_run_work_fn().
+
+        Args:
+            requests: those that wait for it, by kind.
+            waits_for: what it waits for where there is none.
+            program: its name.
+        """
+        code = Code(flags=PF_WQ_WORKER)
+        with code.call("blk_mq_run_work_fn", "blk_mq_dispatch_rq_list"), code.loop():
+            code.rest()
+            with code.choice() as ways:
+                for kind, waiting in requests.items():
+                    with ways.way(
+                        "", {waiting: waiting - 1}, when=waiting > 0, waits_for=waits_for, interruptible=True
+                    ):
+                        self.queue_rq(code, kind)
+        self.linux.add(code, program)
 
     def begin_write(self, code: Code, pool: BioPool) -> None:
         """What a request of the flusher needs before it can be submitted."""

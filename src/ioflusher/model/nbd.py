@@ -296,7 +296,8 @@ class ReconnectedNbdDriver(NbdDriver):
         self._add_timer(
             "kworker/0:2H-kblockd", gone, "time", {**dict.fromkeys(self.unanswered.values(), 0), **old}
         )
-        self._add_requeue_worker()
+        again = f"requests of {self.name} to be sent again"
+        self.add_dispatcher(self.requeued, again, "kworker/1:1H-kblockd")
 
     def _on_the_way(self, kind: str) -> Expression:
         """Requests that were sent over the connection that there is, and are not answered."""
@@ -323,22 +324,6 @@ class ReconnectedNbdDriver(NbdDriver):
                     self.take_tx_lock(code)
                     code.step("puts them back into the queue", {**late, self.tx_lock: 0})
         self.linux.add(code, name)
-
-    def _add_requeue_worker(self) -> None:
-        worker = Code(flags=PF_WQ_WORKER)
-        with worker.call("blk_mq_run_work_fn", "blk_mq_dispatch_rq_list"), worker.loop():
-            worker.rest()
-            with worker.choice() as ways:
-                for kind, requeued in self.requeued.items():
-                    with ways.way(
-                        "",
-                        {requeued: requeued - 1},
-                        when=requeued > 0,
-                        waits_for=f"requests of {self.name} to be sent again",
-                        interruptible=True,
-                    ):
-                        self.queue_rq(worker, kind)
-        self.linux.add(worker, "kworker/1:1H-kblockd")
 
     def add_client(self) -> None:
         """Who gives the driver another connection, once the server has taken one: a real-time task.

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ioflusher.kernel.task_flags import PF_WQ_WORKER
 from ioflusher.model.code import Code, Ways
 from ioflusher.model.transitions import Expression, Number, Variable, number, total
 
@@ -112,19 +111,6 @@ def blk_mq_flush_plug_list(code: Code, linux: "Linux", plug: Plug) -> None:
 def add_kblockd(linux: "Linux") -> None:
     """The workers that issue what tasks that went to sleep had plugged: blk_mq_run_work_fn()."""
     for device in linux.devices.values():
-        if not device.insertions:
-            continue
-        code = Code(flags=PF_WQ_WORKER)
-        with code.call("blk_mq_run_work_fn", "blk_mq_dispatch_rq_list"), code.loop():
-            code.rest()
-            with code.choice() as ways:
-                for kind, inserted in device.insertions.items():
-                    with ways.way(
-                        "",
-                        {inserted: inserted - 1},
-                        when=inserted > 0,
-                        waits_for=f"requests of {device.name} to be issued",
-                        interruptible=True,
-                    ):
-                        device.queue_rq(code, kind)
-        linux.add(code, f"kworker/0:1H-{device.name}")
+        if device.insertions:
+            what = f"requests of {device.name} to be issued"
+            device.add_dispatcher(device.insertions, what, f"kworker/0:1H-{device.name}")
