@@ -258,6 +258,14 @@ def test_a_stopped_daemon_is_waited_for(kind: str, for_s: float, outcome: RunOut
         assert (daemon.state, daemon.calls[0], daemon.waits_for) == ("T", "do_signal_stop", "SIGCONT")
 
 
+def test_a_journal_with_nothing_to_commit_is_not_blocked() -> None:
+    """Its thread sleeps as others that have no work, not as a hung task: frozen before the fault."""
+    result, _ = played(faulty(THROTTLED, "daemon-killed", at_s=30), io_flusher=False)
+    assert result.outcome is FROZEN
+    (journal,) = (task for task in result.waiting if task.program.startswith("jbd2/"))
+    assert (journal.state, journal.waits_for) == ("S", "time to commit")
+
+
 @pytest.mark.parametrize(
     ("scenario", "io_flusher"),
     [
