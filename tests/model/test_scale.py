@@ -5,8 +5,10 @@ import pytest
 from ioflusher.kernel.task_flags import Version
 from ioflusher.model.build import build
 from ioflusher.model.explore import Exploration, Stopped, Verdict, explore
+from ioflusher.model.halves import play_half
 from ioflusher.model.scale import small
 from ioflusher.scenario.file import find_scenario
+from ioflusher.scenario.settings import with_settings
 
 
 def explored(version: Version, *, io_flusher: bool) -> Exploration:
@@ -45,3 +47,24 @@ def test_the_state_and_release_5_9_each_take_it_away(version: Version, io_flushe
         if "xfs_reclaim_inode" in step.calls
     }
     assert ("nbd-daemon" in reclaimed) is False
+
+
+@pytest.mark.parametrize(
+    ("version", "io_flusher", "freezes"),
+    [
+        ((5, 6), False, True),
+        ((5, 7), False, True),
+        ((5, 8), False, True),
+        ((5, 8), True, False),
+        ((5, 9), False, False),
+    ],
+)
+def test_the_trace_that_brought_the_state_at_full_size(
+    version: tuple[int, int], io_flusher: bool, freezes: bool
+) -> None:
+    """With a larger reader than the packaged one, which is set for 5.8: the daemon reclaims inodes."""
+    scenario = with_settings(find_scenario("xfs-on-nbd-5.8"), {"pressure.size": "190M"})
+    half = play_half(scenario, io_flusher=io_flusher, version=version)
+    assert half.frozen is freezes
+    stacks = [task.calls for task in half.result.waiting if "nbd-daemon" in task.program]
+    assert any("xfs_reclaim_inode" in calls for calls in stacks) is freezes
