@@ -129,9 +129,16 @@ class TraceText:
             return None
         process = found["pid"] or found["tgid"]
         pid = int(process) if process and process.isdigit() else None
-        seconds, fraction = found["time"].split(".")
-        time_ns = int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
-        return TracedEvent(time_ns, int(found["tid"]), pid, found["comm"].strip(), action)
+        return TracedEvent(_time_ns(found["time"]), int(found["tid"]), pid, found["comm"].strip(), action)
+
+
+def _time_ns(text: str) -> int:
+    """Nanoseconds of "12.345678", or of the time of a day, "23:59:59.999999"."""
+    clock, fraction = text.split(".")
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + int(part)
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
 
 
 # "nbdkit-166 (    160) [000] d..1.  12.345678: event: ..." and perf's "nbdkit  160/166 [000]  12.345678: ..."
@@ -246,11 +253,7 @@ class _Strace:
 
     def _time(self, text: str) -> int:
         """Nanoseconds; of a time of the day those since the first day."""
-        clock, fraction = text.split(".")
-        seconds = 0
-        for part in clock.split(":"):
-            seconds = seconds * 60 + int(part)
-        now = seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9]) + self._days_ns
+        now = _time_ns(text) + self._days_ns
         if ":" in text and now < self._last_ns - _DAY_NS // 2:  # past midnight
             self._days_ns += _DAY_NS
             now += _DAY_NS

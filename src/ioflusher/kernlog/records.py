@@ -8,6 +8,10 @@ from ioflusher.kernlog.stacks.roles import Role, role_of
 
 # an offset for what stands in no log
 NO_PLACE = -1
+# of a task's name: TASK_COMM_LEN - 1, linux/sched.h
+COMM_WIDTH = 15
+# the letters of a task's state, as lists of processes have them: proc(5)
+TASK_STATES = frozenset("RSDTtZXI")
 
 
 class Source(Enum):

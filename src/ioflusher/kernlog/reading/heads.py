@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, fields
 
 from ioflusher.kernlog.reading.patterns import LazyPattern
-from ioflusher.kernlog.records import Source
+from ioflusher.kernlog.records import COMM_WIDTH, TASK_STATES, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,6 @@ _OLD = LazyPattern(
 _TIMED = LazyPattern(
     r"^(?P<comm>\S.{0,31}?)\s+(?P<state>[RSDTtXZ])\s+\d+\.\d{6}\s+(?P<tid>\d+)(?: \d+){2} 0x[0-9a-f]+ 0x"
 )
-_COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
 _PREFIX_ENDS = (": ", "] ", "> ", "| ", ") ")
 _COMM = LazyPattern(
     r"CPU:?\s*\d+\s+(?:UID: \d+ )?PID:?\s*(?P<tid>\d+)\s+Comm:?\s*(?P<comm>.{1,64}?)"
@@ -111,7 +110,6 @@ _GDB = LazyPattern(
     r"(?: \"(?P<behind>[^\"]{1,32})\")?:?\s*$"
 )
 
-_STATES = frozenset("RSDTtZXI")
 _HEX = frozenset("0123456789abcdef")
 # where memory was allocated, freed, read or written: history, nobody waits there
 _HISTORY = LazyPattern(
@@ -174,17 +172,17 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.BARE, found["comm"])
     if '"' in text and (found := _NUMBERED.search(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
-    if text[-1:] in _STATES and (found := _LISTED.match(text)):
+    if text[-1:] in TASK_STATES and (found := _LISTED.match(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]), found["state"])
     if "hread " in text and (found := _GDB.search(text)):
         named = found["comm"] or found["extra"] or found["behind"]
-        return Head(Source.CRASH, named and named[:_COMM_WIDTH], None, int(found["tid"]))
+        return Head(Source.CRASH, named and named[:COMM_WIDTH], None, int(found["tid"]))
     if "stack_trace(" in text and (found := _DRGN.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if "/comm" in text and (found := _PROC_COMM.search(text)):
         return Head(Source.PROC, found["comm"], int(found["pid"]), int(found["tid"] or found["pid"]))
     if "/stack" in text and (found := _PROC_OF.search(text)):
-        return Head(Source.PROC, found["comm"][:_COMM_WIDTH])
+        return Head(Source.PROC, found["comm"][:COMM_WIDTH])
     # "(NOTLB)" stands at the end in Linux 2.6
     if (text[-1:] in _HEX or text.endswith("TLB)")) and (found := _OLD.search(text)):
         return _old_head(found)
@@ -211,8 +209,8 @@ def _old_head(found: re.Match[str]) -> Head | None:
     """The name is padded to its full width, so what stands before that is a prefix."""
     before = found.string[: found.start("state") - 1].lstrip()
     comm = before.rstrip()
-    if len(before) > _COMM_WIDTH:
-        cut = len(before) - _COMM_WIDTH
+    if len(before) > COMM_WIDTH:
+        cut = len(before) - COMM_WIDTH
         whole = not (before[cut - 1].isalnum() and before[cut].isalnum())
         # a mail may have made one blank of many: then the last word has to do
         comm = before[cut:].strip() if whole else comm.split()[-1] if comm else ""

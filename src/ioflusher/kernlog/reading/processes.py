@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ioflusher.kernlog.reading.patterns import LazyPattern
+from ioflusher.kernlog.records import COMM_WIDTH, TASK_STATES
 
 MAX_PROCESSES = 4096
-_COMM_WIDTH = 15  # TASK_COMM_LEN - 1, linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,6 @@ _HEAD = LazyPattern(r"(?:^|\s)(?:PID|SPID|LWP|TID)\s(?:.*\s)?(?:COMMAND|CMD|COMM
 _NUMBERS = ("TID", "LWP", "SPID", "PID")
 _STATES = ("S", "STAT", "STATE")
 _TERMINALS = (" ? ", " pts/", " tty")
-_LETTERS = frozenset("RSDTtZIX")
 
 
 class ProcessList:
@@ -78,7 +77,7 @@ class ProcessList:
         if len(words) < self.columns or not words[self._number].isdigit():
             return None
         state = words[self._state][0] if self._state is not None else None
-        if state is not None and state not in _LETTERS:
+        if state is not None and state not in TASK_STATES:
             return None
         return Process(int(words[self._number]), _kernels_name(words[-1]), state)
 
@@ -87,6 +86,6 @@ def _kernels_name(command: str) -> str:
     """The task's name of a command line: "[kworker/0:1+events]", "/usr/sbin/nbd-server -C /etc/nbd"."""
     program, _, rest = command.strip().partition(" ")
     if program.startswith("["):
-        return f"{program} {rest}".strip("[] ").partition("+")[0][:_COMM_WIDTH]
+        return f"{program} {rest}".strip("[] ").partition("+")[0][:COMM_WIDTH]
     # a daemon may write its own line: "nbd-server: child"
-    return program.rstrip(":").rpartition("/")[2][:_COMM_WIDTH] or program[:_COMM_WIDTH]
+    return program.rstrip(":").rpartition("/")[2][:COMM_WIDTH] or program[:COMM_WIDTH]
