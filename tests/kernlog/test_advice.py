@@ -34,7 +34,7 @@ def test_a_command_is_one(name: str) -> None:
         ("neg_nfs_exit_flush", advice.NFS_STATE),
         ("neg_ceph_msgr_final_iput", "look at the cluster and the network to it"),
         ("neg_fuse_writeback", advice.FUSE_STACKS),
-        ("neg_nfs_release_page_2_6", advice.NFS_STATE),
+        ("neg_nfs_delegreturn_kswapd_proc", advice.NFS_STATE),
         ("neg_fat_fsync_decoded", advice.REQUESTS),
     ],
 )

@@ -160,3 +160,54 @@ def test_a_task_that_ends_and_reclaims_while_another_waits_for_its_lock(
     found = [edges(one) for one in diagnose_log(runs + waits).episodes if one.recursion]
     expected = [("a", "oom-victim", "b", "possible"), ("b", "held", "a", "probable")]
     assert found == ([expected, expected[::-1]] if recursion else [])
+
+
+HUNG = b"INFO: task kswapd0:100 blocked for more than 120 seconds.\n"
+KSWAPD = "dispose_list prune_icache_sb shrink_slab balance_pgdat kswapd kthread ret_from_fork"
+TROUBLE = b"blk_update_request: I/O error, dev sda, sector 2048\n"
+AT_WORK = log("frob-commit", f"{SLEEP} io_schedule wait_on_page_bit frob_commit kthread ret_from_fork")
+
+
+@pytest.mark.parametrize(
+    ("says", "waits", "others", "recursion"),
+    [
+        (HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", b"", True),
+        (HUNG, "jbd2_log_wait_commit frob_evict_inode evict", b"", True),
+        (b"", "__mutex_lock mutex_lock frob_evict_inode evict", b"", False),
+        (TROUBLE + HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", b"", False),
+        (HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", AT_WORK, False),
+        (HUNG, "io_schedule submit_bio_wait frob_evict_inode evict", b"", False),
+    ],
+)
+def test_kswapd_that_hangs_behind_somebody_whom_the_log_does_not_show(
+    says: bytes, waits: str, others: bytes, recursion: bool
+) -> None:
+    """It has none of a file system's locks itself; who has this one does not get on for minutes either."""
+    hung = says + log("kswapd0", f"{SLEEP} {waits} {KSWAPD}")
+    found = [one for one in diagnose_log(hung + others).episodes if one.recursion]
+    assert [edges(one)[1:] for one in found] == ([[("a", "reclaim", "kswapd0", "possible")]] if recursion else [])
+    assert all("the stack of who holds what is waited for" in str(one.missing) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("says", "below", "recursion"),
+    [
+        (HUNG, "try_to_release_page shrink_page_list balance_pgdat kswapd", True),
+        (b"", "try_to_release_page shrink_page_list balance_pgdat kswapd", False),
+        (
+            b"nfs: server box not responding, still trying\n" + HUNG,
+            "try_to_release_page shrink_page_list balance_pgdat kswapd",
+            False,
+        ),
+        (HUNG, f"evict {KSWAPD}", False),
+    ],
+)
+def test_kswapd_that_hangs_with_a_page_that_a_server_is_to_have(
+    says: bytes, below: str, recursion: bool
+) -> None:
+    """Whoever sends the page, or takes the answer in, needs memory, which kswapd is to free."""
+    waits = f"{SLEEP} io_schedule nfs_wait_bit_killable __wait_on_bit nfs_wait_on_request nfs_wb_page {below}"
+    found = [one for one in diagnose_log(says + log("kswapd0", waits)).episodes if one.recursion]
+    expected = [("kswapd0", "answer", "a", "probable"), ("a", "reclaim", "kswapd0", "possible")]
+    assert [edges(one) for one in found] == ([expected] if recursion else [])
+    assert all("whether the server answers" in str(one.missing) for one in found)

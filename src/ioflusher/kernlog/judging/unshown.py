@@ -4,8 +4,9 @@ Whoever waits long for a new kernel thread waits for kthreadd, which does nothin
 waits for memory then, as others that reclaim do. Who waits long for isolated pages waits for kswapd, if that
 has not gone to sleep: it waits in a file system then, perhaps for a lock that others are seen to wait for,
 or that the task has itself. Who waits in reclaim for a task of a file system, where the log shows none, may
-wait for one that asks for memory in turn; so may kswapd, where an allocation is seen that gets no memory.
-The flusher may wait for what an allocation has while its reclaim waits for pages to be written. Where the
+wait for one that asks for memory in turn; so may kswapd, where an allocation is seen that gets no memory,
+or where it is reported as hung itself; and where that has a page locked which a server is to have, whoever
+sends the page, or takes the answer in, may. The flusher may wait for what an allocation has while its reclaim waits for pages to be written. Where the
 OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those; and where one
 that waits for it has an inode's lock in hand, it may be that. Where the kernel says that no worker has begun
 a work, those may wait for memory as the allocation that waits for it. And a file system that reclaim waits in
@@ -69,9 +70,13 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
             and _is_in_the_way(case)
         ):
             yield _kswapd(case, facts)
-        behind = case.body.reclaim is Reclaim.KSWAPD and case.body.wait is Wait.LOCK
-        if behind and short and not facts.trouble and _waits_for_somebody(case, cases):
+        hung = case.report.source is Source.HUNG_TASK
+        long = (hung and not ends_in_files(case.body)) or (short and case.body.wait is Wait.LOCK)
+        behind = case.body.reclaim is Reclaim.KSWAPD and long and not facts.trouble
+        if behind and _waits_for_somebody(case, cases):
             yield _holder_in_reclaim(case, None)
+        if hung and not facts.trouble and _waits_with_a_page_for_a_server(case):
+            yield _carrier(case)
         locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
         if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
             yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
@@ -179,6 +184,22 @@ def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]
     wanted = _memory(scope, "the stack of who holds what is waited for")
     names = families(case.body.inner)
     given = (End(Thing.HELD, name, Confidence.PROBABLE, "it has what is waited for") for name in names)
+    return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
+
+
+def _waits_with_a_page_for_a_server(case: Case) -> bool:
+    """Whether kswapd has a network file system's page locked, and waits for its server to have the page."""
+    body = case.body
+    page = any(step.does(Verb.HOLDS, Thing.PAGE) for step in body.inner)
+    return body.reclaim is Reclaim.KSWAPD and body.wait is Wait.SERVER and page
+
+
+def _carrier(case: Case) -> tuple[Case, Ends, Ends]:
+    """Whoever sends what is to be written, or takes the answer in: either takes memory."""
+    missing = "whether the server answers, and whether there is memory to take the answer in"
+    wanted = _memory(None, missing)
+    names = families(case.body.inner)
+    given = (End(Thing.ANSWER, name, Confidence.PROBABLE, "it carries what is sent, and the answer") for name in names)
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
 
 
