@@ -165,6 +165,7 @@ def test_a_task_that_ends_and_reclaims_while_another_waits_for_its_lock(
 HUNG = b"INFO: task kswapd0:100 blocked for more than 120 seconds.\n"
 KSWAPD = "dispose_list prune_icache_sb shrink_slab balance_pgdat kswapd kthread ret_from_fork"
 TROUBLE = b"blk_update_request: I/O error, dev sda, sector 2048\n"
+QUEUES = log("mv", f"{SLEEP} jbd2_log_wait_commit frob_rename vfs_rename sys_rename")
 AT_WORK = log("frob-commit", f"{SLEEP} io_schedule wait_on_page_bit frob_commit kthread ret_from_fork")
 
 
@@ -176,6 +177,7 @@ AT_WORK = log("frob-commit", f"{SLEEP} io_schedule wait_on_page_bit frob_commit 
         (b"", "__mutex_lock mutex_lock frob_evict_inode evict", b"", False),
         (TROUBLE + HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", b"", False),
         (HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", AT_WORK, False),
+        (HUNG, "__mutex_lock mutex_lock frob_evict_inode evict", QUEUES, True),
         (HUNG, "io_schedule submit_bio_wait frob_evict_inode evict", b"", False),
     ],
 )
@@ -185,7 +187,8 @@ def test_kswapd_that_hangs_behind_somebody_whom_the_log_does_not_show(
     """It has none of a file system's locks itself; who has this one does not get on for minutes either."""
     hung = says + log("kswapd0", f"{SLEEP} {waits} {KSWAPD}")
     found = [one for one in diagnose_log(hung + others).episodes if one.recursion]
-    assert [edges(one)[1:] for one in found] == ([[("a", "reclaim", "kswapd0", "possible")]] if recursion else [])
+    expected = [[("a", "reclaim", "kswapd0", "possible")]]
+    assert [edges(one)[1:] for one in found] == (expected if recursion else [])
     assert all("the stack of who holds what is waited for" in str(one.missing) for one in found)
 
 

@@ -6,11 +6,12 @@ has not gone to sleep: it waits in a file system then, perhaps for a lock that o
 or that the task has itself. Who waits in reclaim for a task of a file system, where the log shows none, may
 wait for one that asks for memory in turn; so may kswapd, where an allocation is seen that gets no memory,
 or where it is reported as hung itself; and where that has a page locked which a server is to have, whoever
-sends the page, or takes the answer in, may. The flusher may wait for what an allocation has while its reclaim waits for pages to be written. Where the
-OOM killer's choice waits for a lock while others only reclaim, who has it may be one of those; and where one
-that waits for it has an inode's lock in hand, it may be that. Where the kernel says that no worker has begun
-a work, those may wait for memory as the allocation that waits for it. And a file system that reclaim waits in
-until it is thawed cannot be: whoever is to thaw it waits for s_umount.
+sends the page, or takes the answer in, may. The flusher may wait for what an allocation has while its
+reclaim waits for pages to be written. Where the OOM killer's choice waits for a lock while others only
+reclaim, who has it may be one of those; and where one that waits for it has an inode's lock in hand, it may
+be that. Where the kernel says that no worker has begun a work, those may wait for memory as the allocation
+that waits for it. And a file system that reclaim waits in until it is thawed cannot be: whoever is to thaw
+it waits for s_umount.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -99,7 +100,8 @@ def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
     body = case.body
     names = set(families(body.inner))
     thread = kernel_thread_named(case.report.comm)
-    shown = bool(body.outer) or (thread is not None and thread.gives is Thing.KSWAPD)
+    kswapd = thread is not None and thread.gives is Thing.KSWAPD
+    shown = bool(body.outer) or kswapd
     # what a file system does takes as long for whoever asked; a lock may be one for which reclaimers queue
     shown |= body.reclaim is Reclaim.DIRECT and body.wait is Wait.FS and not ends_in_files(body)
     if case.runs or body.wait not in HELD_BY_SOMEBODY or not shown or not names:
@@ -109,8 +111,10 @@ def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
     files = any(step.part == "fs" or step.role in roles for step in body.inner)
     if not files or any(step.role in (Role.DRIVER, Role.BLOCK) for step in body.inner):
         return False
+    # who waits for the file system's progress behind kswapd is one more who queues
+    queues = _QUEUES | {Wait.FS} if kswapd else _QUEUES
     others = (other.body for other in cases if other.body.reclaim is None)
-    return not any(names & set(families(other.steps)) for other in others if other.wait not in _QUEUES)
+    return not any(names & set(families(other.steps)) for other in others if other.wait not in queues)
 
 
 # what whoever holds the lock does not wait for, or not before it has memory
@@ -199,7 +203,8 @@ def _carrier(case: Case) -> tuple[Case, Ends, Ends]:
     missing = "whether the server answers, and whether there is memory to take the answer in"
     wanted = _memory(None, missing)
     names = families(case.body.inner)
-    given = (End(Thing.ANSWER, name, Confidence.PROBABLE, "it carries what is sent, and the answer") for name in names)
+    why = "it carries what is sent, or the answer"
+    given = (End(Thing.ANSWER, name, Confidence.PROBABLE, why) for name in names)
     return _task(f"a task that {_NOT_SHOWN}", case, Reclaim.DIRECT), (wanted,), tuple(given)
 
 
