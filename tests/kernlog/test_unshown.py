@@ -214,3 +214,12 @@ def test_kswapd_that_hangs_with_a_page_that_a_server_is_to_have(
     expected = [("kswapd0", "answer", "a", "probable"), ("a", "reclaim", "kswapd0", "possible")]
     assert [edges(one) for one in found] == ([expected] if recursion else [])
     assert all("whether the server answers" in str(one.missing) for one in found)
+
+
+@pytest.mark.parametrize(("within", "recursion"), [("frob_inactive", True), ("frob_shrink", False)])
+def test_a_cut_stack_of_kswapd_shows_a_file_system_that_no_table_has(within: str, recursion: bool) -> None:
+    """What gives an inode up is a file system's; another subsystem's lock may be its own affair."""
+    waits = log("kswapd0", f"{SLEEP} __mutex_lock mutex_lock frob_rele {within}[frob]")
+    found = [one for one in diagnose_log(HUNG + waits).episodes if one.recursion]
+    expected = [("kswapd0", "held", "a", "probable"), ("a", "reclaim", "kswapd0", "possible")]
+    assert [edges(one) for one in found] == ([expected] if recursion else [])

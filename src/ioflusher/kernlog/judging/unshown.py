@@ -108,13 +108,17 @@ def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
         return False
     # nothing but files' pages, or swap's, are written out
     roles = (Role.FILE_SYSTEM, Role.FS_WAIT, Role.PAGE_OUT)
-    files = any(step.part == "fs" or step.role in roles for step in body.inner)
+    files = any(step.part == "fs" or step.role in roles or _frees_an_inode(step) for step in body.inner)
     if not files or any(step.role in (Role.DRIVER, Role.BLOCK) for step in body.inner):
         return False
     # who waits for the file system's progress behind kswapd is one more who queues
     queues = _QUEUES | {Wait.FS} if kswapd else _QUEUES
     others = (other.body for other in cases if other.body.reclaim is None)
     return not any(names & set(families(other.steps)) for other in others if other.wait not in queues)
+
+
+def _frees_an_inode(step: Step) -> bool:
+    return step.own and any(verb is Verb.FREES for verb, *_ in step.things())
 
 
 # what whoever holds the lock does not wait for, or not before it has memory
