@@ -5,14 +5,16 @@ tests/mutants.toml names for the file. A mutant that no test notices survives. E
 explained in that file (it changes nothing that can be observed) or counted as unexplained; the run fails
 where more than 5 % of those that were tried are unexplained.
 
-Mutants are tried in random order, so a run that --minutes cut short has tried a random sample. --again goes
-on from there: it tries those that are left, and once more those that survived, on the tests as they are now.
+Mutants are tried in random order, so a run that --most or --minutes cut short has tried a random sample; one
+--seed gives the same order every time. --again goes on from there: it tries those that are left, and once
+more those that survived, on the tests as they are now.
 """
 
 import argparse
 import ast
 import contextlib
 import difflib
+import hashlib
 import os
 import re
 import resource
@@ -233,13 +235,28 @@ def copied(target: Target, *, again: bool) -> Path:
     return copy
 
 
-def run(target: Target, *, again: bool = False, until: float = float("inf")) -> Score:
+def draw(mutation: MutationSpec, seed: int) -> bytes:
+    """The mutant's lot: sorted by it, mutants are in an order that is random, and the same for one seed."""
+    change = (mutation.module_path, mutation.operator_name, mutation.operator_args, mutation.occurrence)
+    return hashlib.sha256(f"{seed} {change}".encode()).digest()
+
+
+def run(
+    target: Target,
+    *,
+    again: bool = False,
+    until: float = float("inf"),
+    most: int | None = None,
+    seed: int = 0,
+) -> Score:
     """Make the target's mutants in a copy of the tree, run its tests on each, and count.
 
     Args:
         target: what to mutate.
         again: go on with what the last run left, and with what survived it.
         until: when to stop, by time.monotonic().
+        most: how many mutants to try, or None for all.
+        seed: which order they are tried in.
 
     Raises:
         subprocess.CalledProcessError, RuntimeError: where the tests fail without any change.
@@ -271,7 +288,8 @@ def run(target: Target, *, again: bool = False, until: float = float("inf")) -> 
         chosen = {name for name, item in items.items() if wanted(item.mutations[0], skipped, copy)}
         results = {item.job_id: result for item, result in database.completed_work_items}
         survived = chosen.intersection(name for name, result in results.items() if survives(result))
-        for name in [*sorted(survived), *sorted(chosen - set(results))]:  # their names are random numbers
+        left = sorted(chosen - set(results), key=lambda name: draw(items[name].mutations[0], seed))
+        for name in [*sorted(survived), *left[:most]]:
             if time.monotonic() >= until:
                 break
             (mutation,) = items[name].mutations
@@ -359,6 +377,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="targets run at once")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
+    parser.add_argument("--most", type=int, metavar="N", help="try no more than N of each target's mutants")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order, else %(default)s")
     parser.add_argument("--again", action="store_true", help="go on with the last run, see above")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(targets)}")
     arguments = parser.parse_args()
@@ -370,7 +390,8 @@ def main() -> int:
     ]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         until = time.monotonic() + 60 * arguments.minutes
-        scores = list(pool.map(partial(run, again=arguments.again, until=until), chosen))
+        options = {"again": arguments.again, "until": until, "most": arguments.most, "seed": arguments.seed}
+        scores = list(pool.map(partial(run, **options), chosen))
     print("| part | mutants | tried | noticed | of these by time-out | explained | unexplained |")
     print("|---|---|---|---|---|---|---|")
     for score in scores:
