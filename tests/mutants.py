@@ -174,11 +174,14 @@ def read_targets(path: Path) -> dict[str, Target]:
 
 
 def not_judged(source: str) -> Iterator[Span]:
-    """Where a change judges nothing: annotations, which are not run, and the options of dataclasses."""
+    """Where a change judges nothing: annotations, which are not run, options of dataclasses, and caches."""
     for node in ast.walk(ast.parse(source)):
         parts: list[ast.expr | None] = []
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             parts.append(node.returns)
+            for decorator in node.decorator_list:
+                if ast.unparse(decorator).partition("(")[0] in ("cache", "lru_cache"):
+                    yield (decorator.lineno, 0), (decorator.lineno + 1, 0)
         elif isinstance(node, ast.arg | ast.AnnAssign):
             parts.append(node.annotation)
         elif isinstance(node, ast.ClassDef):
