@@ -302,12 +302,13 @@ def _freed_by_reclaim(steps: tuple[Step, ...], comm: str | None) -> int | None:
     whose stack is cut there.
     """
     freed = [i for i, step in enumerate(steps) if any(step.does(Verb.FREES, what) for what in _FREED)]
-    if not freed:
-        return None
-    asked = any(step.role is Role.ALLOCATION for step in steps[freed[-1] + 1 :])
+    asks = max((i for i, step in enumerate(steps) if step.role is Role.ALLOCATION), default=0)
+    # what frees an inode may allocate, and so come here a second time
+    if inside := [i for i in freed if i < asks]:
+        return inside[-1]
     thread = kernel_thread_named(comm)
     needed = thread is not None and thread.gives in (Thing.IO, Thing.TRANSACTION)
-    return freed[-1] if asked or (needed and freed[-1] == len(steps) - 1) else None
+    return freed[-1] if freed and needed and freed[-1] == len(steps) - 1 else None
 
 
 _FREED = (Thing.INODE, Thing.PAGE)

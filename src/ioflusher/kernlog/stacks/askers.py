@@ -146,7 +146,7 @@ def asker_of(
 def _own_work(body: Anatomy) -> tuple[Step, ...]:
     """What a thread does of its own: not the pages of others that a throttled writer writes back."""
     throttles = (i for i, step in enumerate(body.outer) if step.role is Role.DIRTY_THROTTLE)
-    return body.outer[max(throttles, default=-1) + 1 :] if body.writes_back else body.outer
+    return body.outer[max(throttles) + 1 :] if body.writes_back else body.outer
 
 
 def _carrier(steps: tuple[Step, ...]) -> str | None:

@@ -1,0 +1,47 @@
+"""Stacks taken apart: where reclaim begins, what stands inside and outside it, and what is waited for."""
+
+import pytest
+from tests.kernlog.stacks import log
+
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
+
+
+def anatomy(names: str, comm: str = "dd") -> Anatomy:
+    (report,) = task_reports(log(comm, names))
+    return dissect(report.frames, comm)
+
+
+def words(steps: tuple[Step, ...]) -> str:
+    return " ".join(step.frame.name for step in steps)
+
+
+def test_an_inode_that_an_allocation_frees_is_not_the_one_for_which_it_allocates() -> None:
+    """Both are evicted; reclaim, whose functions are not shown, freed the inner one."""
+    outer = "ext4_mark_inode_dirty ext4_evict_inode evict do_unlinkat do_syscall_64"
+    inner = "schedule jbd2_log_wait_commit ext4_evict_inode evict"
+    body = anatomy(f"{inner} kmem_cache_alloc {outer}")
+    assert (body.reclaim, body.supposed) == (Reclaim.DIRECT, True)
+    assert (words(body.inner), words(body.outer)) == (inner, outer)
+    # nobody asked for memory
+    assert anatomy(f"{inner} {outer}").reclaim is None
+
+
+def test_a_stack_that_begins_with_a_system_call_is_turned() -> None:
+    """People write stacks down as they think of them, and one function is enough to see it."""
+    assert words(anatomy("sys_fsync ext4_sync_file schedule").steps) == "schedule ext4_sync_file sys_fsync"
+
+
+@pytest.mark.parametrize(
+    ("names", "wait"),
+    [
+        ("schedule __mutex_lock preempt_schedule_irq frob_run[frob] kthread", Wait.LOCK),
+        ("schedule frob_wait[frob] preempt_schedule_irq frob_run[frob] kthread", Wait.SUBSYSTEM),
+        ("schedule preempt_schedule_irq frob_run[frob] kthread", Wait.RUNNING),
+    ],
+)
+def test_who_sleeps_inside_the_function_that_lost_the_processor_was_given_it_back(
+    names: str, wait: Wait
+) -> None:
+    """A lock, or a function that no table has, says that it sleeps since; else it waits for its turn."""
+    assert anatomy(names).wait is wait
