@@ -97,11 +97,22 @@ def test_stacks_that_interleave_are_parted_by_their_caller() -> None:
     ]
 
 
-def test_frames_of_an_interrupt_do_not_count() -> None:
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        ("<IRQ>", "</IRQ>"),
+        ("<NMI>", "</NMI>"),
+        ("<SOFTIRQ>", "</SOFTIRQ>"),
+        ("<IRQ>", "<TASK>"),
+        ("<IRQ>", "<EOI>"),  # before Linux 4.9
+        ("<NMI>", "<<EOE>>"),
+    ],
+)
+def test_frames_of_an_interrupt_do_not_count(begins: str, ends: str) -> None:
     """What an interrupt did on top of a task's stack says nothing of the task."""
-    head = b"task:a state:R stack:0 pid:1\nCall Trace:\n"
-    log = head + b" <IRQ>\n irq+0x1/0x2\n </IRQ>\n <TASK>\n own+0x1/0x2\n </TASK>\n"
-    assert [f.function for f in task_reports(log)[0].frames] == ["own"]
+    head = "task:a state:R stack:0 pid:1\nCall Trace:\n"
+    log = f"{head} {begins}\n irq+0x1/0x2\n {ends}\n own+0x1/0x2\n"
+    assert [frame.function for frame in task_reports(log.encode())[0].frames] == ["own"]
 
 
 def test_crash_and_proc_collections_are_read() -> None:
@@ -307,3 +318,39 @@ def test_a_mark_does_not_hide_the_next_tasks_stack(mark: bytes) -> None:
         b"[    9.000000] sane            D    0   777      1 0x00000000\n[    9.000000]  down_read+0x1/0x2\n"
     )
     assert (report.comm, [frame.function for frame in report.frames]) == ("sane", ["down_read"])
+
+
+@pytest.mark.parametrize("line", [b"what is it that hangs here?", b"[<c0123456>] ?", b"?"])
+def test_a_question_makes_no_frame_doubtful(line: bytes) -> None:
+    """The kernel's mark of doubt, behind which a mail broke the line, follows an address or nothing."""
+    (report,) = task_reports(line + b"\n down_read+0x1/0x2\n schedule+0x1/0x2\n")
+    assert [frame.reliable for frame in report.frames] == [b"what" in line, True]
+
+
+LOCKDEP = (
+    b"WARNING: possible circular locking dependency detected\n"
+    b"-> #0 (fs_reclaim){+.+.}-{0:0}:\n fs_reclaim_acquire+0x1/0x2\n"
+)
+PROSE = b"It calls try_to_free_pages, shrink_node, shrink_slab and swap_writepage; Call Trace is cut.\n\n"
+
+
+@pytest.mark.parametrize("stack", [b"task:a state:D stack:0 pid:1\n schedule+0x1/0x2\n\n", LOCKDEP])
+def test_a_log_of_which_a_stack_was_read_is_not_called_unread(stack: bytes) -> None:
+    """Whatever a person says of it, above or below."""
+    unread = [event for event in events(PROSE) if event.kind is EventKind.UNREAD_STACK]
+    assert len(unread) == 1
+    for log in (PROSE + stack, stack + PROSE):
+        assert [event for event in events(log) if event.kind is EventKind.UNREAD_STACK] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["Code: 48 8b 45", "---[ end trace 0000000000000000 ]---", "Kernel panic - not syncing: it hung"]
+)
+def test_what_an_oops_ends_with_ends_its_stack(line: str) -> None:
+    """Stamped frames behind it are another task's, though no head stands above them."""
+    lines = ["Call Trace:", " submit_bio+0x1/0x2", line, " schedule+0x1/0x2"]
+    log = "".join(f"[    1.000000] {line}\n" for line in lines)
+    assert [[frame.name for frame in report.frames] for report in task_reports(log.encode())] == [
+        ["submit_bio"],
+        ["schedule"],
+    ]

@@ -1,5 +1,7 @@
 """Prefixes of every usual log are taken off, and nothing else."""
 
+import unicodedata
+
 import pytest
 
 from ioflusher.kernlog.reading.lines import Line, parse_line
@@ -64,3 +66,18 @@ def test_nothing_that_steers_a_terminal_remains() -> None:
     text = parse_line(b"a\x1b[2Jb\x1b]0;title\x07c\x9b31md\x1b").text
     assert text.isprintable()
     assert text.startswith("abc")
+
+
+def test_every_blank_is_a_blank_and_what_has_no_width_goes() -> None:
+    """Web pages and word processors put them into logs; U+2028 and U+2029 end lines there."""
+    blanks = {chr(code) for code in range(0x80, 0x10000) if unicodedata.category(chr(code)) == "Zs"}
+    assert {parse_line(f"a{blank}b".encode()).text for blank in blanks} == {"a b"}
+    assert parse_line(b"a\xa0b").text == "a b"
+    nothing = "\xad\u200b\u200c\u200d\u2060\ufeff"
+    assert parse_line(f"a{nothing}b".encode()).text == "ab"
+
+
+def test_a_byte_that_is_no_utf8_is_seen_to_be_none() -> None:
+    """Each alone, the lowest and the highest too; Latin-1's blank is one."""
+    odd = set(range(0x80, 0x100)) - {0xA0}
+    assert {parse_line(b"a" + bytes([byte]) + b"b").text for byte in odd} == {"a\ufffdb"}

@@ -185,6 +185,9 @@ _NAME = LazyPattern(
 _ELIDED = LazyPattern(r"^[\s|]*(?:\.{2,}|\u2026)\s*$")
 # what a person left out of a log: the rest of a stack, and other tasks
 _SNIPPED = LazyPattern(r"(?i)(?:^|[^\w.])\.*(?:\.{3,}|\u2026|snip(?:ped)?)\W*$")
+# around what interrupts did on top of a task's stack (x86)
+_IRQ_BEGINS = ("<IRQ>", "<NMI>", "<SOFTIRQ>")
+_IRQ_ENDS = ("</IRQ>", "</NMI>", "</SOFTIRQ>", "<TASK>", "<EOI>", "<EOE>")
 # longer than so many lines no stack's rest is
 _LEAP = 60
 _SWITCHING = "[Switching to thread"
@@ -516,9 +519,9 @@ class Reader:
         elif blocker:
             if draft.head.same_task(Head(Source.HUNG_TASK, blocker["comm"])):
                 draft.head = draft.head.joined(_blocked_head(draft.head.source, blocker))
-        elif "<IRQ>" in text or "<NMI>" in text or "<SOFTIRQ>" in text:
+        elif any(mark in text for mark in _IRQ_BEGINS):
             draft.in_irq = "</" not in text
-        elif "</IRQ>" in text or "</NMI>" in text or "<TASK>" in text or "<EOI>" in text:
+        elif any(mark in text for mark in _IRQ_ENDS):
             draft.in_irq = False
         elif "</TASK>" in text:
             draft.complete = True

@@ -37,7 +37,7 @@ _WORDS = (
     *("locking", "lock state", "lock order", "Chain exists", "existing dep", "} usage", "unsafe"),
     # console.py
     *("BUG", "Unable to", "Oops", "protection fault", "WARNING", "ainted", "Linux version", "queue: "),
-    *("IP:", "CS:", "IRQ>", "NMI>", "TASK>", "EOI>", "Code: ", "[ end trace", "MESSAGE"),
+    *("IP:", "CS:", "IRQ>", "NMI>", "TASK>", "EOI>", "EOE>", "Code: ", "[ end trace", "MESSAGE"),
 )
 # what has no word of its own, where numbers may be missing: an offset, a frame without one, a clock, a name
 # alone or in quotes, a mark of doubt, a register, numbers at the end
