@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ioflusher.cli.file_parameters import DASH, InputFile
+from ioflusher.support.streams import read_at_most
 
 if TYPE_CHECKING:
     from ioflusher.machine.graph.analysis import Analysis
@@ -20,7 +21,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def read_standard_input(most: int) -> bytes:
     """All of standard input, but no more than a byte above `most`, which tells that there is more."""
-    return sys.stdin.buffer.read(most + 1) if sys.stdin is not None else b""
+    return read_at_most(sys.stdin.buffer, most + 1) if sys.stdin is not None else b""
 
 
 def snapshot_option(command: _Command) -> _Command:

@@ -8,6 +8,7 @@ import msgspec
 
 from ioflusher.machine.errors import SnapshotError
 from ioflusher.machine.snapshot import FORMAT, VERSION, Snapshot
+from ioflusher.support.streams import read_at_most
 
 # A machine with 10,000 threads and 50,000 descriptors makes a few MB.
 LARGEST_BYTES = 512 << 20
@@ -64,7 +65,7 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
+            data = read_at_most(file, LARGEST_BYTES + 1)
     except OSError as error:
         raise SnapshotError(f"cannot read {path}: {error.strerror}", errno=error.errno) from error
     if len(data) > LARGEST_BYTES:
