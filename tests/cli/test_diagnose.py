@@ -4,11 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cli import program
 from tests.cli.program import Ended
+from tests.kernlog.stacks import DEFINED, log
+from tests.machine.graphs import daemon, machine, nbd, talk
+
+from ioflusher.machine.codec import dump_snapshot
 
 LOGS = Path(__file__).parent.parent / "kernlog" / "logs"
 RECURSION = str(LOGS / "pos_nbd_xfs_inode_write.txt")
@@ -180,3 +185,28 @@ def test_all_shows_tasks_that_wait_for_work(tmp_path: Path) -> None:
     log.write_bytes(b"bash            S    0    10      1 0x0\nCall Trace:\n do_wait+0x1/0x2\n")
     assert "bash" not in call(str(log)).stdout
     assert "bash (10)" in call("--all", str(log)).stdout
+
+
+def test_a_snapshot_tells_who_serves(tmp_path: Path) -> None:
+    """A daemon that no table knows is one where its machine's snapshot says so."""
+    text = tmp_path / "log"
+    names = DEFINED["SLEEP"] + " balance_dirty_pages ext4_buffered_write_iter vfs_write ksys_pwrite64"
+    text.write_bytes(log("store", names))
+    recorded = tmp_path / "machine.json"
+    processes = (daemon(90, "nbd-client"), daemon(100, "store"))
+    device = replace(nbd(0), serving_pid=90)
+    recorded.write_bytes(
+        dump_snapshot(machine((device,), processes=processes, talks=(talk(90, 100, "/run/socket"),)))
+    )
+    assert call(str(text)).status == 0
+    told = call("--json", "--snapshot", str(recorded), str(text))
+    (episode,) = json.loads(told.stdout)["episodes"]
+    assert (told.status, episode["daemon"]) == (1, "store")
+    assert "store: serves nbd0" in episode["why"]
+
+
+def test_what_is_no_snapshot_is_said(tmp_path: Path) -> None:
+    """Before any log is read."""
+    ended = call("--snapshot", OTHER, OTHER)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "is not a whole JSON object, as a snapshot is" in ended.stderr

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,9 +16,11 @@ import click
 from ioflusher.cli.cluster import dask_client
 from ioflusher.cli.exit_status import ExitStatus, verdict
 from ioflusher.cli.file_parameters import InputFile
-from ioflusher.cli.messages import print_error
+from ioflusher.cli.messages import print_error, remark
 from ioflusher.cli.output import format_option, output_option, write_result
 from ioflusher.cli.progress import progress_bar
+from ioflusher.cli.source import machines_from
+from ioflusher.errors import IoflusherError
 from ioflusher.kernlog.fleet import (
     LogResult,
     Options,
@@ -28,6 +31,7 @@ from ioflusher.kernlog.fleet import (
 )
 from ioflusher.kernlog.reading.inputs import journal as open_journal
 from ioflusher.kernlog.reading.inputs import kernel_ring_buffer
+from ioflusher.kernlog.records import DeviceServer
 from ioflusher.report.diagnosis_text import render_diagnosis, rows_text
 from ioflusher.support.text import printable
 
@@ -67,6 +71,13 @@ DASK_TIMEOUT = 10
     multiple=True,
     help="The task name of a program that serves storage; * at its end is any rest.",
 )
+@click.option(
+    "--snapshot",
+    metavar="FILE",
+    type=InputFile(),
+    help="Who serves what on the logs' machine, as `ioflusher snapshot` recorded it there. "
+    "This machine's own kernel is read with what its own processes serve.",
+)
 @click.option("--all", "everything", is_flag=True, help="Show tasks that wait for work or run, too.")
 @format_option("text", "json", "html")
 @output_option
@@ -91,6 +102,7 @@ def diagnose(
     vmcore: tuple[Path, ...],
     debug_info: tuple[Path, ...],
     daemons: tuple[str, ...],
+    snapshot: Path | None,
     everything: bool,
     form: str,
     output: Path | None,
@@ -120,10 +132,16 @@ def diagnose(
         raise click.UsageError("--boot belongs to --journal")
     if not all(name.strip() for name in daemons):
         raise click.UsageError("--daemon needs a name")
-    options = Options(daemons, everything)
+    options = Options(daemons, everything, servers_of_machine(snapshot) if snapshot else ())
+    here = options
+    if not snapshot and (dmesg or journal or live):
+        here = replace(options, servers=servers_here())
     results = []
-    kernels = read_kernels(live, vmcore, debug_info, options)
-    for result in chain(kernels, read_all(tuple(map(str, logs)), dmesg, journal, boot, options, jobs, dask)):
+    for result in chain(
+        read_kernels(live, vmcore, debug_info, here, options),
+        read_own_log(dmesg, journal, boot, here),
+        read_logs(tuple(map(str, logs)), options, jobs, dask),
+    ):
         results.append(result)
         if form == "text" and output is None:
             show(result, several=sources > 1, explain=explain is not None)
@@ -136,35 +154,53 @@ def diagnose(
     sys.exit(exit_status(results))
 
 
+def servers_of_machine(snapshot: Path | None) -> tuple[DeviceServer, ...]:
+    """Who serves what on a recorded machine; on this one for None.
+
+    Raises:
+        SnapshotError: the file is no snapshot, or this machine has no /proc.
+    """
+    from ioflusher.kernlog.servers import servers_of
+
+    (analysis,) = machines_from([snapshot] if snapshot else [])
+    return servers_of(analysis)
+
+
+def servers_here() -> tuple[DeviceServer, ...]:
+    """The same of this machine; nobody, and a remark, where that cannot be read."""
+    try:
+        return servers_of_machine(None)
+    except IoflusherError as error:
+        remark(f"who serves what on this machine is not known: {error}")
+        return ()
+
+
 def read_kernels(
-    live: bool, dumps: tuple[Path, ...], debug_info: tuple[Path, ...], options: Options
+    live: bool, dumps: tuple[Path, ...], debug_info: tuple[Path, ...], here: Options, options: Options
 ) -> Iterator[LogResult]:
-    """The results of looking into kernels themselves."""
+    """The results of looking into kernels themselves: this machine's, with the options `here`, and dumps."""
     if not live and not dumps:
         return
     from ioflusher.kernlog.memory.kernel import kernel_records, open_kernel
 
     for dump in (*([None] if live else []), *dumps):
         kernel = partial(open_kernel, dump, debug_info)
-        yield diagnose_records(str(dump or "the running kernel"), partial(kernel_records, kernel), options)
+        records = partial(kernel_records, kernel)
+        yield diagnose_records(str(dump or "the running kernel"), records, options if dump else here)
 
 
-def read_all(
-    logs: tuple[str, ...],
-    dmesg: bool,
-    journal: bool,
-    boot: str | None,
-    options: Options,
-    jobs: int,
-    dask: str | None,
-) -> Iterator[LogResult]:
-    """The results of everything asked for, one after another."""
+def read_own_log(dmesg: bool, journal: bool, boot: str | None, options: Options) -> Iterator[LogResult]:
+    """The results of this machine's own logs."""
     if dmesg:
         # opened here and now: the ring buffer is overwritten while we work
         data = kernel_ring_buffer()
         yield diagnose_source("dmesg", lambda: contextlib.nullcontext(io.BytesIO(data)), options)
     if journal:
         yield diagnose_source("journal", lambda: open_journal(boot), options)
+
+
+def read_logs(logs: tuple[str, ...], options: Options, jobs: int, dask: str | None) -> Iterator[LogResult]:
+    """The results of the logs that were given, one after another."""
     if dask is not None or (len(logs) > 1 and jobs > 1):
         with pool(jobs, dask) as executor:
             yield from diagnose_files(logs, options, executor)

@@ -108,12 +108,12 @@ class Diagnoser:
         body = dissect(report.frames, report.comm)
         if report.io_wait and body.wait in (Wait.UNKNOWN, Wait.SUBSYSTEM):
             body = replace(body, wait=Wait.IO)
-        served = self._facts.served_by(report.pid)
-        case = Case(report, body, asker_of(report, body, self._daemons, served))
+        server = self._facts.server_of(report)
+        case = Case(report, body, asker_of(report, body, self._daemons, server))
         self._facts.learn_case(case)
         if not self._everything and not _matters(case, self._facts):
             return
-        key = (*_likeness(report, body), served, report.owner)
+        key = (*_likeness(report, body), server, report.owner)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MAX_GROUPS:

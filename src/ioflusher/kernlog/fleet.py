@@ -11,7 +11,7 @@ from ioflusher.kernlog.errors import LogUnreadableError
 from ioflusher.kernlog.reading.console import read_records
 from ioflusher.kernlog.reading.inputs import opened
 from ioflusher.kernlog.reading.scan import Readable, relevant_lines
-from ioflusher.kernlog.records import EventKind, Record
+from ioflusher.kernlog.records import DeviceServer, EventKind, Record
 from ioflusher.support.text import counted, printable
 
 if TYPE_CHECKING:
@@ -44,10 +44,19 @@ class Options:
     Attributes:
         daemons: task names known to serve storage; `*` at the end is any rest.
         everything: keep tasks that wait for work or run, too.
+        servers: who serves what on the machine that the logs are from; empty where nobody knows.
     """
 
     daemons: tuple[str, ...] = ()
     everything: bool = False
+    servers: tuple[DeviceServer, ...] = ()
+
+    def diagnoser(self) -> Diagnoser:
+        """One for a log."""
+        diagnoser = Diagnoser(self.daemons, self.everything)
+        for server in self.servers:
+            diagnoser.take(server)
+        return diagnoser
 
 
 def diagnose_file(name: str, options: Options, progress: Progress | None = None) -> LogResult:
@@ -62,7 +71,7 @@ def diagnose_source(
     progress: Progress | None = None,
 ) -> LogResult:
     """Diagnose what `source` opens, as far as it can be read; `name` is what messages call it."""
-    diagnoser = Diagnoser(options.daemons, options.everything)
+    diagnoser = options.diagnoser()
     watched = _Watched()
     trouble: LogUnreadableError | None = None
     try:
@@ -102,7 +111,7 @@ def _unread(diagnosis: Diagnosis) -> str | None:
 
 def diagnose_records(name: str, records: Callable[[], Iterable[Record]], options: Options) -> LogResult:
     """Diagnose what is no text: a kernel's memory. What is wrong with it is in the result."""
-    diagnoser = Diagnoser(options.daemons, options.everything)
+    diagnoser = options.diagnoser()
     try:
         for record in records():
             diagnoser.take(record)

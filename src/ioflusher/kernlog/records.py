@@ -88,17 +88,34 @@ def task_name(comm: str | None, tid: int | None, line: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeviceServer:
-    """Which process completes a block device's requests; only a kernel's memory tells.
+    """Which process completes a block device's or a file system's requests.
+
+    A kernel's memory tells, or the machine's snapshot; a log does not.
 
     Attributes:
-        device: its name, such as "nbd0".
+        device: its name, such as "nbd0"; the mount point of a file system.
         pid: the process.
         comm: its name.
+        serves: as in daemons.txt: "block" for any device, "fuse", "nfs", ...
+        threads: numbers and names of its threads; empty where they are known by the process's number.
+        names: names that no other program of the machine had: by them it is known when it was started again.
     """
 
     device: str
     pid: int
     comm: str
+    serves: str = "block"
+    threads: frozenset[tuple[int, str]] = frozenset()
+    names: frozenset[str] = frozenset()
+
+    def runs(self, report: TaskReport) -> bool:
+        """Whether a task is one of its threads, by number."""
+        if not self.threads:
+            return self.pid == report.pid
+        if report.comm is None:
+            return False
+        alike = self.pid == report.pid and any(report.comm == name for _, name in self.threads)
+        return alike or (report.tid, report.comm) in self.threads
 
 
 class EventKind(Enum):

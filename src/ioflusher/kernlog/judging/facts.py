@@ -51,7 +51,7 @@ class Facts:
         kswapd_idle: kswapd waits for work, so that it finds enough memory free and puts no pages back.
         kswapd_waits: kswapd waits for a file system or somebody's lock, so that it frees nothing meanwhile.
         trouble: a device or server errs, or does not answer.
-        servers: the processes that complete devices' requests, where a kernel's memory told.
+        servers: the processes that complete devices' requests, where a kernel's memory or a snapshot told.
         worst_margin: KiB of the zone that is furthest below its min watermark; positive above; None unknown.
         present: what the daemons of the log serve.
         killed: the processes that the OOM killer chose.
@@ -150,9 +150,11 @@ class Facts:
         if len(self.families) < MAX_REMEMBERED:
             self.families.update(names)
 
-    def served_by(self, pid: int | None) -> str | None:
-        """The device whose requests a process completes, None for none and where nothing told."""
-        return next((server.device for server in self.servers if server.pid == pid), None)
+    def server_of(self, report: TaskReport) -> DeviceServer | None:
+        """The server whose thread a task is, by number or else by name; None for none."""
+        by_number = (server for server in self.servers if server.runs(report))
+        by_name = (server for server in self.servers if report.comm in server.names)
+        return next(by_number, None) or next(by_name, None)
 
     def _remember_taker(self, report: TaskReport, taken: str) -> None:
         # whoever attaches an nbd device need not serve it, and interpreters lend their name to many programs

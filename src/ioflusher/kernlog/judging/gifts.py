@@ -41,6 +41,9 @@ _FILE_SYSTEMS = {
     "orangefs": ("orangefs",),
     "coda": ("coda",),
     "fscache": ("fscache",),
+    "ceph": ("ceph",),
+    "cifs": ("cifs",),
+    "9p": ("9p",),
 }
 
 
@@ -67,9 +70,12 @@ def gifts(case: Case, facts: Facts) -> tuple[End, ...]:
 def _served(case: Case, facts: Facts) -> Iterator[End]:
     """What a storage daemon, or a kernel's storage worker, completes."""
     daemon, asker = case.asker.daemon, case.asker
-    if served := facts.served_by(case.report.pid):
+    server = facts.server_of(case.report)
+    if server is not None and server.serves not in _FILE_SYSTEMS:
+        sure = server.runs(case.report)
+        who = f"{'its process' if sure else 'a program of its name'} serves {server.device}"
         for thing in (Thing.IO, Thing.DIRTY):
-            yield End(thing, served, _CERTAIN, f"its process serves {served}")
+            yield End(thing, server.device, _CERTAIN if sure else _PROBABLE, who)
     if asker.service is Service.DAEMON and daemon is not None and not facts.excused(daemon):
         who = f"it is needed to complete I/O ({daemon.name.rstrip('*-')}: {daemon.about})"
         for name in _FILE_SYSTEMS.get(daemon.serves, ()):
@@ -341,7 +347,7 @@ def _perhaps(case: Case, facts: Facts) -> Iterator[End]:
             "it sends on a socket, and this machine uses a device that a program serves "
             f"({', '.join(sorted(programs))})"
         )
-        missing = "whether this program serves that device: name it with --daemon if it does"
+        missing = "whether this program serves that device (--daemon, --snapshot)"
         yield End(Thing.IO, None, _POSSIBLE, why, missing, meets=Meets.OWN)
     if asks_again(body):
         why = "it has some of that reserve in hand, from further out in its stack"

@@ -116,7 +116,10 @@ def _behind_anothers_device(case: Case, facts: Facts) -> Finding | None:
     return Finding(Kind.RECLAIM_BEHIND_DEVICE, False, Confidence.CERTAIN, why)
 
 
-_SERVES = "whether the program serves the device that is waited for: name it with --daemon if it does"
+_SERVES = (
+    "whether the program serves the device that is waited for: name it with --daemon if it does, or give its "
+    "machine with --snapshot"
+)
 
 
 def _in_reclaim(case: Case, facts: Facts) -> Finding:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
-from ioflusher.kernlog.records import TaskReport
+from ioflusher.kernlog.records import DeviceServer, TaskReport
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step
 from ioflusher.kernlog.stacks.kernel_threads import kernel_thread_named
 from ioflusher.kernlog.stacks.roles import Role, role_of
@@ -105,21 +105,21 @@ def is_kernel_thread(report: TaskReport, body: Anatomy) -> bool:
 
 
 def asker_of(
-    report: TaskReport, body: Anatomy, extra: tuple[str, ...] = (), served: str | None = None
+    report: TaskReport, body: Anatomy, extra: tuple[str, ...] = (), server: DeviceServer | None = None
 ) -> Asker:
     """Who the thread of a stack is.
 
     Args:
         report, body: the stack, and it taken apart.
         extra: task names that the user knows as storage daemons.
-        served: the device whose requests the thread's process is known to complete, None for none.
+        server: what the thread's process is known to serve, None for nothing.
     """
     part = asking_part(body)
     daemon = daemon_named(report.comm, extra)
     if daemon and daemon.serves == _NOT_HERE:
         daemon = None
-    if served:
-        daemon = Daemon(report.comm or "?", "block", f"serves {served}")
+    if server is not None:
+        daemon = Daemon(report.comm or "?", server.serves, f"serves {server.device}")
     if daemon and daemon.serves == "fuse" and any(step.role is Role.USER_FS for step in _own_work(body)):
         daemon = None  # it uses such a file system, whatever its name
     if daemon is None and any(step.role is Role.USER_FS_DAEMON for step in body.outer):
