@@ -6,15 +6,16 @@ import pytest
 from tests.kernlog.stacks import log
 
 from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.records import DeviceServer
 from ioflusher.kernlog.stacks.anatomy import dissect
 from ioflusher.kernlog.stacks.askers import Asker, Service, asker_of, asking_parts
 
 RECLAIM = "shrink_node do_try_to_free_pages try_to_free_pages __alloc_pages_slowpath "
 
 
-def asker(comm: str, names: str, workqueue: str | None = None, served: str | None = None) -> Asker:
+def asker(comm: str, names: str, workqueue: str | None = None, server: DeviceServer | None = None) -> Asker:
     (report,) = task_reports(log(comm, names))
-    return asker_of(replace(report, workqueue=workqueue), dissect(report.frames, comm), served=served)
+    return asker_of(replace(report, workqueue=workqueue), dissect(report.frames, comm), server=server)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_worker_that_sends_for_two_drivers_is_the_outer_ones() -> None:
 
 def test_who_is_known_to_serve_a_device_keeps_its_name() -> None:
     """A kernel's memory tells what a program of any name completes."""
-    daemon = asker("frobd", "schedule do_syscall_64", served="nbd3").daemon
+    daemon = asker("frobd", "schedule do_syscall_64", server=DeviceServer("nbd3", 100, "frobd")).daemon
     assert daemon is not None
     assert (daemon.name, daemon.about) == ("frobd", "serves nbd3")
 
