@@ -66,6 +66,9 @@ def test_nothing_that_steers_a_terminal_remains() -> None:
     text = parse_line(b"a\x1b[2Jb\x1b]0;title\x07c\x9b31md\x1b").text
     assert text.isprintable()
     assert text.startswith("abc")
+    controls = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t")}
+    assert {parse_line(f"a{chr(code)}b".encode()).text for code in controls} == {"ab"}
+    assert parse_line(b"a\tb").text == "a b"
 
 
 def test_every_blank_is_a_blank_and_what_has_no_width_goes() -> None:

@@ -166,7 +166,7 @@ _BLOCKER = LazyPattern(
 _TORN = LazyPattern(
     r"\btask .{1,64}?:\d+ (?:is )?(?:<\w{1,8}> )?(?:blocked|can't die)"
     r"(?: for(?: more)?| in I/O.{0,16}| on .{0,60})?$"
-    r"|\btask:.{1,64}?$|\s[RSDTtXxZPIKWN]\s+(?:[0-9a-f]{8,16}\s+)?[\d\s]*$|\bPID: \d+$"
+    r"|\btask:.{1,64}?$|\s[RSDTtXxZPIKWN](?:\s+(?:[0-9a-f]{8,16}|running task))?(?:\s+\d+)*$|\bPID: \d+$"
 )
 # an address behind it is a lock's or a register's, in whatever line it stands
 _LABELS_NEXT = LazyPattern(
@@ -631,7 +631,8 @@ def _ends_stack(text: str) -> bool:
 
 def _is_torn(text: str) -> bool:
     """Whether a line may be the beginning of a head that a mail broke."""
-    short = len(text) < 100 and (text[-1].isdigit() or text[-1].isspace() or text[-2:-1] == " ")
+    # a number, an address, or a state's letter
+    short = len(text) < 100 and (text[-1] in "0123456789abcdef" or text[-2:-1] == " ")
     return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
 
 

@@ -44,7 +44,7 @@ _MAIL_CODES = {
 _MAIL_CODE = LazyPattern("|".join(_MAIL_CODES))
 _ENTITY = LazyPattern(r"&(?:[A-Za-z]{2,6}|#\d{1,5}|#x[0-9A-Fa-f]{1,4});")
 _ESCAPES = LazyPattern(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9} | {9: " "}
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0))} | {9: " "}
 # every blank is a blank (U+DCA0 stands for Latin-1's byte), what has no width goes, bytes that are no UTF-8
 _ODD = {
     **{code: "\ufffd" for code in range(0xDC80, 0xDD00)},
