@@ -209,3 +209,11 @@ def test_rows_of_a_list_of_processes_are_no_noise() -> None:
     frame = STAMP + b"[<0>] __fuse_simple_request+0xd8/0x2c0"
     for lines in ([aux, frame, aux, frame], [INERT, aux, INERT, frame], [*columns, frame, *columns, frame]):
         assert read(lines, True) == read(lines, False)
+
+
+@pytest.mark.parametrize("waiting", [b"down_read", b" down_read+0x1/0x2=20="])
+def test_a_frame_comes_behind_what_is_still_unread(waiting: bytes) -> None:
+    """A name alone, which may become a frame, and a line of which a mail may have the rest."""
+    texts = (b"task:a state:D stack:0 pid:1", b" schedule+0x1/0x2", waiting, b" ext4_sync_file+0x1/0x2")
+    lines = [STAMP + text for text in texts]
+    assert read(lines, True) == read(lines, False)

@@ -296,3 +296,31 @@ kmem_cache_alloc(GFP_KERNEL)
     (event,) = diagnose_log(alone + b"   do_shrink_slab()   sk_page_frag_refill()\n").events
     assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 2)
     assert diagnose_log(b"shrink_slab() calls super_cache_scan() and prune_icache_sb()\n").events == ()
+
+
+KNOWN = ["schedule", "down_read", "ext4_sync_file", "vfs_fsync_range"]
+OTHER = ["alpha", "beta", "gamma", "delta"]
+
+
+@pytest.mark.parametrize(
+    ("head", "known", "other", "stack"),
+    [
+        ("", 4, 0, True),
+        ("", 3, 0, False),  # too few for words that stand alone on their lines
+        ("", 3, 3, True),
+        ("", 2, 2, True),
+        ("", 2, 3, False),  # most of them are no functions that a table has
+        ("nbd-server      D    0    77      1 0x00000080\n", 2, 0, True),  # a stack is awaited there
+        ("nbd-server      D    0    77      1 0x00000080\n", 1, 0, False),
+    ],
+)
+def test_names_alone_are_a_stack_where_half_are_known(head: str, known: int, other: int, stack: bool) -> None:
+    """Words that stand alone on lines may be anything."""
+    log = head + "".join(f"{name}\n" for name in KNOWN[:known] + OTHER[:other])
+    assert [len(report.frames) for report in task_reports(log.encode())] == ([known + other] if stack else [])
+
+
+def test_names_alone_with_a_journals_fields_between_them_are_one_stack() -> None:
+    """`journalctl -o export` writes its own lines around each message."""
+    log = "".join(f"_TRANSPORT=kernel\nPRIORITY=4\nMESSAGE={name}\n\n" for name in KNOWN)
+    assert [len(report.frames) for report in task_reports(log.encode())] == [4]
