@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from ioflusher.kernlog.reading.lines import Line, parse_line
+from ioflusher.kernlog.reading.lines import Line, breaks_softly, parse_line
 
 TEXT = " schedule+0x30/0xb0"
 
@@ -84,3 +84,22 @@ def test_a_byte_that_is_no_utf8_is_seen_to_be_none() -> None:
     """Each alone, the lowest and the highest too; Latin-1's blank is one."""
     odd = set(range(0x80, 0x100)) - {0xA0}
     assert {parse_line(b"a" + bytes([byte]) + b"b").text for byte in odd} == {"a\ufffdb"}
+
+
+@pytest.mark.parametrize(
+    ("line", "breaks"),
+    [
+        (b"x" * 75 + b"=", True),  # as long as RFC 2045 allows
+        (b"x" * 75 + b"=\r", True),
+        (b"x" * 74 + b"=", True),
+        (b"x" * 73 + b"=", False),  # nothing broke it there
+        (b"=20" + b"x" * 70 + b"=", True),  # but a mail's code says who wrote it
+        (b"=20" + b"x" * 73 + b"=", False),  # too long for a mail
+        (b"x" * 71 + b"=0A=", False),  # the text's own line ends there
+        ("\u00fc".encode() + b"x" * 73 + b"=", False),
+        (b"x" * 76, False),
+    ],
+)
+def test_where_a_mails_coding_breaks_a_line(line: bytes, breaks: bool) -> None:
+    """Logs have lines with "=" at their end, too."""
+    assert breaks_softly(line) is breaks

@@ -5,7 +5,7 @@ import pytest
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.fleet import LogResult
 from ioflusher.kernlog.reading.console import parse_console
-from ioflusher.kernlog.reading.lockdep import lock_names
+from ioflusher.kernlog.reading.lockdep import MAX_LINES, LockdepText, lock_names
 from ioflusher.kernlog.records import LockdepReport, TaskReport
 from ioflusher.report.diagnosis_html import render_html
 from ioflusher.report.diagnosis_text import render_diagnosis
@@ -88,6 +88,18 @@ def test_a_second_report_is_a_second_one(text: str) -> None:
     other = text.replace("sb_internal", "other")
     first, second = reports(text + other)
     assert (first.locks, second.locks) == (ORDER, ("other#2", *ORDER[1:]))
+
+
+def test_a_title_begins_another_report() -> None:
+    """Also where the rest of both was cut."""
+    first, second = reports(TITLE + PAIR + (TITLE + PAIR).replace("sb_internal", "other"))
+    assert (first.locks, second.locks) == (("sb_internal#2", "fs_reclaim"), ("other#2", "fs_reclaim"))
+
+
+def test_a_report_is_bounded() -> None:
+    """What is longer is no report; a log may be lines that belong to one and nothing else."""
+    report = LockdepText()
+    assert [report.take("so it goes on") for _ in range(MAX_LINES)] == [True] * (MAX_LINES - 1) + [False]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class LockdepText:
     def is_other(self, text: str) -> bool:
         """Whether a line begins another report than this one."""
         if _OPENS.search(text):
-            return self._lines > 0
+            return True
         link = _LINK.search(text)
         if link and self._link is not None and int(link[1]) >= self._link:
             return True
