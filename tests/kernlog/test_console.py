@@ -279,6 +279,13 @@ def test_a_head_that_a_mail_broke_is_whole_again(head: str, first: int) -> None:
         assert (task.comm, task.tid) == ("nbd-server", 77), broken
 
 
+def test_a_host_may_stand_before_the_rest_of_a_broken_head() -> None:
+    """A syslog wrote it before each piece, and only behind a time stamp is it known for what it is."""
+    log = b"[    1.000000] rsync           D\nstorage9     0 19706   5000 0x00000000\n down_read+0x1/0x2\n"
+    (task,) = task_reports(log)
+    assert (task.comm, task.tid) == ("rsync", 19706)
+
+
 def test_an_address_behind_a_broken_label_is_no_frame() -> None:
     """A register's, a lock's, a warning's place: in whatever line it stands."""
     for label in (

@@ -478,7 +478,9 @@ class Reader:
             yield from self._end(caller)
             draft = None
         whole = f"{self._torn} {text.strip()}" if self._torn else text
-        head = head or (parse_head(whole) if self._torn else None)
+        if head is None and self._torn:
+            # a syslog's host may stand before the rest
+            head = parse_head(whole) or parse_head(f"{self._torn} {text.strip().partition(' ')[2].strip()}")
         torn = (head is None or head.tid is None) and (len(text) < 100 or "task" in text)
         self._torn = text if torn and _is_torn(text) else ""
         if head:
