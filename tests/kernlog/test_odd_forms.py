@@ -324,3 +324,81 @@ def test_names_alone_with_a_journals_fields_between_them_are_one_stack() -> None
     """`journalctl -o export` writes its own lines around each message."""
     log = "".join(f"_TRANSPORT=kernel\nPRIORITY=4\nMESSAGE={name}\n\n" for name in KNOWN)
     assert [len(report.frames) for report in task_reports(log.encode())] == [4]
+
+
+DRAWN = """The deadlock is:
+
+  writer A             | kworker              | kswapd
+  ---------------------+----------------------+-----------------------
+| frob_commit(tp)      |                      |
+| frob_allocate_more_than_fits_in_it          |
+| kmem_alloc           |                      |
+| :                    |                      |
+| shrink_inactive_list |                      |
+| congestion_wait()    |                      |
+| # waiting for kswapd |                      |
+|                      | frob_push_work       |
+|                      | down_write(ctx_lock) |
+|                      |                      | shrink_page_list
+|                      |                      | frob_vm_writepage
+|                      |                      | xfs_log_commit_cil
+|                      |                      | down_read
+V(time)                |                      |
+  ---------------------+----------------------+-----------------------
+
+and nothing | more(of it)
+"""
+WRITER = ["congestion_wait", "shrink_inactive_list", "kmem_alloc", *("frob_allocate_more_than_fits_in_it",)]
+
+
+@pytest.mark.parametrize("before", ["", "> ", "> > "])
+def test_tasks_that_are_drawn_side_by_side_are_stacks(before: str) -> None:
+    """Each under its name, whom it calls below; a column's words of no function, or too few, are none."""
+    reports = task_reports("".join(f"{before}{line}\n" for line in DRAWN.splitlines()).encode())
+    assert [(report.comm, [frame.name for frame in report.frames]) for report in reports] == [
+        ("writer A", [*WRITER, "frob_commit"]),
+        ("kswapd", ["down_read", "xfs_log_commit_cil", "frob_vm_writepage", "shrink_page_list"]),
+    ]
+    assert {report.line for report in reports} == {4}
+    assert {report.source for report in reports} == {Source.BARE}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("writer A             | kworker", "writer A and the     kworker"),  # a name too few
+        ("kworker ", "        "),  # no name
+        ("+-----------------------\n| frob_commit", "\n| frob_commit"),  # a column too few
+    ],
+)
+def test_a_drawing_whose_columns_have_no_names_is_not_read(old: str, new: str) -> None:
+    """Whose calls they are would be guessed; names in the last column stand alone then, as anywhere."""
+    assert old in DRAWN
+    assert "writer A" not in {report.comm for report in task_reports(DRAWN.replace(old, new, 1).encode())}
+
+
+def test_a_drawing_is_judged_as_any_stacks() -> None:
+    """kswapd waits for a lock that the writer has, the writer for kswapd."""
+    data = DRAWN.replace("frob_allocate_more_than_fits_in_it", "xfs_trans_alloc").encode()
+    cycles = {episode.cycle for episode in diagnose_log(data).episodes if episode.recursion}
+    assert cycles == {("writer A", "kswapd", "writer A"), ("kswapd", "writer A", "kswapd")}
+
+
+def test_what_follows_a_drawing_is_read_as_ever() -> None:
+    """Also where nothing but a frame ends it."""
+    for between in (b"", b"\n"):
+        reports = task_reports(DRAWN.split("V(time)")[0].encode() + between + whole([]).encode())
+        assert len(reports) == 2 + len(task_reports(whole([]).encode()))
+
+
+def test_the_calls_of_a_drawing_that_are_too_few_are_not_called_clean() -> None:
+    """They are told as what could not be read."""
+    data = b"""reader              | writer
+--------------------+-------------------
+ try_to_free_pages  |
+ shrink_node        |
+                    | shrink_slab()
+                    | do_shrink_slab()
+"""
+    (event,) = diagnose_log(data).events
+    assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 3)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import chain, islice, pairwise
 
 from ioflusher.kernlog.reading import lockdep
+from ioflusher.kernlog.reading.drawings import Drawing, drawing_below
 from ioflusher.kernlog.reading.events import event_of
 from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word, several_frames
 from ioflusher.kernlog.reading.heads import Head, parse_head
@@ -226,6 +227,8 @@ class Reader:
         self._doubtful = False  # the last line ended with what makes the next frame one that is in doubt
         self._names: list[_Name] = []  # names alone, which may become a stack
         self._names_end = False  # an empty line stood behind them
+        self._drawing: Drawing | None = None  # tasks side by side, so far
+        self._above = b""  # the line before
         self._message: list[str] | None = None  # the numbers of a journal's message, so far
         self._noise = Noise()
         self._processes = ProcessList()
@@ -241,7 +244,7 @@ class Reader:
 
         `feed` would do the same. Most lines that are read are such ones: worth a short way.
         """
-        if self._names or self._broken or (found := stamped(data)) is None:
+        if self._names or self._broken or self._drawing or (found := stamped(data)) is None:
             return False
         caller, rest = found
         draft = self._drafts.get(caller)
@@ -287,6 +290,15 @@ class Reader:
         yield from self._take_line(raw)
 
     def _take_line(self, raw: RawLine) -> Iterator[Record]:
+        above, self._above = self._above, raw.data
+        if self._drawing is not None:
+            if self._drawing.take(raw.data.decode("utf-8", "replace")):
+                self._tell(parse_line(raw.data), raw)
+                return
+            yield from self._end_drawing()
+        if b"-+-" in raw.data and (drawing := drawing_below(above, raw)):
+            self._drawing = drawing
+            return
         line = parse_line(raw.data)
         if self._message is not None or '"MESSAGE"' in line.text:
             message = self._numbers(line.text)
@@ -370,6 +382,7 @@ class Reader:
         if self._broken:
             broken, self._broken = self._broken, None
             yield from self._take_line(broken._replace(data=_softly(broken)))
+        yield from self._end_drawing()
         yield from self._flush_names()
         for caller in list(self._drafts):
             yield from self._end(caller)
@@ -408,10 +421,8 @@ class Reader:
         draft = self._drafts.get(names[0][1].caller)
         awaited = draft is not None and not draft.frames and draft.lockdep is None
         for stack in _paths(names):
-            known = sum(
-                bool(role_of(name) or tagged_rows(name)) for name in (f.function for f, _, _ in stack)
-            )
-            if len(stack) >= (2 if awaited else 4) and 2 * known >= len(stack):
+            least = 2 if awaited else 4
+            if len(stack) >= least and _are_known(frame.function for frame, _, _ in stack):
                 for frame, line, raw in stack:
                     yield from self._take_frame(frame, line.text, line, raw)
                 if len(stack) < len(names) or self._names_end:
@@ -420,6 +431,14 @@ class Reader:
                 for _, line, raw in stack:
                     self._tell(line, raw)
                     yield from self._take_text(line, raw)
+
+    def _end_drawing(self) -> Iterator[Record]:
+        drawing, self._drawing = self._drawing, None
+        for comm, begin, frames in drawing.stacks() if drawing else ():
+            if len(frames) >= 3 and _are_known(frame.function for frame in frames):
+                draft = self._begin(Head(Source.BARE, comm), Line("", None, comm), begin)
+                draft.frames = list(frames)
+                yield from self._end(comm)
 
     def _tell(self, line: Line, raw: RawLine) -> None:
         """Remember what a line that shows no frame names of reclaim."""
@@ -636,6 +655,12 @@ def _is_torn(text: str) -> bool:
     # a number, an address, or a state's letter
     short = len(text) < 100 and (text[-1] in "0123456789abcdef" or text[-2:-1] == " ")
     return (short or (len(text) < 200 and "task" in text)) and _TORN.search(text) is not None
+
+
+def _are_known(functions: Iterable[str]) -> bool:
+    """Whether the tables have half of them: names alone are words of prose otherwise."""
+    known = [bool(role_of(function) or tagged_rows(function)) for function in functions]
+    return 2 * sum(known) >= len(known)
 
 
 def _paths(names: list[_Name]) -> list[list[_Name]]:
