@@ -7,7 +7,7 @@ import pytest
 
 from ioflusher.kernlog.reading.console import Reader, events, parse_console, read_records, task_reports
 from ioflusher.kernlog.reading.scan import RawLine
-from ioflusher.kernlog.records import EventKind, LockdepReport, Source
+from ioflusher.kernlog.records import DeviceServer, EventKind, LockdepReport, Source
 from ioflusher.kernlog.stacks.anatomy import Reclaim, dissect
 
 LOGS = Path(__file__).parent / "logs"
@@ -45,6 +45,16 @@ def test_a_hung_task_is_one_report() -> None:
         "worker_thread",
         "ret_from_fork",
     ]
+
+
+def test_a_record_says_where_its_first_line_stands() -> None:
+    """By the line's number and its first byte."""
+    log = b"one line\n\n" + HUNG + b"\n" + HUNG
+    for record in parse_console(log):
+        assert not isinstance(record, DeviceServer)
+        assert record.line is not None
+        assert log[record.offset :].startswith(log.split(b"\n")[record.line - 1])
+        assert b" INFO: task" in log.split(b"\n")[record.line - 1]
 
 
 def test_task_lines_of_old_kernels() -> None:

@@ -119,6 +119,15 @@ def test_a_hung_stack_before_it_counts() -> None:
     assert kinds == [TaskReport, LockdepReport]
 
 
+def test_a_warnings_head_behind_it_is_of_the_next_stack() -> None:
+    """It looks as the head of lockdep's own backtrace does, which is whole by then."""
+    warning = "CPU: 1 PID: 5 Comm: dd Not tainted 6.1.0 #1\nCall Trace:\n schedule+0x1/0x2\n"
+    report, task = parse_console((WHOLE + warning).encode())
+    assert isinstance(report, LockdepReport)
+    assert isinstance(task, TaskReport)
+    assert (report.comm, task.comm, task.tid) == ("kswapd0", "dd", 5)
+
+
 def test_its_stacks_are_read_and_counted() -> None:
     """Three links and the backtrace; the text shows the order."""
     diagnosis = diagnose_log(WHOLE.encode())
@@ -151,6 +160,7 @@ def test_its_stacks_stand_beside_one_another() -> None:
         ("(&(&ip->i_lock)->mr_lock){++++..}, at: [<c01>] f+0x1/0x2", ["&(&ip->i_lock)->mr_lock"]),
         ("#0: (a){.+.+}, #1: (b){.+.+}", ["a", "b"]),
         ("no lock){", []),
+        ("(){+.+.}", []),
         ("){ (", []),
     ],
 )

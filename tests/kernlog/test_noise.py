@@ -184,6 +184,8 @@ def test_what_reports_something_is_no_noise(line: str) -> None:
             "?",
             "a 1  2 3",
         ),
+        *(" [...]", "and so on and on ...", "a lot of it \u2026", "  --- 8< --- a cut: Snip ---"),
+        " ``` and that is it",
     ],
 )
 def test_what_belongs_to_a_stack_is_no_noise(line: str) -> None:
@@ -216,4 +218,28 @@ def test_a_frame_comes_behind_what_is_still_unread(waiting: bytes) -> None:
     """A name alone, which may become a frame, and a line of which a mail may have the rest."""
     texts = (b"task:a state:D stack:0 pid:1", b" schedule+0x1/0x2", waiting, b" ext4_sync_file+0x1/0x2")
     lines = [STAMP + text for text in texts]
+    assert read(lines, True) == read(lines, False)
+
+
+LOCKDEP = (
+    b"WARNING: possible circular locking dependency detected",
+    b"-> #1 (fs_reclaim){+.+.}-{0:0}:",
+    b" fs_reclaim_acquire+0x1/0x2",
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((b"nbd-server      D",), (b"    0    77      1 0x00000080", b" down_read+0x1/0x2")),
+        (LOCKDEP, (b" down_read+0x1/0x2",)),
+    ],
+    ids=["a head that a mail broke", "a report of lockdep"],
+)
+def test_noise_parts_what_the_line_before_and_behind_it_say(
+    before: tuple[bytes, ...], after: tuple[bytes, ...]
+) -> None:
+    """It is no noise there: a head's rest stands right behind, and lockdep's stacks have lines between."""
+    noise = b"usb: some new device was found"
+    lines = [STAMP + text for text in (noise, *before, noise, *after)]
     assert read(lines, True) == read(lines, False)
