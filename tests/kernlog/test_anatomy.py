@@ -27,6 +27,19 @@ def test_an_inode_that_an_allocation_frees_is_not_the_one_for_which_it_allocates
     assert anatomy(f"{inner} {outer}").reclaim is None
 
 
+@pytest.mark.parametrize(
+    ("outer", "reclaim"),
+    [
+        ("out_of_memory do_syscall_64", Reclaim.DIRECT),
+        ("__alloc_pages_slowpath do_syscall_64", Reclaim.DIRECT),
+        ("drop_caches_sysctl_handler do_syscall_64", Reclaim.FORCED),
+    ],
+)
+def test_slabs_that_an_allocation_drops_are_reclaimed_for_it(outer: str, reclaim: Reclaim) -> None:
+    """Some vendors' kernels do so before they kill; else somebody asked for it."""
+    assert anatomy(f"shrink_slab drop_slab_node {outer}").reclaim is reclaim
+
+
 def test_a_stack_that_begins_with_a_system_call_is_turned() -> None:
     """People write stacks down as they think of them, and one function is enough to see it."""
     assert words(anatomy("sys_fsync ext4_sync_file schedule").steps) == "schedule ext4_sync_file sys_fsync"

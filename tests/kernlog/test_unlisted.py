@@ -841,3 +841,24 @@ def test_whose_allocation_waits_for_a_file_system_need_not_be_shown(waits: str, 
     assert episode.recursion is recursion
     assert ("the stack of who holds what is waited for" in str(episode.missing)) is recursion
     assert not diagnose_log(log("app", "btrfs_evict_inode evict super_cache_scan")).recursion
+
+
+SWAPS = DEFINED["SWAP"]
+USES_NBD = ("dd", f"{SLEEP} io_schedule nbd_queue_rq submit_bio{CALL}")
+
+
+def test_a_program_that_sends_may_serve_the_device_whatever_its_name() -> None:
+    """Where the machine uses one that a program serves; a daemon's name says so of itself."""
+    sends = f"{SWAPS} {DEFINED['SEND']}{CALL}"
+    (episode,) = cycles(("frobd", sends), USES_NBD)
+    assert episode.missing == "whether this program serves that device (--daemon, --snapshot)"
+    assert not cycles(("frobd", sends))
+    (episode,) = cycles(("nbd-server", sends), USES_NBD)
+    assert not any("sends on a socket" in one for one in episode.gives)
+
+
+def test_the_outermost_function_of_a_cut_stack_tells_at_whose_work_it_is() -> None:
+    """Whose name is lost; what the driver calls may be anybody's."""
+    names = f"{SWAPS} kmem_cache_alloc ext4_alloc_io frob_alloc_io kcryptd_crypt"
+    (episode,) = diagnose_log(b"Call Trace:\n" + frames(names)).episodes
+    assert any("it is at dm's work, which a thread of the kernel does" in one for one in episode.gives)

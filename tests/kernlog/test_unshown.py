@@ -3,8 +3,15 @@
 import pytest
 from tests.kernlog.stacks import DEFINED, log
 from tests.kernlog.test_cycles import SLEEP, WORKER, cycles, edges
+from tests.kernlog.test_unlisted import ALLOCATES, EVICTS, FILE_LOCK, ISOLATED, THREAD_WAITS
 
 from ioflusher.kernlog.diagnose import diagnose_log
+from ioflusher.kernlog.judging.facts import Facts
+from ioflusher.kernlog.judging.findings import Case
+from ioflusher.kernlog.judging.unshown import unshown
+from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.stacks.anatomy import dissect
+from ioflusher.kernlog.stacks.askers import asker_of
 
 FAULT = DEFINED["FAULT"]
 DRAIN = f"{SLEEP} wait_for_completion flush_work drain_all_pages __alloc_pages_slowpath {FAULT}"
@@ -223,3 +230,30 @@ def test_a_cut_stack_of_kswapd_shows_a_file_system_that_no_table_has(within: str
     found = [one for one in diagnose_log(HUNG + waits).episodes if one.recursion]
     expected = [("kswapd0", "held", "a", "probable"), ("a", "reclaim", "kswapd0", "possible")]
     assert [edges(one) for one in found] == ([expected] if recursion else [])
+
+
+def supposed(*stacks: tuple[str, str]) -> list[str]:
+    """Who is supposed to be there besides these tasks."""
+    facts = Facts()
+    cases = []
+    for comm, names in stacks:
+        (report,) = task_reports(log(comm, names))
+        body = dissect(report.frames, comm)
+        cases.append(Case(report, body, asker_of(report, body)))
+        facts.learn_case(cases[-1])
+    return [str(case.report.comm).partition(",")[0] for case, _, _ in unshown(cases, facts)]
+
+
+def test_kthreadd_is_supposed_where_somebody_waits_for_a_thread() -> None:
+    """It may reclaim as another one is seen to; where nobody needs it, its wait would tell nothing."""
+    assert "kthreadd" in supposed(THREAD_WAITS, EVICTS)
+    assert "kthreadd" not in supposed(EVICTS)
+
+
+def test_kswapd_is_supposed_where_a_file_systems_task_waits_for_its_pages() -> None:
+    """Neither for who waits in a page fault, nor for a file system's task that waits for something else."""
+    assert "kswapd" in supposed(FILE_LOCK, ALLOCATES)
+    assert "kswapd" not in supposed(FILE_LOCK, ("app", f"{ISOLATED} {FAULT}"))
+    assert "kswapd" not in supposed(
+        FILE_LOCK, ("exits", f"shrink_slab {ALLOCATES[1].partition(ISOLATED)[2]}")
+    )
