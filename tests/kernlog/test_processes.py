@@ -37,6 +37,16 @@ def test_a_list_of_processes_names_stacks_with_a_number_alone(rows: str, name: s
     assert [one[:2] for one in named(text)] == [(name, 1234), (None, 99)]
 
 
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [("1235 pool-1", "pool-1"), ("1234 nbdkit", "nbdkit"), ("1234 nbdkit\n1235 pool-1", "pool-1")],
+)
+def test_a_threads_own_name_comes_before_its_processs(rows: str, name: str) -> None:
+    """A list may have one, the other or both."""
+    text = f"PID COMMAND\n{rows}\n\n$ cat /proc/1234/task/1235/stack\n{PROC}"
+    assert [one[:2] for one in named(text)] == [(name, 1235)]
+
+
 def test_a_row_of_a_list_right_above_a_stack_is_its_head() -> None:
     """Also where the stack of another task stands right before it."""
     rows = "PID STAT COMMAND\n1234 D nbd-server\n{0}1235 R+ tgtd\n{0}"
