@@ -136,3 +136,13 @@ def test_one_line_that_is_read_twice_is_no_prefix() -> None:
     )
     (report,) = task_reports(text)
     assert [frame.name for frame in report.frames] == ["shrink_inactive_list", "shrink_lruvec"]
+
+
+@pytest.mark.parametrize(("inner", "seconds"), [("", 5.0), ("[    6.000000] ", 6.0)])
+def test_the_clock_behind_a_learned_prefix_is_the_kernels(inner: str, seconds: float) -> None:
+    """Where there is none, the one before it counts."""
+    frames = (" schedule+0x1/0x2", " do_syscall_64+0x1/0x2")
+    texts = (*frames, f"{inner}task:a state:D stack:0 pid:1", f"{inner} down_read+0x1/0x2")
+    log = "".join(f"[    5.000000] box1 7| {text}\n" for text in texts)
+    last = task_reports(log.encode())[-1]
+    assert (last.comm, last.seconds) == ("a", seconds)
