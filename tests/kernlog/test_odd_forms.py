@@ -402,3 +402,102 @@ def test_the_calls_of_a_drawing_that_are_too_few_are_not_called_clean() -> None:
 """
     (event,) = diagnose_log(data).events
     assert (event.kind, event.line) == (EventKind.UNREAD_STACK, 3)
+
+
+def test_stacks_copied_with_a_state_and_a_name_above_them() -> None:
+    """A blank before the offset."""
+    data = b"D  loop0:\nschedule +0x670\nio_schedule +0x50\nwait_on_page_bit +0xa4/0xb0\nsyscall_exit +0x0\n"
+    (report,) = task_reports(data)
+    assert (report.comm, report.state) == ("loop0", "D")
+    assert [(frame.name, frame.offset, frame.reliable) for frame in report.frames] == [
+        ("schedule", 0x670, True),
+        ("io_schedule", 0x50, True),
+        ("wait_on_page_bit", 0xA4, True),
+        ("syscall_exit", 0, True),
+    ]
+    assert task_reports(b"R  and what follows:\nschedule +0x670\n")[0].comm is None
+
+
+def test_a_text_of_such_frames_that_is_no_stack_is_not_called_clean() -> None:
+    """Something stands before them."""
+    (event,) = diagnose_log(b"we saw schedule +0x670 and then io_schedule +0x50\n").events
+    assert event.kind is EventKind.UNREAD_STACK
+
+
+def test_klogd_looked_names_up_itself() -> None:
+    """In decimal, several a line, modules before a colon; the first byte of a function is a pointer."""
+    data = b"""    kjournald Call Trace:    [sleep_on+75/124] [ext3:journal_commit_transaction+357/4044]
+             [commit_timeout+0/12] [kernel_thread+40/56]
+"""
+    (report,) = task_reports(data)
+    assert report.comm == "kjournald"
+    assert [(frame.name, frame.module, frame.reliable) for frame in report.frames] == [
+        ("sleep_on", None, True),
+        ("journal_commit_transaction", "ext3", True),
+        ("commit_timeout", None, False),
+        ("kernel_thread", None, True),
+    ]
+
+
+def test_a_daemons_name_that_is_none_is_not_taken_from_before_a_stack() -> None:
+    """Before "Call Trace:" prose may stand."""
+    (report,) = task_reports(b"full Call Trace:    [sleep_on+75/124] [kernel_thread+40/56]\n")
+    assert report.comm is None
+
+
+def test_red_hats_old_kernels_print_the_module_before_the_offset() -> None:
+    """Which may be "kernel"; remarks stand behind it."""
+    data = b"""kswapd        D DC0094A0  4128     7      1             8     6 (L-TLB)
+Call Trace: [<c0118ecb>] sleep_on [kernel] 0x4b <--- locked by pid 197
+[<e083e225>] start_this_handle [jbd] 0xc5
+[<c0160134>] .text.lock.dquot [kernel] 0x2d
+[<c0136080>] kswapd [kernel] 0x0
+"""
+    (report,) = task_reports(data)
+    assert (report.comm, report.state) == ("kswapd", "D")
+    assert [(frame.name, frame.module, frame.reliable) for frame in report.frames] == [
+        ("sleep_on", None, True),
+        ("start_this_handle", "jbd", True),
+        ("dquot_lock", None, True),
+        ("kswapd", None, False),
+    ]
+
+
+KSYMOOPS = b""">>EIP; c0111657 <flush_tlb_others+e7/110>   <=====
+Trace; c012f4f6 <shrink_cache+306/390>
+Trace; c012f981 <[frob]frob_kswapd+a1/c0>
+Trace; c012f8e0 <kswapd+0/c0>
+"""
+
+
+@pytest.mark.parametrize(
+    ("head", "comm", "source"), [(b"", None, Source.DUMP), (b"Proc;  kswapd\n\n", "kswapd", Source.TASK_LIST)]
+)
+def test_ksymoops_looks_names_up(head: bytes, comm: str | None, source: Source) -> None:
+    """Of an oops, whose task ran, and of a list of all tasks; in hexadecimal."""
+    (report,) = task_reports(head + KSYMOOPS)
+    assert (report.comm, report.source) == (comm, source)
+    assert [(frame.name, frame.module, frame.offset, frame.reliable) for frame in report.frames] == [
+        ("flush_tlb_others", None, 0xE7, True),
+        ("shrink_cache", None, 0x306, True),
+        ("frob_kswapd", "frob", 0xA1, True),
+        ("kswapd", None, 0, False),
+    ]
+
+
+def test_a_second_task_of_ksymoops_is_another() -> None:
+    """Each has its own instruction pointer."""
+    reports = task_reports(b"Proc;  one\n\n" + KSYMOOPS + b"Proc;  two\n\n" + KSYMOOPS)
+    assert [(report.comm, len(report.frames), report.source) for report in reports] == [
+        ("one", 4, Source.TASK_LIST),
+        ("two", 4, Source.TASK_LIST),
+    ]
+
+
+def test_a_script_that_prints_names_behind_paths() -> None:
+    """As `tail` prints a file's name, with the task's name and state behind it."""
+    data = b"==> /proc/739/task/758/stack <== nbdkit (D)\n[<0>] balance_dirty_pages+0x2c7/0xec0\n"
+    (report,) = task_reports(data)
+    assert (report.pid, report.tid, report.comm, report.state) == (739, 758, "nbdkit", "D")
+    (plain,) = task_reports(data.replace(b" <== nbdkit (D)", b" <=="))
+    assert (plain.pid, plain.tid, plain.comm, plain.state) == (739, 758, None, None)

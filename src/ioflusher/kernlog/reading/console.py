@@ -199,7 +199,7 @@ _TOLD = 4
 _WORD = LazyPattern(r"(?<!\w)[a-z_]\w*_\w+")
 _RECLAIM = frozenset({Role.DIRECT_RECLAIM, Role.RECLAIM, Role.SHRINKER, Role.SWAP_OUT, Role.PAGE_OUT})
 _REPORTS = ("Call Trace", "Call trace", "blocked for more than")
-_NAMED = LazyPattern(r"[A-Za-z_]\w*\+0x[0-9a-f]")
+_NAMED = LazyPattern(r"[A-Za-z_]\w* ?\+0x[0-9a-f]")
 # the registers of an oops or a warning, which may be cut: whoever has its instruction pointer or code segment
 # in the kernel runs (x86, powerpc)
 _RAN = LazyPattern(r"RIP: 0010:|\bCS: +0010 |(?<!\S)NIP \[[0-9a-f]+\] [A-Za-z_]")
@@ -209,9 +209,9 @@ _ENDS_OOPS = LazyPattern(r"---\[ end trace|Code: (?:[0-9a-f]{4,8} )+\([0-9a-f]+\
 # what an oops or a warning begins with, where the registers are another architecture's or were cut out
 _OOPS = LazyPattern(
     r"Unable to handle kernel|BUG: (?:unable to handle|kernel NULL pointer|KASAN:)|kernel BUG at "
-    r"|Internal error: Oops|general protection fault|WARNING: (?:CPU: \d|at )"
+    r"|Internal error: Oops|general protection fault|WARNING: (?:CPU: \d|at )|^(?:>>)?[ER]IP;"
 )
-_OOPS_WORDS = ("kernel", "BUG", "Oops", "fault", "WARNING")
+_OOPS_WORDS = ("kernel", "BUG", "Oops", "fault", "WARNING", "IP;")
 
 
 class Reader:
@@ -326,6 +326,10 @@ class Reader:
             yield from self._take_text(line._replace(text=f"{title}]"), raw)
             text = f"#{first}"
         if several := several_frames(text):
+            # "kjournald Call Trace:    [sleep_on+75/124] [kernel_thread+40/56]"
+            announced, colon, _ = text.partition("race:")
+            if colon and several[0].function not in announced:
+                yield from self._take_text(line._replace(text=announced + colon), raw)
             for frame in several:
                 yield from self._take_frame(frame, text, line, raw)
             return
@@ -504,7 +508,7 @@ class Reader:
         self._torn = text if torn and _is_torn(text) else ""
         if head:
             yield from self._take_head(head, line, raw)
-        elif any(word in text for word in _OOPS_WORDS) and _OOPS.search(text):
+        elif any(word in text for word in _OOPS_WORDS) and _OOPS.search(text) and not _is_listed(draft, text):
             yield from self._end(caller)
             self._begin(Head(source=Source.DUMP), line, raw)
         elif draft:
@@ -639,6 +643,12 @@ class Reader:
             return True
         within = report.take(text)
         return not within or "</TASK>" in text or _ends_stack(text)
+
+
+def _is_listed(draft: _Draft | None, text: str) -> bool:
+    """Whether an instruction pointer is that of a task in ksymoops's list of all, and of no oops."""
+    listed = draft is not None and draft.head.source is Source.TASK_LIST and not draft.frames
+    return listed and text.endswith("IP;")
 
 
 def _ran(text: str) -> bool:

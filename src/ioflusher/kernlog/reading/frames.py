@@ -43,8 +43,16 @@ class Frame:
 _RENAMED = LazyPattern(r"^__dta_(\w+?)_\d+$")
 
 
+_LOCK_SECTION = "text.lock."
+
+
 def plain_name(function: str) -> str:
-    """A symbol without what compilers append (`.isra.15`) and DTrace puts around it."""
+    """A symbol without what compilers append (`.isra.15`) and DTrace puts around it.
+
+    In old kernels the slow way to a lock that dquot.c takes is in `.text.lock.dquot`: `dquot_lock` here.
+    """
+    if function.startswith(_LOCK_SECTION):
+        return f"{function.removeprefix(_LOCK_SECTION)}_lock"
     name = function.partition(".")[0]
     if name.startswith("__dta_") and (found := _RENAMED.match(name)):
         return found[1]
@@ -141,11 +149,29 @@ _FORMS = (
     _Form("] ", rf"(?<!\S)\[[0-9a-f]{{16}}\]\s+{_SYMBOL}\s*$"),
     # x86_64 before 2.6.18: "<ffffffff8806ea3d>{:xfs:xfs_iflush+173}"
     _Form(">{", rf"<[0-9a-f]{{8,16}}>\{{(?::(?P<module>\w+):)?{_SYMBOL}\+\d+\}}\s*$"),
+    # klogd, which looked names up itself: "[kswapd+158/192]", "[ext3:ext3_dirty_inode+116/268]", in decimal
+    _Form("]", rf"\[(?:(?P<module>[\w-]+):)?{_SYMBOL}\+(?P<within>\d{{1,6}})/\d{{1,6}}\]\s*$"),
+    # ksymoops: "Trace; c012f4f6 <shrink_cache+306/390>", ">>EIP; c0111657 <[xfs]xfs_iflush+e7/110>   <====="
+    _Form(
+        " <",
+        rf"(?<!\S)(?:Trace;\s+)?[0-9a-f]{{8,16}} <(?:\[(?P<module>[\w-]+)\])?{_SYMBOL}"
+        r"\+(?P<offset>[0-9a-f]{1,8})/(?P<size>[0-9a-f]{1,8})>\s*(?:<=+\s*)?$",
+    ),
+    # Red Hat's 2.4: "[<c013604b>] do_try_to_free_pages [kernel] 0x1b"
+    _Form(
+        "] 0x",
+        rf"(?<=>\])\s+{_SYMBOL} \[(?P<module>[\w-]+)\] (?P<within>0x[0-9a-f]{{1,8}})(?P<rest>.*)$",
+    ),
+    # "schedule +0x670"
+    _Form(" +0x", rf"{_SYMBOL} +{_OFFSET}(?:/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}\s*$", alone=True),
     # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
     _Form(">]", rf"(?<=>\])\s+{_DOUBT}{_SYMBOL}{_MODULE}\s*$"),
 )
 # what one of the forms needs; most lines of a log have none of it
-_MAYBE = LazyPattern(r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d|\+\d+ \[0x")
+_MAYBE = LazyPattern(
+    r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d|\+\d+ \[0x"
+    r"|\+\d+/\d+\]|[0-9a-f]{8} <[\[\w]"
+)
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = LazyPattern(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
@@ -192,18 +218,23 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
         offset = int(parts["offset"], 16) if parts.get("offset") else None
         size = int(parts["size"], 16) if parts.get("size") else None
         # nobody returns to the first byte of a function: such a word is a pointer that lay on the stack
-        doubt = parts.get("doubt") or (offset == 0 and size) or "(unreliable)" in rest
-        return Frame(found["function"], offset, size, parts.get("module"), not doubt), before.strip()
+        first = (offset == 0 and size) or parts.get("within") in ("0", "0x0")
+        doubt = parts.get("doubt") or first or "(unreliable)" in rest
+        module = parts.get("module")
+        name = None if module == "kernel" else module
+        return Frame(found["function"], offset, size, name, not doubt), before.strip()
     return None
 
 
 # before 2.6.18 a line had several, each behind its address
-_NEXT_FRAME = LazyPattern(r"(?<=[\S])\s*(?=\[?<[0-9a-f]{8,16}>[\]{ ])")
+_NEXT_FRAME = LazyPattern(
+    r"(?<=[\S])\s*(?=\[?<[0-9a-f]{8,16}>[\]{ ]|\[(?:[\w-]+:)?[A-Za-z_.][\w.]*\+\d+/\d+\])"
+)
 
 
 def several_frames(text: str) -> tuple[Frame, ...]:
     """The frames of a line that holds more than one, as old kernels printed them; else none."""
-    if text.count("+") < 2 or text.count("<") < 2 or " from " in text:
+    if text.count("+") < 2 or " from " in text or not ("<" in text or "/" in text):
         return ()
     frames = tuple(parse_frame(piece) for piece in _NEXT_FRAME.compiled().split(text))
     found = tuple(frame for frame in frames if frame is not None)

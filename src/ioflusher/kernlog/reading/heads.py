@@ -88,11 +88,15 @@ _CRASH = LazyPattern(
 _QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
 # a number, a name and a state, as collections of /proc/PID/stack are headed, too: 838 btrfs-transacti D
 _LISTED = LazyPattern(r"^\s*(?P<tid>\d{1,8})\s+(?P<comm>[^\s\"]{1,48})\s+(?P<state>[RSDTtZXI])\s*$")
+# a state and a name, as people wrote them above copied stacks: "D  loop0:"
+_STATED = LazyPattern(r"^(?P<state>[RSD])\s{2,}(?P<comm>[^\s:]{1,15}):\s*$")
+# ksymoops, of a list of all tasks
+_PROC_NAME = LazyPattern(r"^Proc;\s+(?P<comm>\S{1,15})\s*$")
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
 _DRGN = LazyPattern(r"\b(?:bt|stack_trace|prog\.stack_trace)\((?P<tid>\d+)\)")
 _NUMBERED = LazyPattern(r'\[(?P<tid>\d{1,8})\]\s+"(?P<comm>[^"]{1,16})"\s*$')
 _PROC = LazyPattern(
-    r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b"
+    r"/proc/(?P<pid>\d+)/(?:task/(?P<tid>\d+)/)?stack\b(?: <==\s+(?P<named>\S{1,32}) \((?P<state>[A-Z])\)$)?"
     r"|^(?:PID|pid|TID|tid)[ :=]+(?P<bare>\d+)"
     r"(?:[ ,:(]+(?:(?:COMM|comm|NAME|[Nn]ame)[:=] *)?(?P<comm>(?!\w?[pt]?g?id:)[^)]{1,32}?)\)?:?)?$"
 )
@@ -174,6 +178,10 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
     if text[-1:] in TASK_STATES and (found := _LISTED.match(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]), found["state"])
+    if text[:1] in "RSD" and text.rstrip().endswith(":") and (found := _STATED.match(text)):
+        return Head(Source.BARE, found["comm"], None, None, found["state"])
+    if text.startswith("Proc;") and (found := _PROC_NAME.match(text)):
+        return Head(Source.TASK_LIST, found["comm"])
     if "hread " in text and (found := _GDB.search(text)):
         named = found["comm"] or found["extra"] or found["behind"]
         return Head(Source.CRASH, named and named[:COMM_WIDTH], None, int(found["tid"]))
@@ -190,7 +198,8 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.TASK_LIST, found["comm"], None, int(found["tid"]), found["state"])
     if ("/proc/" in text or text[:3].lower() in ("pid", "tid")) and (found := _PROC.search(text)):
         tid = found["tid"] or found["pid"] or found["bare"]
-        return Head(Source.PROC, found["comm"], int(found["pid"]) if found["pid"] else None, int(tid))
+        pid = int(found["pid"]) if found["pid"] else None
+        return Head(Source.PROC, found["comm"] or found["named"], pid, int(tid), found["state"])
     return None
 
 

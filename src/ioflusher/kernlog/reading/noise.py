@@ -37,14 +37,28 @@ _WORDS = (
     *("locking", "lock state", "lock order", "Chain exists", "existing dep", "} usage", "unsafe"),
     # console.py
     *("BUG", "Unable to", "Oops", "protection fault", "WARNING", "ainted", "Linux version", "queue: "),
-    *("IP:", "CS:", "IRQ>", "NMI>", "TASK>", "EOI>", "EOE>", "Code: ", "[ end trace", "MESSAGE", "```"),
+    *(
+        "IP:",
+        "IP;",
+        "Proc;",
+        "CS:",
+        "IRQ>",
+        "NMI>",
+        "TASK>",
+        "EOI>",
+        "EOE>",
+        "Code: ",
+        "[ end trace",
+        "MESSAGE",
+        "```",
+    ),
 )
 # what has no word of its own, where numbers may be missing: an offset, a frame without one, a clock, a name
 # alone or in quotes, a mark of doubt, a register, numbers at the end, a person's mark for what was left out
 _FORMS = LazyPattern(
     r"(?<![A-Za-z])x[a-f]*(?![\w])|\] +[\w$.?]|::|^(?:\S+\s+){0,2}\S*$|^\s*\"|\]\s+\"|\?$"
     r"|IP(?: [0-9a-f]*:)?\s*(?:\[<[0-9a-f]*>\])?$|\d*\s\d*\s+\d*$|\s[RSDTtXxZPIKWN?](?:\s+[0-9a-f\s]*)?$"
-    r"|(?:\.{3}|\u2026|(?i:snip(?:ped)?))\W*$"
+    r"|\+[0-9a-f]*/[0-9a-f]*[\]>]|(?:\.{3}|\u2026|(?i:snip(?:ped)?))\W*$"
 )
 _DIGITS = b"0123456789"
 
