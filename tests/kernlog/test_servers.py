@@ -10,7 +10,7 @@ from ioflusher.kernlog.diagnose import Diagnoser
 from ioflusher.kernlog.diagnosis import Diagnosis
 from ioflusher.kernlog.fleet import Options
 from ioflusher.kernlog.reading.console import parse_console, task_reports
-from ioflusher.kernlog.records import DeviceServer
+from ioflusher.kernlog.records import DeviceServer, EventKind
 from ioflusher.kernlog.servers import servers_of
 from ioflusher.machine.graph.analysis import Analysis
 from ioflusher.machine.serving.service import Candidate, Confidence, StorageRole, StorageService
@@ -127,3 +127,38 @@ def test_a_file_systems_daemon_waits_for_its_own_answer() -> None:
         ("store (100)", "answer", "store (100)")
     ]
     assert not any("of /a" in end for end in episode.gives)
+
+
+STUCK = (
+    b"block nbd0: Possible stuck request 0000000025c6ee3f: control (write@4096,512B). Runtime 30 seconds\n"
+)
+POOL = log("pool", DEFINED["SLEEP"] + " balance_dirty_pages ext4_buffered_write_iter vfs_write ksys_pwrite64")
+
+
+@pytest.mark.parametrize(
+    ("says", "daemon"),
+    [
+        (STUCK, "pool"),
+        (b"block nbd0: Connection timed out\n", "pool"),
+        (b"", None),
+        (b"I/O error, dev sda, sector 8\n", None),
+    ],
+)
+def test_a_name_that_others_have_as_well_tells_where_the_log_shows_the_device(
+    says: bytes, daemon: str | None
+) -> None:
+    """nbd-server's threads are called as those of any program that uses GLib's pools."""
+    (episode,) = diagnosis(POOL + says).episodes
+    assert (episode.recursion, episode.daemon) == (daemon is not None, daemon)
+
+
+def test_a_pools_thread_that_uses_a_file_system_in_user_space_is_no_daemon() -> None:
+    """Whatever device the machine has besides."""
+    waits = log("pool", DEFINED["SLEEP"] + " request_wait_answer fuse_simple_request fuse_lookup sys_stat")
+    assert {episode.daemon for episode in diagnosis(waits + STUCK).episodes} == {None}
+
+
+def test_a_request_that_hangs_is_told() -> None:
+    """Who does not answer may be the daemon itself: no trouble that would explain the rest away."""
+    (event,) = diagnosis(STUCK + STUCK).events
+    assert (event.kind, event.count) == (EventKind.STUCK_REQUEST, 2)

@@ -28,7 +28,7 @@ from ioflusher.kernlog.records import (
     TaskReport,
 )
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Wait, dissect
-from ioflusher.kernlog.stacks.askers import Daemon, Service, asker_of
+from ioflusher.kernlog.stacks.askers import Daemon, Service, asker_of, daemon_where_seen
 from ioflusher.kernlog.stacks.roles import Role
 from ioflusher.kernlog.stacks.subsystems import families
 from ioflusher.kernlog.stacks.things import Thing, Verb
@@ -145,14 +145,17 @@ class Diagnoser:
         return Diagnosis(tuple(episodes), self._reports, self._dropped, _memory(self._facts), events)
 
     def _known_server(self, case: Case) -> Case:
-        """The task as a daemon, where a stack of the same program takes requests, whatever its name."""
-        serves = self._facts.takes_requests(case.report)
+        """The task as a daemon, where a stack of the same program takes requests, whatever its name.
+
+        So is one whose name tells only where the log shows what such a daemon serves.
+        """
+        comm = case.report.comm
+        daemon = daemon_where_seen(comm, self._facts.families)
+        if serves := self._facts.takes_requests(case.report):
+            daemon = Daemon(comm or "?", serves, f"a thread of this program takes {serves}'s requests")
         uses = any(step.role is Role.USER_FS for step in case.body.outer)
-        if serves is None or uses or case.asker.daemon is not None:
+        if daemon is None or uses or case.asker.daemon is not None:
             return case
-        daemon = Daemon(
-            case.report.comm or "?", serves, f"a thread of this program takes {serves}'s requests"
-        )
         return replace(case, asker=replace(case.asker, service=Service.DAEMON, daemon=daemon))
 
     def _episode(

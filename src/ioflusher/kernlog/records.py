@@ -130,6 +130,7 @@ class EventKind(Enum):
     ALLOCATION_STALL = "allocation-stall"  # XFS's and page_alloc's warnings of allocations that do not end
     WORKQUEUE_STALL = "workqueue-stall"
     DEVICE_TROUBLE = "device-trouble"  # a device or server that errs or does not answer
+    STUCK_REQUEST = "stuck-request"  # of an nbd device without a time limit: its server has not answered
     ZONE = "zone"  # free memory and watermark of a zone
     HELD_LOCK = "held-lock"
     UNREAD_STACK = (

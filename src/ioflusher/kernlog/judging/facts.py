@@ -46,7 +46,7 @@ class Facts:
     """Gathered while a log is read; bounded in size.
 
     Attributes:
-        families: every subsystem seen in a stack, and every device in trouble.
+        families: every subsystem seen in a stack, and of every device in trouble or with requests that hang.
         in_shrinker: a task that waits in a shrinker, and so keeps those waiting that wait for every shrinker.
         kswapd_idle: kswapd waits for work, so that it finds enough memory free and puts no pages back.
         kswapd_waits: kswapd waits for a file system or somebody's lock, so that it frees nothing meanwhile.
@@ -135,8 +135,9 @@ class Facts:
                 self.stalled.add(stalled)
         elif event.kind is EventKind.WORKQUEUE_STALL:
             self.work_waits = True
-        elif event.kind is EventKind.DEVICE_TROUBLE and event.subject:
-            self.trouble = True
+        elif event.kind in (EventKind.DEVICE_TROUBLE, EventKind.STUCK_REQUEST) and event.subject:
+            # who does not answer may be the daemon that waits itself
+            self.trouble |= event.kind is EventKind.DEVICE_TROUBLE
             self._remember_families((event.subject.rstrip("0123456789"),))
 
     def _take_back_candidate(self, event: Event) -> None:

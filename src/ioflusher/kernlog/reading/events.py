@@ -75,6 +75,8 @@ _FORMS = tuple(
             EventKind.DEVICE_TROUBLE,
             r"block (?P<subject>nbd\d+): .{0,80}?(?:timed out|[Dd]ead|shutting|error|[Ff]ailed|disconnect)",
         ),
+        # drivers/block/nbd.c, nbd_xmit_timeout()
+        ("stuck request", EventKind.STUCK_REQUEST, r"block (?P<subject>nbd\d+): Possible stuck request"),
         (
             "detected conn error",
             EventKind.DEVICE_TROUBLE,

@@ -22,7 +22,9 @@ _BEHIND = LazyPattern(
     r"(?: (?:\w+ )?(?:task|thread|process|daemon))?(?: is| was)?\s*:\s*$",
 )
 # patterns with a star fit words that are no task's name, such as functions
-_WHOLE_NAMES = frozenset(daemon.name for daemon in known_daemons() if "*" not in daemon.name)
+_WHOLE_NAMES = frozenset(
+    daemon.name for daemon in known_daemons() if "*" not in daemon.name and not daemon.where_seen
+)
 
 
 def told_head(text: str) -> Head | None:

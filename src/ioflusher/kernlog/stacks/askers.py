@@ -1,5 +1,6 @@
 """Who a waiting thread is to others: a daemon, the kernel's storage worker, a file system at work, nobody."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -37,12 +38,14 @@ class Daemon:
         serves: what waits when it waits, such as "nbd" or "fuse".
         about: a few words on it.
         unless: the name is no such daemon's where the log has one that serves this; None for nothing.
+        where_seen: whether the name is such a daemon's only where the log shows what that serves.
     """
 
     name: str
     serves: str
     about: str
     unless: str | None = None
+    where_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def known_daemons() -> tuple[Daemon, ...]:
 
 def _daemon(name: str, serves: str, about: str) -> Daemon:
     what, _, unless = serves.partition("!")
-    return Daemon(name, what, about, unless or None)
+    return Daemon(name, what.rstrip("?"), about, unless or None, what.endswith("?"))
 
 
 @lru_cache(maxsize=4096)
@@ -85,7 +88,14 @@ def daemon_named(comm: str | None, extra: tuple[str, ...] = ()) -> Daemon | None
     # threads of the kernel are called after devices: jbd2/nbd0-8
     if "/" in comm:
         return None
-    return next((daemon for daemon in known_daemons() if _fits(daemon.name, comm)), None)
+    named = (daemon for daemon in known_daemons() if not daemon.where_seen)
+    return next((daemon for daemon in named if _fits(daemon.name, comm)), None)
+
+
+def daemon_where_seen(comm: str | None, seen: Collection[str]) -> Daemon | None:
+    """The daemon whose name others have as well, where the log shows what it serves; None for none."""
+    named = (daemon for daemon in known_daemons() if daemon.where_seen and daemon.serves in seen)
+    return next((daemon for daemon in named if comm and _fits(daemon.name, comm)), None)
 
 
 def _fits(pattern: str, comm: str) -> bool:
