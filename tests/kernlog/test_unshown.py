@@ -1,7 +1,7 @@
 """Who a log does not show: a worker, a killed task; and what a thread brings about while it is throttled."""
 
 import pytest
-from tests.kernlog.stacks import DEFINED, log
+from tests.kernlog.stacks import DEFINED, frames, log
 from tests.kernlog.test_cycles import SLEEP, WORKER, cycles, edges
 from tests.kernlog.test_unlisted import ALLOCATES, EVICTS, FILE_LOCK, ISOLATED, THREAD_WAITS
 
@@ -257,3 +257,15 @@ def test_kswapd_is_supposed_where_a_file_systems_task_waits_for_its_pages() -> N
     assert "kswapd" not in supposed(
         FILE_LOCK, ("exits", f"shrink_slab {ALLOCATES[1].partition(ISOLATED)[2]}")
     )
+
+
+@pytest.mark.parametrize(("innermost", "recursion"), [("dmu_tx_assign", True), ("zfs_rmnode", False)])
+def test_a_stack_that_is_cut_where_the_table_knows_what_is_waited_for(
+    innermost: str, recursion: bool
+) -> None:
+    """A function that waits for a transaction is no mere place at which a lock may be waited for."""
+    names = f"{innermost} zfs_inactive zpl_evict_inode evict dispose_list prune_icache_sb shrink_slab"
+    text = frames(
+        f"{names} shrink_zone do_try_to_free_pages try_to_free_pages __alloc_pages_nodemask new_slab"
+    )
+    assert diagnose_log(text).recursion is recursion

@@ -299,7 +299,9 @@ def _of_another(case: Case, what: str) -> Iterator[End]:
 
 def ends_in_files(body: Anatomy) -> bool:
     """Whether a stack ends in a file system's own function, as /proc shows who waits for a lock there."""
-    return body.wait is Wait.FS and body.steps[0].role is Role.FILE_SYSTEM
+    first = body.steps[0]
+    told = any(verb is Verb.WAITS for verb, *_ in first.things())
+    return body.wait is Wait.FS and first.role is Role.FILE_SYSTEM and not told
 
 
 def asks_again(body: Anatomy) -> bool:

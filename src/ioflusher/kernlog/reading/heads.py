@@ -89,7 +89,7 @@ _QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
 # a number, a name and a state, as collections of /proc/PID/stack are headed, too: 838 btrfs-transacti D
 _LISTED = LazyPattern(r"^\s*(?P<tid>\d{1,8})\s+(?P<comm>[^\s\"]{1,48})\s+(?P<state>[RSDTtZXI])\s*$")
 # a state and a name, as people wrote them above copied stacks: "D  loop0:"
-_STATED = LazyPattern(r"^(?P<state>[RSD])\s{2,}(?P<comm>[^\s:]{1,15}):\s*$")
+_STATED = LazyPattern(r"(?:^|(?<=\s))(?P<state>[RSD])\s{2,}(?P<comm>[^\s:]{1,15}):\s*$")
 # ksymoops, of a list of all tasks
 _PROC_NAME = LazyPattern(r"^Proc;\s+(?P<comm>\S{1,15})\s*$")
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
@@ -178,7 +178,7 @@ def parse_head(text: str) -> Head | None:
         return Head(Source.PROC, found["comm"], None, int(found["tid"]))
     if text[-1:] in TASK_STATES and (found := _LISTED.match(text)):
         return Head(Source.PROC, found["comm"], None, int(found["tid"]), found["state"])
-    if text[:1] in "RSD" and text.rstrip().endswith(":") and (found := _STATED.match(text)):
+    if text.rstrip().endswith(":") and (found := _STATED.search(text)):
         return Head(Source.BARE, found["comm"], None, None, found["state"])
     if text.startswith("Proc;") and (found := _PROC_NAME.match(text)):
         return Head(Source.TASK_LIST, found["comm"])
