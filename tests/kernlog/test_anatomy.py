@@ -4,6 +4,7 @@ import pytest
 from tests.kernlog.stacks import log
 
 from ioflusher.kernlog.reading.console import task_reports
+from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Anatomy, Reclaim, Step, Wait, dissect
 
 
@@ -58,3 +59,20 @@ def test_who_sleeps_inside_the_function_that_lost_the_processor_was_given_it_bac
 ) -> None:
     """A lock, or a function that no table has, says that it sleeps since; else it waits for its turn."""
     assert anatomy(names).wait is wait
+
+
+def doubtful(names: str) -> tuple[Frame, ...]:
+    return tuple(Frame(name, 1, 2, None, False) for name in names.split())
+
+
+def test_allocators_in_doubt_count_where_a_stack_is_cut_in_one() -> None:
+    """Each once, up to the first other function."""
+    sure = Frame("__alloc_pages_slowpath", 1, 2, None, True)
+    body = dissect((sure, *doubtful("__alloc_pages alloc_pages ext4_sync_file alloc_pages")))
+    assert words(body.steps) == "__alloc_pages_slowpath __alloc_pages alloc_pages"
+
+
+def test_a_spin_lock_in_doubt_runs_where_nothing_says_that_it_sleeps() -> None:
+    """Whoever goes to sleep takes one, too."""
+    assert dissect(doubtful("_raw_spin_lock frob_run")).wait is Wait.RUNNING
+    assert dissect(doubtful("_raw_spin_lock __mutex_lock frob_run")).wait is Wait.LOCK

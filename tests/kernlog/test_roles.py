@@ -6,7 +6,15 @@ import pytest
 
 from ioflusher.kernlog.reading.frames import Frame
 from ioflusher.kernlog.stacks.anatomy import Step
-from ioflusher.kernlog.stacks.roles import Role, RoleTableError, all_rows, parse_table, role_of, tagged_rows
+from ioflusher.kernlog.stacks.roles import (
+    Role,
+    RoleTableError,
+    all_rows,
+    named_after,
+    parse_table,
+    role_of,
+    tagged_rows,
+)
 from ioflusher.kernlog.stacks.things import Thing, Verb
 
 
@@ -71,3 +79,19 @@ def test_a_bad_line_is_named(line: str) -> None:
     """Whoever adds a line learns which one is wrong, and why."""
     with pytest.raises(RoleTableError, match=r"t:2: expected .* found"):
         parse_table("# head\n" + line, "t")
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("frob_evict_inode", "frob"),
+        ("__frob_wait", "frob"),
+        ("z_erofs_endio", "erofs"),
+        ("a_b_endio", None),  # a letter is no name
+        ("frob", None),
+        ("wait_for_frob", None),
+    ],
+)
+def test_a_function_is_named_after_its_subsystem(function: str, name: str | None) -> None:
+    """By the first word that stands for one."""
+    assert named_after(function) == name
