@@ -76,3 +76,17 @@ def test_a_spin_lock_in_doubt_runs_where_nothing_says_that_it_sleeps() -> None:
     """Whoever goes to sleep takes one, too."""
     assert dissect(doubtful("_raw_spin_lock frob_run")).wait is Wait.RUNNING
     assert dissect(doubtful("_raw_spin_lock __mutex_lock frob_run")).wait is Wait.LOCK
+
+
+@pytest.mark.parametrize(
+    ("names", "wait"),
+    [
+        ("cache_alloc_refill __down __down_failed md_write_start", Wait.LOCK),
+        ("default_wake_function cache_alloc_refill __down md_write_start", Wait.LOCK),
+        ("default_wake_function cache_alloc_refill md_write_start", Wait.RUNNING),
+    ],
+)
+def test_an_allocators_frame_before_a_locks_was_left_over(names: str, wait: Wait) -> None:
+    """Old kernels print all that lies on a stack; who waits for a lock asks for no memory."""
+    swaps = "generic_make_request submit_bio swap_writepage shrink_zone try_to_free_pages __alloc_pages"
+    assert anatomy(f"{names} {swaps} sys_read").wait is wait

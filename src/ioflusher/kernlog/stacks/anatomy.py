@@ -396,7 +396,14 @@ def _which_bit(callers: tuple[Step, ...]) -> Wait:
 
 
 def _going_to_sleep(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Without the frames of a thread that lost the processor when it was about to sleep anyway."""
+    """Without the frames of a thread that lost the processor when it was about to sleep anyway.
+
+    So without an allocator's further in than a lock's: locks ask for no memory, it lay on the stack.
+    """
+    left_over = tuple(takewhile(lambda step: step.role in (Role.ALLOCATION, None), steps))
+    allocates = any(step.role is Role.ALLOCATION for step in left_over)
+    if allocates and steps[len(left_over) :] and steps[len(left_over)].role is Role.LOCK:
+        steps = steps[len(left_over) :]
     lost = next((i for i, step in enumerate(steps) if step.role is Role.PREEMPTED), None)
     if lost is None:
         return steps
