@@ -214,8 +214,6 @@ def _carrier(case: Case) -> tuple[Case, Ends, Ends]:
 
 def _writes_back(case: Case) -> bool:
     """Whether it is the flusher, or ends a file system's I/O."""
-    if case.body.reclaim is not None and not case.body.outer:
-        return False
     ends = (Thing.WRITEBACK, Thing.FS_IO)
     done = any(step.does(Verb.COMPLETES, thing) for step in case.body.outer for thing in ends)
     return done or any(step.role is Role.WRITEBACK for step in case.body.outer)
