@@ -14,6 +14,7 @@ _WORDS = (
     # frames.py
     *(
         "0x",
+        ">{",
         " from [",
         " from (",
         " at",
