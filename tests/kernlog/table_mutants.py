@@ -20,12 +20,12 @@ from ioflusher.kernlog.reading import console
 from ioflusher.kernlog.reading.console import parse_console
 from ioflusher.kernlog.reading.frames import plain_name
 from ioflusher.kernlog.records import LockdepReport, TaskReport
-from ioflusher.kernlog.stacks import askers, kernel_threads, roles, subsystems
+from ioflusher.kernlog.stacks import anatomy, askers, kernel_threads, roles, subsystems
 
 # whatever remembers what a table said
 REMEMBERED = (
     *(roles._index, roles.role_of, roles.tagged_rows, console._is_outermost, askers.daemon_named),
-    *(kernel_threads.kernel_thread_named, subsystems.family, subsystems.completing_families),
+    *(kernel_threads.kernel_thread_named, subsystems.family, subsystems.completing_families, anatomy.dissect),
 )
 
 

@@ -46,6 +46,7 @@ _RENAMED = LazyPattern(r"^__dta_(\w+?)_\d+$")
 _LOCK_SECTION = "text.lock."
 
 
+@lru_cache(maxsize=8192)
 def plain_name(function: str) -> str:
     """A symbol without what compilers append (`.isra.15`) and DTrace puts around it.
 

@@ -6,6 +6,7 @@ Nothing here judges; `waits` explains one stack and `diagnose` a whole log, both
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import takewhile
 
 from ioflusher.kernlog.reading.frames import Frame
@@ -196,6 +197,7 @@ _RUNS = {Role.ALLOCATION, Role.KSWAPD, Role.COMPACTION, Role.DIRECT_COMPACTION, 
 _MEANS_FS = {Role.FILE_SYSTEM, Role.WRITEBACK, Role.PLAIN_PATH, Role.NFS_SERVER}
 
 
+@lru_cache(maxsize=64)  # tasks that wait for the same have the same frames
 def dissect(frames: tuple[Frame, ...], comm: str | None = None) -> Anatomy:
     """Take a stack apart. Never fails: an empty stack gives empty parts.
 
