@@ -1,6 +1,7 @@
 """A textbook recursion in forms that only some logs have: the whole answer comes out of each."""
 
 import html
+import io
 import json
 import quopri
 import re
@@ -13,8 +14,9 @@ from tests.cli.program import call
 
 from ioflusher.kernlog.diagnose import diagnose_log
 from ioflusher.kernlog.fleet import Options, diagnose_file
-from ioflusher.kernlog.reading.console import task_reports
-from ioflusher.kernlog.records import EventKind, Source
+from ioflusher.kernlog.reading.console import read_records, task_reports
+from ioflusher.kernlog.reading.scan import relevant_lines
+from ioflusher.kernlog.records import EventKind, Source, TaskReport
 
 LOG = Path(__file__).parent / "logs" / "pos_nbd_xfs_inode_write.txt"
 LINES = [re.sub(r"^\[ *[\d.]+\] ?", "", line) for line in LOG.read_text("utf-8").splitlines()]
@@ -501,3 +503,60 @@ def test_a_script_that_prints_names_behind_paths() -> None:
     assert (report.pid, report.tid, report.comm, report.state) == (739, 758, "nbdkit", "D")
     (plain,) = task_reports(data.replace(b" <== nbdkit (D)", b" <=="))
     assert (plain.pid, plain.tid, plain.comm, plain.state) == (739, 758, None, None)
+
+
+CALLS = ("schedule", "blk_mq_get_tag", "swap_writepage", "try_to_free_pages", "sock_sendmsg")
+FTRACE = "          nbdkit-1234    [001] d..3.   100.123456: "
+PERF = "nbdkit  1234 [001]  100.123456: sched:sched_switch: prev_pid=1234 prev_state=D ==> next\n"
+TRACED = {
+    "ftrace": f"{FTRACE}<stack trace>\n" + "".join(f" => {call}\n" for call in CALLS),
+    "trace-cmd": f"{FTRACE}kernel_stack:         <stack trace >\n"
+    + "".join(f"=> {call} (ffffffff81a00010)\n" for call in CALLS),
+    "perf script": PERF
+    + "".join(f"        ffffffff81a00010 {call}+0x1f ([kernel.kallsyms])\n" for call in CALLS)
+    + "            7ffff7b744c7 __libc_sendmsg+0x17 (/usr/lib/libc.so.6)\n",
+    "perf script without offsets": PERF
+    + "".join(f"        ffffffff81a00010 {call} ([kernel.kallsyms])\n" for call in CALLS),
+    "bpftrace": "@[nbdkit, 1234,\n" + "".join(f"    {call}+31\n" for call in CALLS) + "]: 1\n",
+    "offcputime": "".join(f"    {call}\n" for call in CALLS)
+    + "    -                nbdkit (1234)\n        254\n",
+    "kdb": "Stack traceback for pid 1234\n0xffff88003d3f8000   1234   1 0 1 D 0xffff88003d3f8540 nbdkit\n"
+    + "".join(f" [<ffffffff81a00010>] {call}+0x1f/0x40\n" for call in CALLS),
+}
+
+
+@pytest.mark.parametrize(
+    ("tracer", "before"),
+    # names alone are read at a log's beginning only
+    [
+        *((tracer, 0) for tracer in TRACED),
+        *((tracer, 100_000) for tracer in TRACED if tracer != "offcputime"),
+    ],
+)
+def test_tracers_stacks_have_their_tasks(tracer: str, before: int) -> None:
+    """Above the stack or below it; of several tasks each its own, also behind much else."""
+    filler = "    other-77      [000] d..2.   100.000001: sched_waking: comm=x pid=7 prio=120\n"
+    stream = io.BytesIO((filler * (before // len(filler)) + 2 * TRACED[tracer]).encode())
+    reports = [one for one in read_records(relevant_lines(stream)) if isinstance(one, TaskReport)]
+    assert [(one.comm, one.tid, [frame.name for frame in one.frames]) for one in reports] == [
+        ("nbdkit", 1234, list(CALLS))
+    ] * 2
+    assert {one.state for one in reports} <= {None, "D"}
+
+
+def test_a_module_in_perfs_parentheses_is_one() -> None:
+    """The kernel's own name there is none."""
+    frames = b" ffffffffc0a12345 nbd_queue_rq+0x1f ([nbd])\n ffffffff81a00010 kthread ([kernel.kallsyms])\n"
+    data = PERF.encode() + frames
+    (report,) = task_reports(data)
+    assert [(frame.name, frame.module) for frame in report.frames] == [
+        ("nbd_queue_rq", "nbd"),
+        ("kthread", None),
+    ]
+
+
+def test_a_name_below_a_stack_that_has_one_is_not_its() -> None:
+    """What follows a head's stack is something else."""
+    head = b"nbd-server      D    0    77      1 0x00000080\n"
+    (report,) = task_reports(head + b" schedule+0x1/0x2\n vfs_read+0x1/0x2\n    -      other (5)\n")
+    assert (report.comm, report.tid) == ("nbd-server", 77)

@@ -14,7 +14,7 @@ from ioflusher.kernlog.reading import lockdep
 from ioflusher.kernlog.reading.drawings import Drawing, drawing_below
 from ioflusher.kernlog.reading.events import event_of
 from ioflusher.kernlog.reading.frames import Frame, find_frame, parse_frame, repeated_word, several_frames
-from ioflusher.kernlog.reading.heads import Head, parse_head
+from ioflusher.kernlog.reading.heads import Head, head_below, parse_head
 from ioflusher.kernlog.reading.lines import Line, breaks_softly, goes_on, parse_line, stamped
 from ioflusher.kernlog.reading.lockdep import LockdepText
 from ioflusher.kernlog.reading.noise import Noise
@@ -348,6 +348,12 @@ class Reader:
                 yield from self._take_text(line._replace(text=before), raw)
             self._doubtful = False
             yield from self._take_frame(frame, text, line, raw)
+            return
+        if (below := head_below(text)) is not None:
+            yield from self._flush_names()
+            if (draft := self._drafts.get(line.caller)) and draft.frames and draft.head.comm is None:
+                draft.head = below
+                yield from self._end(line.caller)
             return
         name = _NAME.match(text)
         if name and len(self._names) < MAX_FRAMES:

@@ -163,6 +163,13 @@ _FORMS = (
         "] 0x",
         rf"(?<=>\])\s+{_SYMBOL} \[(?P<module>[\w-]+)\] (?P<within>0x[0-9a-f]{{1,8}})(?P<rest>.*)$",
     ),
+    # perf script: "ffff81a0 schedule+0x2a ([kernel.kallsyms])", "ffffffffc0a12345 nbd_send_cmd ([nbd])"
+    _Form(
+        "([",
+        rf"(?<!\S)[0-9a-f]{{8,16}} {_SYMBOL}(?:{_OFFSET})? \(\[(?P<module>[\w.-]+)\][^)]*\)\s*$",
+    ),
+    # bpftrace: "    schedule+46"
+    _Form("+", rf"^\s{{4,}}{_SYMBOL}(?:\[(?P<module>\w+)\])?\+(?P<within>\d{{1,6}})\s*$"),
     # "schedule +0x670"
     _Form(" +0x", rf"{_SYMBOL} +{_OFFSET}(?:/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}\s*$", alone=True),
     # addresses with names alone: "08dcfb00:  [<08066f1c>] schedule"
@@ -171,8 +178,10 @@ _FORMS = (
 # what one of the forms needs; most lines of a log have none of it
 _MAYBE = LazyPattern(
     r"\+0x|>\{|#\d| from | at[ .]| at$|[>0-9a-f]\] +[\w$.?]|\.[chSs]\??:\d|\+\d+ \[0x"
-    r"|\+\d+/\d+\]|[0-9a-f]{8} <[\[\w]"
+    r"|\+\d+/\d+\]|[0-9a-f]{8} <[\[\w]|\w\+\d+\s*$|\(\["
 )
+# what stands for the kernel itself where a module may
+_KERNEL = ("kernel", "kernel.kallsyms", "guest.kernel.kallsyms")
 # addresses that belong to a frame: "[<ffffffff8173f405>]", "[<0>]", powerpc's "[c000...] [c000...]", and
 # s390's "([<...>]"
 _ADDRESSES = LazyPattern(r"(?:\(?\[<?[0-9a-fA-F]+>?\]\s*|<[0-9a-f]{8,16}>\s*|\()+$")
@@ -222,7 +231,7 @@ def find_frame(text: str) -> tuple[Frame, str] | None:
         first = (offset == 0 and size) or parts.get("within") in ("0", "0x0")
         doubt = parts.get("doubt") or first or "(unreliable)" in rest
         module = parts.get("module")
-        name = None if module == "kernel" else module
+        name = None if module in _KERNEL else module
         return Frame(found["function"], offset, size, name, not doubt), before.strip()
     return None
 

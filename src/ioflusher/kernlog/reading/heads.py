@@ -90,6 +90,15 @@ _QUOTED = LazyPattern(r'^\s*"(?P<comm>[^"]{1,16})"$')
 _LISTED = LazyPattern(r"^\s*(?P<tid>\d{1,8})\s+(?P<comm>[^\s\"]{1,48})\s+(?P<state>[RSDTtZXI])\s*$")
 # a state and a name, as people wrote them above copied stacks: "D  loop0:"
 _STATED = LazyPattern(r"(?:^|(?<=\s))(?P<state>[RSD])\s{2,}(?P<comm>[^\s:]{1,15}):\s*$")
+# tracers print a task above a kernel stack: ftrace and trace-cmd, perf script, bpftrace's keys
+_FTRACE = LazyPattern(
+    r"^\s*(?P<comm>\S.{0,15}?)-(?P<tid>\d+)\s+(?:\([\s\d-]+\)\s+)?\[\d+\].*<stack trace ?>\s*$"
+)
+_PERF = LazyPattern(
+    r"^\s*(?P<comm>\S.{0,15}?)\s+(?:\d+/)?(?P<tid>\d+)\s+\[\d+\]\s+\d+\.\d+:.* sched:sched_switch: "
+)
+_PERF_STATE = LazyPattern(r"\bprev_state=(?P<state>[RSDTtXZ])\b")
+_BPFTRACE = LazyPattern(r"^@\w*\[(?P<comm>[^,\]]{1,15}), (?P<tid>\d{1,8}),\s*$")
 # ksymoops, of a list of all tasks
 _PROC_NAME = LazyPattern(r"^Proc;\s+(?P<comm>\S{1,15})\s*$")
 # drgn's prompt, and /proc/PID/stack as collections of them are headed: [58] "kcompactd0"
@@ -131,7 +140,8 @@ _VENDOR = LazyPattern(r"\bTask name: (?P<comm>.{1,64}?) \[affinity.*?\bpid: (?P<
 # kdb's "Stack traceback for pid 1234", and below: task, pid, parent, whether it runs, processor, state
 _KDB = LazyPattern(r"\bStack traceback for pid (?P<tid>\d+)\s*$")
 _KDB_STATE = LazyPattern(
-    r"(?<!\S)0x[0-9a-f]{8,16}\s+(?P<tid>\d+)\s+\d+\s+\d+\s+\d+\s+(?P<state>[RSDTZX])\s*(?:0x|\*|$)"
+    r"(?<!\S)0x[0-9a-f]{8,16}\s+(?P<tid>\d+)\s+\d+\s+\d+\s+\d+\s+(?P<state>[RSDTZX])"
+    r"\s*(?:0x[0-9a-f]+\s+\*?(?P<comm>\S{1,15})\s*$|0x|\*|$)"
 )
 # the registers of an oops end with it before Linux 3.x
 _OOPS = LazyPattern(r"\bProcess (?P<comm>.{1,15}?) \(pid: (?P<tid>\d+), (?:threadinfo|stack|ti)\b")
@@ -163,7 +173,14 @@ def parse_head(text: str) -> Head | None:
     if "traceback" in text and (found := _KDB.search(text)):
         return Head(Source.CRASH, None, None, int(found["tid"]))
     if " 0x" in text and (found := _KDB_STATE.search(text)):
-        return Head(Source.CRASH, None, None, int(found["tid"]), found["state"])
+        return Head(Source.CRASH, found["comm"], None, int(found["tid"]), found["state"])
+    if "<stack trace" in text and (found := _FTRACE.search(text)):
+        return Head(Source.PROC, found["comm"], None, int(found["tid"]))
+    if "sched_switch" in text and (found := _PERF.search(text)):
+        state = _PERF_STATE.search(text)
+        return Head(Source.PROC, found["comm"], None, int(found["tid"]), state and state["state"])
+    if text[:1] == "@" and (found := _BPFTRACE.search(text)):
+        return Head(Source.PROC, found["comm"], None, int(found["tid"]))
     if "STACK TRACE" in text and (found := _LCRASH.search(text)):
         return Head(Source.CRASH, found["comm"])
     if "PID=" in text and (found := _PYKDUMP.search(text)):
@@ -201,6 +218,16 @@ def parse_head(text: str) -> Head | None:
         pid = int(found["pid"]) if found["pid"] else None
         return Head(Source.PROC, found["comm"] or found["named"], pid, int(tid), found["state"])
     return None
+
+
+# bcc's offcputime and others print whose a stack was below it: "    -                nbdkit (1234)"
+_BELOW = LazyPattern(r"^\s+-\s+(?P<comm>\S.{0,15}?) \((?P<tid>\d{1,8})\)\s*$")
+
+
+def head_below(text: str) -> Head | None:
+    """The task whose stack stands above a line, or None."""
+    found = _BELOW.search(text) if text.endswith(")") and "- " in text else None
+    return Head(Source.PROC, found["comm"], None, int(found["tid"])) if found else None
 
 
 def _may_be_history(text: str) -> bool:

@@ -15,6 +15,7 @@ _WORDS = (
     *(
         "0x",
         ">{",
+        "([",
         " from [",
         " from (",
         " at",
@@ -31,7 +32,7 @@ _WORDS = (
     ),
     # heads.py, told.py, and the beginning of those that a mail broke
     *("task", "Task", "state:", "omm:", "PID", "pid", "TID", "tid", "COMMAND", "stack", "race", "tack"),
-    *("/comm", " more than", " by ", "related work", "page last", "Uninit", "PFN", "TLB)"),
+    *("sched_switch", "/comm", " more than", " by ", "related work", "page last", "Uninit", "PFN", "TLB)"),
     # processes.py
     *(" ? ", " pts/", " tty"),
     # lockdep.py

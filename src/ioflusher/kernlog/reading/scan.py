@@ -23,8 +23,11 @@ AFTER = 512
 MAX_RAW_LINE = 65536
 
 FRAME = b"+0x"
-_OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ", b">{")
-_OTHER_HEADS = (b"COMMAND: ", b"STACK TRACE FOR TASK: ", b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":[')
+_OTHER_FRAMES = (b" at ffff", b".c:", b".h:", b".S:", b">] ", b">{", b" ([")
+_OTHER_HEADS = (
+    *(b"COMMAND: ", b"STACK TRACE FOR TASK: ", b'"MESSAGE" : [', b'"MESSAGE": [', b'"MESSAGE":['),
+    *(b"<stack trace", b"@["),
+)
 # behind these a stack of any form may follow, or a message in numbers; a longer context is read
 _ANNOUNCEMENTS = (b"Trace:", b"trace:", b"blocked for", b"blocked in I/O", *_OTHER_HEADS)
 _ANNOUNCED = 4096
@@ -39,7 +42,7 @@ _MARKS_OF_OTHERS = frozenset((*_OTHER_FRAMES, *_OTHER_HEADS))
 _OTHER_FORMS = re.compile(
     rb"COMMAND: \"|STACK TRACE FOR TASK: 0x"
     rb"| at ffff[0-9a-f]{12}\b|\.[chS]:\d+(?:\)| \[inline\])|\"MESSAGE\" ?: ?\["
-    rb"|\[<[0-9a-f]+>\] \w+$",
+    rb"|\[<[0-9a-f]+>\] \w+$|<stack trace ?>\s*$|\(\[kernel\.kallsyms\]\)|^@\w*\[.{1,15}, \d+,",
     re.M,
 )
 # more than so many "+" without "0x" in a chunk make the search for "+" alone the slower one
