@@ -17,18 +17,22 @@ set -e
 ioflusher() { PYTHONPATH=%s %s -m ioflusher "$@"; }
 mkfs.ext4 -q /dev/vdb; mkdir /run/store /run/top; mount /dev/vdb /run/store; truncate -s 150M /run/store/disk
 cp "$(readlink -f "$(command -v nbdkit)")" /run/stoneshelf
-/run/stoneshelf --foreground --unix /run/socket file /run/store/disk &
+/run/stoneshelf --foreground --unix /run/socket file /run/store/disk & server=$!
 until [ -S /run/socket ]; do sleep 0.1; done
 ioflusher nbd attach /dev/nbd0 'nbd+unix:///?socket=/run/socket' >&2 &
 until [ "$(cat /sys/block/nbd0/size)" -gt 0 ]; do sleep 0.1; done
 mkfs.ext4 -q /dev/nbd0; mount /dev/nbd0 /run/top
 ioflusher snapshot --output /run/machine.json 2>/dev/null
 echo 4194304 > /proc/sys/vm/dirty_background_bytes; echo 8388608 > /proc/sys/vm/dirty_bytes
-dd if=/dev/zero of=/run/top/file bs=1M count=100 2>/dev/null &
+while dd if=/dev/zero of=/run/top/file bs=1M count=100 conv=notrunc 2>/dev/null; do :; done &
 frozen=0 last=
 while [ $frozen -lt 5 ]; do
     sleep 1; read -a done_ < /sys/block/nbd0/stat
-    [ "${done_[4]}" = "$last" ] && frozen=$((frozen + 1)) || frozen=0
+    if [ "${done_[4]}" = "$last" ] && grep -q balance_dirty_pages /proc/$server/task/*/stack; then
+        frozen=$((frozen + 1))
+    else
+        frozen=0
+    fi
     last=${done_[4]}
 done
 echo w > /proc/sysrq-trigger; sleep 1; dmesg > /run/log
