@@ -34,8 +34,8 @@ def strings(path: Path) -> list[str]:
     return [str(node.value) for node in texts if id(node) not in docstrings]
 
 
-# what else is written as the kernel writes functions: locks, drivers, types, settings, fields, and the two
-# functions that a remedy recommends to authors of kernel code
+# what else is written as the kernel writes functions: locks, drivers, types, settings, fields, tracepoints,
+# and the two functions that a remedy recommends to authors of kernel code
 AS_FUNCTIONS_ARE = frozenset(
     {
         *("fs_reclaim", "s_umount", "shrinker_mutex", "shrinker_rwsem", "target_core_user", "ublk_drv"),
@@ -47,6 +47,8 @@ AS_FUNCTIONS_ARE = frozenset(
             "min_free_kbytes",
             "task_flags",
             "btask_flags",
+            "sched_switch",
+            "bprev_state",
         ),
         *(
             "functions_held",
