@@ -36,7 +36,9 @@ while [ $frozen -lt 5 ]; do
     last=${done_[4]}
 done
 # a throttled thread wakes now and then, and is none of those that sleep at that moment
-until dmesg | grep -A 30 task:stoneshelf | grep -q balance_dirty_pages; do echo w > /proc/sysrq-trigger; sleep 1; done
+until dmesg | grep -A 30 task:stoneshelf | grep -q balance_dirty_pages; do
+    echo w > /proc/sysrq-trigger; sleep 1
+done
 dmesg > /run/log
 for arguments in /run/log "--snapshot /run/machine.json /run/log" --dmesg; do
     ioflusher diagnose --json $arguments || true

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import socket
 import stat
 import threading
@@ -335,3 +336,31 @@ def test_threads_do_not_disturb_each_other(server: Server) -> None:
         thread.join()
     assert failures == []
     assert server.counters().writes == server.counters().reads == 160
+
+
+@pytest.mark.parametrize("taker", ["another thread", "the main thread"])
+def test_a_signal_ends_the_wait_for_clients_whoever_takes_it(taker: str) -> None:
+    """Python runs the handler in the main thread, which a signal that another thread takes does not wake."""
+    server = Server(MemoryBackend(4096))
+    before = signal.signal(signal.SIGUSR2, lambda *_: server.stop())
+    late = threading.Timer(20, server.stop)
+
+    def send() -> None:
+        time.sleep(0.2)
+        target = threading.main_thread() if taker == "the main thread" else threading.current_thread()
+        assert target.ident is not None
+        signal.pthread_kill(target.ident, signal.SIGUSR2)
+
+    sender = threading.Thread(target=send)
+    try:
+        late.start()
+        sender.start()
+        began = time.monotonic()
+        server.serve_forever()
+        assert time.monotonic() - began < 10
+        assert signal.set_wakeup_fd(-1) == -1  # and what was there before is put back
+    finally:
+        late.cancel()
+        sender.join()
+        server.close()
+        signal.signal(signal.SIGUSR2, before)

@@ -2,10 +2,12 @@
 
 Python makes a KeyboardInterrupt of SIGINT alone; SIGTERM and SIGHUP kill, and what was started stays behind.
 `ending_signals` makes an exception of each, so that `with` blocks and `finally` do their work. `undisturbed`
-is for that work: a signal that comes meanwhile is not lost, but waits.
+is for that work: a signal that comes meanwhile is not lost, but waits. `waking_signals` is for who waits for
+descriptors.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -56,6 +58,26 @@ def ending_signals() -> Iterator[EndingSignals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def waking_signals() -> Iterator[int | None]:
+    """A file descriptor that can be read once a signal came; None outside of the main thread.
+
+    Whoever waits for descriptors waits for it, too, and reads it empty: a signal that comes just before the
+    wait begins, or that another thread takes, does not end the wait, and Python's handler runs behind it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    try:
+        yield readable
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(readable)
+        os.close(writable)
 
 
 @contextlib.contextmanager

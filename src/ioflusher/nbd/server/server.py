@@ -38,6 +38,7 @@ from ioflusher.nbd.server.reception import Reception
 from ioflusher.nbd.server.requests import Service, export_of
 from ioflusher.nbd.server.transfer import hang_up
 from ioflusher.nbd.tls.settings import ClientTls, ServerTls
+from ioflusher.support.signals import waking_signals
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds that a peer may take for the whole handshake
 CLOSE_GRACE = 2.0  # seconds that requests under way get when the server closes
@@ -224,18 +225,23 @@ class Server:
             interval: None: never.
         """
         due = 0.0
-        while not self._stopping.is_set():
-            if interval is not None and time.monotonic() >= due:
-                sign_of_life()
-                due = time.monotonic() + interval
-            for key, _ in self._selector.select(interval):
-                if isinstance(key.fileobj, socket.socket):
-                    self._accept(key.fileobj)
-                else:
-                    os.eventfd_read(self._wake)
-            if self._statistics_asked:
-                self._statistics_asked = False
-                self._log_statistics()
+        with waking_signals() as signalled:
+            if signalled is not None:
+                self._selector.register(signalled, selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                if interval is not None and time.monotonic() >= due:
+                    sign_of_life()
+                    due = time.monotonic() + interval
+                for key, _ in self._selector.select(interval):
+                    if isinstance(key.fileobj, socket.socket):
+                        self._accept(key.fileobj)
+                    else:
+                        os.read(key.fd, 64)  # whatever woke us is done below
+                if self._statistics_asked:
+                    self._statistics_asked = False
+                    self._log_statistics()
+            if signalled is not None:
+                self._selector.unregister(signalled)
 
     def ask_statistics(self) -> None:
         """Have `serve_forever` log the statistics; signal handlers and other threads may call it."""
