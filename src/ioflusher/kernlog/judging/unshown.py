@@ -71,13 +71,8 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
             and _is_in_the_way(case)
         ):
             yield _kswapd(case, facts)
-        hung = case.report.source is Source.HUNG_TASK
-        long = (hung and not ends_in_files(case.body)) or (short and case.body.wait is Wait.LOCK)
-        behind = case.body.reclaim is Reclaim.KSWAPD and long and not facts.trouble
-        if behind and _waits_for_somebody(case, cases):
-            yield _holder_in_reclaim(case, None)
-        if hung and not facts.trouble and _waits_with_a_page_for_a_server(case):
-            yield _carrier(case)
+        if case.body.reclaim is Reclaim.KSWAPD and not facts.trouble:
+            yield from _in_kswapds_way(case, cases, short)
         locked = case.body.reclaim is None and case.body.wait is Wait.LOCK
         if locked and isolated and Thing.KSWAPD not in facts.threads and _in_a_file_system(case):
             yield _like(case, Thing.KSWAPD, Reclaim.KSWAPD, facts)
@@ -90,6 +85,16 @@ def unshown(cases: Sequence[Case], facts: Facts) -> Iterator[tuple[Case, Ends, E
             yield _holder(case)
         if case.body.wait is Wait.OOM and not killed and (locks := _locks(case, facts)):
             yield _victim(case, locks)
+
+
+def _in_kswapds_way(case: Case, cases: Sequence[Case], short: bool) -> Iterator[tuple[Case, Ends, Ends]]:
+    """Whoever keeps kswapd from going on, where it hangs, or, behind a lock, memory is `short`."""
+    hung = case.report.source is Source.HUNG_TASK
+    long = (hung and not ends_in_files(case.body)) or (short and case.body.wait is Wait.LOCK)
+    if long and _waits_for_somebody(case, cases):
+        yield _holder_in_reclaim(case, None)
+    if hung and _waits_with_a_page_for_a_server(case):
+        yield _carrier(case)
 
 
 def _waits_for_somebody(case: Case, cases: Sequence[Case]) -> bool:
@@ -196,10 +201,9 @@ def _holder_in_reclaim(case: Case, scope: str | None) -> tuple[Case, Ends, Ends]
 
 
 def _waits_with_a_page_for_a_server(case: Case) -> bool:
-    """Whether kswapd has a network file system's page locked, and waits for its server to have the page."""
-    body = case.body
-    page = any(step.does(Verb.HOLDS, Thing.PAGE) for step in body.inner)
-    return body.reclaim is Reclaim.KSWAPD and body.wait is Wait.SERVER and page
+    """Whether reclaim has a network file system's page locked, and waits for its server to have the page."""
+    page = any(step.does(Verb.HOLDS, Thing.PAGE) for step in case.body.inner)
+    return case.body.wait is Wait.SERVER and page
 
 
 def _carrier(case: Case) -> tuple[Case, Ends, Ends]:

@@ -444,10 +444,12 @@ class Reader:
 
     def _end_drawing(self) -> Iterator[Record]:
         drawing, self._drawing = self._drawing, None
-        for comm, begin, frames in drawing.stacks() if drawing else ():
+        if drawing is None:
+            return
+        for comm, frames in drawing.stacks():
             if len(frames) >= 3 and _are_known(frame.function for frame in frames):
-                draft = self._begin(Head(Source.BARE, comm), Line("", None, comm), begin)
-                draft.frames = list(frames)
+                draft = self._begin(Head(Source.BARE, comm), Line("", None, comm), drawing.begin)
+                draft.frames = frames
                 yield from self._end(comm)
 
     def _tell(self, line: Line, raw: RawLine) -> None:

@@ -9,6 +9,7 @@ processA               | kworker              | kswapd
 """
 
 from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ioflusher.kernlog.reading.frames import Frame
@@ -35,7 +36,7 @@ class Drawing:
     names: tuple[str, ...]
     borders: tuple[int, ...]
     begin: RawLine
-    calls: tuple[list[str], ...] = field(default=())
+    calls: tuple[list[str], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.calls = tuple([] for _ in self.names)
@@ -52,22 +53,19 @@ class Drawing:
             place += len(cell) + 1
         return True
 
-    def stacks(self) -> tuple[tuple[str, RawLine, tuple[Frame, ...]], ...]:
-        """Each task's name, where the drawing begins, and the task's stack, innermost first."""
-        return tuple(
-            (name, self.begin, tuple(Frame(call, None, None, None, True) for call in reversed(calls)))
-            for name, calls in zip(self.names, self.calls, strict=True)
-            if calls
-        )
+    def stacks(self) -> Iterator[tuple[str, list[Frame]]]:
+        """Each task's name and its stack, innermost first."""
+        for name, calls in zip(self.names, self.calls, strict=True):
+            yield name, [Frame(call, None, None, None, True) for call in reversed(calls)]
 
 
 def drawing_below(header: bytes, rule: RawLine) -> Drawing | None:
     """The drawing that a line of names and the one under it begin; None for none."""
-    text, names = rule.data.decode("utf-8", "replace"), header.decode("utf-8", "replace").split("|")
+    text = rule.data.decode("utf-8", "replace")
     if not _RULE.match(text):
         return None
     borders = tuple(place for place, sign in enumerate(text) if sign == "+")
-    names = [name.strip(" >") for name in names]
+    names = tuple(name.strip(" >") for name in header.decode("utf-8", "replace").split("|"))
     if len(names) != len(borders) + 1 or len(names) > _MOST or not all(names):
         return None
-    return Drawing(tuple(names), borders, rule)
+    return Drawing(names, borders, rule)

@@ -403,9 +403,9 @@ def _going_to_sleep(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     So without an allocator's further in than a lock's: locks ask for no memory, it lay on the stack.
     """
     left_over = tuple(takewhile(lambda step: step.role in (Role.ALLOCATION, None), steps))
-    allocates = any(step.role is Role.ALLOCATION for step in left_over)
-    if allocates and steps[len(left_over) :] and steps[len(left_over)].role is Role.LOCK:
-        steps = steps[len(left_over) :]
+    rest = steps[len(left_over) :]
+    if any(step.role is Role.ALLOCATION for step in left_over) and rest and rest[0].role is Role.LOCK:
+        steps = rest
     lost = next((i for i, step in enumerate(steps) if step.role is Role.PREEMPTED), None)
     if lost is None:
         return steps
